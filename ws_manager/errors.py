@@ -1,0 +1,92 @@
+"""Every error that ws-manager raises on purpose.
+
+The tree, and the stable `code` of each (it appears in JSON errors)::
+
+    WsManagerError                error          the root: catch this to catch all of ours
+    ├── InvalidInput              invalid        also a ValueError: an argument cannot be accepted
+    ├── NotFound                  not_found      no such connection, agent or message
+    ├── Conflict                  conflict       somebody else holds what was asked for
+    ├── LedgerError               ledger         the database file cannot be used
+    │   ├── LedgerBusy            busy           another process held the write lock too long
+    │   ├── LedgerReplaced        replaced       the file was moved, deleted or replaced underneath
+    │   └── TransactionOpen       transaction    the caller's own transaction stands in the way
+    ├── NotAuthorised             not_authorised no token, or one that does not reach far enough
+    └── GatewayUnavailable        unavailable    the gateway did not answer
+
+Exit codes and HTTP statuses are not decided here: see `ws_manager.cli.exit_codes` and
+`ws_manager.gateway`.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+
+class WsManagerError(Exception):
+    """The root of ws-manager's errors.
+
+    Args:
+        message: one line that says what happened. It never holds message content or a secret.
+        hint: one line that says what to do next, or None where there is nothing to do.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InvalidInput(WsManagerError, ValueError):
+    """An argument cannot be accepted. Nothing was changed."""
+
+    code = "invalid"
+
+
+class NotFound(WsManagerError):
+    """There is no such connection, agent or message."""
+
+    code = "not_found"
+
+
+class Conflict(WsManagerError):
+    """Somebody else holds what was asked for."""
+
+    code = "conflict"
+
+
+class LedgerError(WsManagerError):
+    """The database file cannot be opened, read or written. Nothing was half written."""
+
+    code = "ledger"
+
+
+class LedgerBusy(LedgerError):
+    """Another process held the write lock for longer than we wait."""
+
+    code = "busy"
+
+
+class LedgerReplaced(LedgerError):
+    """The database file was moved, deleted or replaced while it was open."""
+
+    code = "replaced"
+
+
+class TransactionOpen(LedgerError):
+    """The caller's own transaction on this connection makes the call impossible."""
+
+    code = "transaction"
+
+
+class NotAuthorised(WsManagerError):
+    """A token is missing, or does not allow what was asked."""
+
+    code = "not_authorised"
+
+
+class GatewayUnavailable(WsManagerError):
+    """The gateway could not be reached, or ended the conversation."""
+
+    code = "unavailable"

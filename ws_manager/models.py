@@ -1,0 +1,166 @@
+"""The values that cross ws-manager's boundaries: plain, frozen, without behaviour of their own.
+
+Timestamps are text, UTC, of one fixed width (`2026-11-22T17:15:18.644305+00:00`), so that the order of
+the text is the order of time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Optional
+
+ACTIVE = "active"
+DISCONNECTED = "disconnected"
+
+
+def timestamp(moment: datetime) -> str:
+    """Write an aware datetime as ws-manager's fixed-width UTC text."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")
+
+
+def utc_now() -> str:
+    """Return the present time as fixed-width UTC text."""
+    return timestamp(datetime.now(timezone.utc))
+
+
+def seconds_before(moment: str, seconds: float) -> str:
+    """Return the timestamp that lies `seconds` before `moment`."""
+    return timestamp(datetime.fromisoformat(moment) - timedelta(seconds=seconds))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One connection of an agent, as the ledger has it.
+
+    Attributes:
+        ws_id: the WebSocket identifier; one row in the ledger for ever.
+        agent: the logical name; many connections may belong to one agent.
+        metadata: the JSON object that came with the registration. Treat it as read-only: the pool
+            hands the same object to every caller.
+        connected_at: when it was last registered.
+        last_heartbeat: its last sign of life.
+        status: `active` or `disconnected`.
+        message_count: messages sent to it so far, confirmed or not.
+        db_id: primary key of its row; None until it is in the ledger.
+        disconnected_at: when it was disconnected; None while active.
+        epoch: how often this ws_id was registered. What names an older epoch is void.
+        confirmed_seq: the highest `messages.id` that it confirmed. 0 for none.
+        close_code: close code of its last socket (RFC 6455 section 7.4); None while a socket is open,
+            or where there never was one.
+        close_reason: why the last socket or registration ended.
+        gateway: id of the gateway that holds or held its socket; None where a command registered it.
+    """
+
+    ws_id: str
+    agent: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    connected_at: str = field(default_factory=utc_now)
+    last_heartbeat: str = field(default_factory=utc_now)
+    status: str = ACTIVE
+    message_count: int = 0
+    db_id: Optional[int] = None
+    disconnected_at: Optional[str] = None
+    epoch: int = 0
+    confirmed_seq: int = 0
+    close_code: Optional[int] = None
+    close_reason: Optional[str] = None
+    gateway: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message to one recipient, as the ledger has it.
+
+    Attributes:
+        msg_id: UUID v4.
+        msg_type: a label of the sender's choice.
+        sender_id: the sending connection's ws_id; None for the system.
+        recipient_id: the ws_id that it is for.
+        content: the payload as compact JSON text. `payload` decodes it.
+        sent_at: when it was committed.
+        delivered: True once the receiving side has confirmed it.
+        db_id: primary key of its row, called `seq` on the wire; the order of delivery.
+        confirmed_at: when it was confirmed.
+        rejected_at: when it was set aside.
+        reject_reason: why it was set aside.
+        retry_of: the msg_id of the set-aside message that this one repeats.
+        refusals: how many sockets closed on it.
+    """
+
+    msg_id: str
+    msg_type: str
+    sender_id: Optional[str]
+    recipient_id: str
+    content: str
+    sent_at: str
+    delivered: bool = False
+    db_id: Optional[int] = None
+    confirmed_at: Optional[str] = None
+    rejected_at: Optional[str] = None
+    reject_reason: Optional[str] = None
+    retry_of: Optional[str] = None
+    refusals: int = 0
+
+    @property
+    def payload(self) -> Any:  # noqa: ANN401 - a payload is any JSON value
+        """The content, decoded from JSON."""
+        return json.loads(self.content)
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """One call of `broadcast`.
+
+    Attributes:
+        broadcast_id: UUID v4.
+        recipients: the ws_ids that it was addressed to, one message each, in the order of their rows.
+        first_id: `messages.id` of the first row; None where nobody was connected.
+        last_id: of the last one. The ids between belong to this broadcast alone.
+    """
+
+    broadcast_id: str
+    recipients: list[str]
+    first_id: Optional[int] = None
+    last_id: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a connection or a message.
+
+    Attributes:
+        db_id: primary key; grows with time.
+        ts: when.
+        ws_id: the connection.
+        msg_id: the message, where one is concerned.
+        kind: `registered`, `opened`, `resumed`, `closed`, `disconnected`, `moved`, `set_aside`, `retried`.
+        detail: close code and reason, or whatever else belongs to the kind.
+    """
+
+    db_id: int
+    ts: str
+    ws_id: Optional[str]
+    msg_id: Optional[str]
+    kind: str
+    detail: Optional[str]
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway's entry in the ledger. It is for display: a lock decides whether it runs.
+
+    Attributes:
+        id: UUID v4 of this run.
+        pid: process id.
+        url: base address, such as `http://127.0.0.1:8765`.
+        started_at: when it started.
+        seen_at: when it last wrote.
+    """
+
+    id: str
+    pid: int
+    url: str
+    started_at: str
+    seen_at: str

@@ -1,0 +1,101 @@
+"""Environment variables and defaults, read into one frozen value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+from ws_manager.errors import InvalidInput
+
+DB_PATH = Path("~/.blackroad/websocket-manager.db").expanduser()
+"""Where the ledger is, unless `BLACKROAD_WS_DB` or an argument says otherwise."""
+
+HEARTBEAT_TIMEOUT = 30.0
+"""Seconds without a sign of life after which a connection counts as lost."""
+
+MAX_CONTENT = 256 * 1024
+"""Bytes of a message's content, as UTF-8 JSON."""
+
+MAX_METADATA = 16 * 1024
+"""Bytes of a connection's metadata, as UTF-8 JSON."""
+
+MAX_NAME = 128
+"""Characters of a ws_id, an agent's name or a message type."""
+
+MAX_TIMEOUT = 10 * 365 * 86400.0
+"""Seconds; a longer time-out is a mistake."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says.
+
+    Attributes:
+        database: the SQLite file.
+        heartbeat_timeout: seconds, more than 0.
+    """
+
+    database: Path
+    heartbeat_timeout: float = HEARTBEAT_TIMEOUT
+
+
+def database_path(environ: Optional[Mapping[str, str]] = None) -> Path:
+    """Return `BLACKROAD_WS_DB` (`~` expanded), or the default where it is unset or empty."""
+    value = (os.environ if environ is None else environ).get("BLACKROAD_WS_DB")
+    return Path(value).expanduser() if value else DB_PATH
+
+
+def heartbeat_timeout(environ: Optional[Mapping[str, str]] = None) -> float:
+    """Return `BLACKROAD_HB_TIMEOUT` in seconds, or 30.
+
+    Raises:
+        InvalidInput: if it is not a duration of more than 0 seconds.
+    """
+    value = (os.environ if environ is None else environ).get("BLACKROAD_HB_TIMEOUT")
+    if not value:
+        return HEARTBEAT_TIMEOUT
+    try:
+        seconds = parse_duration(value)
+    except InvalidInput as error:
+        raise InvalidInput(f"BLACKROAD_HB_TIMEOUT: {error.message}", hint=error.hint) from None
+    if not seconds:
+        raise InvalidInput("BLACKROAD_HB_TIMEOUT must be more than 0 seconds", hint="unset it for 30 seconds")
+    return seconds
+
+
+def load(environ: Optional[Mapping[str, str]] = None) -> Settings:
+    """Read the environment.
+
+    Args:
+        environ: the variables; `os.environ` if None.
+
+    Raises:
+        InvalidInput: if a variable cannot be read.
+    """
+    return Settings(database=database_path(environ), heartbeat_timeout=heartbeat_timeout(environ))
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: Union[str, float]) -> float:
+    """Turn `30`, `250ms`, `90s`, `5m`, `24h` or `7d` into seconds. A bare number is seconds.
+
+    Raises:
+        InvalidInput: if it is not of that form, negative, not finite or beyond ten years.
+    """
+    number, unit = str(text).strip(), "s"
+    for suffix in ("ms", "s", "m", "h", "d"):
+        if number.endswith(suffix):
+            number, unit = number[: -len(suffix)], suffix
+            break
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_TIMEOUT:
+        raise InvalidInput(f"not a duration: {str(text)!r}", hint="write 30, 90s, 5m, 24h or 7d")
+    return seconds
