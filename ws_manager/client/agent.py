@@ -1,0 +1,5 @@
+"""The agent's side of the wire: AgentClient."""
+
+
+class AgentClient:
+    """To come."""

@@ -1,0 +1,149 @@
+"""The documented functions: each a line or two over the registry and the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ws_manager.core.pool import ConnectionPool
+from ws_manager.core.registry import Registry, check_same_file
+from ws_manager.errors import InvalidInput
+from ws_manager.models import Connection, Message
+from ws_manager.repository.database import Database
+from ws_manager.repository.schema import open_ledger
+from ws_manager.settings import DB_PATH, database_path
+
+
+def get_db(db_path: Path = DB_PATH) -> Database:
+    """Open (or create) the ledger, bring its schema up to date, and return the connection.
+
+    The connection is a `sqlite3.Connection` in autocommit mode with `sqlite3.Row` rows. It belongs to the
+    thread and the process that opened it. Close it when done.
+
+    Args:
+        db_path: the database file. Without it `BLACKROAD_WS_DB` is read, at the call.
+
+    Raises:
+        LedgerError: the file cannot be used.
+    """
+    return open_ledger(database_path() if db_path is DB_PATH else db_path)
+
+
+def add_connection(
+    pool: ConnectionPool, ws_id: str, agent: str, metadata: Optional[Mapping[str, Any]] = None
+) -> Connection:
+    """Register a connection, or reactivate the one that has this ws_id; metadata None keeps what is there.
+
+    Raises:
+        InvalidInput: (a ValueError) a name or the metadata cannot be accepted.
+    """
+    return pool.registry.connect(agent, ws_id, metadata)
+
+
+def remove_connection(pool: ConnectionPool, ws_id: str) -> bool:
+    """Mark a connection as disconnected. False if it was not active."""
+    return pool.remove(ws_id)
+
+
+def get_active_connections(pool: ConnectionPool) -> list[Connection]:
+    """Return all active connections, oldest first."""
+    return pool.get_all()
+
+
+def broadcast(
+    pool: ConnectionPool,
+    db_conn: Database,
+    message: object,
+    filter_fn: Optional[Callable[[Connection], bool]] = None,
+    msg_type: str = "broadcast",
+    sender_id: Optional[str] = None,
+) -> list[str]:
+    """Send a message to every active connection for which `filter_fn` returns something true.
+
+    Args:
+        pool: a pool on the same file as `db_conn`.
+        db_conn: the connection that everything is done with.
+        message: any JSON value; a str is sent as a JSON string.
+        filter_fn: None for all.
+        msg_type: a label.
+        sender_id: the sending connection; None for the system.
+
+    Returns:
+        The ws_ids it was addressed to, all committed in one transaction. Each is delivered once its
+        receiving side has confirmed it.
+
+    Raises:
+        InvalidInput: (a ValueError) something cannot be accepted, or the pool is on another file.
+    """
+    sent = _registry(pool, db_conn).broadcast(
+        message, filter_fn=filter_fn, msg_type=msg_type, sender_id=sender_id
+    )
+    pool.deliver_pending()
+    return sent.recipients
+
+
+def send_message(
+    pool: ConnectionPool,
+    db_conn: Database,
+    ws_id: str,
+    message: object,
+    msg_type: str = "data",
+    sender_id: Optional[str] = None,
+) -> Optional[Message]:
+    """Send a message to one active connection, and return it; None if the ws_id is not active.
+
+    Arguments and errors are those of `broadcast`.
+    """
+    sent = _registry(pool, db_conn).send(ws_id, message, msg_type, sender_id)
+    pool.deliver_pending()
+    return sent
+
+
+def heartbeat_check(pool: ConnectionPool, db_conn: Database, timeout: float = 30) -> dict[str, list[str]]:
+    """Disconnect the connections whose last heartbeat is older than `timeout` seconds.
+
+    Returns:
+        `{"active": [ws_id, …], "timed_out": [ws_id, …]}`.
+
+    Raises:
+        InvalidInput: (a ValueError) the time-out is negative, or the pool is on another file.
+    """
+    report = _registry(pool, db_conn).heartbeat_check(timeout)
+    return {"active": report.active, "timed_out": report.timed_out}
+
+
+def get_message_history(
+    db_conn: Database, ws_id: Optional[str] = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    """Return messages as dicts of their columns, newest first; `content` is the stored JSON text.
+
+    Args:
+        db_conn: what `get_db` returned.
+        ws_id: only what this connection received or sent.
+        limit: at most so many.
+
+    Raises:
+        InvalidInput: (a ValueError) the limit is negative.
+    """
+    return _checked(db_conn).history(ws_id, limit)
+
+
+def connection_stats(pool: ConnectionPool, db_conn: Database) -> dict[str, Any]:
+    """Return `active_connections`, `total_ever_connected`, `total_messages` and `agents`, in this order."""
+    return _registry(pool, db_conn).stats()
+
+
+def _registry(pool: ConnectionPool, db_conn: Database) -> Registry:
+    """Return the registry over `db_conn`, with the pool's decoded connections."""
+    if db_conn is pool.registry.db:
+        return pool.registry
+    registry = _checked(db_conn, pool)
+    check_same_file(db_conn, pool.registry.db)
+    return registry
+
+
+def _checked(db_conn: Database, pool: Optional[ConnectionPool] = None) -> Registry:
+    if not isinstance(db_conn, Database):
+        raise InvalidInput("not a connection to a ledger", hint="open it with get_db()")
+    return Registry(db_conn, pool.registry.cache if pool else None)

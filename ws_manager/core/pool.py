@@ -1,0 +1,166 @@
+"""ConnectionPool: the active connections in memory, and delivery inside this process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Callable, Optional
+
+from ws_manager.core.delivery import Delivery
+from ws_manager.core.registry import Registry
+from ws_manager.errors import InvalidInput
+from ws_manager.models import Connection, Message, PendingMessage
+from ws_manager.repository.database import Database
+
+_log = logging.getLogger("ws_manager")
+_BATCH = 100
+
+
+class ConnectionPool:
+    """The active connections of one ledger.
+
+    It reads the row at every question and decodes it only if it has changed, so it never answers with
+    something that another process has changed, and opening it costs the same with ten connections or with
+    a million.
+
+    Args:
+        db_conn: what `get_db` returned. The pool belongs to its thread.
+
+    Raises:
+        InvalidInput: (a ValueError) if the connection did not come from `get_db`.
+    """
+
+    def __init__(self, db_conn: Database) -> None:
+        if not isinstance(db_conn, Database):
+            raise InvalidInput("not a connection to a ledger", hint="open it with get_db()")
+        self.registry = Registry(db_conn)
+        self._attached: dict[str, _Attachment] = {}
+        self._delivering = False
+
+    def add(self, connection: Connection) -> Connection:
+        """Persist and register a connection, and return it as the ledger has it.
+
+        Raises:
+            InvalidInput: a name, a timestamp or the metadata cannot be accepted.
+        """
+        return self.registry.add(connection)
+
+    def remove(self, ws_id: str) -> bool:
+        """Mark a connection as disconnected. False if it was not active."""
+        self.detach(ws_id)
+        return self.registry.disconnect(ws_id)
+
+    def get(self, ws_id: str) -> Optional[Connection]:
+        """Return an active connection, or None."""
+        return self.registry.get(ws_id)
+
+    def get_all(self) -> list[Connection]:
+        """Return all active connections, oldest first."""
+        return self.registry.active()
+
+    def count(self) -> int:
+        """Return the number of active connections."""
+        return self.registry.count()
+
+    def update_heartbeat(self, ws_id: str, latency_ms: Optional[float] = None) -> bool:
+        """Record a sign of life; the latency is a round trip in milliseconds. False if not active.
+
+        Raises:
+            InvalidInput: the latency is negative or no number.
+        """
+        return self.registry.heartbeat(ws_id, latency_ms)
+
+    def increment_message_count(self, ws_id: str) -> None:
+        """Add one to a connection's message counter, atomically."""
+        self.registry.count_message(ws_id)
+
+    def attach(self, ws_id: str, deliver: Callable[[Message], None]) -> None:
+        """Let a function of this process receive a connection's messages.
+
+        `deliver` is called in the pool's thread, after the commit and outside any transaction, with what
+        is pending, oldest first: now, after every `send_message` and `broadcast` on this pool, and at
+        `deliver_pending`. When it returns, the message is confirmed. When it raises, the error is
+        logged, the message stays pending, and the next call begins with it again.
+
+        Raises:
+            NotFound: there is no such connection.
+            Conflict: a socket or another receiver holds it.
+        """
+        self.detach(ws_id)
+        self._attached[ws_id] = _Attachment(self.registry.db, ws_id, deliver)
+        self.deliver_pending()
+
+    def detach(self, ws_id: str) -> None:
+        """Undo `attach`. What was not delivered stays pending."""
+        attachment = self._attached.pop(ws_id, None)
+        if attachment is not None:
+            attachment.release()
+
+    def deliver_pending(self) -> int:
+        """Deliver what is pending to the attached functions, whoever sent it, and return how many that were.
+
+        Inside a transaction of the caller's nothing is delivered: it is not committed yet.
+
+        Raises:
+            Conflict: a ws_id was registered again by somebody else.
+        """
+        if self._delivering or self.registry.db.in_transaction:
+            return 0
+        self._delivering = True
+        delivered, failed = 0, set()
+        try:
+            # A function may send to another one: go on until a whole round delivers nothing.
+            while True:
+                this_round = 0
+                for ws_id, attachment in list(self._attached.items()):
+                    if ws_id not in failed:
+                        count, raised = attachment.deliver_pending()
+                        this_round += count
+                        if raised:
+                            failed.add(ws_id)
+                delivered += this_round
+                if not this_round:
+                    return delivered
+        finally:
+            self._delivering = False
+
+
+class _Attachment:
+    """A function that holds one connection's messages."""
+
+    def __init__(self, db: Database, ws_id: str, deliver: Callable[[Message], None]) -> None:
+        self._delivery = Delivery(db)
+        self._deliver = deliver
+        self._hold = contextlib.ExitStack()
+        self._connection = self._hold.enter_context(self._delivery.holding(ws_id))
+        self._cursor = self._connection.confirmed_seq
+
+    def release(self) -> None:
+        """Let others hold the connection."""
+        self._hold.close()
+
+    def deliver_pending(self) -> tuple[int, bool]:
+        """Return how many messages were delivered, and whether the function raised."""
+        count = 0
+        while True:
+            rows = self._delivery.pending(self._connection.ws_id, self._cursor, _BATCH)
+            for row in rows:
+                try:
+                    self._deliver(_message(row))
+                except Exception:
+                    # The send itself is committed: its caller must not take this for a failed send.
+                    _log.exception(
+                        "%s: delivery stopped, message %s stays pending", row.recipient_id, row.msg_id
+                    )
+                    return count, True
+                self._delivery.confirm_held(self._connection, row.seq, row.seq)
+                self._cursor = row.seq
+                count += 1
+            if not rows:
+                return count, False
+
+
+def _message(row: PendingMessage) -> Message:
+    return Message(
+        row.msg_id, row.msg_type, row.sender_id, row.recipient_id, row.content, row.sent_at, db_id=row.seq
+    )

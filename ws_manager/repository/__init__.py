@@ -1,0 +1,1 @@
+"""SQL, and nothing else: a file per table over one `Database` connection."""

@@ -1,0 +1,180 @@
+"""The `connections` table: one row per ws_id, for ever."""
+
+from __future__ import annotations
+
+import json
+from typing import Optional
+
+from ws_manager.models import ACTIVE, DISCONNECTED, Connection
+from ws_manager.repository.database import Database, Row
+
+_COLUMNS = (
+    "ws_id, agent, metadata, connected_at, last_heartbeat, status, message_count, id, disconnected_at,"
+    " epoch, confirmed_seq, close_code, close_reason, gateway"
+)
+WS_ID, METADATA = 0, 2
+"""Positions in a row."""
+
+
+def decode(row: Row) -> Connection:
+    """Turn a row into a Connection."""
+    return Connection(row[WS_ID], row[1], json.loads(row[METADATA]), *row[3:])
+
+
+class Connections:
+    """Statements on `connections`. Every write must be inside `Database.transaction`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def find(self, ws_id: str) -> Optional[Row]:
+        """Return the row of a ws_id, active or not."""
+        return self._db.row(f"SELECT {_COLUMNS} FROM connections WHERE ws_id = ?", (ws_id,))
+
+    def active(self, agent: Optional[str] = None) -> list[Row]:
+        """Return the active rows, of one agent or of all, oldest first."""
+        if agent is None:
+            return self._db.rows(f"SELECT {_COLUMNS} FROM connections WHERE status = 'active' ORDER BY id")
+        return self._db.rows(
+            f"SELECT {_COLUMNS} FROM connections WHERE status = 'active' AND agent = ? ORDER BY id", (agent,)
+        )
+
+    def active_ids(self, agent: Optional[str] = None) -> list[str]:
+        """Return the ws_ids of the active rows, in the order of their index."""
+        where, parameters = ("", ()) if agent is None else (" AND agent = ?", (agent,))
+        return [
+            row[0]
+            for row in self._db.rows(
+                f"SELECT ws_id FROM connections WHERE status = 'active'{where} ORDER BY ws_id", parameters
+            )
+        ]
+
+    def count_active(self) -> int:
+        """Return how many rows are active."""
+        return int(self._db.value("SELECT count(*) FROM connections WHERE status = 'active'"))
+
+    def count_ever(self) -> int:
+        """Return how many ws_ids were ever registered; deleting rows does not lower it."""
+        return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'connections'") or 0)
+
+    def count_by_agent(self) -> dict[str, int]:
+        """Return the number of active connections of each agent, by name."""
+        return dict(
+            self._db.rows(
+                "SELECT agent, count(*) FROM connections WHERE status = 'active' GROUP BY agent ORDER BY agent"
+            )
+        )
+
+    def insert(self, connection: Connection, metadata: str) -> None:
+        """Write a ws_id that was never seen before."""
+        self._db.execute(
+            "INSERT INTO connections (ws_id, agent, metadata, connected_at, last_heartbeat, gateway)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                connection.ws_id,
+                connection.agent,
+                metadata,
+                connection.connected_at,
+                connection.last_heartbeat,
+                connection.gateway,
+            ),
+        )
+
+    def reactivate(self, connection: Connection, metadata: Optional[str]) -> None:
+        """Register a known ws_id again: the next epoch; metadata stays where None is given."""
+        self._db.execute(
+            "UPDATE connections SET agent = ?, metadata = coalesce(?, metadata), connected_at = ?,"
+            " last_heartbeat = ?, gateway = ?, status = 'active', epoch = epoch + 1, disconnected_at = NULL,"
+            " close_code = NULL, close_reason = NULL WHERE ws_id = ?",
+            (
+                connection.agent,
+                metadata,
+                connection.connected_at,
+                connection.last_heartbeat,
+                connection.gateway,
+                connection.ws_id,
+            ),
+        )
+
+    def disconnect(self, ws_id: str, at: str, reason: str, code: Optional[int] = None) -> bool:
+        """Mark an active row as disconnected. False if it was not active."""
+        return bool(
+            self._db.execute(
+                f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason = ?,"
+                f" close_code = coalesce(?, close_code) WHERE ws_id = ? AND status = '{ACTIVE}'",
+                (at, reason, code, ws_id),
+            ).rowcount
+        )
+
+    def stale(self, cutoff: str) -> list[tuple[str, Optional[str]]]:
+        """Return ws_id and gateway of the active rows without a sign of life since the cutoff."""
+        rows = self._db.rows(
+            "SELECT ws_id, gateway FROM connections WHERE status = 'active' AND last_heartbeat < ? ORDER BY id",
+            (cutoff,),
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def disconnect_stale(self, ws_id: str, cutoff: str, at: str, reason: str) -> bool:
+        """Mark a row as disconnected if it is still active and still without a sign of life."""
+        return bool(
+            self._db.execute(
+                f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason = ?"
+                f" WHERE ws_id = ? AND status = '{ACTIVE}' AND last_heartbeat < ?",
+                (at, reason, ws_id, cutoff),
+            ).rowcount
+        )
+
+    def socket_closed(self, ws_id: str, epoch: int, code: int, reason: str) -> bool:
+        """Note that the socket of one epoch is gone. False if another registration has come since."""
+        return bool(
+            self._db.execute(
+                "UPDATE connections SET close_code = ?, close_reason = ? WHERE ws_id = ? AND epoch = ?",
+                (code, reason, ws_id, epoch),
+            ).rowcount
+        )
+
+    def heartbeat(self, ws_id: str, at: str) -> bool:
+        """Write a sign of life. False if the row is not active."""
+        return bool(
+            self._db.execute(
+                "UPDATE connections SET last_heartbeat = ? WHERE ws_id = ? AND status = 'active'", (at, ws_id)
+            ).rowcount
+        )
+
+    def heartbeat_of_epoch(self, ws_id: str, epoch: int, at: str) -> bool:
+        """Write a sign of life of one registration. False if it is void."""
+        return bool(
+            self._db.execute(
+                "UPDATE connections SET last_heartbeat = ?"
+                " WHERE ws_id = ? AND epoch = ? AND status = 'active' AND last_heartbeat < ?",
+                (at, ws_id, epoch, at),
+            ).rowcount
+        )
+
+    def confirmed(self, ws_id: str, epoch: int, seq: int) -> bool:
+        """Raise the highest confirmed id of one registration. False if it is void."""
+        return bool(
+            self._db.execute(
+                "UPDATE connections SET confirmed_seq = max(confirmed_seq, ?) WHERE ws_id = ? AND epoch = ?",
+                (seq, ws_id, epoch),
+            ).rowcount
+        )
+
+    def count_message(self, ws_id: str) -> None:
+        """Add one message to a connection's counter."""
+        self._db.execute("UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?", (ws_id,))
+
+    def count_messages(self, ws_ids: list[str]) -> None:
+        """Add one message to the counter of each."""
+        self._db.executemany(
+            "UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?",
+            ((ws_id,) for ws_id in ws_ids),
+        )
+
+    def count_messages_of_active(self, agent: Optional[str] = None) -> None:
+        """Add one message to the counter of every active connection, of one agent or of all."""
+        where, parameters = ("", ()) if agent is None else (" AND agent = ?", (agent,))
+        self._db.execute(
+            f"UPDATE connections SET message_count = message_count + 1 WHERE status = 'active'{where}",
+            parameters,
+        )

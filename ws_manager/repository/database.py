@@ -1,0 +1,305 @@
+"""Opening the ledger, its transactions, its checkpoints and its backup.
+
+Nothing but SQLite itself may open the database, `-wal` or `-shm` file: closing any other descriptor of
+them drops SQLite's POSIX locks in this process (sqlite.org/howtocorrupt.html, section 2.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from ws_manager.errors import InvalidInput, LedgerBusy, LedgerError, LedgerReplaced, TransactionOpen
+
+BUSY_SECONDS = 30.0
+CHECKPOINT_COMMITS = 1000
+_CHECKPOINT_WAIT_MS = 1000
+
+Row = tuple[Any, ...]
+
+
+class Database(sqlite3.Connection):
+    """A connection to one ledger, in autocommit mode. Open it with `open_database`.
+
+    It belongs to the thread and the process that opened it.
+    """
+
+    path: Path
+    _file: tuple[int, int]
+    _pid: int
+    _commits = 0
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is written, or nothing.
+
+        One `BEGIN IMMEDIATE` transaction. Inside a transaction of the caller's it is a SAVEPOINT, and the
+        caller's commit makes it durable.
+
+        Raises:
+            LedgerBusy: another process kept the write lock for 30 seconds.
+            TransactionOpen: the caller's transaction read before another process wrote.
+            LedgerReplaced: the file is no longer the one that was opened.
+            LedgerError: the disk is full, the file is damaged, and so on.
+        """
+        self.check_process()
+        joined = self.in_transaction
+        begin, commit, undo = (
+            ("SAVEPOINT ws_manager", "RELEASE ws_manager", "ROLLBACK TO ws_manager; RELEASE ws_manager")
+            if joined
+            else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+        )
+        with self.translated(joined=joined):
+            self.execute(begin)
+            try:
+                self._check_file()
+                yield
+                self.execute(commit)
+            except BaseException:
+                # SQLite itself has rolled back where the disk was full or the file damaged.
+                if self.in_transaction:
+                    for statement in undo.split("; "):
+                        self.execute(statement)
+                raise
+        if not joined:
+            self._commits += 1
+            if self._commits % CHECKPOINT_COMMITS == 0:
+                self.checkpoint()
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Return the rows of a query as plain tuples.
+
+        Raises:
+            LedgerError: if the file cannot be read.
+        """
+        self.check_process()
+        with self.translated():
+            cursor = self.cursor()
+            cursor.row_factory = None
+            return cursor.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[object] = ()) -> Optional[Row]:
+        """Return the first row of a query, or None."""
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - whatever the column holds
+        """Return the first column of the first row of a query, or None."""
+        row = self.row(sql, parameters)
+        return row[0] if row else None
+
+    def checkpoint(self) -> bool:
+        """Move what is in the write-ahead log into the database file, and say whether it was tried.
+
+        SQLite before 3.51.3 can corrupt a log that one connection resets while another begins a
+        checkpoint (sqlite.org/wal.html, "The WAL-reset bug"). So automatic checkpoints are off, and this
+        one runs PASSIVE while a second connection holds the write lock, under which nobody can reset.
+        """
+        self._check_file()
+        with self.translated():
+            guard = sqlite3.connect(self.path, isolation_level=None, timeout=0)
+            try:
+                guard.execute("PRAGMA wal_autocheckpoint = 0")
+                guard.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")
+                try:
+                    guard.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if _is_busy(error):
+                        return False
+                    raise
+                try:
+                    self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                finally:
+                    guard.execute("ROLLBACK")
+            finally:
+                guard.close()
+        return True
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has committed to the file."""
+        return int(self.execute("PRAGMA data_version").fetchone()[0])
+
+    def backup_to(self, target: Path) -> None:
+        """Copy the ledger as it is now to a new file, mode 0600, while others go on writing.
+
+        Raises:
+            InvalidInput: if the target exists.
+            LedgerError: if it cannot be written.
+        """
+        if not _create(target):
+            raise InvalidInput(f"{target} exists already", hint="give the name of a new file")
+        with translated_errors(target):
+            copy = sqlite3.connect(target)
+            try:
+                self.backup(copy)
+            finally:
+                copy.close()
+
+    def check_process(self) -> None:
+        """Refuse a connection that came along through a fork (sqlite.org/howtocorrupt.html, section 2.6)."""
+        if os.getpid() != self._pid:
+            raise LedgerError(
+                "this database connection was opened before a fork and cannot be used after it",
+                hint="call get_db() in the child process",
+            )
+
+    def translated(self, *, joined: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Turn SQLite's errors into ours; see `translated_errors`."""
+        return translated_errors(self.path, joined=joined)
+
+    def _check_file(self) -> None:
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != self._file:
+            raise LedgerReplaced(
+                f"{self.path} was moved, deleted or replaced while it was open; nothing was written",
+                hint="open it again (restart the program); restore a copy only while nothing has it open",
+            )
+
+
+def open_database(path: Union[str, Path], *, create: bool = True) -> Database:
+    """Open the file, make it a write-ahead-log database, and set what every connection needs.
+
+    The schema is not looked at here: see `ws_manager.repository.schema`.
+
+    Args:
+        path: the database file. A new one is made with mode 0600, its folder with 0700.
+        create: False to refuse a file that does not exist.
+
+    Raises:
+        LedgerError: if it is a folder, cannot be read or is no SQLite database.
+        InvalidInput: if it names no file.
+    """
+    if str(path) in ("", ":memory:") or str(path).startswith("file:"):
+        raise InvalidInput(
+            f"not the path of a file: {str(path)!r}", hint="other processes must be able to open it too"
+        )
+    path = Path(os.path.abspath(Path(path).expanduser()))
+    if create:
+        _create(path)
+    elif not path.exists():
+        raise LedgerError(f"there is no database at {path}", hint="check --db and BLACKROAD_WS_DB")
+    if path.is_dir():
+        raise LedgerError(f"{path} is a folder, not a database", hint="give the path of a file")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise LedgerError(
+            f"no permission to read and write {path}", hint="check its owner and mode, or use another --db"
+        )
+    with translated_errors(path):
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, factory=Database)
+        try:
+            db.path, db._pid = path, os.getpid()
+            status = os.stat(path)
+            db._file = (status.st_dev, status.st_ino)
+            db.row_factory = sqlite3.Row
+            _use_write_ahead_log(db)
+            db.execute("PRAGMA wal_autocheckpoint = 0")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA cache_size = -65536")
+            db.execute("PRAGMA mmap_size = 0")
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def _use_write_ahead_log(db: Database) -> None:
+    """Switch a new file over. SQLite does not wait for another process that does the same, so we do."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            if db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                return
+            if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal":
+                return
+            raise LedgerError(
+                f"{db.path} cannot use a write-ahead log",
+                hint="keep it on a local file system; network file systems have no shared memory",
+            )
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
+def _create(path: Path) -> bool:
+    """Make an empty file of mode 0600, in a folder of 0700. False if it was there already."""
+    try:
+        missing = [parent for parent in path.parents if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir(mode=0o700, exist_ok=True)
+        # O_EXCL: this never opens an existing file, so it can never drop SQLite's locks on one.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if path.exists():
+            return False
+        raise LedgerError(
+            f"cannot create {path}: {os.strerror(error.errno or errno.EIO)}",
+            hint="choose another place with --db or BLACKROAD_WS_DB",
+        ) from error
+    return True
+
+
+@contextlib.contextmanager
+def translated_errors(path: Path, *, joined: bool = False) -> Iterator[None]:
+    """Turn SQLite's errors about the file into ours, each with what to do next.
+
+    Args:
+        path: the file that the errors will name.
+        joined: True inside a transaction of the caller's, where "busy" cannot be waited out.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        # An IntegrityError, say, is a defect of ours: it must not look like a fault of the file.
+        if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+            raise
+        explained = _explained(error, path, joined)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Optional[LedgerError]:
+    text = str(error)
+    if _is_busy(error):
+        if joined:
+            return TransactionOpen(
+                "your open transaction began before another process wrote, so nothing can be written in it",
+                hint="begin it with BEGIN IMMEDIATE, and finish every SELECT first",
+            )
+        return LedgerBusy(
+            f"another process has held the write lock of {path} for {BUSY_SECONDS:.0f} seconds",
+            hint="find it (a backup, an open transaction in a shell?) and try again",
+        )
+    known = (
+        ("not a database", "is not a SQLite database", "check --db and BLACKROAD_WS_DB"),
+        ("malformed", "is damaged", "restore a backup; a bare copy of the file lacks its -wal file"),
+        (
+            "disk is full",
+            "cannot grow: the disk is full",
+            "make room and try again; nothing was half written",
+        ),
+        ("readonly", "cannot be written", "check its owner and mode, and those of its folder"),
+        ("unable to open", "cannot be opened", "check its owner and mode, and those of its folder"),
+        ("disk I/O error", "cannot be read or written: disk I/O error", "check the disk and the free space"),
+    )
+    for sign, what, hint in known:
+        if sign in text:
+            return LedgerError(f"{path} {what}", hint=hint)
+    return None
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    # Python 3.9 and 3.10 do not expose SQLite's error code.
+    return "database is locked" in str(error) or "database schema is locked" in str(error)

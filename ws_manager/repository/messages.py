@@ -1,0 +1,125 @@
+"""The `messages` table: one row per message and recipient. The order of `id` is the order of delivery."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ws_manager.models import PendingMessage, new_ids
+from ws_manager.repository.database import Database
+
+_WIRE = "id, msg_id, msg_type, sender_id, recipient_id, content, sent_at"
+_COLUMNS = f"{_WIRE}, delivered, confirmed_at, rejected_at, reject_reason, retry_of, refusals"
+_NAMES = _COLUMNS.split(", ")
+_PENDING = "delivered = 0 AND rejected_at IS NULL"
+
+
+class Messages:
+    """Statements on `messages`. Every write must be inside `Database.transaction`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def insert(
+        self, msg_id: str, recipient_id: str, content: str, msg_type: str, sender_id: Optional[str], at: str
+    ) -> int:
+        """Write one message and return its id."""
+        cursor = self._db.execute(
+            "INSERT INTO messages (msg_id, msg_type, sender_id, recipient_id, content, sent_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (msg_id, msg_type, sender_id, recipient_id, content, at),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def insert_many(
+        self, recipients: list[str], content: str, msg_type: str, sender_id: Optional[str], at: str
+    ) -> tuple[int, int]:
+        """Write one message to each recipient (at least one) and return the first and the last id."""
+        self._db.executemany(
+            "INSERT INTO messages (msg_id, msg_type, sender_id, recipient_id, content, sent_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (msg_id, msg_type, sender_id, recipient, content, at)
+                for msg_id, recipient in zip(new_ids(len(recipients)), recipients)
+            ),
+        )
+        last = int(self._db.value("SELECT last_insert_rowid()"))
+        return last - len(recipients) + 1, last
+
+    def last_id(self) -> int:
+        """Return the highest id that was ever given out, 0 for none."""
+        return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'") or 0)
+
+    def after(self, seq: int, limit: int) -> list[PendingMessage]:
+        """Return the pending messages of everybody with a higher id, in order."""
+        rows = self._db.rows(
+            f"SELECT {_WIRE} FROM messages WHERE id > ? AND {_PENDING} ORDER BY id LIMIT ?", (seq, limit)
+        )
+        return [PendingMessage(*row) for row in rows]
+
+    def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
+        """Return the pending messages of one connection with a higher id than `after`, in order."""
+        rows = self._db.rows(
+            f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {_PENDING} ORDER BY id LIMIT ?",
+            (ws_id, after, limit),
+        )
+        return [PendingMessage(*row) for row in rows]
+
+    def count_pending(self, ws_id: str, after: int) -> int:
+        """Return how many pending messages of one connection have a higher id than `after`."""
+        return int(
+            self._db.value(
+                f"SELECT count(*) FROM messages WHERE recipient_id = ? AND id > ? AND {_PENDING}",
+                (ws_id, after),
+            )
+        )
+
+    def confirm(self, ws_id: str, first: int, last: int, at: str) -> int:
+        """Mark what is pending between two ids as delivered, and return how many that were."""
+        return self._db.execute(
+            "UPDATE messages SET delivered = 1, confirmed_at = ?"
+            f" WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {_PENDING}",
+            (at, ws_id, first, last),
+        ).rowcount
+
+    def set_aside(self, ws_id: str, first: int, last: int, reason: str, at: str) -> list[str]:
+        """Take what is pending between two ids out of delivery, and return the msg_ids."""
+        span = (ws_id, first, last)
+        where = f"recipient_id = ? AND id BETWEEN ? AND ? AND {_PENDING}"
+        msg_ids = [
+            row[0] for row in self._db.rows(f"SELECT msg_id FROM messages WHERE {where} ORDER BY id", span)
+        ]
+        self._db.execute(
+            f"UPDATE messages SET rejected_at = ?, reject_reason = ? WHERE {where}", (at, reason, *span)
+        )
+        return msg_ids
+
+    def history(self, ws_id: Optional[str], limit: int) -> list[dict[str, Any]]:
+        """Return the newest messages as dicts, newest first; of one connection, received or sent.
+
+        Two limited reads of two indexes: an OR over both columns would read the whole table.
+        """
+        if ws_id is None:
+            rows = self._db.rows(f"SELECT {_COLUMNS} FROM messages ORDER BY id DESC LIMIT ?", (limit,))
+        else:
+            newest = (
+                f"SELECT * FROM (SELECT {_COLUMNS} FROM messages WHERE {{}} = ? ORDER BY id DESC LIMIT ?)"
+            )
+            rows = self._db.rows(
+                f"{newest.format('recipient_id')} UNION {newest.format('sender_id')} ORDER BY id DESC LIMIT ?",
+                (ws_id, limit, ws_id, limit, limit),
+            )
+        return [dict(zip(_NAMES, row)) for row in rows]
+
+    def count(self) -> int:
+        """Return the number of messages in the ledger."""
+        return int(self._db.value("SELECT count(*) FROM messages"))
+
+    def outcome(self, first: int, last: int) -> tuple[int, int, int]:
+        """Return how many between two ids are confirmed, pending and set aside."""
+        row = self._db.row(
+            f"SELECT total(delivered), total({_PENDING}), total(rejected_at IS NOT NULL)"
+            " FROM messages WHERE id BETWEEN ? AND ?",
+            (first, last),
+        )
+        confirmed, pending, aside = row or (0, 0, 0)
+        return int(confirmed), int(pending), int(aside)
