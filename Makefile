@@ -1,0 +1,47 @@
+# Everything works on a machine that has only Python 3.9 or newer and make:
+# each target first makes the virtual environment that it needs.
+
+# The first of these that runs. Another one: make test PYTHON=/path/to/python VENV=.venv-other
+PYTHON ?= $(shell for p in python3 python; do "$$p" -c '' >/dev/null 2>&1 && echo "$$p" && exit; done; echo python3)
+VENV ?= .venv
+RUN = $(VENV)/bin
+PACKAGES = ws_manager blackroad_websocket_manager
+TESTS ?= tests
+
+.PHONY: help test demo lint format types check clean
+.DEFAULT_GOAL := help
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+# Made again only when the project's metadata has changed; the install is editable, so code needs nothing.
+$(VENV)/.installed: pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
+		|| { echo "$(PYTHON) is older than Python 3.9, or does not run: set PYTHON" >&2; exit 1; }
+	"$(RUN)/python" -c '' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
+	"$(RUN)/python" -m pip install --quiet --upgrade "pip>=25.1"
+	"$(RUN)/python" -m pip install --quiet --editable . --group dev
+	@touch "$@"
+
+test: $(VENV)/.installed ## Run the tests, with branch coverage
+	"$(RUN)/python" -m pytest --cov --cov-report=term-missing:skip-covered $(TESTS)
+
+demo: $(VENV)/.installed ## See it work: a gateway, three agents, a kill and a resume
+	"$(RUN)/python" demo/demo.py
+
+lint: $(VENV)/.installed ## Check style and formatting
+	"$(RUN)/ruff" check .
+	"$(RUN)/ruff" format --check .
+
+format: $(VENV)/.installed ## Put the formatting right
+	"$(RUN)/ruff" check --fix .
+	"$(RUN)/ruff" format .
+
+types: $(VENV)/.installed ## Check the types
+	"$(RUN)/mypy" --strict $(PACKAGES)
+
+check: lint types test ## All of the above, once
+
+clean: ## Remove what these targets made
+	rm -rf .venv .venv-* build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find ws_manager blackroad_websocket_manager tests demo -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,74 @@
+"""Environment and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ws_manager.errors import InvalidInput
+from ws_manager.settings import DB_PATH, Settings, database_path, heartbeat_timeout, load, parse_duration
+
+
+def test_defaults() -> None:
+    assert load({}) == Settings(database=DB_PATH, heartbeat_timeout=30.0)
+
+
+def test_default_database_is_in_the_home_folder() -> None:
+    assert DB_PATH.parts[-2:] == (".blackroad", "websocket-manager.db")
+
+
+def test_database_comes_from_the_environment() -> None:
+    assert database_path({"BLACKROAD_WS_DB": "/var/agents.db"}) == Path("/var/agents.db")
+
+
+def test_tilde_in_the_database_is_expanded() -> None:
+    assert database_path({"BLACKROAD_WS_DB": "~/agents.db"}) == Path("~/agents.db").expanduser()
+
+
+@pytest.mark.parametrize("name", ["BLACKROAD_WS_DB", "BLACKROAD_HB_TIMEOUT"])
+def test_empty_variable_is_the_default(name: str) -> None:
+    assert load({name: ""}) == load({})
+
+
+def test_variables_are_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLACKROAD_WS_DB", "/var/agents.db")
+    monkeypatch.setenv("BLACKROAD_HB_TIMEOUT", "2m")
+    assert load() == Settings(Path("/var/agents.db"), 120.0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("45", 45.0), ("0.5", 0.5), ("90s", 90.0), ("500ms", 0.5)])
+def test_heartbeat_timeout(text: str, seconds: float) -> None:
+    assert heartbeat_timeout({"BLACKROAD_HB_TIMEOUT": text}) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "-1", "soon", "nan", "inf"])
+def test_bad_heartbeat_timeout_names_the_variable(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^BLACKROAD_HB_TIMEOUT"):
+        heartbeat_timeout({"BLACKROAD_HB_TIMEOUT": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30.0),
+        (30, 30.0),
+        (2.5, 2.5),
+        ("0", 0.0),
+        ("250ms", 0.25),
+        ("90s", 90.0),
+        ("1.5m", 90.0),
+        ("5m", 300.0),
+        ("24h", 86400.0),
+        ("7d", 604800.0),
+        (" 7d ", 604800.0),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1", "-5m", "1w", "1h30m", "ten", "nan", "inf", "1e300d", "5 000d"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(InvalidInput, match="not a duration"):
+        parse_duration(text)
