@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 ACTIVE = "active"
 DISCONNECTED = "disconnected"
@@ -202,6 +202,55 @@ class Receipt(NamedTuple):
     epoch: int
     first: int
     last: int
+
+
+class Rejection(NamedTuple):
+    """The agent refused one message; it is to be set aside. Fields as in `Receipt`."""
+
+    ws_id: str
+    epoch: int
+    seq: int
+    reason: str
+
+
+class Closure(NamedTuple):
+    """A socket is gone.
+
+    Attributes:
+        ws_id: the connection.
+        epoch: the registration that the socket made.
+        code: close code (RFC 6455 section 7.4); 1006 where there was none.
+        reason: in words.
+        ended: True if the agent said goodbye, so that the connection is disconnected; otherwise it may resume.
+    """
+
+    ws_id: str
+    epoch: int
+    code: int
+    reason: str
+    ended: bool
+
+
+class SignOfLife(NamedTuple):
+    """A socket's peer was heard.
+
+    Attributes:
+        ws_id: the connection.
+        epoch: the registration that the socket made.
+        at: when.
+        latency_ms: the round trip, where it was measured.
+        logged: True if it belongs into the heartbeat log, which is sampled.
+    """
+
+    ws_id: str
+    epoch: int
+    at: str
+    latency_ms: Optional[int]
+    logged: bool
+
+
+Outcome = Union[Receipt, Rejection, Closure, SignOfLife]
+"""What a socket has to tell the ledger."""
 
 
 class PendingMessage(NamedTuple):

@@ -1,0 +1,72 @@
+"""One agent's session, the agent's side: reads the gateway's frames and writes acks. No IO."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Optional, Union
+
+from ws_manager.protocol.frames import (
+    Connected,
+    Failure,
+    Received,
+    ack_frame,
+    parse_gateway_frame,
+    reject_frame,
+)
+
+_REMEMBERED = 2000
+
+
+class AgentSession:
+    """What an agent knows across its reconnections.
+
+    A message that comes again because its receipt was lost carries the same id. It is not handed out twice:
+    it is only confirmed again. (Not by its number: a gateway on a restored ledger counts from an earlier one.)
+
+    Attributes:
+        ws_id: the connection, once the gateway has named it.
+        connected: the last greeting.
+        answers: frames that the caller has to write.
+    """
+
+    def __init__(self, ws_id: Optional[str] = None) -> None:
+        self.ws_id = ws_id
+        self.connected: Optional[Connected] = None
+        self.answers: list[str] = []
+        self._handled: deque[str] = deque(maxlen=_REMEMBERED)
+        self._handled_ids: set[str] = set()
+
+    def text(self, text: str) -> Union[Connected, Received, Failure, None]:
+        """Take a text frame and return what it says; None where nothing is to be done.
+
+        Raises:
+            InvalidInput: if it is no frame of this protocol.
+        """
+        frame = parse_gateway_frame(text)
+        if isinstance(frame, Connected):
+            self.connected, self.ws_id = frame, frame.ws_id
+        elif isinstance(frame, Received) and frame.id in self._handled_ids:
+            self.answers.append(ack_frame(frame.seq))
+            return None
+        return frame
+
+    def ack(self, message: Received) -> None:
+        """Confirm a message: it has been dealt with, and so has everything before it."""
+        self._remember(message)
+        self.answers.append(ack_frame(message.seq))
+
+    def reject(self, message: Received, reason: str) -> None:
+        """Refuse a message: the gateway sets it aside."""
+        self._remember(message)
+        self.answers.append(reject_frame(message.seq, reason))
+
+    def take_answers(self) -> list[str]:
+        """Return the frames to write, and forget them."""
+        answers, self.answers = self.answers, []
+        return answers
+
+    def _remember(self, message: Received) -> None:
+        if len(self._handled) == _REMEMBERED:
+            self._handled_ids.discard(self._handled[0])
+        self._handled.append(message.id)
+        self._handled_ids.add(message.id)

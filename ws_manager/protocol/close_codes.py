@@ -1,0 +1,71 @@
+"""What each close code means here, and whether the agent should come back (RFC 6455 section 7.4)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """The close codes of the protocol. 4000 to 4999 are private (RFC 6455 section 7.4.2)."""
+
+    DONE = 1000
+    GOING_AWAY = 1001
+    NO_STATUS = 1005
+    LOST = 1006
+    TOO_LARGE = 1009
+    RESTARTING = 1012
+    NOT_THIS_PROTOCOL = 4000
+    TOKEN_EXPIRED = 4001
+    TOO_SLOW = 4008
+    REPLACED = 4009
+    DISCONNECTED = 4010
+    TOO_FAST = 4029
+
+
+MEANINGS = {
+    CloseCode.DONE: "done",
+    CloseCode.GOING_AWAY: "going away",
+    CloseCode.NO_STATUS: "closed without a code",
+    CloseCode.LOST: "the connection was lost",
+    CloseCode.TOO_LARGE: "a frame was over the size limit",
+    CloseCode.RESTARTING: "restarting",
+    CloseCode.NOT_THIS_PROTOCOL: "not this protocol",
+    CloseCode.TOKEN_EXPIRED: "the token has expired",
+    CloseCode.TOO_SLOW: "heartbeat timeout, or reading too slowly",
+    CloseCode.REPLACED: "replaced by a newer socket",
+    CloseCode.DISCONNECTED: "disconnected by an operator",
+    CloseCode.TOO_FAST: "too many frames a second",
+}
+
+_FINAL = frozenset(
+    {
+        CloseCode.DONE,
+        CloseCode.TOO_LARGE,
+        CloseCode.NOT_THIS_PROTOCOL,
+        CloseCode.REPLACED,
+        CloseCode.DISCONNECTED,
+    }
+)
+_GOODBYES = frozenset({CloseCode.DONE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS})
+
+
+def should_reconnect(code: int) -> bool:
+    """Say whether an agent whose socket was closed with this code should come back."""
+    return code not in _FINAL
+
+
+def is_goodbye(code: int) -> bool:
+    """Say whether a peer that starts a close with this code has finished, rather than failed.
+
+    1005 stands for a close frame without a code, which is what a browser's `close()` sends.
+    """
+    return code in _GOODBYES
+
+
+def describe(code: int, reason: str = "") -> str:
+    """Return a close code with its reason in words, for people."""
+    try:
+        meaning = reason or MEANINGS[CloseCode(code)]
+    except ValueError:
+        meaning = reason or "no reason given"
+    return f"{meaning} ({code})"

@@ -1,0 +1,193 @@
+"""The JSON envelopes of protocol v1, in and out: text frames, one JSON object each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Optional, Union
+
+from ws_manager.errors import InvalidInput
+from ws_manager.models import PendingMessage
+
+# Gateway to agent
+
+
+def connected_frame(
+    *, ws_id: str, agent: str, resumed: bool, pending: int, seq: int, heartbeat: float
+) -> str:
+    """Write the greeting.
+
+    Args:
+        ws_id: the connection.
+        agent: its agent.
+        resumed: True if the ws_id was known already.
+        pending: messages that wait for it.
+        seq: the highest one that it has confirmed.
+        heartbeat: seconds between the gateway's Pings.
+    """
+    return _dump(
+        {
+            "type": "connected",
+            "ws_id": ws_id,
+            "agent": agent,
+            "resumed": resumed,
+            "pending": pending,
+            "seq": seq,
+            "heartbeat": heartbeat,
+        }
+    )
+
+
+def message_frame(message: PendingMessage) -> str:
+    """Write one message. Its content is JSON text already and goes in as it is."""
+    return (
+        f'{{"type":"message","seq":{message.seq},"id":"{message.msg_id}",'
+        f'"msg_type":{_quoted(message.msg_type)},"sender":{_quoted(message.sender_id)},'
+        f'"sent_at":"{message.sent_at}","content":{message.content}}}'
+    )
+
+
+def error_frame(code: str, message: str) -> str:
+    """Write an error that answers nothing in particular."""
+    return _dump({"type": "error", "error": {"code": code, "message": message}})
+
+
+# Agent to gateway
+
+
+@dataclass(frozen=True)
+class Ack:
+    """Everything in flight up to `seq` has been dealt with."""
+
+    seq: int
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The agent cannot take the message `seq`."""
+
+    seq: int
+    reason: str
+
+
+def ack_frame(seq: int) -> str:
+    """Write an acknowledgement of everything up to `seq`."""
+    return _dump({"type": "ack", "seq": seq})
+
+
+def reject_frame(seq: int, reason: str) -> str:
+    """Write the refusal of one message."""
+    return _dump({"type": "reject", "seq": seq, "reason": reason})
+
+
+def parse_agent_frame(text: str) -> Union[Ack, Reject]:
+    """Read what an agent sent.
+
+    Raises:
+        InvalidInput: if it is no frame of this protocol. The message never quotes it.
+    """
+    frame = _load(text)
+    kind = frame.get("type")
+    if kind == "ack":
+        return Ack(_seq(frame))
+    if kind == "reject":
+        reason = frame.get("reason", "")
+        if not isinstance(reason, str):
+            raise InvalidInput("the reason of a reject is not text")
+        return Reject(_seq(frame), reason[:200])
+    raise InvalidInput("unknown frame type")
+
+
+# Agent's side
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The greeting; the fields are those of `connected_frame`."""
+
+    ws_id: str
+    agent: str
+    resumed: bool
+    pending: int
+    seq: int
+    heartbeat: float
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message, with the wire's own names; `content` is decoded."""
+
+    seq: int
+    id: str
+    msg_type: str
+    sender: Optional[str]
+    sent_at: str
+    content: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the envelope without its `type`."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error that the gateway reports."""
+
+    code: str
+    message: str
+
+
+def parse_gateway_frame(text: str) -> Union[Connected, Received, Failure, None]:
+    """Read what a gateway sent. None for a type that this version does not know.
+
+    Raises:
+        InvalidInput: if it is no frame of this protocol.
+    """
+    frame = _load(text)
+    kind = frame.get("type")
+    try:
+        if kind == "message":
+            return Received(
+                _seq(frame), frame["id"], frame["msg_type"], frame["sender"], frame["sent_at"], frame["content"]
+            )
+        if kind == "connected":
+            return Connected(
+                frame["ws_id"],
+                frame["agent"],
+                frame["resumed"],
+                frame["pending"],
+                frame["seq"],
+                frame["heartbeat"],
+            )
+        if kind == "error":
+            return Failure(frame["error"]["code"], frame["error"]["message"])
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"a {kind} frame without {error}") from None
+    return None
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        frame = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInput("not JSON") from None
+    if not isinstance(frame, dict):
+        raise InvalidInput("not a JSON object")
+    return frame
+
+
+def _seq(frame: dict[str, Any]) -> int:
+    seq = frame.get("seq")
+    if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
+        raise InvalidInput("seq is not a message number")
+    return seq
+
+
+def _dump(frame: dict[str, Any]) -> str:
+    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: Optional[str]) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,262 @@
+"""One agent's session, the gateway's side: what may be written, and what a receipt confirms. No IO.
+
+The caller offers messages in the order of their ids, writes what `next_write` returns, sends the Pings
+that `next_ping` returns right after it, and passes in what it reads. Time is passed in too: monotonic seconds.
+
+Two kinds of receipt:
+
+* by Pong. RFC 6455 section 5.5.3: a peer answers a Ping with its payload, so it has read every frame before it.
+  Only the payload of a Ping of this very socket counts.
+* by explicit ack, if the agent asked for it at the handshake.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Optional, Union
+
+from ws_manager.errors import InvalidInput
+from ws_manager.models import PendingMessage, Receipt, Rejection
+from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.protocol.frames import Ack, error_frame, message_frame, parse_agent_frame
+
+WRITE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Window:
+    """How much may be unconfirmed at once; one message always may."""
+
+    messages: int = 1000
+    bytes: int = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class _Ping:
+    seq: int
+    sent_at: float
+
+
+class GatewaySession:
+    """The state of one agent's socket.
+
+    Args:
+        ws_id: the connection.
+        epoch: the registration that this socket made; its receipts carry it.
+        confirmed_seq: the highest message id that was confirmed before.
+        nonce: text that no other socket has.
+        explicit_ack: True if only the agent's own acks confirm.
+        heartbeat: seconds between Pings.
+        timeout: seconds without a sign of life after which the session ends.
+        now: monotonic seconds.
+        window: how much may be unconfirmed.
+
+    Attributes:
+        cursor: the id up to which this session has taken what is for its connection.
+        live: True while it takes messages as they are committed; False while it reads its backlog.
+        close_with: code and reason once the session has to end; None before.
+        outcomes: receipts and rejections, in order, for the caller to take and apply.
+        latency: the last measured round trip in seconds.
+        heard_at: when the peer last showed a sign of life.
+    """
+
+    def __init__(
+        self,
+        *,
+        ws_id: str,
+        epoch: int,
+        confirmed_seq: int,
+        nonce: str,
+        explicit_ack: bool,
+        heartbeat: float,
+        timeout: float,
+        now: float,
+        window: Window = Window(),  # noqa: B008 - frozen
+    ) -> None:
+        self.ws_id = ws_id
+        self.epoch = epoch
+        self.cursor = confirmed_seq
+        self.live = False
+        self.close_with: Optional[tuple[int, str]] = None
+        self.outcomes: list[Union[Receipt, Rejection]] = []
+        self.latency: Optional[float] = None
+        self.heard_at = now
+        self._nonce = nonce
+        self._explicit_ack = explicit_ack
+        self._heartbeat = heartbeat
+        self._timeout = timeout
+        self._window = window
+        self._queue: deque[tuple[int, str, int]] = deque()
+        self._in_flight: deque[tuple[int, int]] = deque()
+        self._bytes = 0
+        self._written = 0
+        self._answers: list[str] = []
+        self._pings: dict[bytes, _Ping] = {}
+        self._ping_count = 0
+        self._pinged_seq = 0
+        self._ping_at = now + heartbeat
+        self._ping_due = False
+
+    # Messages to deliver
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages this session has taken and that are not confirmed."""
+        return len(self._queue) + len(self._in_flight)
+
+    @property
+    def wants_backlog(self) -> bool:
+        """True if the caller should read more of the backlog: it is not live, and half the window is free."""
+        return (
+            not self.live
+            and self.close_with is None
+            and self.unconfirmed * 2 <= self._window.messages
+            and (self._bytes * 2 <= self._window.bytes or not self.unconfirmed)
+        )
+
+    @property
+    def backlog_limit(self) -> int:
+        """How many messages `take_backlog` can take at most."""
+        return max(1, self._window.messages - self.unconfirmed)
+
+    def take_live(self, message: PendingMessage) -> bool:
+        """Take a message that was just committed; False, and back to the backlog, if the window is full.
+
+        Only while live. One that the backlog has brought already is left out.
+        """
+        if message.seq <= self.cursor:
+            return True
+        self.live = self._take(message)
+        return self.live
+
+    def take_backlog(self, messages: list[PendingMessage], reached: int, position: int) -> None:
+        """Take what was read of the backlog above `cursor`.
+
+        Args:
+            messages: in order.
+            reached: the id up to which the reading leaves nothing out.
+            position: the id up to which committed messages were offered to live sessions. The session
+                goes live only if it has come that far: otherwise what was committed between would be lost.
+        """
+        for message in messages:
+            if not self._take(message):
+                return
+        self.cursor = max(self.cursor, reached)
+        self.live = self.cursor >= position
+
+    def _take(self, message: PendingMessage) -> bool:
+        frame = message_frame(message)
+        size = len(frame)
+        load = self.unconfirmed
+        if load and (load >= self._window.messages or self._bytes + size > self._window.bytes):
+            return False
+        self._queue.append((message.seq, frame, size))
+        self._bytes += size
+        self.cursor = message.seq
+        return True
+
+    # To write
+
+    def next_write(self) -> list[str]:
+        """Return the frames to write now, at most 64 KiB (but one message at least); empty for nothing.
+
+        What is returned counts as written.
+        """
+        frames, self._answers = self._answers, []
+        size = 0
+        while self._queue and (not size or size + self._queue[0][2] <= WRITE_BYTES):
+            seq, frame, length = self._queue.popleft()
+            self._in_flight.append((seq, length))
+            self._written = seq
+            size += length
+            frames.append(frame)
+        return frames
+
+    def next_ping(self, now: float) -> Optional[bytes]:
+        """Return the payload of a Ping to send now, or None.
+
+        A receipt Ping goes out as soon as something was written, and the next only after its answer; a
+        heartbeat Ping when it is due. Each says how far the writing had come.
+        """
+        unasked = not self._explicit_ack and self._written > self._pinged_seq
+        if not self._ping_due and not (unasked and not self._awaiting_receipt()):
+            return None
+        self._ping_due = False
+        self._ping_at = now + self._heartbeat
+        self._ping_count += 1
+        self._pinged_seq = self._written
+        payload = f"{self._nonce}.{self._ping_count}.{self._written}".encode("ascii")
+        self._pings[payload] = _Ping(self._written, now)
+        return payload
+
+    def _awaiting_receipt(self) -> bool:
+        return bool(self._pings) and bool(self._in_flight) and self._pinged_seq >= self._in_flight[0][0]
+
+    # What was read
+
+    def pong(self, payload: bytes, now: float) -> None:
+        """Take a Pong. Any Pong is a sign of life; one of our Pings' payloads confirms what went before it."""
+        self.heard_at = now
+        ping = self._pings.get(payload)
+        if ping is None:
+            return
+        self.latency = now - ping.sent_at
+        # An answer to a later Ping answers the earlier ones too: some peers answer only the last.
+        for earlier in list(self._pings):
+            del self._pings[earlier]
+            if earlier == payload:
+                break
+        if not self._explicit_ack:
+            self._confirm(ping.seq)
+
+    def text(self, text: str, now: float) -> None:
+        """Take a text frame."""
+        self.heard_at = now
+        try:
+            frame = parse_agent_frame(text)
+        except InvalidInput as error:
+            self.close(CloseCode.NOT_THIS_PROTOCOL, error.message)
+            return
+        if not self._explicit_ack:
+            self._answers.append(error_frame("conflict", "this socket confirms by Pong; ask for ack=explicit"))
+        elif isinstance(frame, Ack):
+            self._confirm(frame.seq)
+        else:
+            self._reject(frame.seq, frame.reason)
+
+    def sign_of_life(self, now: float) -> None:
+        """Note that the peer has sent something that needs nothing else, such as a Ping of its own."""
+        self.heard_at = now
+
+    def tick(self, now: float) -> bool:
+        """Let time pass; True if there is something to write or to close now."""
+        if now - self.heard_at > self._timeout:
+            self.close(CloseCode.TOO_SLOW, "heartbeat timeout")
+            return True
+        if now >= self._ping_at:
+            self._ping_due = True
+        return self._ping_due
+
+    def close(self, code: int, reason: str) -> None:
+        """End the session; the first reason stays."""
+        if self.close_with is None:
+            self.close_with = (int(code), reason)
+
+    def _confirm(self, seq: int) -> None:
+        if not self._in_flight or self._in_flight[0][0] > seq:
+            return
+        first = last = self._in_flight[0][0]
+        while self._in_flight and self._in_flight[0][0] <= seq:
+            last, size = self._in_flight.popleft()
+            self._bytes -= size
+        self.outcomes.append(Receipt(self.ws_id, self.epoch, first, last))
+
+    def _reject(self, seq: int, reason: str) -> None:
+        for entry in self._in_flight:
+            if entry[0] == seq:
+                self._in_flight.remove(entry)
+                self._bytes -= entry[1]
+                self.outcomes.append(Rejection(self.ws_id, self.epoch, seq, reason))
+                return
+        self._answers.append(error_frame("conflict", f"message {seq} is not in flight"))
