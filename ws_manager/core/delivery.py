@@ -6,14 +6,25 @@ A gateway uses them for its sockets, `receive` and `ConnectionPool.attach` for c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from typing import Optional
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Optional
 
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.locks import gateway_lock, is_held, receiver_lock
 from ws_manager.core.registry import Registry
 from ws_manager.errors import Conflict, NotFound
-from ws_manager.models import ACTIVE, Connection, Event, PendingMessage, Receipt, utc_now
+from ws_manager.models import (
+    ACTIVE,
+    Closure,
+    Connection,
+    Event,
+    Outcome,
+    PendingMessage,
+    Receipt,
+    Rejection,
+    SignOfLife,
+    utc_now,
+)
 from ws_manager.repository.connections import Connections
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Events, Heartbeats
@@ -41,31 +52,25 @@ class Delivery:
         return self._messages.last_id(), self._events.last_id()
 
     def after(self, seq: int, limit: int) -> list[PendingMessage]:
-        """Return everybody's pending messages above an id, in order."""
+        """Return everybody's pending messages above an id, in order: at most `limit`, at most 1 MiB."""
         return self._messages.after(seq, limit)
 
     def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
-        """Return one connection's pending messages above an id, in order."""
+        """Return one connection's pending messages above an id, in order: at most `limit`, at most 1 MiB."""
         return self._messages.pending(ws_id, after, limit)
 
     def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], int]:
         """Return one connection's pending messages above `after`, and how far this reading reached.
 
         The second value is the id up to which nothing for this connection is left out: of the last row
-        where the limit cut the reading, otherwise of the newest message in the ledger.
+        where there may be more, otherwise of the newest message in the ledger.
         """
         # Asked first: what is committed in between is then read again, never left out.
-        reached = self._messages.last_id()
+        newest = self._messages.last_id()
         rows = self._messages.pending(ws_id, after, limit)
-        if len(rows) == limit:
-            reached = rows[-1].seq
-        elif rows:
-            reached = max(reached, rows[-1].seq)
-        return rows, max(after, reached)
-
-    def count_pending(self, connection: Connection) -> int:
-        """Return how many messages a connection has not confirmed."""
-        return self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
+        if not rows:
+            return rows, max(after, newest)
+        return rows, rows[-1].seq
 
     def events_after(self, event_id: int) -> list[Event]:
         """Return the events above an id, in order."""
@@ -73,57 +78,73 @@ class Delivery:
 
     # What became of it
 
-    def confirm(self, receipts: Iterable[Receipt]) -> list[str]:
-        """Mark what the receipts cover as delivered, in one transaction.
+    def settle(self, outcomes: Iterable[Outcome]) -> set[str]:
+        """Write what sockets have to tell, in order and in one transaction.
+
+        Receipts mark what they cover as delivered; rejections set a message aside; closures and signs of
+        life go to the connection. What names an older epoch than the row's is void and changes nothing.
 
         Returns:
-            The ws_ids whose receipt was void, because another registration has come since.
+            The ws_ids of which a receipt or a rejection was void: another registration has come since.
         """
-        void = []
+        void = set()
         with self.db.transaction():
             now = utc_now()
-            for ws_id, epoch, first, last in receipts:
-                if self._connections.confirmed(ws_id, epoch, last):
-                    self._messages.confirm(ws_id, first, last, now)
+            for outcome in outcomes:
+                if isinstance(outcome, Receipt):
+                    holds = self._confirm(outcome, now)
+                elif isinstance(outcome, Rejection):
+                    holds = self._reject(outcome, now)
+                elif isinstance(outcome, Closure):
+                    self._close(outcome, now)
+                    continue
                 else:
-                    void.append(ws_id)
+                    self._note_life(outcome)
+                    continue
+                if not holds:
+                    void.add(outcome.ws_id)
         return void
 
-    def reject(self, ws_id: str, epoch: int, seq: int, reason: str) -> bool:
-        """Set one message aside that the agent has rejected. False if the registration is void."""
-        with self.db.transaction():
-            connection = self.registry.find(ws_id)
-            if connection is None or connection.epoch != epoch:
-                return False
-            now = utc_now()
-            for msg_id in self._messages.set_aside(ws_id, seq, seq, reason, now):
-                self._events.insert("set_aside", now, ws_id, msg_id, reason)
+    def _confirm(self, receipt: Receipt, now: str) -> bool:
+        if not self._connections.confirmed(receipt.ws_id, receipt.epoch, receipt.last):
+            return False
+        self._messages.confirm(receipt.ws_id, receipt.first, receipt.last, now)
         return True
+
+    def _reject(self, rejection: Rejection, now: str) -> bool:
+        ws_id, epoch, seq, reason = rejection
+        connection = self.registry.find(ws_id)
+        if connection is None or connection.epoch != epoch:
+            return False
+        for msg_id in self._messages.set_aside(ws_id, seq, seq, reason, now):
+            self._events.insert("set_aside", now, ws_id, msg_id, reason)
+        return True
+
+    def _close(self, closure: Closure, now: str) -> None:
+        ws_id, epoch, code, reason, ended = closure
+        current = self._connections.socket_closed(ws_id, epoch, code, reason)
+        self._events.insert("closed", now, ws_id, detail=f"{code} {reason}".strip())
+        if current and ended and self._connections.disconnect(ws_id, now, reason, code):
+            self._events.insert("disconnected", now, ws_id, detail=reason)
+
+    def _note_life(self, sign: SignOfLife) -> None:
+        ws_id, epoch, at, latency_ms, logged = sign
+        if self._connections.heartbeat_of_epoch(ws_id, epoch, at) and logged:
+            self._heartbeats.insert(ws_id, at, latency_ms)
 
     # The life of a socket
 
-    def socket_closed(self, ws_id: str, epoch: int, code: int, reason: str, *, ended: bool) -> None:
-        """Note that a socket is gone; with `ended`, its agent has said goodbye and the row is disconnected.
+    def open_socket(
+        self, agent: str, ws_id: Optional[str], metadata: Optional[Mapping[str, Any]], gateway: str
+    ) -> tuple[Connection, int]:
+        """Register a socket and return its connection and the number of messages that wait for it.
 
-        Nothing happens to the row if the ws_id was registered again since.
+        Raises:
+            InvalidInput: a name or the metadata cannot be accepted.
+            Conflict: the ws_id belongs to another agent.
         """
-        now = utc_now()
-        with self.db.transaction():
-            current = self._connections.socket_closed(ws_id, epoch, code, reason)
-            self._events.insert("closed", now, ws_id, detail=f"{code} {reason}".strip())
-            if current and ended and self._connections.disconnect(ws_id, now, reason, code):
-                self._events.insert("disconnected", now, ws_id, detail=reason)
-
-    def alive(self, signs: Iterable[tuple[str, int, str, Optional[int], bool]]) -> None:
-        """Write signs of life in one transaction.
-
-        Args:
-            signs: ws_id, epoch, time, round trip in ms (or None), and whether it goes into the log.
-        """
-        with self.db.transaction():
-            for ws_id, epoch, at, latency_ms, logged in signs:
-                if self._connections.heartbeat_of_epoch(ws_id, epoch, at) and logged:
-                    self._heartbeats.insert(ws_id, at, latency_ms)
+        connection = self.registry.connect(agent, ws_id, metadata, gateway=gateway)
+        return connection, self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
 
     def sweep(self, held: set[str], timeout: float) -> list[str]:
         """Disconnect what gateways held and that did not come back; see `heartbeat.sweep`."""
@@ -167,7 +188,7 @@ class Delivery:
         Raises:
             Conflict: the ws_id was registered again since, so the receipt is void; it stays pending.
         """
-        if self.confirm([Receipt(connection.ws_id, connection.epoch, first, last)]):
+        if self.settle([Receipt(connection.ws_id, connection.epoch, first, last)]):
             raise Conflict(
                 f"{connection.ws_id} was registered again meanwhile; the messages stay pending",
                 hint="whoever holds it now receives them again",

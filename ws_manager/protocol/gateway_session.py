@@ -22,6 +22,7 @@ from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import Ack, error_frame, message_frame, parse_agent_frame
 
 WRITE_BYTES = 64 * 1024
+_PINGS_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ class GatewaySession:
         self._pinged_seq = self._written
         payload = f"{self._nonce}.{self._ping_count}.{self._written}".encode("ascii")
         self._pings[payload] = _Ping(self._written, now)
+        if len(self._pings) > _PINGS_KEPT:
+            del self._pings[next(iter(self._pings))]
         return payload
 
     def _awaiting_receipt(self) -> bool:

@@ -84,6 +84,21 @@ class Database(sqlite3.Connection):
             cursor.row_factory = None
             return cursor.execute(sql, parameters).fetchall()
 
+    def stream(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
+        """Give the rows of a query one by one. Read it to the end, or drop it, before the next write.
+
+        Raises:
+            LedgerError: if the file cannot be read.
+        """
+        self.check_process()
+        cursor = self.cursor()
+        cursor.row_factory = None
+        try:
+            with self.translated():
+                yield from cursor.execute(sql, parameters)
+        finally:
+            cursor.close()
+
     def row(self, sql: str, parameters: Sequence[object] = ()) -> Optional[Row]:
         """Return the first row of a query, or None."""
         rows = self.rows(sql, parameters)

@@ -10,6 +10,7 @@ from ws_manager.repository.database import Database
 _WIRE = "id, msg_id, msg_type, sender_id, recipient_id, content, sent_at"
 _COLUMNS = f"{_WIRE}, delivered, confirmed_at, rejected_at, reject_reason, retry_of, refusals"
 _NAMES = _COLUMNS.split(", ")
+_READ_CHARACTERS = 1024 * 1024
 _PENDING = "delivered = 0 AND rejected_at IS NULL"
 
 
@@ -50,19 +51,29 @@ class Messages:
         return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'") or 0)
 
     def after(self, seq: int, limit: int) -> list[PendingMessage]:
-        """Return the pending messages of everybody with a higher id, in order."""
-        rows = self._db.rows(
+        """Return the pending messages of everybody with a higher id, in order: at most `limit`, at most 1 MiB."""
+        return self._read(
             f"SELECT {_WIRE} FROM messages WHERE id > ? AND {_PENDING} ORDER BY id LIMIT ?", (seq, limit)
         )
-        return [PendingMessage(*row) for row in rows]
 
     def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
-        """Return the pending messages of one connection with a higher id than `after`, in order."""
-        rows = self._db.rows(
+        """Return the pending messages of one connection above an id: at most `limit`, at most 1 MiB."""
+        return self._read(
             f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {_PENDING} ORDER BY id LIMIT ?",
             (ws_id, after, limit),
         )
-        return [PendingMessage(*row) for row in rows]
+
+    def _read(self, sql: str, parameters: tuple[object, ...]) -> list[PendingMessage]:
+        messages: list[PendingMessage] = []
+        size = 0
+        for row in self._db.stream(sql, parameters):
+            message = PendingMessage(*row)
+            messages.append(message)
+            size += len(message.content)
+            # Many large messages are read in several calls, not into memory at once.
+            if size > _READ_CHARACTERS:
+                break
+        return messages
 
     def count_pending(self, ws_id: str, after: int) -> int:
         """Return how many pending messages of one connection have a higher id than `after`."""
