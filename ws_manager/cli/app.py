@@ -1,0 +1,258 @@
+"""The program `ws-manager`: a table of its commands, and what is common to all of them.
+
+A command's module is imported when that command runs, because nineteen modules imported at once cost more
+than the work of a one-shot `send`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn, Optional
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ws_manager.cli.exit_codes import CLOSED_PIPE, DONE, TERMINATED, USAGE, exit_code
+from ws_manager.cli.options import global_parameters, output_asked_for
+from ws_manager.errors import InvalidInput
+from ws_manager.version import __version__
+
+PROGRAM = "ws-manager"
+
+# The base of every usage error, whether Typer brings its own Click or uses the package.
+_UsageError: Any = typer.BadParameter.__base__
+
+
+class Command(NamedTuple):
+    """A line of the table of commands.
+
+    Attributes:
+        name: what is typed.
+        module: where it lives, below `ws_manager.cli`.
+        function: what is called there: a function with Typer's annotations, that returns nothing.
+        help: one line, the first of the function's docstring too.
+        example: one line that works as it stands.
+        takes_url: whether it speaks to a gateway.
+    """
+
+    name: str
+    module: str
+    function: str
+    help: str
+    example: str
+    takes_url: bool = False
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "connect",
+            "connections",
+            "connect",
+            "Register a connection for an agent.",
+            'ws-manager connect octavia --ws-id ws-001 --metadata \'{"region":"us-west"}\'',
+        ),
+        Command(
+            "disconnect",
+            "connections",
+            "disconnect",
+            "Mark a connection as disconnected.",
+            "ws-manager disconnect ws-001",
+        ),
+        Command(
+            "list",
+            "connections",
+            "list_connections",
+            "List the active connections.",
+            "ws-manager list --json",
+        ),
+        Command(
+            "send",
+            "messages",
+            "send",
+            "Send a message to one connection.",
+            "ws-manager send ws-001 '{\"ping\":true}' --wait 5s",
+        ),
+        Command(
+            "broadcast",
+            "messages",
+            "broadcast",
+            "Send a message to all active connections.",
+            'ws-manager broadcast \'{"event":"deploy"}\' --agent octavia',
+        ),
+        Command(
+            "receive",
+            "messages",
+            "receive",
+            "Print what is pending for a connection, and confirm it.",
+            "ws-manager receive ws-001",
+        ),
+        Command(
+            "history",
+            "messages",
+            "history",
+            "Show messages, newest first.",
+            "ws-manager history --ws-id ws-001 --limit 10",
+        ),
+        Command(
+            "heartbeat",
+            "connections",
+            "heartbeat",
+            "Record a sign of life of a connection.",
+            "ws-manager heartbeat ws-001 --latency 12",
+        ),
+        Command(
+            "heartbeat-check",
+            "connections",
+            "heartbeat_check",
+            "Disconnect the connections without a recent heartbeat.",
+            "ws-manager heartbeat-check --timeout 5m",
+        ),
+        Command(
+            "stats",
+            "connections",
+            "stats",
+            "Print counts of connections and messages as JSON.",
+            "ws-manager stats",
+        ),
+        Command(
+            "serve",
+            "serve",
+            "serve",
+            "Run the gateway that agents connect to.",
+            "ws-manager serve --no-auth",
+        ),
+        Command(
+            "listen",
+            "listen",
+            "listen",
+            "Connect to the gateway as an agent and print what arrives.",
+            "ws-manager listen octavia --ws-id ws-001",
+            takes_url=True,
+        ),
+    )
+}
+"""Every command, in the order of the help."""
+
+
+class LazyGroup(TyperGroup):
+    """The program: it knows its commands by the table, and turns what ends one into an exit code."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - Typer's own
+        super().__init__(**attributes)
+        self.params += global_parameters(takes_url=True, shows_url=True)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's or Typer's own context
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Optional[TyperCommand]:  # noqa: ANN401 - as above
+        """Import a command's module and return the command, or None if there is no such name."""
+        command = COMMANDS.get(cmd_name)
+        if command is None:
+            return None
+        module = importlib.import_module(f"ws_manager.cli.{command.module}")
+        maker = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        maker.command(command.name, epilog=f"Example: {command.example}")(getattr(module, command.function))
+        made: Any = typer.main.get_command(maker)
+        made.params += global_parameters(takes_url=command.takes_url, shows_url=command.takes_url)
+        return made  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
+        """Write the table into the help, without importing a single command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(command.name, command.help) for command in COMMANDS.values()])
+
+    def main(
+        self,
+        args: Optional[Sequence[str]] = None,
+        prog_name: Optional[str] = None,
+        complete_var: Optional[str] = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = False,
+        **extra: Any,  # noqa: ANN401 - Typer's own
+    ) -> NoReturn:
+        """Run one command line and exit. The arguments are Typer's own; the shell has expanded `args`."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        try:
+            result = super().main(
+                arguments,
+                PROGRAM,
+                complete_var,
+                standalone_mode=False,
+                windows_expand_args=False,
+                **extra,
+            )
+            sys.stdout.flush()
+            # Commands return nothing; a number is the code of a Typer Exit.
+            code = result if isinstance(result, int) else DONE
+        except SystemExit as stop:
+            # Typer turns a closed pipe into exit 1.
+            code = CLOSED_PIPE if isinstance(stop.__context__, BrokenPipeError) else _number(stop.code)
+        except BrokenPipeError:
+            code = CLOSED_PIPE
+        except Exception as error:
+            code = _failed(error, arguments)
+        sys.exit(code)
+
+
+def _number(code: object) -> int:
+    return code if isinstance(code, int) else DONE if code is None else USAGE
+
+
+def _failed(error: Exception, arguments: list[str]) -> int:
+    from ws_manager.cli.output import report
+
+    if isinstance(error, _UsageError):
+        error = _as_ours(error)
+    report(error, output_asked_for(arguments), debug="--debug" in arguments)
+    return exit_code(error)
+
+
+def _as_ours(error: Any) -> InvalidInput:  # noqa: ANN401 - the class is Click's or Typer's own
+    text = " ".join(str(error.format_message()).split()).rstrip(".")
+    path = error.ctx.command_path if error.ctx else PROGRAM
+    return InvalidInput(text[:1].lower() + text[1:], hint=f"{path} --help")
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name=PROGRAM,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def program(
+    ctx: typer.Context,
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_version, help="Print the version."
+    ),
+) -> None:
+    """Who is connected, what was sent to whom, and whether it arrived."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(USAGE)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    typer.main.get_command(app).main()
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    sys.exit(TERMINATED)

@@ -1,0 +1,50 @@
+"""What the shell gets to see of an outcome. Nowhere else is an exit code decided."""
+
+from __future__ import annotations
+
+from ws_manager.errors import (
+    Conflict,
+    GatewayUnavailable,
+    InvalidInput,
+    NotAuthorised,
+    NotFound,
+    WsManagerError,
+)
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+NOT_AUTHORISED = 4
+PARTLY_DONE = 5
+CONFLICT = 6
+UNAVAILABLE = 7
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+TERMINATED = 143
+
+
+class PartlyDone(WsManagerError):
+    """What was asked is committed, but not all of it is confirmed."""
+
+    code = "partly_done"
+
+
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (InvalidInput, USAGE),
+    (NotFound, NOT_FOUND),
+    (NotAuthorised, NOT_AUTHORISED),
+    (PartlyDone, PARTLY_DONE),
+    (Conflict, CONFLICT),
+    (GatewayUnavailable, UNAVAILABLE),
+    (KeyboardInterrupt, INTERRUPTED),
+    (BrokenPipeError, CLOSED_PIPE),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for what ended a command; 1 for anything that is not listed."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    return FAILED

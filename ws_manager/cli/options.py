@@ -1,0 +1,219 @@
+"""The options that every command has, before or after its name: `--db`, `--url`, `-o`, `--json`, `--debug`.
+
+A command does not declare them: `ws_manager.cli.app` adds them to each, and the command asks
+`global_options(ctx)`. Nothing here imports the ledger before a command opens it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import typer
+from typer.core import TyperOption
+
+from ws_manager.errors import InvalidInput
+from ws_manager.settings import database_path
+
+if TYPE_CHECKING:
+    from ws_manager.core.registry import Registry
+
+FORMATS = ("table", "json", "ndjson", "csv", "tsv", "id")
+"""What `-o` takes."""
+
+_KEY = "ws_manager.options"
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """What was given on the command line, on either side of the command's name.
+
+    Attributes:
+        db: the value of `--db`; None if it was not given (see `database`).
+        url: the value of `--url`; only `listen` has it.
+        output: one of `FORMATS`; None where the command decides by what stdout is.
+        debug: whether a failure shows its traceback.
+    """
+
+    db: Optional[Path] = None
+    url: Optional[str] = None
+    output: Optional[str] = None
+    debug: bool = False
+
+    @property
+    def database(self) -> Path:
+        """The database file: `--db`, `BLACKROAD_WS_DB` or the default, in this order."""
+        return self.db or database_path()
+
+    @property
+    def json(self) -> bool:
+        """Whether the output is to be JSON, of either kind."""
+        return self.output in ("json", "ndjson")
+
+
+def global_options(ctx: typer.Context) -> GlobalOptions:
+    """Return the global options of a running command."""
+    given = ctx.meta.get(_KEY, {})
+    return GlobalOptions(
+        db=Path(given["db"]).expanduser() if "db" in given else None,
+        url=given.get("url"),
+        output=given.get("output"),
+        debug="debug" in given,
+    )
+
+
+@contextlib.contextmanager
+def open_registry(ctx: typer.Context) -> Iterator[Registry]:
+    """Open the ledger that the options name, and close it when the block ends.
+
+    A file that does not exist is made. An operator who mistyped its name is told so.
+
+    Raises:
+        LedgerError: the file cannot be used.
+        InvalidInput: it is not the path of a file.
+    """
+    from ws_manager.core.registry import Registry
+    from ws_manager.repository.schema import open_ledger
+
+    path = global_options(ctx).database
+    new = not path.exists()
+    db = open_ledger(path)
+    try:
+        if new and sys.stderr.isatty():
+            from ws_manager.cli.output import note
+
+            note(f"created a new database: {db.path}")
+        yield Registry(db)
+    finally:
+        db.close()
+
+
+def output_asked_for(arguments: list[str]) -> Optional[str]:
+    """Return the output format among raw arguments, where parsing them has failed."""
+    found = None
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--json":
+            found = "json"
+        elif argument in ("-o", "--output"):
+            found = arguments[number + 1] if number + 1 < len(arguments) else found
+        elif argument.startswith("--output="):
+            found = argument[len("--output=") :]
+        elif argument.startswith("-o") and len(argument) > 2:
+            found = argument[2:]
+    return found
+
+
+def global_parameters(*, takes_url: bool, shows_url: bool) -> list[TyperOption]:
+    """Make the global options of the program or of one command.
+
+    Args:
+        takes_url: False for a command that works on the database file alone, and says so when it is given
+            a `--url`, wherever that stands.
+        shows_url: whether the help names `--url`.
+    """
+    return [
+        _option(
+            ["--db"],
+            _keep,
+            "PATH",
+            "The SQLite database. [env: BLACKROAD_WS_DB; default: ~/.blackroad/websocket-manager.db]",
+        ),
+        _option(
+            ["--url"],
+            _keep_url if takes_url else _refuse_url,
+            "URL",
+            "Address of a gateway; for listen only.",
+            hidden=not shows_url,
+        ),
+        _option(["-o", "--output"], _keep_output, "FORMAT", f"Output: {', '.join(FORMATS)}."),
+        _flag("--json", _keep_json, "The same as -o json."),
+        _flag("--debug", _keep_flag, "Show the traceback of a failure."),
+    ]
+
+
+def _option(
+    names: list[str],
+    callback: Any,  # noqa: ANN401 - Typer's parameter types differ from version to version
+    metavar: str,
+    text: str,
+    *,
+    hidden: bool = False,
+) -> TyperOption:
+    # Eager, so that they are known when a later argument is found wrong.
+    return TyperOption(
+        param_decls=names,
+        type=str,
+        callback=callback,
+        metavar=metavar,
+        help=text,
+        hidden=hidden,
+        expose_value=False,
+        is_eager=True,
+    )
+
+
+def _flag(name: str, callback: Any, text: str) -> TyperOption:  # noqa: ANN401 - as above
+    return TyperOption(
+        param_decls=[name],
+        is_flag=True,
+        default=False,
+        callback=callback,
+        help=text,
+        expose_value=False,
+        is_eager=True,
+    )
+
+
+def _given(ctx: typer.Context) -> dict[str, str]:
+    # `meta` is shared by the contexts of the program and of its command.
+    given: dict[str, str] = ctx.meta.setdefault(_KEY, {})
+    return given
+
+
+def _keep(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> None:
+    if value is None:
+        return
+    if not value:
+        raise InvalidInput(f"--{option.name} is empty", hint="give a value, or leave it out")
+    _given(ctx)[str(option.name)] = value
+    if {"db", "url"} <= _given(ctx).keys():
+        raise InvalidInput(
+            "--db and --url exclude each other", hint="a gateway at a --url has its own database"
+        )
+
+
+def _keep_url(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> None:
+    _keep(ctx, option, value)
+
+
+def _refuse_url(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> None:
+    _keep(ctx, option, value)
+    if "url" in _given(ctx):
+        raise InvalidInput(
+            f"{ctx.info_name} works on the database file in this version: it takes no --url",
+            hint="use --db; only listen speaks to a gateway",
+        )
+
+
+def _keep_output(ctx: typer.Context, _option: TyperOption, value: Optional[str]) -> None:
+    if value is None:
+        return
+    if value not in FORMATS:
+        raise InvalidInput(f"not an output format: {value!r}", hint=f"one of {', '.join(FORMATS)}")
+    _given(ctx)["output"] = value
+
+
+def _keep_json(ctx: typer.Context, _option: TyperOption, value: bool) -> None:
+    if value:
+        _given(ctx)["output"] = "json"
+
+
+def _keep_flag(ctx: typer.Context, option: TyperOption, value: bool) -> None:
+    if value:
+        _given(ctx)[str(option.name)] = "yes"

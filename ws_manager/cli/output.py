@@ -1,0 +1,263 @@
+"""What goes to stdout and to stderr. stdout is data; notes and errors go to stderr.
+
+Without `-o`, a terminal gets the documented line or a table, and a pipe or a file gets the documented line
+or tab-separated values. Rich is used on a terminal alone, through `ws_manager.cli.tables`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Callable, Optional
+
+from ws_manager.cli.options import GlobalOptions
+from ws_manager.errors import InvalidInput, WsManagerError
+
+Row = Mapping[str, object]
+"""Names and values in the order in which they are written."""
+
+MESSAGE_FIELDS = ("seq", "id", "msg_type", "sender", "sent_at", "content")
+"""A received message, under the names that it has on the wire."""
+
+# C0, DEL and C1 controls; the marks, embeddings, overrides and isolates of the bidirectional algorithm.
+_UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_UNSAFE_IN_TEXT = re.compile(f"[{_UNSAFE}]")
+_UNSAFE_IN_JSON = re.compile(f"(?!\n)[{_UNSAFE}]")
+_BREAKS = re.compile("[\t\n\r]")
+_BREAK_NAMES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+class Json(str):
+    """JSON text from the ledger. It is nested as it stands: decoding it would change its numbers."""
+
+    __slots__ = ()
+
+
+def visible(text: str, *, is_json: bool = False) -> str:
+    r"""Escape, as `\uXXXX`, what could steer a terminal or turn the order of characters around.
+
+    Args:
+        text: what is to be written.
+        is_json: True for JSON text: its line breaks stay, and it stays JSON.
+    """
+    pattern = _UNSAFE_IN_JSON if is_json else _UNSAFE_IN_TEXT
+    return pattern.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def json_text(value: object, *, compact: bool = True) -> str:
+    """Return a value as JSON on one line, non-ASCII kept."""
+    if isinstance(value, Json):
+        # In JSON text a line break or a tab can only stand between two tokens.
+        return _BREAKS.sub(" ", value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else (", ", ": "))
+
+
+def json_object(row: Row, *, indent: bool = False) -> str:
+    """Return a row as a JSON object: with `indent` a member a line, otherwise compact on one line."""
+    if not row:
+        return "{}"
+    if indent:
+        members = [f"  {json_text(key)}: {json_text(value, compact=False)}" for key, value in row.items()]
+        return "{\n" + ",\n".join(members) + "\n}"
+    return "{" + ",".join(f"{json_text(key)}:{json_text(value)}" for key, value in row.items()) + "}"
+
+
+def write(text: str, *, is_json: bool = False) -> None:
+    """Write one line to stdout; what a terminal must not get is escaped there."""
+    sys.stdout.write((visible(text, is_json=is_json) if sys.stdout.isatty() else text) + "\n")
+
+
+def note(text: str) -> None:
+    """Tell whoever runs the command something that is not data."""
+    sys.stderr.write(visible(text) + "\n")
+
+
+def result(options: GlobalOptions, line: str, row: Row, identifier: str) -> None:
+    """Write the outcome of a command that does one thing, and flush it.
+
+    Args:
+        options: decide the format.
+        line: the documented line.
+        row: the same facts.
+        identifier: the one fact that `-o id` wants.
+    """
+    if options.json:
+        write(json_object(row, indent=options.output == "json"), is_json=True)
+    elif options.output == "id":
+        write(identifier)
+    elif options.output in ("csv", "tsv"):
+        _separated(options.output, tuple(row), [row])
+    else:
+        write(line)
+    sys.stdout.flush()
+
+
+def rows(
+    options: GlobalOptions,
+    found: Sequence[Row],
+    columns: Sequence[str],
+    identifier: str,
+    show_table: Callable[[Sequence[Row]], None],
+) -> None:
+    """Write any number of rows, and flush them.
+
+    Args:
+        options: decide the format; without one it is a table on a terminal and tsv elsewhere.
+        found: the rows.
+        columns: which of their values csv, tsv and a plain table have, in this order.
+        identifier: the one that `-o id` wants.
+        show_table: draws them on a terminal.
+    """
+    form = options.output or ("table" if sys.stdout.isatty() else "tsv")
+    if form == "json":
+        objects = [json_object(row, indent=True).replace("\n", "\n  ") for row in found]
+        write("[\n  " + ",\n  ".join(objects) + "\n]" if objects else "[]", is_json=True)
+    elif form == "ndjson":
+        for row in found:
+            write(json_object(row), is_json=True)
+    elif form == "id":
+        for row in found:
+            write(str(row[identifier]))
+    elif form != "table":
+        _separated(form, columns, found)
+    elif sys.stdout.isatty():
+        show_table(found)
+    else:
+        _aligned(columns, found)
+    sys.stdout.flush()
+
+
+def stream_format(options: GlobalOptions) -> str:
+    """Return the format of a stream of messages: readable lines on a terminal, NDJSON elsewhere.
+
+    Raises:
+        InvalidInput: for `id`, because a message that is confirmed must have been written whole.
+    """
+    if options.output == "id":
+        raise InvalidInput(
+            "ids alone would confirm messages that nobody has read",
+            hint="ws-manager history -o id lists them",
+        )
+    return options.output or ("table" if sys.stdout.isatty() else "ndjson")
+
+
+def message_line(message: Row, form: str) -> str:
+    """Return one received message as a line without its end, ready for stdout.
+
+    Args:
+        message: `MESSAGE_FIELDS`, `content` decoded or as `Json`; other members are left out.
+        form: what `stream_format` returned. JSON is an object a line.
+    """
+    terminal = sys.stdout.isatty()
+    fields = {name: message[name] for name in MESSAGE_FIELDS}
+    if form in ("json", "ndjson"):
+        text = json_object(fields)
+        return visible(text, is_json=True) if terminal else text
+    if form in ("csv", "tsv"):
+        return _joined(form, _cells(fields.values(), form))
+    sender = fields["sender"]
+    origin = "" if sender is None else f" from {sender}"
+    at = str(fields["sent_at"])
+    text = f"{at[:10]} {at[11:19]}Z #{fields['seq']} {fields['msg_type']}{origin}  {json_text(fields['content'])}"
+    return visible(text)
+
+
+def report(error: BaseException, output: Optional[str], *, debug: bool) -> None:
+    """Say on stderr what went wrong and what to do next.
+
+    Args:
+        error: what ended the command.
+        output: the format that was asked for; JSON gives a JSON error.
+        debug: show the traceback first.
+    """
+    if debug:
+        import traceback
+
+        sys.stderr.write("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    code, message, hint = _explained(error)
+    if output in ("json", "ndjson"):
+        explained = {"error": {"code": code, "message": message, "hint": hint}}
+        sys.stderr.write(visible(json_text(explained), is_json=True) + "\n")
+    else:
+        note(f"error: {message}")
+        if hint:
+            note(f"hint: {hint}")
+    sys.stderr.flush()
+
+
+def abandon_stdout() -> None:
+    """Let go of a stdout that cannot be written, so that the interpreter does not try again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _explained(error: BaseException) -> tuple[str, str, Optional[str]]:
+    """Return code, message and hint."""
+    if isinstance(error, WsManagerError):
+        return error.code, error.message, error.hint
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return "error", f"{error.strerror or error}{where}", None
+    # Not its text: it could hold what was in a message.
+    return "internal", f"unexpected {type(error).__name__}", "run it again with --debug for the traceback"
+
+
+def _separated(form: str, columns: Sequence[str], found: Iterable[Row]) -> None:
+    """Write csv with a header, or tsv without one."""
+    if form == "csv":
+        sys.stdout.write(",".join(columns) + "\n")
+    for row in found:
+        sys.stdout.write(_joined(form, _cells((row[name] for name in columns), form)) + "\n")
+
+
+def _joined(form: str, cells: list[str]) -> str:
+    if form == "tsv":
+        return "\t".join(cells)
+    import csv
+    import io
+
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
+
+
+def _cells(values: Iterable[object], form: str) -> list[str]:
+    cells = [_cell(value) for value in values]
+    if sys.stdout.isatty():
+        return [visible(cell) for cell in cells]
+    if form == "csv":
+        return cells
+    # A row stays a row. Backslashes stay single, so that names can be given back to a command.
+    return [_BREAKS.sub(lambda found: _BREAK_NAMES[found.group()], cell) for cell in cells]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, str) and not isinstance(value, Json):
+        return value
+    return json_text(value)
+
+
+def _aligned(columns: Sequence[str], found: Sequence[Row]) -> None:
+    """Write a table without Rich: a header, nothing truncated."""
+    table = [list(columns), *(_cells((row[name] for name in columns), "table") for row in found)]
+    widths = [max(_width(line[number]) for line in table) for number in range(len(columns))]
+    for line in table:
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths))
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+def _width(text: str) -> int:
+    """Return how many columns a text takes, near enough for a table."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
