@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Optional
 
 from ws_manager.core.heartbeat import sweep
-from ws_manager.core.locks import gateway_lock, is_held, receiver_lock
+from ws_manager.core.locks import gateway_lock, is_held, receiver_lock, try_to_hold
 from ws_manager.core.registry import Registry
 from ws_manager.errors import Conflict, NotFound
 from ws_manager.models import (
@@ -18,6 +18,7 @@ from ws_manager.models import (
     Closure,
     Connection,
     Event,
+    Gateway,
     Outcome,
     PendingMessage,
     Receipt,
@@ -146,20 +147,30 @@ class Delivery:
         connection = self.registry.connect(agent, ws_id, metadata, gateway=gateway)
         return connection, self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
 
+    def record_gateway(self, gateway: Gateway) -> None:
+        """Write that a gateway has started, for those who look for its address."""
+        with self.db.transaction():
+            self.registry.gateways.insert(gateway)
+
     def sweep(self, held: set[str], timeout: float) -> list[str]:
         """Disconnect what gateways held and that did not come back; see `heartbeat.sweep`."""
         return sweep(self.db, held, timeout, utc_now())
 
-    def why_void(self, ws_id: str, epoch: int) -> Optional[str]:
-        """Say why a registration no longer holds, or None if it does.
+    def why_void(self, ws_id: str, epoch: int, agent: str) -> Optional[str]:
+        """Say why a socket's registration no longer holds, or None if it does.
 
         Returns:
-            None, `disconnected`, or `registered again` (a later epoch, by a command).
+            `disconnected`, `moved` (to another agent), `replaced` (by a newer socket) or `registered` (again,
+            by a command, for the same agent).
         """
         connection = self.registry.find(ws_id)
         if connection is None or connection.status != ACTIVE:
             return "disconnected"
-        return None if connection.epoch == epoch else "registered again"
+        if connection.epoch == epoch:
+            return None
+        if connection.agent != agent:
+            return "moved"
+        return "replaced" if connection.gateway else "registered"
 
     # Without a gateway
 
@@ -174,11 +185,11 @@ class Delivery:
         connection = self.registry.find(ws_id)
         if connection is None or connection.db_id is None:
             raise NotFound(f"no connection {ws_id}", hint="ws-manager list shows who is connected")
-        lock = receiver_lock(self.db.path, connection.db_id)
-        if is_held(lock):
+        hold = try_to_hold(receiver_lock(self.db.path, connection.db_id))
+        if hold is None:
             raise Conflict(f"another receiver holds {ws_id}", hint="stop it first")
-        with lock.acquire(timeout=0):
-            if has_socket(connection) and is_held(gateway_lock(self.db.path)):
+        with hold:
+            if self._has_socket(connection):
                 raise Conflict(f"a socket holds {ws_id}", hint="its agent receives the messages already")
             yield connection
 
@@ -189,12 +200,28 @@ class Delivery:
             Conflict: the ws_id was registered again since, so the receipt is void; it stays pending.
         """
         if self.settle([Receipt(connection.ws_id, connection.epoch, first, last)]):
-            raise Conflict(
-                f"{connection.ws_id} was registered again meanwhile; the messages stay pending",
-                hint="whoever holds it now receives them again",
-            )
+            raise _registered_again(connection.ws_id)
+
+    def check_held(self, connection: Connection) -> None:
+        """Make sure that what is pending is still for this holder.
+
+        Raises:
+            Conflict: the ws_id was registered again since.
+        """
+        current = self.registry.find(connection.ws_id)
+        if current is None or current.epoch != connection.epoch:
+            raise _registered_again(connection.ws_id)
+
+    def _has_socket(self, connection: Connection) -> bool:
+        """Say whether the running gateway has a socket open on this connection."""
+        if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
+            return False
+        latest = self.registry.gateways.latest()
+        return latest is not None and latest.id == connection.gateway and is_held(gateway_lock(self.db.path))
 
 
-def has_socket(connection: Connection) -> bool:
-    """Say whether, by its row, a gateway's socket is open on this connection."""
-    return connection.status == ACTIVE and connection.gateway is not None and connection.close_code is None
+def _registered_again(ws_id: str) -> Conflict:
+    return Conflict(
+        f"{ws_id} was registered again meanwhile; the messages stay pending",
+        hint="whoever holds it now receives them again",
+    )

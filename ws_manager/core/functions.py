@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ws_manager.core.pool import ConnectionPool
 from ws_manager.core.registry import Registry, check_same_file
-from ws_manager.errors import InvalidInput
+from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection, Message
 from ws_manager.repository.database import Database
 from ws_manager.repository.schema import open_ledger
 from ws_manager.settings import DB_PATH, database_path
+
+_log = logging.getLogger("ws_manager")
 
 
 def get_db(db_path: Path = DB_PATH) -> Database:
@@ -79,7 +82,7 @@ def broadcast(
     sent = _registry(pool, db_conn).broadcast(
         message, filter_fn=filter_fn, msg_type=msg_type, sender_id=sender_id
     )
-    pool.deliver_pending()
+    _deliver(pool, db_conn)
     return sent.recipients
 
 
@@ -96,7 +99,7 @@ def send_message(
     Arguments and errors are those of `broadcast`.
     """
     sent = _registry(pool, db_conn).send(ws_id, message, msg_type, sender_id)
-    pool.deliver_pending()
+    _deliver(pool, db_conn)
     return sent
 
 
@@ -141,6 +144,17 @@ def _registry(pool: ConnectionPool, db_conn: Database) -> Registry:
     registry = _checked(db_conn, pool)
     check_same_file(db_conn, pool.registry.db)
     return registry
+
+
+def _deliver(pool: ConnectionPool, db_conn: Database) -> None:
+    """Deliver inside this process, unless the caller has yet to commit."""
+    if db_conn.in_transaction:
+        return
+    try:
+        pool.deliver_pending()
+    except WsManagerError as error:
+        # What was sent is committed: its caller must not take this for a failed send.
+        _log.error("delivery stopped, the messages stay pending: %s", error)
 
 
 def _checked(db_conn: Database, pool: Optional[ConnectionPool] = None) -> Registry:

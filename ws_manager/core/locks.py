@@ -5,8 +5,9 @@ Process ids and times decide nothing: a pid is used again, and a clock is set.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -22,15 +23,23 @@ def receiver_lock(database: Path, connection_id: int) -> BaseFileLock:
     return _lock(database, f"receive-{connection_id}")
 
 
-def is_held(lock: BaseFileLock) -> bool:
-    """Say whether somebody holds the lock now."""
+def try_to_hold(lock: BaseFileLock) -> Optional[contextlib.AbstractContextManager[object]]:
+    """Acquire the lock until the returned block ends; None if somebody holds it."""
     from filelock import Timeout
 
     try:
-        with lock.acquire(timeout=0):
-            return False
+        return lock.acquire(timeout=0)
     except Timeout:
+        return None
+
+
+def is_held(lock: BaseFileLock) -> bool:
+    """Say whether somebody holds the lock now."""
+    held = try_to_hold(lock)
+    if held is None:
         return True
+    with held:
+        return False
 
 
 def _lock(database: Path, what: str) -> BaseFileLock:

@@ -8,7 +8,7 @@ from typing import Callable, Optional
 
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.registry import Registry
-from ws_manager.errors import InvalidInput
+from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Connection, Message, PendingMessage
 from ws_manager.repository.database import Database
 
@@ -102,7 +102,8 @@ class ConnectionPool:
         Inside a transaction of the caller's nothing is delivered: it is not committed yet.
 
         Raises:
-            Conflict: a ws_id was registered again by somebody else.
+            Conflict: a ws_id was registered again since `attach`, so that its messages belong to whoever did
+                it. Its function is detached.
         """
         if self._delivering or self.registry.db.in_transaction:
             return 0
@@ -114,7 +115,7 @@ class ConnectionPool:
                 this_round = 0
                 for ws_id, attachment in list(self._attached.items()):
                     if ws_id not in failed:
-                        count, raised = attachment.deliver_pending()
+                        count, raised = self._deliver(ws_id, attachment)
                         this_round += count
                         if raised:
                             failed.add(ws_id)
@@ -123,6 +124,13 @@ class ConnectionPool:
                     return delivered
         finally:
             self._delivering = False
+
+    def _deliver(self, ws_id: str, attachment: _Attachment) -> tuple[int, bool]:
+        try:
+            return attachment.deliver_pending()
+        except Conflict:
+            self.detach(ws_id)
+            raise
 
 
 class _Attachment:
@@ -143,6 +151,7 @@ class _Attachment:
         """Return how many messages were delivered, and whether the function raised."""
         count = 0
         while True:
+            self._delivery.check_held(self._connection)
             rows = self._delivery.pending(self._connection.ws_id, self._cursor, _BATCH)
             for row in rows:
                 try:

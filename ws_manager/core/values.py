@@ -118,11 +118,11 @@ def check_timestamp(value: object, what: str) -> str:
 
     try:
         moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-    except ValueError:
+        return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc))
+    except (ValueError, OverflowError):
         raise InvalidInput(
             f"{what} is not a timestamp: {value!r}", hint="write 2026-11-22T17:15:18+00:00"
         ) from None
-    return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc))
 
 
 def _encode(value: object, what: str, limit: int) -> str:

@@ -61,7 +61,8 @@ class Connections:
         """Return the number of active connections of each agent, by name."""
         return dict(
             self._db.rows(
-                "SELECT agent, count(*) FROM connections WHERE status = 'active' GROUP BY agent ORDER BY agent"
+                "SELECT agent, count(*) FROM connections"
+                " WHERE status = 'active' GROUP BY agent ORDER BY agent"
             )
         )
 
@@ -109,7 +110,8 @@ class Connections:
     def stale(self, cutoff: str) -> list[tuple[str, Optional[str]]]:
         """Return ws_id and gateway of the active rows without a sign of life since the cutoff."""
         rows = self._db.rows(
-            "SELECT ws_id, gateway FROM connections WHERE status = 'active' AND last_heartbeat < ? ORDER BY id",
+            "SELECT ws_id, gateway FROM connections"
+            " WHERE status = 'active' AND last_heartbeat < ? ORDER BY id",
             (cutoff,),
         )
         return [(row[0], row[1]) for row in rows]

@@ -70,7 +70,9 @@ class Database(sqlite3.Connection):
         if not joined:
             self._commits += 1
             if self._commits % CHECKPOINT_COMMITS == 0:
-                self.checkpoint()
+                # The commit stands, whatever becomes of the checkpoint: the log can be moved later.
+                with contextlib.suppress(LedgerError, sqlite3.Error):
+                    self.checkpoint()
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return the rows of a query as plain tuples.
@@ -138,7 +140,7 @@ class Database(sqlite3.Connection):
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed to the file."""
-        return int(self.execute("PRAGMA data_version").fetchone()[0])
+        return int(self.value("PRAGMA data_version"))
 
     def backup_to(self, target: Path) -> None:
         """Copy the ledger as it is now to a new file, mode 0600, while others go on writing.
@@ -200,9 +202,9 @@ def open_database(path: Union[str, Path], *, create: bool = True) -> Database:
     path = Path(os.path.abspath(Path(path).expanduser()))
     if create:
         _create(path)
-    elif not path.exists():
+    elif not _exists(path):
         raise LedgerError(f"there is no database at {path}", hint="check --db and BLACKROAD_WS_DB")
-    if path.is_dir():
+    if _exists(path) and path.is_dir():
         raise LedgerError(f"{path} is a folder, not a database", hint="give the path of a file")
     if not os.access(path, os.R_OK | os.W_OK):
         raise LedgerError(
@@ -248,7 +250,7 @@ def _use_write_ahead_log(db: Database) -> None:
 def _create(path: Path) -> bool:
     """Make an empty file of mode 0600, in a folder of 0700. False if it was there already."""
     try:
-        missing = [parent for parent in path.parents if not parent.exists()]
+        missing = [parent for parent in path.parents if not _exists(parent)]
         for parent in reversed(missing):
             parent.mkdir(mode=0o700, exist_ok=True)
         # O_EXCL: this never opens an existing file, so it can never drop SQLite's locks on one.
@@ -256,12 +258,21 @@ def _create(path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if path.exists():
+        if _exists(path):
             return False
         raise LedgerError(
             f"cannot create {path}: {os.strerror(error.errno or errno.EIO)}",
             hint="choose another place with --db or BLACKROAD_WS_DB",
         ) from error
+    return True
+
+
+def _exists(path: Path) -> bool:
+    """Say whether a path can be seen; `Path.exists` raises where a folder above it cannot be read."""
+    try:
+        path.stat()
+    except OSError:
+        return False
     return True
 
 
@@ -299,6 +310,7 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
         )
     known = (
         ("not a database", "is not a SQLite database", "check --db and BLACKROAD_WS_DB"),
+        ("no such table", "is no ledger: a table is missing", "check --db and BLACKROAD_WS_DB"),
         ("malformed", "is damaged", "restore a backup; a bare copy of the file lacks its -wal file"),
         (
             "disk is full",

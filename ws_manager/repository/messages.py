@@ -51,7 +51,7 @@ class Messages:
         return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'") or 0)
 
     def after(self, seq: int, limit: int) -> list[PendingMessage]:
-        """Return the pending messages of everybody with a higher id, in order: at most `limit`, at most 1 MiB."""
+        """Return everybody's pending messages above an id, in order: at most `limit`, at most 1 MiB."""
         return self._read(
             f"SELECT {_WIRE} FROM messages WHERE id > ? AND {_PENDING} ORDER BY id LIMIT ?", (seq, limit)
         )
@@ -59,7 +59,8 @@ class Messages:
     def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
         """Return the pending messages of one connection above an id: at most `limit`, at most 1 MiB."""
         return self._read(
-            f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {_PENDING} ORDER BY id LIMIT ?",
+            f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {_PENDING}"
+            " ORDER BY id LIMIT ?",
             (ws_id, after, limit),
         )
 
@@ -116,7 +117,8 @@ class Messages:
                 f"SELECT * FROM (SELECT {_COLUMNS} FROM messages WHERE {{}} = ? ORDER BY id DESC LIMIT ?)"
             )
             rows = self._db.rows(
-                f"{newest.format('recipient_id')} UNION {newest.format('sender_id')} ORDER BY id DESC LIMIT ?",
+                f"{newest.format('recipient_id')} UNION {newest.format('sender_id')}"
+                " ORDER BY id DESC LIMIT ?",
                 (ws_id, limit, ws_id, limit, limit),
             )
         return [dict(zip(_NAMES, row)) for row in rows]

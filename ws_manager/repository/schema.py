@@ -99,6 +99,9 @@ _INDEXES = (
     "CREATE INDEX idx_event_ws_id ON events (ws_id)",
 )
 
+# Without those that SQLite made itself, for UNIQUE.
+_INDEXES_OF = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
+
 _EARLIER: dict[str, set[str]] = {
     "connections": {
         "id",
@@ -166,7 +169,7 @@ def _migrate(db: Database) -> None:
                 f"{db.path} was written by a newer ws-manager (schema {version}; this one knows {VERSION})",
                 hint="upgrade ws-manager",
             )
-        tables = Tables(db)
+        tables = Tables(db, recursive_triggers=False)
         for number in range(version, VERSION):
             _STEPS[number](tables)
         db.execute(f"PRAGMA user_version = {VERSION}")
@@ -186,9 +189,8 @@ def _create_or_adopt(tables: sqlite_utils.Database) -> None:
                 f"the table {name} in this file is not ours: it has no column {', '.join(sorted(missing))}",
                 hint="use another file with --db or BLACKROAD_WS_DB",
             )
-        for index in tables.table(name).indexes:
-            if index.origin == "c":
-                tables.execute(f'DROP INDEX "{index.name}"')
+        for index in tables.execute(_INDEXES_OF, [name]).fetchall():
+            tables.execute(f'DROP INDEX "{index[0]}"')
         tables.execute(f"ALTER TABLE {name} RENAME TO earlier_{name}")
     for sql in _TABLES.values():
         tables.execute(sql)
@@ -228,6 +230,8 @@ _CONVERSIONS = {
     "status": "coalesce(status, 'active')",
     "message_count": "coalesce(message_count, 0)",
     "delivered": "coalesce(delivered, 0)",
+    "ws_id": "coalesce(ws_id, 'earlier-' || id)",
+    "agent": "coalesce(agent, 'earlier')",
     "msg_id": "coalesce(msg_id, 'earlier-' || id)",
     "msg_type": "coalesce(msg_type, 'data')",
 }
@@ -237,9 +241,9 @@ def _as_timestamp(text: Optional[str]) -> Optional[str]:
     """Give an ISO 8601 timestamp the one width; a naive one is UTC; anything else stays as it is."""
     try:
         moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
+        return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc))
+    except (ValueError, OverflowError):
         return text
-    return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc))
 
 
 def _as_content(text: Optional[str]) -> str:
