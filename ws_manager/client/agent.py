@@ -1,5 +1,272 @@
-"""The agent's side of the wire: AgentClient."""
+"""AgentClient: an agent in Python. It connects, comes back when the connection is lost, and confirms."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Callable, Optional, Union
+
+import aiohttp
+from yarl import URL
+
+from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, WsManagerError
+from ws_manager.protocol.agent_session import AgentSession
+from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
+from ws_manager.protocol.frames import Connected, Failure, Received
+
+HANDSHAKE_SECONDS = 10.0
+FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
+_MAX_FRAME = 4 * 1024 * 1024
 
 
 class AgentClient:
-    """To come."""
+    """One agent's connection to a gateway, kept up across losses.
+
+    Messages come in order, each until it is confirmed with `ack`. One that is sent again because its receipt
+    was lost is not handed out twice. Use it as an async context manager::
+
+        async with AgentClient("octavia", url="http://127.0.0.1:8765", ws_id="ws-001") as client:
+            async for message in client:
+                print(message.content)
+                await client.ack(message)
+
+    Args:
+        agent: the logical name.
+        url: base address of the gateway, `http(s)` or `ws(s)`; or a function that finds it, called before
+            every attempt in a thread of its own.
+        ws_id: the connection to be or to resume; the gateway makes one up if None, and the client comes
+            back under it.
+        metadata: a JSON object for the registration; None keeps what is there.
+        on_connected: called with the greeting after each handshake.
+        on_lost: called with the cause, in words, and the seconds until the next attempt.
+        jitter: a function that returns a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        *,
+        url: Union[str, Callable[[], str]],
+        ws_id: Optional[str] = None,
+        metadata: Optional[Mapping[str, Any]] = None,
+        on_connected: Callable[[Connected], None] = lambda greeting: None,
+        on_lost: Callable[[str, float], None] = lambda cause, delay: None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._agent = agent
+        self._url = url
+        self._metadata = metadata
+        self._on_connected = on_connected
+        self._on_lost = on_lost
+        self._jitter = jitter
+        self._session = AgentSession(ws_id)
+        self._http: Optional[aiohttp.ClientSession] = None
+        self._websocket: Optional[aiohttp.ClientWebSocketResponse] = None
+        self._task: Optional[asyncio.Task[None]] = None
+        self._messages: deque[Received] = deque()
+        self._arrived = asyncio.Event()
+        self._ended: Optional[WsManagerError] = None
+
+    @property
+    def ws_id(self) -> Optional[str]:
+        """The connection's id; None until the gateway has named it."""
+        return self._session.ws_id
+
+    async def __aenter__(self) -> AgentClient:
+        """Connect; the first attempt is the only one that may fail.
+
+        Raises:
+            GatewayUnavailable: the gateway does not answer.
+            NotAuthorised: it does not let this agent in.
+            Conflict: the ws_id belongs to another agent.
+            InvalidInput: the address or a name cannot be used.
+        """
+        self._http = aiohttp.ClientSession()
+        try:
+            self._websocket = await self._connect()
+        except BaseException:
+            await self._http.close()
+            raise
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        """Say goodbye (1000), so that the connection is disconnected, and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._websocket is not None:
+            await self._websocket.close(code=CloseCode.DONE)
+        if self._http is not None:
+            await self._http.close()
+
+    async def __aiter__(self) -> AsyncIterator[Received]:
+        """Give one message after the other; it ends by the error that `batch` raises."""
+        while True:
+            for message in await self.batch(1):
+                yield message
+
+    async def batch(self, limit: int) -> list[Received]:
+        """Wait for a message, and return it with those that came along, at most `limit`, in order.
+
+        Raises:
+            WsManagerError: the gateway has closed for good: replaced, disconnected by an operator, …
+        """
+        while not self._messages:
+            if self._ended is not None:
+                raise self._ended
+            self._arrived.clear()
+            await self._arrived.wait()
+        taken = [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
+        for message in taken:
+            self._session.handed_out(message)
+        return taken
+
+    async def ack(self, message: Received) -> None:
+        """Confirm a message, and everything before it.
+
+        While the connection is lost nothing is written: the gateway sends the message again, and it is
+        confirmed then.
+        """
+        self._session.ack(message)
+        await self._write_answers()
+
+    async def reject(self, message: Received, reason: str) -> None:
+        """Refuse a message: the gateway sets it aside."""
+        self._session.reject(message, reason)
+        await self._write_answers()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                cause = await self._read()
+                self._websocket = await self._reconnect(cause)
+        except WsManagerError as error:
+            self._ended = error
+            self._arrived.set()
+
+    async def _reconnect(self, cause: str) -> aiohttp.ClientWebSocketResponse:
+        attempt = 0
+        while True:
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2**attempt) * (0.5 + self._jitter() / 2)
+            self._on_lost(cause, delay)
+            await asyncio.sleep(delay)
+            attempt = min(attempt + 1, 16)
+            try:
+                return await self._connect()
+            except GatewayUnavailable as error:
+                cause = error.message
+
+    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
+        assert self._http is not None
+        url = self._url
+        if not isinstance(url, str):
+            url = await asyncio.get_running_loop().run_in_executor(None, url)
+        try:
+            websocket = await asyncio.wait_for(
+                self._http.ws_connect(
+                    self._address(url), max_msg_size=_MAX_FRAME, timeout=aiohttp.ClientWSTimeout(ws_close=2.0)
+                ),
+                HANDSHAKE_SECONDS,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refused(error, url) from None
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise GatewayUnavailable(
+                f"the gateway at {url} does not answer: {error or 'no answer in time'}",
+                hint="start it with: ws-manager serve --no-auth",
+            ) from None
+        self._messages.clear()
+        self._session.take_answers()
+        try:
+            await self._greeted(websocket, url)
+        except BaseException:
+            await websocket.close()
+            raise
+        return websocket
+
+    async def _greeted(self, websocket: aiohttp.ClientWebSocketResponse, url: str) -> None:
+        try:
+            frame = await websocket.receive(timeout=HANDSHAKE_SECONDS)
+        except asyncio.TimeoutError:
+            raise GatewayUnavailable(f"{url} accepts sockets but does not greet them") from None
+        if frame.type != aiohttp.WSMsgType.TEXT:
+            code = websocket.close_code or CloseCode.LOST
+            raise GatewayUnavailable(f"{url} closed at the handshake: {describe(code)}")
+        greeting = self._session.text(frame.data)
+        if not isinstance(greeting, Connected):
+            raise InvalidInput(f"{url} does not speak this protocol", hint="check --url")
+        self._on_connected(greeting)
+
+    def _address(self, url: str) -> URL:
+        address = URL(url)
+        if address.scheme not in ("http", "https", "ws", "wss") or not address.host:
+            raise InvalidInput(f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765")
+        query = {"agent": self._agent, "ack": "explicit"}
+        if self._session.ws_id is not None:
+            query["ws_id"] = self._session.ws_id
+        if self._metadata is not None:
+            query["metadata"] = json.dumps(self._metadata, ensure_ascii=False, separators=(",", ":"))
+        return (address / "ws").with_query(query)
+
+    async def _read(self) -> str:
+        """Read until the socket is gone, and return the cause in words.
+
+        Raises:
+            WsManagerError: there is no coming back.
+        """
+        websocket, greeting = self._websocket, self._session.connected
+        assert websocket is not None
+        assert greeting is not None
+        silence = max(greeting.heartbeat * 3, 1.0)
+        while True:
+            try:
+                frame = await websocket.receive(timeout=silence)
+            except asyncio.TimeoutError:
+                await websocket.close()
+                return f"nothing heard for {silence:.0f} s"
+            if frame.type != aiohttp.WSMsgType.TEXT:
+                break
+            message = self._session.text(frame.data)
+            if isinstance(message, Received):
+                self._messages.append(message)
+                self._arrived.set()
+            elif isinstance(message, Failure):
+                raise Conflict(f"the gateway reports: {message.message}")
+            await self._write_answers()
+        reason = frame.extra if frame.type == aiohttp.WSMsgType.CLOSE and frame.extra else ""
+        code = websocket.close_code or CloseCode.LOST
+        cause = describe(code, reason)
+        if not should_reconnect(code):
+            raise Conflict(f"the gateway closed the connection: {cause}")
+        return cause
+
+    async def _write_answers(self) -> None:
+        websocket = self._websocket
+        if websocket is None or websocket.closed:
+            return
+        for answer in self._session.take_answers():
+            # A lost connection is the reader's business; what was not confirmed comes again.
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                await websocket.send_str(answer)
+
+
+def _refused(error: aiohttp.WSServerHandshakeError, url: str) -> WsManagerError:
+    if error.status in (401, 403):
+        return NotAuthorised(f"{url} refuses this agent ({error.status})", hint="check the address and the token")
+    if error.status == 409:
+        return Conflict("the ws_id belongs to another agent", hint="use another --ws-id")
+    if error.status == 400:
+        return InvalidInput(f"{url} cannot accept this agent's name, ws_id or metadata")
+    return GatewayUnavailable(f"{url} answered {error.status}", hint="check --url")

@@ -1,1 +1,1 @@
-"""."""
+"""The process that holds the sockets. `server` first."""

@@ -33,6 +33,7 @@ class AgentSession:
         self.ws_id = ws_id
         self.connected: Optional[Connected] = None
         self.answers: list[str] = []
+        self._handed_out: set[str] = set()
         self._handled: deque[str] = deque(maxlen=_REMEMBERED)
         self._handled_ids: set[str] = set()
 
@@ -45,10 +46,18 @@ class AgentSession:
         frame = parse_gateway_frame(text)
         if isinstance(frame, Connected):
             self.connected, self.ws_id = frame, frame.ws_id
-        elif isinstance(frame, Received) and frame.id in self._handled_ids:
-            self.answers.append(ack_frame(frame.seq))
-            return None
+        elif isinstance(frame, Received):
+            if frame.id in self._handled_ids:
+                self.answers.append(ack_frame(frame.seq))
+                return None
+            if frame.id in self._handed_out:
+                # It is being dealt with; its ack follows.
+                return None
         return frame
+
+    def handed_out(self, message: Received) -> None:
+        """Note that the agent is dealing with a message: should it come again meanwhile, it is left out."""
+        self._handed_out.add(message.id)
 
     def ack(self, message: Received) -> None:
         """Confirm a message: it has been dealt with, and so has everything before it."""
@@ -66,6 +75,7 @@ class AgentSession:
         return answers
 
     def _remember(self, message: Received) -> None:
+        self._handed_out.discard(message.id)
         if len(self._handled) == _REMEMBERED:
             self._handled_ids.discard(self._handled[0])
         self._handled.append(message.id)

@@ -149,7 +149,12 @@ def parse_gateway_frame(text: str) -> Union[Connected, Received, Failure, None]:
     try:
         if kind == "message":
             return Received(
-                _seq(frame), frame["id"], frame["msg_type"], frame["sender"], frame["sent_at"], frame["content"]
+                _seq(frame),
+                frame["id"],
+                frame["msg_type"],
+                frame["sender"],
+                frame["sent_at"],
+                frame["content"],
             )
         if kind == "connected":
             return Connected(

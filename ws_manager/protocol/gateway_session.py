@@ -99,6 +99,18 @@ class GatewaySession:
         self._ping_at = now + heartbeat
         self._ping_due = False
 
+    @property
+    def has_work(self) -> bool:
+        """True if there is something to write, to read from the backlog, or to close."""
+        return bool(
+            self._queue
+            or self._answers
+            or self.close_with
+            or self._ping_due
+            or self.wants_backlog
+            or self._wants_receipt()
+        )
+
     # Messages to deliver
 
     @property
@@ -180,8 +192,7 @@ class GatewaySession:
         A receipt Ping goes out as soon as something was written, and the next only after its answer; a
         heartbeat Ping when it is due. Each says how far the writing had come.
         """
-        unasked = not self._explicit_ack and self._written > self._pinged_seq
-        if not self._ping_due and not (unasked and not self._awaiting_receipt()):
+        if not self._ping_due and not self._wants_receipt():
             return None
         self._ping_due = False
         self._ping_at = now + self._heartbeat
@@ -193,8 +204,11 @@ class GatewaySession:
             del self._pings[next(iter(self._pings))]
         return payload
 
-    def _awaiting_receipt(self) -> bool:
-        return bool(self._pings) and bool(self._in_flight) and self._pinged_seq >= self._in_flight[0][0]
+    def _wants_receipt(self) -> bool:
+        """Something was written after the last Ping, and no Ping that confirms something is unanswered."""
+        if self._explicit_ack or self._written <= self._pinged_seq:
+            return False
+        return not self._pings or self._pinged_seq < self._in_flight[0][0]
 
     # What was read
 
@@ -222,7 +236,9 @@ class GatewaySession:
             self.close(CloseCode.NOT_THIS_PROTOCOL, error.message)
             return
         if not self._explicit_ack:
-            self._answers.append(error_frame("conflict", "this socket confirms by Pong; ask for ack=explicit"))
+            self._answers.append(
+                error_frame("conflict", "this socket confirms by Pong; ask for ack=explicit")
+            )
         elif isinstance(frame, Ack):
             self._confirm(frame.seq)
         else:

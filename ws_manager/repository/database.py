@@ -182,6 +182,11 @@ class Database(sqlite3.Connection):
             )
 
 
+def resets_wal_safely(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """Say whether this SQLite is free of the WAL-reset bug (sqlite.org/wal.html): 3.51.3, 3.50.7, 3.44.6."""
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+
+
 def open_database(path: Union[str, Path], *, create: bool = True) -> Database:
     """Open the file, make it a write-ahead-log database, and set what every connection needs.
 

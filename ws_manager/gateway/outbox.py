@@ -1,0 +1,163 @@
+"""Between the ledger and the sockets: what was committed goes out, what the sockets tell goes in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
+from typing import Callable, Optional, Protocol, TypeVar
+
+from ws_manager.core.delivery import Delivery
+from ws_manager.errors import LedgerError
+from ws_manager.gateway.ledger import LedgerThread, Watcher
+from ws_manager.models import Event, Outcome, PendingMessage
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger("ws_manager.gateway")
+_PUMP_ROWS = 2000
+_RETRY_SECONDS = 0.5
+_CHECKPOINT_SECONDS = 1.0
+
+
+class Receivers(Protocol):
+    """What the outbox tells the hub."""
+
+    def dispatch(self, messages: list[PendingMessage]) -> None:
+        """Offer committed messages to the live sessions."""
+
+    def check(self, ws_ids: Iterable[str]) -> None:
+        """Something happened to these connections: look whether their sockets still hold."""
+
+
+class Outbox:
+    """The two directions between the ledger and the sockets.
+
+    Reading and writing have a thread each: another process that keeps the write lock for long delays the
+    receipts, not the deliveries.
+
+    Args:
+        path: the database file.
+
+    Attributes:
+        position: the message id up to which everything was offered to the live sessions.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reads = LedgerThread(path, "ws-manager-reads")
+        self._writes = LedgerThread(path, "ws-manager-writes")
+        self.position = 0
+        self._event_position = 0
+        self._changed = asyncio.Event()
+        self._told = asyncio.Event()
+        self._outcomes: list[Outcome] = []
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._dirty = False
+        self._watcher: Optional[Watcher] = None
+
+    async def open(self) -> None:
+        """Open the ledger and take its present end as the position.
+
+        Raises:
+            LedgerError: the file cannot be used.
+        """
+        await self._writes.open()
+        await self._reads.open()
+        self.position, self._event_position = await self._reads.run(lambda delivery: delivery.last_ids())
+
+    async def run(self, receivers: Receivers) -> None:
+        """Pump, settle and checkpoint until cancelled."""
+        self._watcher = Watcher(self._path, asyncio.get_running_loop(), self._changed.set)
+        self._watcher.start()
+        await asyncio.gather(self._pump(receivers), self._settle(receivers), self._checkpoint())
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until everything that was told is written, but no longer than `seconds`."""
+        try:
+            await asyncio.wait_for(self._settled.wait(), seconds)
+        except asyncio.TimeoutError:
+            _log.error("%d receipts could not be written; the messages stay pending", len(self._outcomes))
+
+    async def close(self) -> None:
+        """Close the ledger. Call it after `run` was cancelled."""
+        if self._watcher is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._watcher.stop)
+        await self._reads.close()
+        await self._writes.close()
+
+    def tell(self, outcomes: Iterable[Outcome]) -> None:
+        """Take what a socket has to tell; it is written soon, in this order."""
+        self._outcomes.extend(outcomes)
+        self._settled.clear()
+        self._told.set()
+
+    async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], int]:
+        """Read a connection's pending messages; see `Delivery.backlog`."""
+        return await self._reads.run(lambda delivery: delivery.backlog(ws_id, after, limit))
+
+    def read(self, call: Callable[[Delivery], Result]) -> Awaitable[Result]:
+        """Run a call on the reading thread."""
+        return self._reads.run(call)
+
+    def write(self, call: Callable[[Delivery], Result]) -> Awaitable[Result]:
+        """Run a call on the writing thread."""
+        return self._writes.run(call)
+
+    async def _pump(self, receivers: Receivers) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._dirty = True
+            try:
+                await self._pump_once(receivers)
+            except LedgerError as error:
+                _log.error("cannot read the ledger: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._changed.set()
+
+    async def _pump_once(self, receivers: Receivers) -> None:
+        while True:
+            messages, events = await self._reads.run(self._read_new)
+            if messages:
+                receivers.dispatch(messages)
+                self.position = messages[-1].seq
+            if events:
+                receivers.check({event.ws_id for event in events if event.ws_id})
+                self._event_position = events[-1].db_id
+            if not messages:
+                return
+
+    def _read_new(self, delivery: Delivery) -> tuple[list[PendingMessage], list[Event]]:
+        messages = delivery.after(self.position, _PUMP_ROWS)
+        return messages, delivery.events_after(self._event_position)
+
+    async def _settle(self, receivers: Receivers) -> None:
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            batch, self._outcomes = self._outcomes, []
+            try:
+                void = await self._writes.run(lambda delivery, batch=batch: delivery.settle(batch))  # type: ignore[misc]
+            except LedgerError as error:
+                # Nothing is lost: it is written when the ledger can be written again.
+                _log.error("cannot write receipts, will try again: %s", error)
+                self._outcomes[:0] = batch
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._told.set()
+                continue
+            receivers.check(void)
+            if not self._outcomes:
+                self._settled.set()
+
+    async def _checkpoint(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECKPOINT_SECONDS)
+            if self._dirty:
+                self._dirty = False
+                try:
+                    await self._writes.run(lambda delivery: delivery.db.checkpoint())
+                except LedgerError as error:
+                    _log.warning("checkpoint failed: %s", error)

@@ -1,0 +1,266 @@
+"""The gateway: holds the file's lock, listens, opens sockets, and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Optional, cast
+
+from aiohttp import web
+
+from ws_manager.core.locks import gateway_lock
+from ws_manager.core.values import decode_json
+from ws_manager.errors import Conflict, InvalidInput, LedgerError, NotAuthorised, WsManagerError
+from ws_manager.gateway.access import Access
+from ws_manager.gateway.agent_socket import AgentSocket
+from ws_manager.gateway.hub import Hub
+from ws_manager.gateway.outbox import Outbox
+from ws_manager.models import Closure, Connection, Gateway, new_id, utc_now
+from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.protocol.frames import connected_frame
+from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.settings import HEARTBEAT_TIMEOUT
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_log = logging.getLogger("ws_manager.gateway")
+_LOCK_SECONDS = 2.0
+_STATUS = {NotAuthorised: 403, InvalidInput: 400, Conflict: 409, LedgerError: 503}
+MAX_FRAME = 64 * 1024
+MAX_HANDSHAKE_METADATA = 4 * 1024
+
+
+@dataclass(frozen=True)
+class GatewayOptions:
+    """How a gateway runs.
+
+    Attributes:
+        database: the ledger's file.
+        host: a loopback address to bind.
+        port: 0 for one that is free.
+        heartbeat_timeout: seconds without a sign of life after which a connection is lost.
+        close_seconds: how long sockets may take to close when the gateway stops.
+    """
+
+    database: Path
+    host: str = "127.0.0.1"
+    port: int = 8765
+    heartbeat_timeout: float = HEARTBEAT_TIMEOUT
+    close_seconds: float = 5.0
+
+
+class GatewayServer:
+    """One gateway over one ledger.
+
+    Args:
+        options: how it runs.
+        now: a monotonic clock.
+
+    Attributes:
+        url: base address, once started.
+    """
+
+    def __init__(self, options: GatewayOptions, now: Callable[[], float] = time.monotonic) -> None:
+        self.url = ""
+        self._id = new_id()
+        self._options = options
+        self._now = now
+        self._access = Access([options.host])
+        self._lock: Optional[BaseFileLock] = None
+        self._outbox = Outbox(options.database)
+        self._hub = Hub(self._outbox, options.heartbeat_timeout, now)
+        application = web.Application()
+        application.router.add_get("/ws", self._open_socket)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, keepalive_timeout=15, shutdown_timeout=1
+        )
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+        """Serve until `stop` is set.
+
+        Args:
+            stop: ends the gateway.
+            ready: called with the base address when connections are accepted.
+
+        Raises:
+            Conflict: another gateway holds this file, or the address is in use.
+            LedgerError: the file cannot be used.
+        """
+        await self._outbox.open()
+        try:
+            await self._hold_lock()
+            work = [
+                asyncio.create_task(self._outbox.run(self._hub)),
+                asyncio.create_task(self._hub.run()),
+                asyncio.create_task(_wait(stop)),
+            ]
+            try:
+                await self._listen()
+                ready(self.url)
+                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await self._stop_listening()
+                await self._outbox.flush(self._options.close_seconds)
+                for task in work:
+                    task.cancel()
+                await asyncio.gather(*work, return_exceptions=True)
+            for task in done:
+                # A defect must end the gateway, not go on half alive.
+                task.result()
+        finally:
+            await self._outbox.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    async def _hold_lock(self) -> None:
+        from filelock import Timeout
+
+        lock = gateway_lock(self._options.database)
+        deadline = self._now() + _LOCK_SECONDS
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                # Somebody who only looks whether a gateway runs holds it for a moment.
+                if self._now() < deadline:
+                    await asyncio.sleep(0.05)
+                    continue
+            other = await self._outbox.read(lambda delivery: delivery.registry.gateways.latest())
+            where = f" at {other.url} (pid {other.pid})" if other else ""
+            raise Conflict(
+                f"another gateway{where} serves {self._options.database}",
+                hint="stop it first, or use another --db",
+            )
+        self._lock = lock
+
+    async def _listen(self) -> None:
+        host, port = self._options.host, self._options.port
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            raise Conflict(
+                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}",
+                hint="choose another --port; 0 takes one that is free",
+            ) from error
+        port = self._runner.addresses[0][1]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        started = utc_now()
+        await self._outbox.write(
+            lambda delivery: delivery.record_gateway(
+                Gateway(self._id, os.getpid(), self.url, started, started)
+            )
+        )
+
+    async def _stop_listening(self) -> None:
+        for site in list(self._runner.sites):
+            await site.stop()
+        await self._hub.close(
+            CloseCode.GOING_AWAY, "the gateway is shutting down", self._options.close_seconds
+        )
+        await self._runner.cleanup()
+
+    async def _open_socket(self, request: web.Request) -> web.StreamResponse:
+        try:
+            self._access.check(request)
+            websocket = web.WebSocketResponse(
+                autoping=False, heartbeat=None, compress=False, max_msg_size=MAX_FRAME, timeout=2.0
+            )
+            if not websocket.can_prepare(request).ok:
+                raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
+            agent, ws_id, metadata, explicit_ack = _parse_query(request.query)
+            connection, pending = await self._outbox.write(
+                lambda delivery: delivery.open_socket(agent, ws_id, metadata, self._id)
+            )
+        except WsManagerError as error:
+            return _refusal(error)
+        closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
+        try:
+            await websocket.prepare(request)
+            socket = self._socket(request, websocket, connection, explicit_ack)
+            _log.info("%s opened (agent=%s)", connection.ws_id, connection.agent)
+            closure = await self._attend(socket, connection, pending)
+        finally:
+            self._outbox.tell([closure])
+            _log.info("%s closed: %s (%d)", closure.ws_id, closure.reason, closure.code)
+        return websocket
+
+    def _socket(
+        self,
+        request: web.Request,
+        websocket: web.WebSocketResponse,
+        connection: Connection,
+        explicit_ack: bool,
+    ) -> AgentSocket:
+        # uvloop's transports do not inherit from asyncio's.
+        transport = cast("Optional[asyncio.Transport]", request.transport)
+        if transport is None:
+            raise ConnectionResetError("the peer went away at the handshake")
+        session = GatewaySession(
+            ws_id=connection.ws_id,
+            epoch=connection.epoch,
+            confirmed_seq=connection.confirmed_seq,
+            nonce=secrets.token_hex(8),
+            explicit_ack=explicit_ack,
+            heartbeat=self._options.heartbeat_timeout / 3,
+            timeout=self._options.heartbeat_timeout,
+            now=self._now(),
+        )
+        return AgentSocket(connection.agent, websocket, transport, session, self._outbox, self._now)
+
+    async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
+        greeting = connected_frame(
+            ws_id=connection.ws_id,
+            agent=connection.agent,
+            resumed=connection.epoch > 1,
+            pending=pending,
+            seq=connection.confirmed_seq,
+            heartbeat=self._options.heartbeat_timeout / 3,
+        )
+        self._hub.add(socket)
+        try:
+            return await socket.run(greeting)
+        finally:
+            self._hub.remove(socket)
+
+
+def _parse_query(
+    query: Mapping[str, str],
+) -> tuple[str, Optional[str], Optional[dict[str, Any]], bool]:
+    agent = query.get("agent")
+    if agent is None:
+        raise InvalidInput("no agent given", hint="connect to /ws?agent=NAME")
+    ack = query.get("ack", "pong")
+    if ack not in ("pong", "explicit"):
+        raise InvalidInput("ack is neither pong nor explicit")
+    text = query.get("metadata")
+    if text is None:
+        return agent, query.get("ws_id"), None, ack == "explicit"
+    if len(text.encode("utf-8", "surrogateescape")) > MAX_HANDSHAKE_METADATA:
+        raise InvalidInput(f"metadata at the handshake is limited to {MAX_HANDSHAKE_METADATA} bytes")
+    metadata = decode_json(text, "metadata")
+    if not isinstance(metadata, dict):
+        raise InvalidInput("metadata must be a JSON object")
+    return agent, query.get("ws_id"), metadata, ack == "explicit"
+
+
+def _refusal(error: WsManagerError) -> web.Response:
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return web.json_response(
+        {"error": {"code": error.code, "message": error.message, "hint": error.hint}},
+        status=status,
+        headers=headers,
+    )
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()
