@@ -50,7 +50,9 @@ def serve(
     if seconds < 1:
         raise InvalidInput("the time-out must be at least 1 second", hint="30s is a good one")
     options = GatewayOptions(global_options(ctx).database, host, port, seconds)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s"
+    )
     loop = _new_event_loop()
     try:
         loop.run_until_complete(_serve(options))

@@ -212,7 +212,9 @@ class AgentClient:
     def _address(self, url: str) -> URL:
         address = URL(url)
         if address.scheme not in ("http", "https", "ws", "wss") or not address.host:
-            raise InvalidInput(f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765")
+            raise InvalidInput(
+                f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765"
+            )
         query = {"agent": self._agent, "ack": "explicit"}
         if self._session.ws_id is not None:
             query["ws_id"] = self._session.ws_id
@@ -264,7 +266,9 @@ class AgentClient:
 
 def _refused(error: aiohttp.WSServerHandshakeError, url: str) -> WsManagerError:
     if error.status in (401, 403):
-        return NotAuthorised(f"{url} refuses this agent ({error.status})", hint="check the address and the token")
+        return NotAuthorised(
+            f"{url} refuses this agent ({error.status})", hint="check the address and the token"
+        )
     if error.status == 409:
         return Conflict("the ws_id belongs to another agent", hint="use another --ws-id")
     if error.status == 400:

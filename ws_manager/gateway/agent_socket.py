@@ -10,7 +10,7 @@ from aiohttp import ClientError, WSMessage, WSMsgType, web
 
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.models import Closure
-from ws_manager.protocol.close_codes import CloseCode, describe, is_goodbye
+from ws_manager.protocol.close_codes import CloseCode, is_goodbye, meaning
 from ws_manager.protocol.gateway_session import GatewaySession
 
 STALLED_SECONDS = 5.0
@@ -47,6 +47,7 @@ class AgentSocket:
         self._now = now
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
+        self._goodbye = ""
         self._buffered = 0
         self._shrunk_at = now()
 
@@ -104,6 +105,8 @@ class AgentSocket:
             elif message.type == WSMsgType.BINARY:
                 session.close(CloseCode.NOT_THIS_PROTOCOL, "binary frame")
             else:
+                if message.type == WSMsgType.CLOSE and message.extra:
+                    self._goodbye = message.extra
                 return
             self._tell()
             if self._pong is not None or session.has_work:
@@ -154,5 +157,5 @@ class AgentSocket:
             return Closure(session.ws_id, session.epoch, code, reason, ended=False)
         code = self._websocket.close_code or CloseCode.LOST
         error = self._websocket.exception()
-        reason = describe(code, str(error) if error else "")
+        reason = meaning(code, str(error) if error else self._goodbye)
         return Closure(session.ws_id, session.epoch, code, reason, ended=is_goodbye(code) and error is None)

@@ -62,10 +62,14 @@ def is_goodbye(code: int) -> bool:
     return code in _GOODBYES
 
 
-def describe(code: int, reason: str = "") -> str:
-    """Return a close code with its reason in words, for people."""
+def meaning(code: int, reason: str = "") -> str:
+    """Return why a socket was closed, in words: the peer's own reason, or what the code stands for."""
     try:
-        meaning = reason or MEANINGS[CloseCode(code)]
+        return reason or MEANINGS[CloseCode(code)]
     except ValueError:
-        meaning = reason or "no reason given"
-    return f"{meaning} ({code})"
+        return "no reason given"
+
+
+def describe(code: int, reason: str = "") -> str:
+    """Return why a socket was closed, with the code, for people."""
+    return f"{meaning(code, reason)} ({code})"

@@ -1,0 +1,135 @@
+"""`ws-manager listen`: be an agent, print what arrives, and confirm it once it is printed."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Callable, Optional, TypeVar
+
+import typer
+
+from ws_manager.cli.options import GlobalOptions, global_options
+from ws_manager.cli.output import message_line, note, stream_format
+from ws_manager.cli.serve import stop_on_signals
+from ws_manager.errors import GatewayUnavailable, InvalidInput
+
+_BATCH = 100
+Result = TypeVar("Result")
+
+
+def listen(
+    ctx: typer.Context,
+    agent: str = typer.Argument(..., help="The agent's name, such as octavia."),
+    ws_id: Optional[str] = typer.Option(
+        None, "--ws-id", metavar="ID", help="Be this connection, or resume it. Made up if left out."
+    ),
+    metadata: Optional[str] = typer.Option(
+        None, "--metadata", metavar="JSON", help="A JSON object for the registration, at most 4 KiB."
+    ),
+    count: Optional[int] = typer.Option(
+        None, "--count", metavar="N", help="End after so many messages; the rest stays pending."
+    ),
+) -> None:
+    """Connect to the gateway as an agent and print what arrives.
+
+    Each message is confirmed once it has been written: one JSON object a line in a pipe, a readable line on a
+    terminal. It comes back when the connection is lost, and ends on SIGTERM and SIGINT. Without --url it
+    uses the gateway of the database on this machine.
+    """
+    from ws_manager.client.agent import AgentClient
+    from ws_manager.core.values import check_name, decode_json
+
+    options = global_options(ctx)
+    form = stream_format(options)
+    if count is not None and count < 1:
+        raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
+    details = None if metadata is None else decode_json(metadata, "metadata")
+    if details is not None and not isinstance(details, dict):
+        raise InvalidInput("metadata must be a JSON object", hint='for example {"region":"us-west"}')
+
+    def connected(greeting: Any) -> None:  # noqa: ANN401 - the type comes with aiohttp, which is loaded late
+        what = "resumed" if greeting.resumed else "connected"
+        note(f"Ready: {what} {greeting.ws_id} (agent={greeting.agent}), {greeting.pending} pending")
+        if ws_id is None and not greeting.resumed:
+            note(f"Without --ws-id, {greeting.ws_id} cannot be resumed after this command has ended.")
+
+    client = AgentClient(
+        check_name(agent, "agent"),
+        url=options.url or _finder(options),
+        ws_id=None if ws_id is None else check_name(ws_id, "ws_id"),
+        metadata=details,
+        on_connected=connected,
+        on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
+    )
+    asyncio.run(_listen(client, count, form))
+
+
+async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    if await _unless(stop, client.__aenter__()) is None:
+        return
+    try:
+        left = count
+        while left != 0:
+            messages = await _unless(stop, client.batch(_BATCH if left is None else min(left, _BATCH)))
+            if messages is None:
+                return
+            # Not on the event loop: whoever reads the pipe may be slow, and Pings have to be answered.
+            await asyncio.get_running_loop().run_in_executor(None, _print, messages, form)
+            await client.ack(messages[-1])
+            left = None if left is None else left - len(messages)
+    finally:
+        await client.__aexit__(None, None, None)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Optional[Result]:
+    """Return what `work` returns, or None if `stop` is set first."""
+    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        stopped.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
+
+
+def _print(messages: list[Any], form: str) -> None:
+    sys.stdout.write("".join(message_line(message.as_dict(), form) + "\n" for message in messages))
+    sys.stdout.flush()
+
+
+def _finder(options: GlobalOptions) -> Callable[[], str]:
+    """Return a function that looks up the running gateway's address in the database."""
+    database = options.database
+
+    def find() -> str:
+        url = running_gateway(database)
+        if url is None:
+            raise GatewayUnavailable(
+                f"no gateway runs for {database}", hint="start one with: ws-manager serve --no-auth"
+            )
+        return url
+
+    return find
+
+
+def running_gateway(database: Path) -> Optional[str]:
+    """Return the base address of the gateway that serves a database file, or None where none runs.
+
+    Raises:
+        LedgerError: the file cannot be used.
+    """
+    from ws_manager.core.locks import gateway_lock, is_held
+    from ws_manager.repository.journal import Gateways
+    from ws_manager.repository.schema import open_ledger
+
+    if not database.exists():
+        return None
+    db = open_ledger(database, create=False)
+    try:
+        latest = Gateways(db).latest()
+    finally:
+        db.close()
+    return latest.url if latest is not None and is_held(gateway_lock(database)) else None
