@@ -7,6 +7,7 @@ than the work of a one-shot `send`.
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -139,12 +140,22 @@ COMMANDS = {
 """Every command, in the order of the help."""
 
 
+class _OneCommand(TyperCommand):
+    """A command whose usage line is written the same way by every Typer."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's or Typer's own context
+        """Return `[OPTIONS]` and the arguments, without the braces that newer Typers put around them."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
 class LazyGroup(TyperGroup):
     """The program: it knows its commands by the table, and turns what ends one into an exit code."""
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - Typer's own
         super().__init__(**attributes)
         self.params += global_parameters(takes_url=True, shows_url=True)
+        # Nobody asks for the values: Typer looks here for names that resemble a mistyped one.
+        self.commands: Any = dict.fromkeys(COMMANDS)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's or Typer's own context
         """Return the names, in the order of the table."""
@@ -157,7 +168,8 @@ class LazyGroup(TyperGroup):
             return None
         module = importlib.import_module(f"ws_manager.cli.{command.module}")
         maker = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        maker.command(command.name, epilog=f"Example: {command.example}")(getattr(module, command.function))
+        example = f"Example: {command.example}"
+        maker.command(command.name, cls=_OneCommand, epilog=example)(getattr(module, command.function))
         made: Any = typer.main.get_command(maker)
         made.params += global_parameters(takes_url=command.takes_url, shows_url=command.takes_url)
         return made  # type: ignore[no-any-return]
@@ -193,8 +205,6 @@ class LazyGroup(TyperGroup):
         except SystemExit as stop:
             # Typer turns a closed pipe into exit 1.
             code = CLOSED_PIPE if isinstance(stop.__context__, BrokenPipeError) else _number(stop.code)
-        except BrokenPipeError:
-            code = CLOSED_PIPE
         except Exception as error:
             code = _failed(error, arguments)
         sys.exit(code)
@@ -207,6 +217,8 @@ def _number(code: object) -> int:
 def _failed(error: Exception, arguments: list[str]) -> int:
     from ws_manager.cli.output import report
 
+    if isinstance(error, BrokenPipeError):
+        return exit_code(error)
     if isinstance(error, _UsageError):
         error = _as_ours(error)
     report(error, output_asked_for(arguments), debug="--debug" in arguments)
@@ -215,8 +227,10 @@ def _failed(error: Exception, arguments: list[str]) -> int:
 
 def _as_ours(error: Any) -> InvalidInput:  # noqa: ANN401 - the class is Click's or Typer's own
     text = " ".join(str(error.format_message()).split()).rstrip(".")
-    path = error.ctx.command_path if error.ctx else PROGRAM
-    return InvalidInput(text[:1].lower() + text[1:], hint=f"{path} --help")
+    hint = f"see {error.ctx.command_path if error.ctx else PROGRAM} --help"
+    if text.startswith("No such option: -") and not text.startswith("No such option: --"):
+        hint += "; what begins with - and is no option needs -- before it"
+    return InvalidInput(text[:1].lower() + text[1:], hint=hint)
 
 
 app = typer.Typer(
@@ -251,7 +265,31 @@ def program(
 def main() -> None:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _terminate)
-    typer.main.get_command(app).main()
+    _prepare_streams()
+    try:
+        typer.main.get_command(app).main()
+    finally:
+        _let_go_of_stdout()
+
+
+def _prepare_streams() -> None:
+    """Make any locale's stdout and stderr take every character; a closed one is as good as /dev/null."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for life
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _let_go_of_stdout() -> None:
+    """Keep the interpreter from writing once more, at its end, to a stdout that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
 
 def _terminate(_signal: int, _frame: object) -> None:

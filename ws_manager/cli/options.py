@@ -7,7 +7,6 @@ A command does not declare them: `ws_manager.cli.app` adds them to each, and the
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +82,10 @@ def open_registry(ctx: typer.Context) -> Iterator[Registry]:
     new = not path.exists()
     db = open_ledger(path)
     try:
-        if new and sys.stderr.isatty():
-            from ws_manager.cli.output import note
+        if new:
+            from ws_manager.cli.output import note_to_terminal
 
-            note(f"created a new database: {db.path}")
+            note_to_terminal(f"created a new database: {db.path}")
         yield Registry(db)
     finally:
         db.close()

@@ -7,7 +7,6 @@ or tab-separated values. Rich is used on a terminal alone, through `ws_manager.c
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,6 +72,12 @@ def write(text: str, *, is_json: bool = False) -> None:
 def note(text: str) -> None:
     """Tell whoever runs the command something that is not data."""
     sys.stderr.write(visible(text) + "\n")
+
+
+def note_to_terminal(text: str) -> None:
+    """Tell it only where a person reads it: a script has the exit code and the data."""
+    if sys.stderr.isatty():
+        note(text)
 
 
 def result(options: GlobalOptions, line: str, row: Row, identifier: str) -> None:
@@ -186,13 +191,6 @@ def report(error: BaseException, output: Optional[str], *, debug: bool) -> None:
         if hint:
             note(f"hint: {hint}")
     sys.stderr.flush()
-
-
-def abandon_stdout() -> None:
-    """Let go of a stdout that cannot be written, so that the interpreter does not try again at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
 
 
 def _explained(error: BaseException) -> tuple[str, str, Optional[str]]:

@@ -1,0 +1,148 @@
+"""connect, disconnect, list, heartbeat, heartbeat-check and stats."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Optional
+
+import typer
+
+from ws_manager.cli.missing import not_active
+from ws_manager.cli.options import global_options, open_registry
+from ws_manager.cli.output import Row, json_object, note_to_terminal, result, rows, write
+from ws_manager.core.values import decode_json
+from ws_manager.errors import InvalidInput
+from ws_manager.models import DISCONNECTED, Connection
+from ws_manager.settings import heartbeat_timeout, parse_duration
+
+COLUMNS = (
+    "ws_id",
+    "agent",
+    "status",
+    "connected_at",
+    "last_heartbeat",
+    "message_count",
+    "pending",
+    "metadata",
+)
+"""Of `list`, in csv and tsv."""
+
+
+def connect(
+    ctx: typer.Context,
+    agent: str = typer.Argument(..., metavar="<agent>", help="The agent's name, such as octavia."),
+    ws_id: Optional[str] = typer.Option(
+        None, "--ws-id", metavar="ID", help="Its WebSocket identifier; a UUID is made without it."
+    ),
+    metadata: Optional[str] = typer.Option(
+        None, "--metadata", metavar="JSON", help="A JSON object. Without it, what is there stays."
+    ),
+) -> None:
+    """Register a connection for an agent.
+
+    A known id is registered again: it keeps its row, its message count and what is pending.
+    """
+    options = global_options(ctx)
+    given = None if metadata is None else _metadata(metadata)
+    with open_registry(ctx) as registry:
+        connection = registry.connect(agent, ws_id, given)
+        row = _row(connection, registry.pending_counts([connection])) if options.output else {}
+    line = f"Connected: {connection.ws_id} (agent={connection.agent})"
+    result(options, line, row, connection.ws_id)
+
+
+def disconnect(
+    ctx: typer.Context,
+    ws_id: str = typer.Argument(..., metavar="<ws_id>", help="The connection."),
+) -> None:
+    """Mark a connection as disconnected.
+
+    A gateway that holds its socket closes it. What is pending stays pending.
+    """
+    with open_registry(ctx) as registry:
+        if not registry.disconnect(ws_id):
+            raise not_active(registry, ws_id)
+    result(global_options(ctx), f"Disconnected: {ws_id}", {"ws_id": ws_id, "status": DISCONNECTED}, ws_id)
+
+
+def list_connections(ctx: typer.Context) -> None:
+    """List the active connections.
+
+    Oldest first: a table on a terminal; otherwise a line each, tab-separated: ws_id, agent, status,
+    connected_at, last_heartbeat, message_count, pending, metadata.
+    """
+    options = global_options(ctx)
+    with open_registry(ctx) as registry:
+        connections = registry.active()
+        pending = {} if options.output == "id" else registry.pending_counts(connections)
+    if not connections:
+        note_to_terminal("no active connections")
+    rows(options, [_row(connection, pending) for connection in connections], COLUMNS, "ws_id", _table)
+
+
+def heartbeat(
+    ctx: typer.Context,
+    ws_id: str = typer.Argument(..., metavar="<ws_id>", help="The connection."),
+    latency: Optional[float] = typer.Option(
+        None, "--latency", metavar="MS", help="The measured round trip in milliseconds."
+    ),
+) -> None:
+    """Record a sign of life of a connection."""
+    with open_registry(ctx) as registry:
+        if not registry.heartbeat(ws_id, latency):
+            raise not_active(registry, ws_id)
+    row = {"ws_id": ws_id, "latency_ms": None if latency is None else round(latency)}
+    result(global_options(ctx), f"Heartbeat updated for {ws_id}", row, ws_id)
+
+
+def heartbeat_check(
+    ctx: typer.Context,
+    timeout: Optional[str] = typer.Option(
+        None,
+        "--timeout",
+        metavar="DURATION",
+        help="How old a heartbeat may be: 30, 90s, 5m, 24h. [env: BLACKROAD_HB_TIMEOUT; default: 30]",
+    ),
+) -> None:
+    """Disconnect the connections without a recent heartbeat.
+
+    Those of a running gateway are left to it, and count as active.
+    """
+    options = global_options(ctx)
+    seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
+    with open_registry(ctx) as registry:
+        report = registry.heartbeat_check(seconds)
+    if options.output == "id":
+        for ws_id in report.timed_out:
+            write(ws_id)
+        return
+    line = f"Active: {len(report.active)}  Timed out: {len(report.timed_out)}"
+    result(options, line, {"active": report.active, "timed_out": report.timed_out}, "")
+    for ws_id in report.timed_out:
+        note_to_terminal(f"timed out: {ws_id}")
+
+
+def stats(ctx: typer.Context) -> None:
+    """Print counts of connections and messages as JSON."""
+    with open_registry(ctx) as registry:
+        counts = registry.stats()
+    write(json_object(counts, indent=global_options(ctx).output != "ndjson"), is_json=True)
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    metadata = decode_json(text, "metadata")
+    if not isinstance(metadata, dict):
+        raise InvalidInput("metadata must be a JSON object", hint='for example \'{"region":"us-west"}\'')
+    return metadata
+
+
+def _row(connection: Connection, pending: dict[str, int]) -> Row:
+    row = {field.name: getattr(connection, field.name) for field in fields(connection)}
+    row["pending"] = pending.get(connection.ws_id, 0)
+    return row
+
+
+def _table(found: Sequence[Row]) -> None:
+    from ws_manager.cli.tables import show_connections
+
+    show_connections(found, heartbeat_timeout())
