@@ -5,13 +5,16 @@ import logging
 import signal
 import sqlite3
 import sys
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from ws_manager.cli.options import global_options
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import heartbeat_timeout, parse_duration
+
+if TYPE_CHECKING:
+    from ws_manager.gateway.server import GatewayOptions
 
 
 def serve(
@@ -60,7 +63,7 @@ def serve(
         loop.close()
 
 
-async def _serve(options: "GatewayOptions") -> None:  # noqa: F821 - imported only when a gateway runs
+async def _serve(options: "GatewayOptions") -> None:
     from ws_manager.gateway.server import GatewayServer
     from ws_manager.repository.database import resets_wal_safely
 

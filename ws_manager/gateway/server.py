@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from aiohttp import web
 
@@ -200,8 +200,7 @@ class GatewayServer:
         connection: Connection,
         explicit_ack: bool,
     ) -> AgentSocket:
-        # uvloop's transports do not inherit from asyncio's.
-        transport = cast("Optional[asyncio.Transport]", request.transport)
+        transport = request.transport
         if transport is None:
             raise ConnectionResetError("the peer went away at the handshake")
         session = GatewaySession(
