@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,53 @@ def db(database: Path) -> Iterator[Database]:
 def pool(db: Database) -> ConnectionPool:
     """A pool on `db`."""
     return ConnectionPool(db)
+
+
+@pytest.fixture
+def run_python() -> Callable[..., str]:
+    """Run a piece of Python in a process of its own, and return what it printed."""
+
+    def run(code: str, *arguments: object) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    return run
+
+
+@pytest.fixture
+def run_together() -> Callable[..., list[str]]:
+    """Run a piece of Python in several processes that begin at the same moment, and return what each printed.
+
+    Each gets its number as the last argument. It must not begin before it has read a line from stdin.
+    """
+
+    def run(code: str, processes: int, *arguments: object) -> list[str]:
+        begin = "import sys\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", begin + code, *map(str, arguments), str(number)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(processes)
+        ]
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        outputs = []
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in started:
+            output, errors = process.communicate()
+            assert process.returncode == 0, errors
+            outputs.append(output)
+        return outputs
+
+    return run

@@ -118,6 +118,7 @@ class Database(sqlite3.Connection):
         checkpoint (sqlite.org/wal.html, "The WAL-reset bug"). So automatic checkpoints are off, and this
         one runs PASSIVE while a second connection holds the write lock, under which nobody can reset.
         """
+        self.check_process()
         self._check_file()
         with self.translated():
             guard = sqlite3.connect(self.path, isolation_level=None, timeout=0)
@@ -149,6 +150,7 @@ class Database(sqlite3.Connection):
             InvalidInput: if the target exists.
             LedgerError: if it cannot be written.
         """
+        self.check_process()
         if not _create(target):
             raise InvalidInput(f"{target} exists already", hint="give the name of a new file")
         with translated_errors(target):

@@ -147,6 +147,12 @@ def open_ledger(path: Union[str, Path], *, create: bool = True) -> Database:
     try:
         if _version(db) != VERSION:
             _migrate(db)
+    except sqlite3.Error as error:
+        db.close()
+        raise LedgerError(
+            f"{db.path} cannot be brought up to date: {error}",
+            hint="nothing was changed; use another file with --db or BLACKROAD_WS_DB",
+        ) from error
     except BaseException:
         db.close()
         raise
