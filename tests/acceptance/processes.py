@@ -1,0 +1,135 @@
+"""Real processes for the acceptance tests: the command, a gateway, agents. They wait for lines, never for time."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional
+
+PATIENCE = 60.0
+"""Seconds after which something that does not happen has failed."""
+
+COMMAND = [sys.executable, "-m", "ws_manager"]
+
+
+class Program:
+    """A running program whose lines can be waited for."""
+
+    def __init__(self, arguments: list[str], *, stdin: Optional[int] = subprocess.DEVNULL) -> None:
+        self.process = subprocess.Popen(
+            arguments,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.errors: list[str] = []
+        self._output: queue.Queue[Optional[str]] = queue.Queue()
+        self._error_lines: queue.Queue[Optional[str]] = queue.Queue()
+        self._threads = [
+            threading.Thread(target=self._copy, args=(self.process.stdout, self._output), daemon=True),
+            threading.Thread(target=self._copy, args=(self.process.stderr, self._error_lines), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @staticmethod
+    def _copy(stream, lines) -> None:
+        with stream:
+            for line in stream:
+                lines.put(line.rstrip("\n"))
+        lines.put(None)
+
+    def line(self) -> str:
+        """Wait for the next line on stdout."""
+        line = self._output.get(timeout=PATIENCE)
+        assert line is not None, f"no more output; {self.rest_of_errors()}"
+        return line
+
+    def lines(self) -> list[str]:
+        """Wait for the end, and return the lines on stdout that were not taken yet."""
+        return list(iter(lambda: self._output.get(timeout=PATIENCE), None))
+
+    def error_line(self, containing: str) -> str:
+        """Wait for a line on stderr that contains a text."""
+        while True:
+            line = self._error_lines.get(timeout=PATIENCE)
+            assert line is not None, f"no line with {containing!r} in {self.errors}"
+            self.errors.append(line)
+            if containing in line:
+                return line
+
+    def rest_of_errors(self) -> list[str]:
+        """Wait for the end, and return every line on stderr."""
+        self.errors += iter(lambda: self._error_lines.get(timeout=PATIENCE), None)
+        return self.errors
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        code = self.process.wait(timeout=PATIENCE)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        return code
+
+
+@contextmanager
+def running(*arguments: str, stdin: Optional[int] = subprocess.DEVNULL) -> Iterator[Program]:
+    """Run a program for the length of a block, and end it at the latest there."""
+    program = Program(list(arguments), stdin=stdin)
+    try:
+        yield program
+    finally:
+        if program.process.poll() is None:
+            program.send(signal.SIGCONT)
+            program.process.kill()
+        if program.process.stdin is not None:
+            program.process.stdin.close()
+        program.wait()
+
+
+@contextmanager
+def gateway(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
+    """Run a gateway, and give it and its base address once it is ready."""
+    with running(
+        *COMMAND, "--db", str(database), "serve", "--no-auth", "--port", "0", *options
+    ) as program:
+        yield program, program.error_line("Ready: ").split()[1]
+
+
+@contextmanager
+def listener(database: Path, agent: str, *options: str) -> Iterator[Program]:
+    """Run `listen`, and give it once it is connected."""
+    with running(*COMMAND, "--db", str(database), "listen", agent, *options) as program:
+        program.error_line("Ready: ")
+        yield program
+
+
+def command(database: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*COMMAND, "--db", str(database), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
