@@ -6,6 +6,7 @@ than the work of a one-shot `send`.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -146,6 +147,13 @@ class _OneCommand(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's or Typer's own context
         """Return `[OPTIONS]` and the arguments, without the braces that newer Typers put around them."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as above
+        """Run the command, with the garbage collector that start-up did without."""
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+        return super().invoke(ctx)
 
 
 class LazyGroup(TyperGroup):

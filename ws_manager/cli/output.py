@@ -23,9 +23,10 @@ MESSAGE_FIELDS = ("seq", "id", "msg_type", "sender", "sent_at", "content")
 
 # C0, DEL and C1 controls; the marks, embeddings, overrides and isolates of the bidirectional algorithm.
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_UNSAFE_IN_TEXT = re.compile(f"[{_UNSAFE}]")
-_UNSAFE_IN_JSON = re.compile(f"(?!\n)[{_UNSAFE}]")
-_BREAKS = re.compile("[\t\n\r]")
+# Not compiled here: a one-shot `send` needs none of them.
+_UNSAFE_IN_TEXT = f"[{_UNSAFE}]"
+_UNSAFE_IN_JSON = f"(?!\n)[{_UNSAFE}]"
+_BREAKS = "[\t\n\r]"
 _BREAK_NAMES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
@@ -43,14 +44,14 @@ def visible(text: str, *, is_json: bool = False) -> str:
         is_json: True for JSON text: its line breaks stay, and it stays JSON.
     """
     pattern = _UNSAFE_IN_JSON if is_json else _UNSAFE_IN_TEXT
-    return pattern.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return re.sub(pattern, lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def json_text(value: object, *, compact: bool = True) -> str:
     """Return a value as JSON on one line, non-ASCII kept."""
     if isinstance(value, Json):
         # In JSON text a line break or a tab can only stand between two tokens.
-        return _BREAKS.sub(" ", value)
+        return re.sub(_BREAKS, " ", value)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else (", ", ": "))
 
 
@@ -230,7 +231,7 @@ def _cells(values: Iterable[object], form: str) -> list[str]:
     if form == "csv":
         return cells
     # A row stays a row. Backslashes stay single, so that names can be given back to a command.
-    return [_BREAKS.sub(lambda found: _BREAK_NAMES[found.group()], cell) for cell in cells]
+    return [re.sub(_BREAKS, lambda found: _BREAK_NAMES[found.group()], cell) for cell in cells]
 
 
 def _cell(value: object) -> str:
