@@ -108,9 +108,7 @@ def running(*arguments: str, stdin: Optional[int] = subprocess.DEVNULL) -> Itera
 @contextmanager
 def gateway(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
     """Run a gateway, and give it and its base address once it is ready."""
-    with running(
-        *COMMAND, "--db", str(database), "serve", "--no-auth", "--port", "0", *options
-    ) as program:
+    with running(*COMMAND, "--db", str(database), "serve", "--no-auth", "--port", "0", *options) as program:
         yield program, program.error_line("Ready: ").split()[1]
 
 

@@ -50,7 +50,8 @@ def test_every_row_is_there_delivered_in_order_and_received(database: Path) -> N
         ]
         writers.append(subprocess.Popen([sys.executable, "-c", STREAMS, str(database)]))
         one_shots = "".join(
-            f'"$@" send {AGENTS[number % 4]} \'["shell-{{}}",{number}]\' >/dev/null || exit; ' for number in range(25)
+            f'"$@" send {AGENTS[number % 4]} \'["shell-{{}}",{number}]\' >/dev/null || exit; '
+            for number in range(25)
         )
         writers += [
             subprocess.Popen(
@@ -67,7 +68,9 @@ def test_every_row_is_there_delivered_in_order_and_received(database: Path) -> N
         rows = {
             ws_id: [
                 json.loads(row[0])
-                for row in db.execute("SELECT content FROM messages WHERE recipient_id = ? ORDER BY id", (ws_id,))
+                for row in db.execute(
+                    "SELECT content FROM messages WHERE recipient_id = ? ORDER BY id", (ws_id,)
+                )
             ]
             for ws_id in AGENTS
         }

@@ -50,12 +50,15 @@ def test_disconnect_ends_it_with_the_cause(database: Path) -> None:
 
 
 def test_a_newer_socket_takes_over(database: Path) -> None:
-    with gateway(database), listener(database, "octavia", "--ws-id", "ws-001") as older:
-        with listener(database, "octavia", "--ws-id", "ws-001") as newer:
-            assert older.wait() == 6
-            assert "replaced by a newer socket (4009)" in "\n".join(older.rest_of_errors())
-            assert command(database, "broadcast", "1", "--wait", "30s").returncode == 0
-            assert json.loads(newer.line())["content"] == 1
+    with (
+        gateway(database),
+        listener(database, "octavia", "--ws-id", "ws-001") as older,
+        listener(database, "octavia", "--ws-id", "ws-001") as newer,
+    ):
+        assert older.wait() == 6
+        assert "replaced by a newer socket (4009)" in "\n".join(older.rest_of_errors())
+        assert command(database, "broadcast", "1", "--wait", "30s").returncode == 0
+        assert json.loads(newer.line())["content"] == 1
 
 
 def test_another_agents_ws_id_is_a_conflict(database: Path) -> None:
@@ -88,17 +91,23 @@ def test_without_a_gateway_it_says_how_to_start_one(database: Path, db: Database
 
 def test_a_url_where_nobody_answers(database: Path) -> None:
     ended = subprocess.run(
-        [*COMMAND, "listen", "octavia", "--url", "http://127.0.0.1:9"], capture_output=True, text=True, check=False
+        [*COMMAND, "listen", "octavia", "--url", "http://127.0.0.1:9"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 7
     assert "does not answer" in ended.stderr
 
 
 def test_a_reader_that_closes_the_pipe_ends_it_quietly(database: Path) -> None:
-    with gateway(database), running(
-        *["bash", "-c", '"$@" | head -n 1; exit ${PIPESTATUS[0]}', "-"],
-        *[*COMMAND, "--db", str(database), "listen", "octavia", "--ws-id", "ws-001"],
-    ) as agent:
+    with (
+        gateway(database),
+        running(
+            *["bash", "-c", '"$@" | head -n 1; exit ${PIPESTATUS[0]}', "-"],
+            *[*COMMAND, "--db", str(database), "listen", "octavia", "--ws-id", "ws-001"],
+        ) as agent,
+    ):
         agent.error_line("Ready: ")
         assert command(database, "broadcast", "1").returncode == 0
         assert json.loads(agent.line())["content"] == 1
@@ -109,20 +118,22 @@ def test_a_reader_that_closes_the_pipe_ends_it_quietly(database: Path) -> None:
 
 def test_a_restarted_gateway_gets_every_agent_back(database: Path, db: Database) -> None:
     names = ["ws-001", "ws-002", "ws-003"]
-    with gateway(database) as (first, _):
-        with listener(database, "octavia", "--ws-id", names[0]) as one, listener(
-            database, "octavia", "--ws-id", names[1]
-        ) as two, listener(database, "cipher", "--ws-id", names[2]) as three:
-            agents = [one, two, three]
-            assert first.end() == 0
-            pool = ConnectionPool(db)
-            assert sorted(connection.ws_id for connection in pool.get_all()) == names
-            assert command(database, "broadcast", '"in between"').stdout == "Broadcast to 3 connection(s)\n"
-            with gateway(database):
-                assert [json.loads(agent.line())["content"] for agent in agents] == ["in between"] * 3
-                assert pool.registry.wait(1, 3, 30) == (3, 0, 0)
-                events = [row[0] for row in db.execute("SELECT kind FROM events")]
-                assert "disconnected" not in events
+    with (
+        gateway(database) as (first, _),
+        listener(database, "octavia", "--ws-id", names[0]) as one,
+        listener(database, "octavia", "--ws-id", names[1]) as two,
+        listener(database, "cipher", "--ws-id", names[2]) as three,
+    ):
+        agents = [one, two, three]
+        assert first.end() == 0
+        pool = ConnectionPool(db)
+        assert sorted(connection.ws_id for connection in pool.get_all()) == names
+        assert command(database, "broadcast", '"in between"').stdout == "Broadcast to 3 connection(s)\n"
+        with gateway(database):
+            assert [json.loads(agent.line())["content"] for agent in agents] == ["in between"] * 3
+            assert pool.registry.wait(1, 3, 30) == (3, 0, 0)
+            events = [row[0] for row in db.execute("SELECT kind FROM events")]
+            assert "disconnected" not in events
 
 
 def test_serve_without_no_auth_says_so(database: Path) -> None:

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 def listen(
     ctx: typer.Context,
-    agent: str = typer.Argument(..., help="The agent's name, such as octavia."),
+    agent: str = typer.Argument(..., metavar="<agent>", help="The agent's name, such as octavia."),
     ws_id: Optional[str] = typer.Option(
         None, "--ws-id", metavar="ID", help="Be this connection, or resume it. Made up if left out."
     ),

@@ -23,7 +23,9 @@ def serve(
         False, "--no-auth", help="Let everybody on this machine in. Needed in this version: it has no tokens."
     ),
     host: str = typer.Option("127.0.0.1", "--host", metavar="ADDRESS", help="Loopback address to listen on."),
-    port: int = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 takes one that is free."),
+    port: int = typer.Option(
+        8765, "--port", metavar="N", min=0, max=65535, help="Port; 0 takes one that is free."
+    ),
     timeout: Optional[str] = typer.Option(
         None,
         "--timeout",
