@@ -152,6 +152,11 @@ class Delivery:
         with self.db.transaction():
             self.registry.gateways.insert(gateway)
 
+    def gateway_seen(self, gateway_id: str) -> None:
+        """Write that a gateway is still there."""
+        with self.db.transaction():
+            self.registry.gateways.seen(gateway_id, utc_now())
+
     def sweep(self, held: set[str], timeout: float) -> list[str]:
         """Disconnect what gateways held and that did not come back; see `heartbeat.sweep`."""
         return sweep(self.db, held, timeout, utc_now())

@@ -49,7 +49,7 @@ class LedgerThread:
     async def close(self) -> None:
         """Finish what was asked for, and close the connection."""
         await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
-        self._executor.shutdown(wait=False)
+        self._executor.shutdown()
 
     def _open(self) -> None:
         self._delivery = Delivery(open_ledger(self._path))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ws_manager.gateway")
 _LOCK_SECONDS = 2.0
+_PRESENCE_SECONDS = 10.0
 _STATUS = {NotAuthorised: 403, InvalidInput: 400, Conflict: 409, LedgerError: 503}
 MAX_FRAME = 64 * 1024
 MAX_HANDSHAKE_METADATA = 4 * 1024
@@ -93,12 +94,13 @@ class GatewayServer:
             Conflict: another gateway holds this file, or the address is in use.
             LedgerError: the file cannot be used.
         """
-        await self._outbox.open()
         try:
+            await self._outbox.open()
             await self._hold_lock()
             work = [
                 asyncio.create_task(self._outbox.run(self._hub)),
                 asyncio.create_task(self._hub.run()),
+                asyncio.create_task(self._show_presence()),
                 asyncio.create_task(_wait(stop)),
             ]
             try:
@@ -159,6 +161,15 @@ class GatewayServer:
                 Gateway(self._id, os.getpid(), self.url, started, started)
             )
         )
+
+    async def _show_presence(self) -> None:
+        while True:
+            await asyncio.sleep(_PRESENCE_SECONDS)
+            try:
+                await self._outbox.write(lambda delivery: delivery.gateway_seen(self._id))
+            except LedgerError as error:
+                # For display only: receipts say the same, and they are kept until they can be written.
+                _log.warning("cannot write the gateway's record: %s", error)
 
     async def _stop_listening(self) -> None:
         for site in list(self._runner.sites):
