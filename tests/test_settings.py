@@ -68,7 +68,9 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "-5m", "1w", "1h30m", "ten", "nan", "inf", "1e300d", "5 000d"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1", "-5m", "1w", "1h30m", "ten", "nan", "inf", "1e300d", "5 000d"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a duration"):
         parse_duration(text)

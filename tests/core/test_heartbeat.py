@@ -1,0 +1,118 @@
+"""Which connections are stale. The present is given, so that no test waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from ws_manager import Connection
+from ws_manager.core.heartbeat import HeartbeatReport, check_heartbeats, sweep
+from ws_manager.core.locks import gateway_lock
+from ws_manager.core.registry import Registry
+from ws_manager.models import utc_now
+from ws_manager.repository.database import Database
+
+NOON = "2026-11-22T12:00:00.000000+00:00"
+
+
+def registered(db: Database, ws_id: str, last_heartbeat: str, gateway: str | None = None) -> None:
+    """Register a connection whose last heartbeat is at a time of that day."""
+    Registry(db).add(Connection(ws_id, "octavia", {}, NOON, f"2026-11-22T{last_heartbeat}"))
+    db.execute("UPDATE connections SET gateway = ? WHERE ws_id = ?", (gateway, ws_id))
+
+
+class TestCheck:
+    @pytest.mark.parametrize(
+        ("last_heartbeat", "stale"),
+        [
+            ("11:59:29.999999", True),
+            ("11:59:30.000000", False),
+            ("11:59:59", False),
+            ("12:00:01", False),
+        ],
+    )
+    def test_older_than_the_timeout(self, db: Database, last_heartbeat: str, stale: bool) -> None:
+        registered(db, "ws-001", last_heartbeat)
+        report = check_heartbeats(db, 30, NOON)
+        assert report == (HeartbeatReport([], ["ws-001"]) if stale else HeartbeatReport(["ws-001"], []))
+
+    def test_timeout_of_nothing(self, db: Database) -> None:
+        registered(db, "ws-001", "11:59:59.999999")
+        assert check_heartbeats(db, 0, NOON).timed_out == ["ws-001"]
+
+    def test_is_recorded(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00")
+        check_heartbeats(db, 30, NOON)
+        gone = Registry(db).find("ws-001")
+        assert gone is not None
+        assert (gone.status, gone.disconnected_at, gone.close_reason) == (
+            "disconnected",
+            NOON,
+            "heartbeat timeout",
+        )
+        assert db.rows("SELECT kind, ws_id, detail FROM events")[-1] == (
+            "disconnected",
+            "ws-001",
+            "heartbeat timeout",
+        )
+
+    def test_of_the_disconnected(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00")
+        Registry(db).disconnect("ws-001")
+        assert check_heartbeats(db, 30, NOON) == HeartbeatReport([], [])
+
+    def test_leaves_those_of_a_running_gateway_to_it(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="g")
+        registered(db, "ws-002", "11:00:00")
+        with gateway_lock(db.path).acquire(timeout=0):
+            assert check_heartbeats(db, 30, NOON) == HeartbeatReport(["ws-001"], ["ws-002"])
+
+    def test_those_of_a_gateway_that_is_gone(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="g")
+        with gateway_lock(db.path).acquire(timeout=0):
+            pass
+        assert check_heartbeats(db, 30, NOON).timed_out == ["ws-001"]
+
+    def test_gateway_lock_is_private(self, db: Database) -> None:
+        lock = gateway_lock(db.path)
+        with lock.acquire(timeout=0):
+            assert db.path.with_name("ledger.db.gateway.lock").stat().st_mode & 0o777 == 0o600
+
+    def test_sign_of_life_that_comes_meanwhile_counts(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="g")
+
+        def beat(lock: object) -> bool:
+            Registry(db).heartbeat("ws-001")
+            return False
+
+        monkeypatch.setattr("ws_manager.core.heartbeat.is_held", beat)
+        assert check_heartbeats(db, 30, utc_now()).timed_out == []
+
+    def test_writes_nothing_where_nobody_is_stale(self, db: Database) -> None:
+        registered(db, "ws-001", "11:59:59")
+        statements: list[str] = []
+        db.set_trace_callback(statements.append)
+        check_heartbeats(db, 30, NOON)
+        db.set_trace_callback(None)
+        assert not any(statement.startswith("BEGIN") for statement in statements)
+
+
+class TestSweep:
+    def test_disconnects_those_that_did_not_come_back(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="this one")
+        registered(db, "ws-002", "11:00:00", gateway="the one before")
+        assert sweep(db, set(), 30, NOON) == ["ws-001", "ws-002"]
+        assert Registry(db).count() == 0
+
+    def test_spares_those_whose_socket_is_open(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="g")
+        assert sweep(db, {"ws-001"}, 30, NOON) == []
+
+    def test_spares_those_that_a_command_registered(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00")
+        assert sweep(db, set(), 30, NOON) == []
+
+    def test_spares_the_living(self, db: Database) -> None:
+        registered(db, "ws-001", "11:59:31", gateway="g")
+        assert sweep(db, set(), 30, NOON) == []
