@@ -21,7 +21,7 @@ class ConnectionCache:
         """Return the connection of a row that was just read."""
         known = self._decoded.get(row[WS_ID])
         if known is None or known[0] != row:
-            known = self._decoded[row[WS_ID]] = (row, decode(row))
+            known = self._decoded[row[WS_ID]] = (row, decode(row, known))
         return known[1]
 
     def forget(self, ws_id: str) -> None:

@@ -249,7 +249,7 @@ class Registry:
                 if chosen is None:
                     self._connections.count_messages_of_active(agent)
                 else:
-                    self._connections.count_messages(recipients)
+                    self._connections.count_messages(first, last)
             sent = Broadcast(new_id(), recipients, first, last)
             self._broadcasts.insert(sent, msg_type, sender_id, now)
         return sent

@@ -16,9 +16,19 @@ WS_ID, METADATA = 0, 2
 """Positions in a row."""
 
 
-def decode(row: Row) -> Connection:
-    """Turn a row into a Connection."""
-    return Connection(row[WS_ID], row[1], json.loads(row[METADATA]), *row[3:])
+def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
+    """Turn a row into a Connection.
+
+    Args:
+        row: as the statements here return it.
+        known: an older row of the same ws_id and what it was turned into; where the metadata is the same text,
+            its value is used again, because parsing it costs more than all the rest.
+    """
+    if known is not None and known[0][METADATA] == row[METADATA]:
+        metadata = known[1].metadata
+    else:
+        metadata = json.loads(row[METADATA])
+    return Connection(row[WS_ID], row[1], metadata, *row[3:])
 
 
 class Connections:
@@ -166,11 +176,12 @@ class Connections:
         """Add one message to a connection's counter."""
         self._db.execute("UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?", (ws_id,))
 
-    def count_messages(self, ws_ids: list[str]) -> None:
-        """Add one message to the counter of each."""
-        self._db.executemany(
-            "UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?",
-            ((ws_id,) for ws_id in ws_ids),
+    def count_messages(self, first: int, last: int) -> None:
+        """Add one message to the counter of each recipient of the messages between two ids."""
+        self._db.execute(
+            "UPDATE connections SET message_count = message_count + 1"
+            " WHERE ws_id IN (SELECT recipient_id FROM messages WHERE id BETWEEN ? AND ?)",
+            (first, last),
         )
 
     def count_messages_of_active(self, agent: Optional[str] = None) -> None:
