@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Optional, Union
 
 from ws_manager.protocol.frames import (
@@ -33,9 +32,10 @@ class AgentSession:
         self.ws_id = ws_id
         self.connected: Optional[Connected] = None
         self.answers: list[str] = []
-        self._handed_out: set[str] = set()
-        self._handled: deque[str] = deque(maxlen=_REMEMBERED)
-        self._handled_ids: set[str] = set()
+        # In the order in which they were handed out.
+        self._handed_out: dict[str, None] = {}
+        # With the reason, where the message was rejected. The oldest are forgotten.
+        self._handled: dict[str, Optional[str]] = {}
 
     def text(self, text: str) -> Union[Connected, Received, Failure, None]:
         """Take a text frame and return what it says; None where nothing is to be done.
@@ -47,8 +47,10 @@ class AgentSession:
         if isinstance(frame, Connected):
             self.connected, self.ws_id = frame, frame.ws_id
         elif isinstance(frame, Received):
-            if frame.id in self._handled_ids:
-                self.answers.append(ack_frame(frame.seq))
+            if frame.id in self._handled:
+                reason = self._handled[frame.id]
+                answer = ack_frame(frame.seq) if reason is None else reject_frame(frame.seq, reason)
+                self.answers.append(answer)
                 return None
             if frame.id in self._handed_out:
                 # It is being dealt with; its ack follows.
@@ -57,16 +59,20 @@ class AgentSession:
 
     def handed_out(self, message: Received) -> None:
         """Note that the agent is dealing with a message: should it come again meanwhile, it is left out."""
-        self._handed_out.add(message.id)
+        self._handed_out[message.id] = None
 
     def ack(self, message: Received) -> None:
         """Confirm a message: it has been dealt with, and so has everything before it."""
-        self._remember(message)
+        before = list(self._handed_out) if message.id in self._handed_out else [message.id]
+        for earlier in before:
+            self._remember(earlier, None)
+            if earlier == message.id:
+                break
         self.answers.append(ack_frame(message.seq))
 
     def reject(self, message: Received, reason: str) -> None:
         """Refuse a message: the gateway sets it aside."""
-        self._remember(message)
+        self._remember(message.id, reason)
         self.answers.append(reject_frame(message.seq, reason))
 
     def take_answers(self) -> list[str]:
@@ -74,9 +80,8 @@ class AgentSession:
         answers, self.answers = self.answers, []
         return answers
 
-    def _remember(self, message: Received) -> None:
-        self._handed_out.discard(message.id)
-        if len(self._handled) == _REMEMBERED:
-            self._handled_ids.discard(self._handled[0])
-        self._handled.append(message.id)
-        self._handled_ids.add(message.id)
+    def _remember(self, message_id: str, rejected: Optional[str]) -> None:
+        self._handed_out.pop(message_id, None)
+        self._handled.setdefault(message_id, rejected)
+        if len(self._handled) > _REMEMBERED:
+            del self._handled[next(iter(self._handled))]

@@ -150,24 +150,25 @@ def parse_gateway_frame(text: str) -> Union[Connected, Received, Failure, None]:
         if kind == "message":
             return Received(
                 _seq(frame),
-                frame["id"],
-                frame["msg_type"],
-                frame["sender"],
-                frame["sent_at"],
+                _field(frame, "id", str),
+                _field(frame, "msg_type", str),
+                None if frame["sender"] is None else _field(frame, "sender", str),
+                _field(frame, "sent_at", str),
                 frame["content"],
             )
         if kind == "connected":
             return Connected(
-                frame["ws_id"],
-                frame["agent"],
-                frame["resumed"],
-                frame["pending"],
-                frame["seq"],
-                frame["heartbeat"],
+                _field(frame, "ws_id", str),
+                _field(frame, "agent", str),
+                _field(frame, "resumed", bool),
+                _field(frame, "pending", int),
+                _field(frame, "seq", int),
+                float(_field(frame, "heartbeat", (int, float))),
             )
         if kind == "error":
-            return Failure(frame["error"]["code"], frame["error"]["message"])
-    except (KeyError, TypeError) as error:
+            error = _field(frame, "error", dict)
+            return Failure(_field(error, "code", str), _field(error, "message", str))
+    except KeyError as error:
         raise InvalidInput(f"a {kind} frame without {error}") from None
     return None
 
@@ -180,6 +181,13 @@ def _load(text: str) -> dict[str, Any]:
     if not isinstance(frame, dict):
         raise InvalidInput("not a JSON object")
     return frame
+
+
+def _field(frame: dict[str, Any], name: str, kind: Union[type, tuple[type, ...]]) -> Any:  # noqa: ANN401 - of `kind`
+    value = frame[name]
+    if not isinstance(value, kind):
+        raise InvalidInput(f"{name} is of the wrong type")
+    return value
 
 
 def _seq(frame: dict[str, Any]) -> int:

@@ -22,6 +22,7 @@ from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import Ack, error_frame, message_frame, parse_agent_frame
 
 WRITE_BYTES = 64 * 1024
+MAX_ANSWERS = 100
 _PINGS_KEPT = 16
 
 
@@ -73,7 +74,7 @@ class GatewaySession:
         heartbeat: float,
         timeout: float,
         now: float,
-        window: Window = Window(),  # noqa: B008 - frozen
+        window: Window = Window(),
     ) -> None:
         self.ws_id = ws_id
         self.epoch = epoch
@@ -91,6 +92,7 @@ class GatewaySession:
         self._queue: deque[tuple[int, str, int]] = deque()
         self._in_flight: deque[tuple[int, int]] = deque()
         self._bytes = 0
+        self._full = False
         self._written = 0
         self._answers: list[str] = []
         self._pings: dict[bytes, _Ping] = {}
@@ -123,6 +125,7 @@ class GatewaySession:
         """True if the caller should read more of the backlog: it is not live, and half the window is free."""
         return (
             not self.live
+            and not self._full
             and self.close_with is None
             and self.unconfirmed * 2 <= self._window.messages
             and (self._bytes * 2 <= self._window.bytes or not self.unconfirmed)
@@ -154,13 +157,15 @@ class GatewaySession:
         """
         for message in messages:
             if not self._take(message):
+                # A large one, for which half a window is not enough: reading again would not help.
+                self._full = True
                 return
         self.cursor = max(self.cursor, reached)
         self.live = self.cursor >= position
 
     def _take(self, message: PendingMessage) -> bool:
         frame = message_frame(message)
-        size = len(frame)
+        size = len(frame) if frame.isascii() else len(frame.encode("utf-8"))
         load = self.unconfirmed
         if load and (load >= self._window.messages or self._bytes + size > self._window.bytes):
             return False
@@ -236,9 +241,7 @@ class GatewaySession:
             self.close(CloseCode.NOT_THIS_PROTOCOL, error.message)
             return
         if not self._explicit_ack:
-            self._answers.append(
-                error_frame("conflict", "this socket confirms by Pong; ask for ack=explicit")
-            )
+            self._answer_conflict("this socket confirms by Pong; ask for ack=explicit")
         elif isinstance(frame, Ack):
             self._confirm(frame.seq)
         else:
@@ -269,6 +272,7 @@ class GatewaySession:
         while self._in_flight and self._in_flight[0][0] <= seq:
             last, size = self._in_flight.popleft()
             self._bytes -= size
+        self._full = False
         self.outcomes.append(Receipt(self.ws_id, self.epoch, first, last))
 
     def _reject(self, seq: int, reason: str) -> None:
@@ -276,6 +280,13 @@ class GatewaySession:
             if entry[0] == seq:
                 self._in_flight.remove(entry)
                 self._bytes -= entry[1]
+                self._full = False
                 self.outcomes.append(Rejection(self.ws_id, self.epoch, seq, reason))
                 return
-        self._answers.append(error_frame("conflict", f"message {seq} is not in flight"))
+        self._answer_conflict(f"message {seq} is not in flight")
+
+    def _answer_conflict(self, message: str) -> None:
+        self._answers.append(error_frame("conflict", message))
+        if len(self._answers) > MAX_ANSWERS:
+            # Its peer asks, and does not read what is answered.
+            self.close(CloseCode.TOO_FAST, "too many unread answers")

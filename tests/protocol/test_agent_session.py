@@ -1,0 +1,187 @@
+"""One agent's session, the agent's side."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ws_manager.errors import InvalidInput
+from ws_manager.protocol.agent_session import AgentSession
+from ws_manager.protocol.frames import Connected, Failure, Received
+
+
+def greeting(ws_id: str = "ws-001") -> str:
+    """The gateway's first frame."""
+    return json.dumps(
+        {
+            "type": "connected",
+            "ws_id": ws_id,
+            "agent": "octavia",
+            "resumed": False,
+            "pending": 0,
+            "seq": 0,
+            "heartbeat": 10,
+        }
+    )
+
+
+def message(seq: int, message_id: str = "") -> str:
+    """A message frame."""
+    return json.dumps(
+        {
+            "type": "message",
+            "seq": seq,
+            "id": message_id or f"id-{seq}",
+            "msg_type": "data",
+            "sender": None,
+            "sent_at": "2026-11-22T17:15:18.644305+00:00",
+            "content": {"n": seq},
+        }
+    )
+
+
+def receive(session: AgentSession, *seqs: int) -> list[Received]:
+    """Take new messages and hand them out."""
+    taken = []
+    for seq in seqs:
+        received = session.text(message(seq))
+        assert isinstance(received, Received)
+        session.handed_out(received)
+        taken.append(received)
+    return taken
+
+
+def answers(session: AgentSession) -> list[dict[str, object]]:
+    """The frames to write."""
+    return [json.loads(frame) for frame in session.take_answers()]
+
+
+class TestGreeting:
+    def test_names_the_connection(self) -> None:
+        session = AgentSession()
+        session.text(greeting("ws-007"))
+        assert session.ws_id == "ws-007"
+
+    def test_is_kept(self) -> None:
+        session = AgentSession()
+        assert (
+            session.text(greeting()) == session.connected == Connected("ws-001", "octavia", False, 0, 0, 10)
+        )
+
+
+class TestMessages:
+    def test_new_one_is_returned(self) -> None:
+        received = AgentSession().text(message(1))
+        assert isinstance(received, Received)
+        assert received.content == {"n": 1}
+
+    def test_ack_is_written(self) -> None:
+        session = AgentSession()
+        session.ack(*receive(session, 1))
+        assert answers(session) == [{"type": "ack", "seq": 1}]
+
+    def test_reject_is_written(self) -> None:
+        session = AgentSession()
+        session.reject(*receive(session, 1), "no")
+        assert answers(session) == [{"type": "reject", "seq": 1, "reason": "no"}]
+
+    def test_answers_are_written_once(self) -> None:
+        session = AgentSession()
+        session.ack(*receive(session, 1))
+        session.take_answers()
+        assert answers(session) == []
+
+    def test_error_is_returned(self) -> None:
+        frame = '{"type":"error","error":{"code":"conflict","message":"no"}}'
+        assert AgentSession().text(frame) == Failure("conflict", "no")
+
+    def test_unknown_type_is_ignored(self) -> None:
+        assert AgentSession().text('{"type":"weather"}') is None
+
+    def test_not_this_protocol_is_an_error(self) -> None:
+        with pytest.raises(InvalidInput):
+            AgentSession().text("hello")
+
+
+class TestSentAgain:
+    def test_while_it_is_dealt_with_is_left_out(self) -> None:
+        session = AgentSession()
+        receive(session, 1)
+        assert session.text(message(1)) is None
+
+    def test_while_it_is_dealt_with_is_not_confirmed(self) -> None:
+        session = AgentSession()
+        receive(session, 1)
+        session.text(message(1))
+        assert answers(session) == []
+
+    def test_after_its_ack_is_left_out(self) -> None:
+        session = AgentSession()
+        session.ack(*receive(session, 1))
+        assert session.text(message(1)) is None
+
+    def test_after_its_ack_is_confirmed_again(self) -> None:
+        session = AgentSession()
+        session.ack(*receive(session, 1))
+        session.take_answers()
+        session.text(message(1))
+        assert answers(session) == [{"type": "ack", "seq": 1}]
+
+    def test_after_an_ack_that_spans_it_is_confirmed_again(self) -> None:
+        session = AgentSession()
+        session.ack(receive(session, 1, 2, 3)[-1])
+        session.take_answers()
+        session.text(message(1))
+        assert answers(session) == [{"type": "ack", "seq": 1}]
+
+    def test_after_its_rejection_is_rejected_again(self) -> None:
+        session = AgentSession()
+        session.reject(receive(session, 1, 2)[1], "no")
+        session.take_answers()
+        session.text(message(2))
+        assert answers(session) == [{"type": "reject", "seq": 2, "reason": "no"}]
+
+    def test_after_a_rejection_that_a_later_ack_spans_is_rejected_again(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.reject(first, "no")
+        session.ack(second)
+        session.take_answers()
+        session.text(message(1))
+        assert answers(session) == [{"type": "reject", "seq": 1, "reason": "no"}]
+
+    def test_under_another_number_is_known_by_its_id(self) -> None:
+        session = AgentSession()
+        session.ack(*receive(session, 5))
+        session.take_answers()
+        session.text(message(2, "id-5"))
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+
+    def test_another_message_under_a_known_number_is_new(self) -> None:
+        session = AgentSession()
+        session.ack(*receive(session, 5))
+        assert isinstance(session.text(message(5, "another")), Received)
+
+    def test_later_message_is_not_spanned_by_an_ack(self) -> None:
+        session = AgentSession()
+        session.ack(receive(session, 1, 2)[0])
+        session.take_answers()
+        session.text(message(2))
+        assert answers(session) == []
+
+    def test_ack_twice_spans_nothing_that_was_handed_out_later(self) -> None:
+        session = AgentSession()
+        (first,) = receive(session, 1)
+        session.ack(first)
+        receive(session, 2)
+        session.ack(first)
+        session.take_answers()
+        session.text(message(2))
+        assert answers(session) == []
+
+    def test_memory_does_not_grow_with_batches(self) -> None:
+        session = AgentSession()
+        for start in range(0, 10_000, 100):
+            session.ack(receive(session, *range(start, start + 100))[-1])
+        assert len(session._handled) + len(session._handed_out) <= 2000

@@ -1,0 +1,131 @@
+"""The envelopes of protocol v1."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ws_manager.errors import InvalidInput
+from ws_manager.models import PendingMessage
+from ws_manager.protocol.frames import (
+    Ack,
+    Connected,
+    Received,
+    Reject,
+    ack_frame,
+    connected_frame,
+    error_frame,
+    message_frame,
+    parse_agent_frame,
+    parse_gateway_frame,
+    reject_frame,
+)
+
+GREETING = {
+    "type": "connected",
+    "ws_id": "ws-001",
+    "agent": "octavia",
+    "resumed": True,
+    "pending": 3,
+    "seq": 38,
+    "heartbeat": 10,
+}
+MESSAGE = {
+    "type": "message",
+    "seq": 41,
+    "id": "id-41",
+    "msg_type": "broadcast",
+    "sender": None,
+    "sent_at": "2026-11-22T17:15:18.644305+00:00",
+    "content": {},
+}
+
+
+def test_greeting_has_the_documented_fields() -> None:
+    frame = connected_frame(ws_id="ws-001", agent="octavia", resumed=True, pending=3, seq=38, heartbeat=10)
+    assert json.loads(frame) == GREETING
+
+
+def test_greeting_is_read_back() -> None:
+    assert parse_gateway_frame(json.dumps(GREETING)) == Connected("ws-001", "octavia", True, 3, 38, 10)
+
+
+@pytest.mark.parametrize("text", ['he said "hi"', "back\\slash", "ü€😀", "\u2028", "\x7f\u009b"])
+def test_names_survive_the_wire(text: str) -> None:
+    frame = message_frame(PendingMessage(1, "id-1", text, text, "ws-001", "null", "2026"))
+    received = parse_gateway_frame(frame)
+    assert isinstance(received, Received)
+    assert (received.msg_type, received.sender) == (text, text)
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "0", '"text"', "[1,[2]]", '{"a":{"b":"ü"}}', '"\\u0000"', "[\n1\n]"]
+)
+def test_content_goes_in_as_it_is(content: str) -> None:
+    frame = message_frame(PendingMessage(1, "id-1", "data", None, "ws-001", content, "2026"))
+    assert frame.endswith(f'"content":{content}}}')
+
+
+def test_received_message_gives_its_envelope_without_the_type() -> None:
+    received = parse_gateway_frame(json.dumps(MESSAGE))
+    assert isinstance(received, Received)
+    assert received.as_dict() == {name: value for name, value in MESSAGE.items() if name != "type"}
+
+
+def test_ack_is_read_back() -> None:
+    assert parse_agent_frame(ack_frame(41)) == Ack(41)
+
+
+def test_reject_is_read_back() -> None:
+    assert parse_agent_frame(reject_frame(41, "ü")) == Reject(41, "ü")
+
+
+def test_reject_without_a_reason_has_an_empty_one() -> None:
+    assert parse_agent_frame('{"type":"reject","seq":1}') == Reject(1, "")
+
+
+def test_long_reason_is_cut() -> None:
+    rejected = parse_agent_frame(reject_frame(1, "x" * 1000))
+    assert isinstance(rejected, Reject)
+    assert len(rejected.reason) == 200
+
+
+def test_unknown_fields_of_an_agent_are_ignored() -> None:
+    assert parse_agent_frame('{"type":"ack","seq":1,"extra":[]}') == Ack(1)
+
+
+@pytest.mark.parametrize("seq", [0, 1, 2**63 - 1])
+def test_every_number_of_a_message_is_accepted(seq: int) -> None:
+    assert parse_agent_frame(ack_frame(seq)) == Ack(seq)
+
+
+def test_error_has_code_and_message() -> None:
+    assert json.loads(error_frame("conflict", "no")) == {
+        "type": "error",
+        "error": {"code": "conflict", "message": "no"},
+    }
+
+
+def test_gateway_frame_of_an_unknown_type_is_ignored() -> None:
+    assert parse_gateway_frame('{"type":"weather"}') is None
+
+
+@pytest.mark.parametrize("frame", [GREETING, MESSAGE], ids=["connected", "message"])
+def test_gateway_frame_with_a_field_too_few_is_an_error(frame: dict[str, object]) -> None:
+    for name in frame.keys() - {"type"}:
+        with pytest.raises(InvalidInput):
+            parse_gateway_frame(json.dumps({key: value for key, value in frame.items() if key != name}))
+
+
+@pytest.mark.parametrize("frame", [GREETING, MESSAGE], ids=["connected", "message"])
+def test_gateway_frame_with_a_field_of_the_wrong_type_is_an_error(frame: dict[str, object]) -> None:
+    for name in frame.keys() - {"type", "content"}:
+        with pytest.raises(InvalidInput):
+            parse_gateway_frame(json.dumps({**frame, name: ["list"]}))
+
+
+@pytest.mark.parametrize("error", ["null", "[]", "{}", '{"code":1,"message":"no"}'])
+def test_malformed_error_is_an_error(error: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_gateway_frame(f'{{"type":"error","error":{error}}}')

@@ -1,0 +1,764 @@
+"""One agent's session at the gateway, without sockets and without a clock."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any, Optional, Union
+
+import pytest
+
+from ws_manager.models import PendingMessage, Receipt, Rejection
+from ws_manager.protocol.gateway_session import MAX_ANSWERS, WRITE_BYTES, GatewaySession, Window
+
+NONCE = "a1b2"
+HEARTBEAT, TIMEOUT = 10.0, 30.0
+
+
+def session(
+    *, explicit: bool = False, live: bool = True, confirmed: int = 0, window: Optional[Window] = None
+) -> GatewaySession:
+    """A session that began at 0 seconds."""
+    made = GatewaySession(
+        ws_id="ws-001",
+        epoch=3,
+        confirmed_seq=confirmed,
+        nonce=NONCE,
+        explicit_ack=explicit,
+        heartbeat=HEARTBEAT,
+        timeout=TIMEOUT,
+        now=0.0,
+        window=window or Window(),
+    )
+    made.live = live
+    return made
+
+
+def message(seq: int, content: str = "null") -> PendingMessage:
+    """A message as it comes out of the ledger."""
+    return PendingMessage(
+        seq, f"id-{seq}", "data", None, "ws-001", content, "2026-11-22T17:15:18.644305+00:00"
+    )
+
+
+def write(agent: GatewaySession, *seqs: int) -> list[int]:
+    """Offer messages to a live session, and write what it lets out."""
+    for seq in seqs:
+        agent.take_live(message(seq))
+    return written(agent)
+
+
+def written(agent: GatewaySession) -> list[int]:
+    """Write everything there is, and return the numbers of the messages."""
+    seqs: list[int] = []
+    while True:
+        frames = [json.loads(frame) for frame in agent.next_write()]
+        if not frames:
+            return seqs
+        seqs += [frame["seq"] for frame in frames if frame["type"] == "message"]
+
+
+def ping(agent: GatewaySession, now: float = 1.0) -> bytes:
+    """The Ping that is due now; there must be one."""
+    payload = agent.next_ping(now)
+    assert payload is not None
+    return payload
+
+
+def say(agent: GatewaySession, **frame: object) -> None:
+    """Let the peer send a frame."""
+    agent.text(json.dumps(frame), 1.0)
+
+
+def receipts(agent: GatewaySession) -> list[tuple[int, int]]:
+    """The receipts so far, as first and last."""
+    assert all(isinstance(outcome, Receipt) for outcome in agent.outcomes)
+    return [(outcome.first, outcome.last) for outcome in agent.outcomes if isinstance(outcome, Receipt)]
+
+
+def answers(agent: GatewaySession) -> list[dict[str, Any]]:
+    """The frames to write that are no messages."""
+    return [json.loads(frame) for frame in agent.next_write()]
+
+
+class TestReceiptByPong:
+    def test_pong_confirms_what_was_written_before_its_ping(self) -> None:
+        agent = session()
+        write(agent, 1, 2, 3)
+        agent.pong(ping(agent), 1.0)
+        assert agent.outcomes == [Receipt("ws-001", 3, 1, 3)]
+
+    def test_pong_does_not_confirm_what_was_written_after_its_ping(self) -> None:
+        agent = session()
+        write(agent, 1, 2)
+        first = ping(agent)
+        write(agent, 3, 4)
+        agent.pong(first, 1.0)
+        assert receipts(agent) == [(1, 2)]
+
+    def test_pong_for_an_id_that_was_never_written_confirms_nothing(self) -> None:
+        agent = session()
+        write(agent, 1)
+        ping(agent)
+        agent.pong(f"{NONCE}.1.99".encode(), 1.0)
+        assert agent.outcomes == []
+
+    def test_empty_pong_confirms_nothing(self) -> None:
+        agent = session()
+        write(agent, 1)
+        ping(agent)
+        agent.pong(b"", 1.0)
+        assert agent.outcomes == []
+
+    def test_unsolicited_pong_confirms_nothing(self) -> None:
+        agent = session()
+        write(agent, 1)
+        agent.pong(f"{NONCE}.1.1".encode(), 1.0)
+        assert agent.outcomes == []
+
+    def test_pong_of_a_replaced_socket_confirms_nothing(self) -> None:
+        agent = session()
+        write(agent, 1)
+        agent.pong(ping(agent).replace(NONCE.encode(), b"c3d4"), 1.0)
+        assert agent.outcomes == []
+
+    def test_pong_is_good_once(self) -> None:
+        agent = session()
+        write(agent, 1)
+        payload = ping(agent)
+        agent.pong(payload, 1.0)
+        write(agent, 2)
+        agent.pong(payload, 1.0)
+        assert receipts(agent) == [(1, 1)]
+
+    @pytest.mark.parametrize("payload", [b"", b"hello", b"\xff\x00"])
+    def test_any_pong_is_a_sign_of_life(self, payload: bytes) -> None:
+        agent = session()
+        agent.pong(payload, 7.0)
+        assert agent.heard_at == 7.0
+
+    def test_pong_only_for_the_last_of_three_pings_confirms_all_before_it(self) -> None:
+        agent = session()
+        write(agent, 1)
+        ping(agent)
+        write(agent, 2)
+        agent.tick(11.0)
+        ping(agent, 11.0)
+        write(agent, 3)
+        agent.tick(21.0)
+        agent.pong(ping(agent, 21.0), 22.0)
+        assert receipts(agent) == [(1, 3)]
+
+    def test_late_pong_for_an_earlier_ping_confirms_nothing_more(self) -> None:
+        agent = session()
+        write(agent, 1)
+        first = ping(agent)
+        agent.tick(11.0)
+        agent.pong(ping(agent, 11.0), 12.0)
+        agent.pong(first, 13.0)
+        assert receipts(agent) == [(1, 1)]
+
+    def test_repeat_at_heartbeat_time_confirms_where_the_first_ping_is_never_answered(self) -> None:
+        agent = session()
+        write(agent, 1, 2)
+        ping(agent)
+        agent.tick(11.0)
+        agent.pong(ping(agent, 11.0), 12.0)
+        assert receipts(agent) == [(1, 2)]
+
+    def test_nothing_is_confirmed_without_a_pong(self) -> None:
+        agent = session()
+        write(agent, 1)
+        ping(agent)
+        agent.sign_of_life(2.0)
+        agent.tick(11.0)
+        assert agent.outcomes == []
+
+    def test_round_trip_is_measured(self) -> None:
+        agent = session()
+        write(agent, 1)
+        agent.pong(ping(agent, 1.0), 1.25)
+        assert agent.latency == 0.25
+
+
+class TestReceiptPings:
+    def test_nothing_written_needs_no_ping(self) -> None:
+        assert session().next_ping(1.0) is None
+
+    def test_says_nonce_and_highest_written_id(self) -> None:
+        agent = session()
+        write(agent, 7, 9)
+        assert ping(agent) == f"{NONCE}.1.9".encode()
+
+    def test_at_most_one_is_outstanding(self) -> None:
+        agent = session()
+        write(agent, 1)
+        ping(agent)
+        write(agent, 2)
+        assert agent.next_ping(2.0) is None
+
+    def test_next_goes_out_after_the_answer(self) -> None:
+        agent = session()
+        write(agent, 1)
+        first = ping(agent)
+        write(agent, 2)
+        agent.pong(first, 2.0)
+        assert ping(agent, 2.0) == f"{NONCE}.2.2".encode()
+
+    def test_unanswered_heartbeat_ping_with_nothing_to_confirm_does_not_hold_back_a_receipt_ping(
+        self,
+    ) -> None:
+        agent = session()
+        agent.tick(11.0)
+        ping(agent, 11.0)
+        write(agent, 1)
+        assert ping(agent, 12.0).endswith(b".1")
+
+    def test_with_explicit_ack_there_are_none(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        assert agent.next_ping(1.0) is None
+
+    def test_payload_fits_a_control_frame(self) -> None:
+        agent = session()
+        write(agent, 2**63 - 1)
+        assert len(ping(agent)) <= 125
+
+
+class TestHeartbeat:
+    def test_ping_is_due_after_the_interval(self) -> None:
+        agent = session()
+        assert not agent.tick(9.0)
+        assert agent.tick(10.0)
+
+    def test_ping_carries_nonce_and_highest_written_id(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 5)
+        agent.tick(10.0)
+        assert ping(agent, 10.0) == f"{NONCE}.1.5".encode()
+
+    def test_ping_that_was_sent_puts_the_next_off(self) -> None:
+        agent = session()
+        write(agent, 1)
+        ping(agent, 8.0)
+        assert not agent.tick(10.0)
+
+    def test_is_not_late_within_the_time_out(self) -> None:
+        agent = session()
+        agent.tick(30.0)
+        assert agent.close_with is None
+
+    def test_silence_closes_with_4008(self) -> None:
+        agent = session()
+        agent.tick(30.1)
+        assert agent.close_with == (4008, "heartbeat timeout")
+
+    def test_text_is_a_sign_of_life(self) -> None:
+        agent = session(explicit=True)
+        agent.text('{"type":"ack","seq":1}', 20.0)
+        agent.tick(40.0)
+        assert agent.close_with is None
+
+    def test_pings_nobody_answers_are_forgotten_but_for_a_few(self) -> None:
+        agent = session()
+        write(agent, 1)
+        first = ping(agent)
+        for count in range(1, 40):
+            agent.sign_of_life(count * 10.0)
+            agent.tick(count * 10.0 + 5)
+            agent.next_ping(count * 10.0 + 5)
+        agent.pong(first, 1000.0)
+        assert agent.outcomes == []
+
+
+class TestExplicitAck:
+    def test_ack_confirms_up_to_its_number(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1, 2, 3)
+        say(agent, type="ack", seq=2)
+        assert receipts(agent) == [(1, 2)]
+
+    def test_late_ack_confirms_what_was_written_meanwhile_up_to_its_number(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        write(agent, 2, 3)
+        say(agent, type="ack", seq=1)
+        assert receipts(agent) == [(1, 1)]
+
+    def test_ack_twice_confirms_once(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        say(agent, type="ack", seq=1)
+        say(agent, type="ack", seq=1)
+        assert receipts(agent) == [(1, 1)]
+
+    def test_ack_twice_is_no_error(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        say(agent, type="ack", seq=1)
+        say(agent, type="ack", seq=1)
+        assert answers(agent) == []
+
+    def test_ack_beyond_what_was_written_confirms_only_that(self) -> None:
+        agent = session(explicit=True, window=Window(messages=2))
+        write(agent, 1, 2, 3)
+        say(agent, type="ack", seq=99)
+        assert receipts(agent) == [(1, 2)]
+
+    def test_ack_beyond_does_not_confirm_what_is_written_later(self) -> None:
+        agent = session(explicit=True)
+        say(agent, type="ack", seq=99)
+        write(agent, 1)
+        assert agent.outcomes == []
+
+    def test_ack_does_not_confirm_what_was_taken_and_not_written(self) -> None:
+        agent = session(explicit=True)
+        agent.take_live(message(1))
+        say(agent, type="ack", seq=1)
+        assert agent.outcomes == []
+
+    def test_ack_between_two_numbers_confirms_the_lower(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 10, 20)
+        say(agent, type="ack", seq=15)
+        assert receipts(agent) == [(10, 10)]
+
+    def test_pong_confirms_nothing(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        agent.tick(11.0)
+        agent.pong(ping(agent, 11.0), 12.0)
+        assert agent.outcomes == []
+
+    def test_without_being_asked_for_is_answered_with_an_error(self) -> None:
+        agent = session()
+        write(agent, 1)
+        say(agent, type="ack", seq=1)
+        assert [answer["error"]["code"] for answer in answers(agent)] == ["conflict"]
+
+    def test_without_being_asked_for_confirms_nothing(self) -> None:
+        agent = session()
+        write(agent, 1)
+        say(agent, type="ack", seq=1)
+        assert agent.outcomes == []
+
+    def test_without_being_asked_for_keeps_the_socket(self) -> None:
+        agent = session()
+        say(agent, type="ack", seq=1)
+        assert agent.close_with is None
+
+
+class TestReject:
+    def test_in_flight_is_set_aside(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1, 2)
+        say(agent, type="reject", seq=2, reason="no")
+        assert agent.outcomes == [Rejection("ws-001", 3, 2, "no")]
+
+    def test_later_ack_spans_it(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1, 2, 3)
+        say(agent, type="reject", seq=2, reason="no")
+        say(agent, type="ack", seq=3)
+        assert agent.outcomes == [Rejection("ws-001", 3, 2, "no"), Receipt("ws-001", 3, 1, 3)]
+
+    def test_ack_of_the_rejected_alone_confirms_nothing(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        say(agent, type="reject", seq=1)
+        say(agent, type="ack", seq=1)
+        assert agent.outcomes == [Rejection("ws-001", 3, 1, "")]
+
+    @pytest.mark.parametrize("seq", [0, 2, 99])
+    def test_of_anything_else_is_answered_with_a_conflict(self, seq: int) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        say(agent, type="reject", seq=seq)
+        assert [answer["error"]["code"] for answer in answers(agent)] == ["conflict"]
+
+    def test_of_what_was_taken_and_not_written_is_a_conflict(self) -> None:
+        agent = session(explicit=True)
+        agent.take_live(message(1))
+        say(agent, type="reject", seq=1)
+        assert agent.outcomes == []
+
+    def test_twice_is_a_conflict(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        say(agent, type="reject", seq=1)
+        say(agent, type="reject", seq=1)
+        assert len(agent.outcomes) == len(answers(agent)) == 1
+
+    def test_makes_room_in_the_window(self) -> None:
+        agent = session(explicit=True, window=Window(messages=1))
+        write(agent, 1)
+        say(agent, type="reject", seq=1)
+        assert agent.unconfirmed == 0
+
+    def test_without_ack_explicit_is_answered_with_a_conflict(self) -> None:
+        agent = session()
+        write(agent, 1)
+        say(agent, type="reject", seq=1)
+        assert [answer["error"]["code"] for answer in answers(agent)] == ["conflict"]
+
+
+class TestWindow:
+    def test_no_more_messages_than_it_has_room_for(self) -> None:
+        agent = session()
+        assert len(write(agent, *range(1, 1101))) == 1000
+
+    def test_full_one_sends_the_session_back_to_the_backlog(self) -> None:
+        agent = session(window=Window(messages=1))
+        write(agent, 1, 2)
+        assert not agent.live
+
+    def test_no_more_bytes_than_it_has_room_for(self) -> None:
+        agent = session(window=Window(bytes=1024))
+        for seq in (1, 2, 3):
+            agent.take_live(message(seq, json.dumps("x" * 300)))
+        assert written(agent) == [1, 2]
+
+    def test_bytes_are_bytes_on_the_wire(self) -> None:
+        agent = session(window=Window(bytes=1024))
+        for seq in (1, 2):
+            agent.take_live(message(seq, json.dumps("€" * 200, ensure_ascii=False)))
+        assert written(agent) == [1]
+
+    def test_one_message_always_has_room(self) -> None:
+        agent = session(window=Window(bytes=10))
+        assert write(agent, 1) == [1]
+
+    def test_confirmation_makes_room(self) -> None:
+        agent = session(window=Window(messages=2))
+        write(agent, 1, 2, 3)
+        agent.pong(ping(agent), 1.0)
+        agent.take_backlog([message(3)], 3, 3)
+        assert written(agent) == [3]
+
+    def test_backlog_is_not_read_while_less_than_half_is_free(self) -> None:
+        agent = session(window=Window(messages=4), explicit=True)
+        write(agent, 1, 2, 3, 4, 5)
+        say(agent, type="ack", seq=1)
+        assert not agent.wants_backlog
+
+    def test_backlog_is_read_when_half_is_free(self) -> None:
+        agent = session(window=Window(messages=4), explicit=True)
+        write(agent, 1, 2, 3, 4, 5)
+        say(agent, type="ack", seq=2)
+        assert agent.wants_backlog
+
+    def test_backlog_is_not_read_over_and_over_for_a_message_that_half_a_window_cannot_hold(self) -> None:
+        agent = session(window=Window(bytes=1024), live=False)
+        agent.take_backlog([message(1), message(2, json.dumps("x" * 900))], 2, 2)
+        written(agent)
+        assert not agent.wants_backlog
+
+    def test_message_that_half_a_window_cannot_hold_comes_after_the_receipt(self) -> None:
+        agent = session(window=Window(bytes=1024), live=False)
+        agent.take_backlog([message(1), message(2, json.dumps("x" * 900))], 2, 2)
+        written(agent)
+        agent.pong(ping(agent), 1.0)
+        assert agent.wants_backlog
+
+    def test_backlog_limit_is_what_the_window_has_left(self) -> None:
+        agent = session(window=Window(messages=10))
+        write(agent, 1, 2, 3)
+        assert agent.backlog_limit == 7
+
+
+class TestWriting:
+    def test_at_most_64_kib_at_once(self) -> None:
+        agent = session()
+        for seq in range(1, 11):
+            agent.take_live(message(seq, json.dumps("x" * 20_000)))
+        assert sum(map(len, agent.next_write())) <= WRITE_BYTES
+
+    def test_message_of_more_than_64_kib_goes_alone(self) -> None:
+        agent = session()
+        for seq in (1, 2):
+            agent.take_live(message(seq, json.dumps("x" * 100_000)))
+        assert len(agent.next_write()) == 1
+
+    def test_envelope_has_the_documented_fields(self) -> None:
+        agent = session()
+        agent.take_live(
+            PendingMessage(
+                41, "id-41", "alert", "ws-9", "ws-001", '{"a":"ü"}', "2026-11-22T17:15:18.644305+00:00"
+            )
+        )
+        assert json.loads(agent.next_write()[0]) == {
+            "type": "message",
+            "seq": 41,
+            "id": "id-41",
+            "msg_type": "alert",
+            "sender": "ws-9",
+            "sent_at": "2026-11-22T17:15:18.644305+00:00",
+            "content": {"a": "ü"},
+        }
+
+    def test_unread_answers_are_bounded(self) -> None:
+        agent = session()
+        for _ in range(MAX_ANSWERS + 1):
+            say(agent, type="ack", seq=1)
+        assert agent.close_with is not None
+        assert agent.close_with[0] == 4029
+
+
+class TestNotThisProtocol:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "hello",
+            "{",
+            "[]",
+            "null",
+            "1",
+            '"ack"',
+            "{}",
+            '{"type":null}',
+            '{"type":["ack"]}',
+            '{"type":"hello"}',
+            '{"type":"connected"}',
+            '{"type":"ack"}',
+            '{"type":"ack","seq":null}',
+            '{"type":"ack","seq":"1"}',
+            '{"type":"ack","seq":true}',
+            '{"type":"ack","seq":-1}',
+            '{"type":"ack","seq":1.0}',
+            '{"type":"ack","seq":NaN}',
+            '{"type":"ack","seq":9223372036854775808}',
+            '{"type":"ack","seq":' + "9" * 5000 + "}",
+            '{"type":"reject","seq":1.5}',
+            '{"type":"reject","seq":1,"reason":7}',
+        ],
+    )
+    def test_frame_closes_with_4000(self, text: str) -> None:
+        agent = session(explicit=True)
+        agent.text(text, 1.0)
+        assert agent.close_with is not None
+        assert agent.close_with[0] == 4000
+
+    @pytest.mark.parametrize("depth", [10_000, 60_000])
+    @pytest.mark.parametrize("opening", ["[", '{"a":'])
+    def test_deeply_nested_json_closes_with_4000(self, opening: str, depth: int) -> None:
+        agent = session()
+        agent.text(opening * depth, 1.0)
+        assert agent.close_with is not None
+        assert agent.close_with[0] == 4000
+
+    def test_reason_never_quotes_the_frame(self) -> None:
+        agent = session()
+        agent.text('{"type":"secret"}', 1.0)
+        assert agent.close_with is not None
+        assert "secret" not in agent.close_with[1]
+
+    def test_first_reason_stays(self) -> None:
+        agent = session()
+        agent.close(4009, "replaced")
+        agent.text("hello", 1.0)
+        assert agent.close_with == (4009, "replaced")
+
+    def test_backlog_is_not_read_after_the_end(self) -> None:
+        agent = session(live=False)
+        agent.close(4009, "replaced")
+        assert not agent.wants_backlog
+
+
+class TestResume:
+    def test_begins_with_the_backlog(self) -> None:
+        assert session(live=False).wants_backlog
+
+    def test_takes_nothing_twice(self) -> None:
+        agent = session(live=False)
+        agent.take_backlog([message(1), message(2)], 2, 2)
+        agent.take_live(message(2))
+        assert written(agent) == [1, 2]
+
+    def test_goes_live_where_the_backlog_has_reached_the_position(self) -> None:
+        agent = session(live=False)
+        agent.take_backlog([], 5, 5)
+        assert agent.live
+
+    def test_stays_in_the_backlog_where_the_position_is_ahead(self) -> None:
+        agent = session(live=False)
+        agent.take_backlog([message(1)], 1, 5)
+        assert not agent.live
+
+    def test_rows_that_come_while_the_backlog_is_read_are_not_confirmed_unwritten(self) -> None:
+        agent = session(live=False)
+        agent.take_backlog([message(1), message(2)], 2, 4)
+        written(agent)
+        agent.pong(ping(agent), 1.0)
+        assert receipts(agent) == [(1, 2)]
+
+    def test_full_window_in_the_middle_of_the_backlog_leaves_the_cursor_there(self) -> None:
+        agent = session(live=False, window=Window(messages=2))
+        agent.take_backlog([message(1), message(2), message(3)], 9, 9)
+        assert (agent.cursor, agent.live) == (2, False)
+
+    def test_backlog_after_a_resume_begins_at_what_was_confirmed(self) -> None:
+        assert session(live=False, confirmed=38).cursor == 38
+
+
+class Model:
+    """A ledger, its pump and one agent: what may happen happens in any order.
+
+    Rows of our connection and of others share one sequence of ids, as in the ledger.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.explicit = self.random.random() < 0.5
+        self.ours: list[int] = []
+        self.last = 0
+        self.position = 0
+        self.pumped: Optional[tuple[list[int], int]] = None
+        self.backlog: Optional[tuple[list[int], int]] = None
+        self.written: list[int] = []
+        self.pings: list[bytes] = []
+        self.confirmed: set[int] = set()
+        self.rejected: set[int] = set()
+        self.now = 0.0
+        for _ in range(self.random.randrange(30)):
+            self.commit()
+        self.position = self.last
+        self.session = session(
+            explicit=self.explicit, live=False, window=Window(self.random.choice([1, 2, 5, 50]), 3000)
+        )
+
+    def commit(self) -> None:
+        self.last += 1
+        if self.random.random() < 0.6:
+            self.ours.append(self.last)
+
+    def pending(self, after: int) -> list[int]:
+        return [seq for seq in self.ours if seq > after and seq not in self.confirmed | self.rejected]
+
+    def read_for_the_pump(self) -> None:
+        """The pump's reading; it is dispatched later."""
+        if self.pumped is None:
+            self.pumped = (self.pending(self.position), self.last)
+
+    def dispatch(self) -> None:
+        if self.pumped is not None:
+            rows, self.position = self.pumped
+            self.pumped = None
+            for seq in rows:
+                if self.session.live:
+                    self.session.take_live(self.row(seq))
+
+    def read_backlog(self) -> None:
+        """The reading of the backlog; it is taken later, and commits and dispatches come between."""
+        if self.backlog is None and self.session.wants_backlog:
+            rows = self.pending(self.session.cursor)
+            limit = min(self.session.backlog_limit, self.random.choice([1, 3, 1000]))
+            reached = rows[:limit][-1] if rows else max(self.session.cursor, self.last)
+            self.backlog = (rows[:limit], reached)
+
+    def take_backlog(self) -> None:
+        if self.backlog is not None:
+            rows, reached = self.backlog
+            self.backlog = None
+            self.session.take_backlog([self.row(seq) for seq in rows], reached, self.position)
+
+    def write(self) -> None:
+        # As the writer does: it is either waiting for a backlog or writing, never both.
+        if self.backlog is None:
+            for frame in map(json.loads, self.session.next_write()):
+                assert frame["type"] == "message"
+                self.written.append(frame["seq"])
+            payload = self.session.next_ping(self.now)
+            if payload is not None:
+                self.pings.append(payload)
+
+    def answer(self) -> None:
+        if self.explicit and self.written:
+            seq = self.random.choice(self.written[-10:])
+            kind = "reject" if self.random.random() < 0.1 else "ack"
+            if kind == "ack" or seq not in self.confirmed | self.rejected:
+                self.session.text(json.dumps({"type": kind, "seq": seq}), self.now)
+        elif self.pings:
+            place = self.random.randrange(len(self.pings))
+            self.session.pong(self.pings[place], self.now)
+            del self.pings[: place + 1]
+        self.settle()
+
+    def heartbeat(self) -> None:
+        self.now += HEARTBEAT
+        self.session.sign_of_life(self.now)
+        self.session.tick(self.now)
+
+    def settle(self) -> None:
+        """What the ledger does with a receipt: everything between its ids that is pending."""
+        outcomes: list[Union[Receipt, Rejection]] = self.session.outcomes
+        self.session.outcomes = []
+        for outcome in outcomes:
+            if isinstance(outcome, Rejection):
+                self.rejected.add(outcome.seq)
+                continue
+            self.confirmed |= {seq for seq in self.pending(0) if outcome.first <= seq <= outcome.last}
+
+    def row(self, seq: int) -> PendingMessage:
+        return message(seq, json.dumps("x" * (seq * 37 % 900)))
+
+    def step(self) -> None:
+        self.random.choice(
+            [
+                self.commit,
+                self.read_for_the_pump,
+                self.dispatch,
+                self.read_backlog,
+                self.take_backlog,
+                self.write,
+                self.write,
+                self.answer,
+                self.answer,
+                self.heartbeat,
+            ]
+        )()
+
+    def settle_everything(self) -> None:
+        """No more commits: everything has its turn until nothing is left to do."""
+        for _ in range(10 * len(self.ours) + 10):
+            for act in (
+                self.take_backlog,
+                self.dispatch,
+                self.read_for_the_pump,
+                self.dispatch,
+                self.read_backlog,
+                self.take_backlog,
+                self.write,
+            ):
+                act()
+            if self.explicit and self.written:
+                self.session.text(json.dumps({"type": "ack", "seq": self.written[-1]}), self.now)
+                self.settle()
+            while self.pings:
+                self.session.pong(self.pings.pop(0), self.now)
+                self.settle()
+
+
+@pytest.mark.parametrize("seed", range(150))
+class TestInterleavings:
+    """Commits, pump, backlog, writing and receipts in random order, against a model of the ledger."""
+
+    def test_every_message_is_written_once_and_in_order(self, seed: int) -> None:
+        model = Model(seed)
+        for _ in range(400):
+            model.step()
+        model.settle_everything()
+        assert model.written == model.ours
+
+    def test_receipts_are_only_over_what_was_written(self, seed: int) -> None:
+        model = Model(seed)
+        for _ in range(400):
+            model.step()
+            assert model.confirmed <= set(model.written)
+
+    def test_everything_is_confirmed_in_the_end(self, seed: int) -> None:
+        model = Model(seed)
+        for _ in range(400):
+            model.step()
+        model.settle_everything()
+        assert model.confirmed | model.rejected == set(model.ours)
