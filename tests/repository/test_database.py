@@ -128,6 +128,18 @@ for _ in range(2):
         # O_EXCL never opens a file that is there: each opening tries it once, and only the first succeeds.
         assert set(printed.splitlines()) == {"0 True True"}
 
+    def test_waits_while_another_makes_the_file(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # SQLite itself does not wait here: it refuses at once to switch the journal of a file that is locked.
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            monkeypatch.setattr(
+                "ws_manager.repository.database.time.sleep", lambda seconds: other.execute("ROLLBACK")
+            )
+            with contextlib.closing(get_db(database)) as db:
+                assert db.value("PRAGMA journal_mode") == "wal"
+
     def test_relative_path_survives_a_change_of_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
