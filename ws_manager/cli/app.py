@@ -56,7 +56,7 @@ COMMANDS = {
             "connections",
             "connect",
             "Register a connection for an agent.",
-            'ws-manager connect octavia --ws-id ws-001 --metadata \'{"region":"us-west"}\'',
+            'ws-manager connect octavia --metadata \'{"region":"us-west"}\'',
         ),
         Command(
             "disconnect",

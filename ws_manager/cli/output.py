@@ -73,6 +73,7 @@ def write(text: str, *, is_json: bool = False) -> None:
 def note(text: str) -> None:
     """Tell whoever runs the command something that is not data."""
     sys.stderr.write(visible(text) + "\n")
+    sys.stderr.flush()
 
 
 def note_to_terminal(text: str) -> None:
@@ -220,8 +221,9 @@ def _joined(form: str, cells: list[str]) -> str:
     import io
 
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
-    return line.getvalue()
+    # Before Python 3.13 only the characters of the line's end make a cell quoted, and both must.
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue()[: -len("\r\n")]
 
 
 def _cells(values: Iterable[object], form: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ws_manager.cli.output import Row, json_text, visible
 
 _GAP = 2
 _LEAST_OF_A_SHORTENED_COLUMN = 24
+_LEAST_OF_A_FOLDED_COLUMN = 9
 
 
 @dataclass(frozen=True)
@@ -126,33 +128,52 @@ def _show(found: Sequence[Row], columns: list[_Column]) -> None:
     if not found:
         return
     # Rich reads NO_COLOR and TERM itself. Text, never str, is what keeps data from being read as markup.
-    console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    # The size is given because it takes every dumb terminal for one of 80 columns.
+    size = shutil.get_terminal_size()
+    console = Console(
+        file=sys.stdout, markup=False, highlight=False, emoji=False, width=size.columns, height=size.lines
+    )
     cells = {column.title: [visible(column.cell(row)) for row in found] for column in columns}
     widths = {title: max(cell_len(text) for text in [title, *texts]) for title, texts in cells.items()}
-    columns = _fitting(columns, widths, console.width)
+    told = [column for column in columns if not column.goes or any(cells[column.title])]
+    kept = _fitting(told, widths, console.width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for column in columns:
+    for column in kept:
         table.add_column(
             column.title,
             justify="right" if column.right else "left",
             overflow="ellipsis" if column.shortened else "fold",
-            no_wrap=column.shortened or column.right,
+            no_wrap=column.shortened,
+            # Left to itself, Rich takes the room from the columns that may wrap, down to a letter each.
+            width=widths[column.title],
         )
     for number, row in enumerate(found):
-        table.add_row(*(Text(cells[column.title][number], column.style(row)) for column in columns))
+        table.add_row(*(Text(cells[column.title][number], column.style(row)) for column in kept))
     console.print(table)
 
 
 def _fitting(columns: list[_Column], widths: dict[str, int], available: int) -> list[_Column]:
-    """Leave out columns until the rest fits into the terminal."""
+    """Leave out columns, then narrow `widths`, until the rest fits into the terminal."""
 
-    def needed(column: _Column) -> int:
-        return min(widths[column.title], _LEAST_OF_A_SHORTENED_COLUMN if column.shortened else 10**6)
+    def excess(kept: list[_Column], shortened_to: int) -> int:
+        return (
+            sum(min(widths[c.title], shortened_to) if c.shortened else widths[c.title] for c in kept)
+            + _GAP * (len(kept) - 1)
+            - available
+        )
 
     kept = list(columns)
-    while sum(needed(column) + _GAP for column in kept) - _GAP > available:
-        least = max(kept, key=lambda column: column.goes)
-        if not least.goes:
-            break
-        kept.remove(least)
+    while excess(kept, _LEAST_OF_A_SHORTENED_COLUMN) > 0 and any(column.goes for column in kept):
+        kept.remove(max(kept, key=lambda column: column.goes))
+    # What is cut comes first, then names are folded, the last of them first: an id should stay in one piece.
+    narrowed = [c for c in kept if c.shortened] + [
+        c for c in reversed(kept) if not c.shortened and not c.right
+    ]
+    for column in narrowed:
+        least = min(
+            widths[column.title],
+            _LEAST_OF_A_SHORTENED_COLUMN if column.shortened else _LEAST_OF_A_FOLDED_COLUMN,
+        )
+        too_much = excess(kept, 10**6)
+        widths[column.title] = max(least, widths[column.title] - max(0, too_much))
     return kept
