@@ -70,7 +70,7 @@ class AgentClient:
         self._task: Optional[asyncio.Task[None]] = None
         self._messages: deque[Received] = deque()
         self._arrived = asyncio.Event()
-        self._ended: Optional[WsManagerError] = None
+        self._ended: Optional[Exception] = None
 
     @property
     def ws_id(self) -> Optional[str]:
@@ -152,7 +152,8 @@ class AgentClient:
             while True:
                 cause = await self._read()
                 self._websocket = await self._reconnect(cause)
-        except WsManagerError as error:
+        except Exception as error:
+            # Whatever it is, whoever waits for a message has to learn of it.
             self._ended = error
             self._arrived.set()
 
@@ -210,7 +211,10 @@ class AgentClient:
         self._on_connected(greeting)
 
     def _address(self, url: str) -> URL:
-        address = URL(url)
+        try:
+            address = URL(url)
+        except ValueError:
+            address = URL()
         if address.scheme not in ("http", "https", "ws", "wss") or not address.host:
             raise InvalidInput(
                 f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765"

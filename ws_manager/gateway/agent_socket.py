@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import Callable, Optional
 
-from aiohttp import ClientError, WSMessage, WSMsgType, web
+from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
+from ws_manager.errors import LedgerError
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.models import Closure
 from ws_manager.protocol.close_codes import CloseCode, is_goodbye, meaning
 from ws_manager.protocol.gateway_session import GatewaySession
 
+MAX_FRAME = 64 * 1024
 STALLED_SECONDS = 5.0
+_log = logging.getLogger("ws_manager.gateway")
 
 
 class AgentSocket:
@@ -47,7 +51,7 @@ class AgentSocket:
         self._now = now
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
-        self._goodbye = ""
+        self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
         self._shrunk_at = now()
 
@@ -58,11 +62,15 @@ class AgentSocket:
             await self._read()
         finally:
             # Our own close is the writer's last act: let it finish, but never wait for a blocked one.
+            self._wake.set()
             if self.session.close_with is None:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
             self._tell()
+            if self._transport.get_write_buffer_size():
+                # It is sent while the peer reads it, but no stopped peer keeps the connection for ever.
+                asyncio.get_running_loop().call_later(STALLED_SECONDS, self._transport.abort)
         return self._closure()
 
     def wake(self) -> None:
@@ -80,15 +88,18 @@ class AgentSocket:
 
     def tick(self, now: float) -> None:
         """Let time pass: heartbeats, and a peer that does not read."""
-        buffered = self._transport.get_write_buffer_size()
-        if not buffered or buffered < self._buffered:
-            self._shrunk_at = now
-        self._buffered = buffered
+        self._look_at_buffer(now)
         if now - self._shrunk_at > STALLED_SECONDS:
             self.session.close(CloseCode.TOO_SLOW, "reads too slowly")
             self.abort()
         elif self.session.tick(now):
             self._wake.set()
+
+    def _look_at_buffer(self, now: float) -> None:
+        buffered = self._transport.get_write_buffer_size()
+        if not buffered or buffered < self._buffered:
+            self._shrunk_at = now
+        self._buffered = buffered
 
     async def _read(self) -> None:
         session = self.session
@@ -97,7 +108,10 @@ class AgentSocket:
             if message.type == WSMsgType.PONG:
                 session.pong(bytes(message.data), self._now())
             elif message.type == WSMsgType.TEXT:
-                session.text(message.data, self._now())
+                if len(message.data.encode("utf-8")) > MAX_FRAME:
+                    session.close(CloseCode.TOO_LARGE, "a frame was over the size limit")
+                else:
+                    session.text(message.data, self._now())
             elif message.type == WSMsgType.PING:
                 # RFC 6455 section 5.5.3: only the most recent Ping has to be answered.
                 self._pong = bytes(message.data)
@@ -105,8 +119,12 @@ class AgentSocket:
             elif message.type == WSMsgType.BINARY:
                 session.close(CloseCode.NOT_THIS_PROTOCOL, "binary frame")
             else:
-                if message.type == WSMsgType.CLOSE and message.extra:
-                    self._goodbye = message.extra
+                if message.type == WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+                    # aiohttp has closed it: too large, not UTF-8, against RFC 6455.
+                    session.close(message.data.code, str(message.data))
+                elif message.type == WSMsgType.CLOSE:
+                    # 0: a close frame without a code.
+                    self._peer_closed = (message.data or CloseCode.NO_STATUS, message.extra or "")
                 return
             self._tell()
             if self._pong is not None or session.has_work:
@@ -116,14 +134,23 @@ class AgentSocket:
         try:
             await self._websocket.send_str(greeting)
             while self.session.close_with is None:
-                await self._flush()
+                try:
+                    await self._flush()
+                except LedgerError as error:
+                    _log.error("cannot read the ledger: %s", error)
+                    self.session.close(CloseCode.RESTARTING, "the ledger cannot be read")
+                    continue
                 await self._wake.wait()
                 self._wake.clear()
             code, reason = self.session.close_with
             await self._websocket.close(code=code, message=reason.encode("utf-8")[:120])
         except (ClientError, ConnectionError):
-            # The peer is gone. The reader sees it too, and what was written stays unconfirmed.
+            # The peer is gone, or has closed. The reader sees it too, and what was written stays unconfirmed.
+            self._transport.close()
+        except Exception:
+            # A defect. Without a writer the socket would stay open, and silent.
             self._transport.abort()
+            raise
 
     async def _flush(self) -> None:
         session, websocket = self.session, self._websocket
@@ -132,8 +159,10 @@ class AgentSocket:
                 payload, self._pong = self._pong, None
                 await websocket.pong(payload)
             frames = session.next_write()
+            self._look_at_buffer(self._now())
             for frame in frames:
                 await websocket.send_str(frame)
+            self._look_at_buffer(self._now())
             ping = session.next_ping(self._now())
             if ping is not None:
                 await websocket.ping(ping)
@@ -155,7 +184,13 @@ class AgentSocket:
         if session.close_with is not None:
             code, reason = session.close_with
             return Closure(session.ws_id, session.epoch, code, reason, ended=False)
+        if self._peer_closed is not None:
+            code, reason = self._peer_closed
+            return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended=is_goodbye(code))
+        # aiohttp calls the end of a connection 1000 too, where no close frame has come.
         code = self._websocket.close_code or CloseCode.LOST
         error = self._websocket.exception()
-        reason = meaning(code, str(error) if error else self._goodbye)
-        return Closure(session.ws_id, session.epoch, code, reason, ended=is_goodbye(code) and error is None)
+        if is_goodbye(code):
+            code = CloseCode.LOST
+        reason = meaning(code, str(error) if error else "")
+        return Closure(session.ws_id, session.epoch, code, reason, ended=False)

@@ -42,6 +42,8 @@ class Hub:
         self._timeout = timeout
         self._now = now
         self._sockets: dict[str, AgentSocket] = {}
+        # With those that were replaced and have not gone yet: they must not hold on for ever either.
+        self._open: set[AgentSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
         self._started_at = now()
@@ -53,6 +55,7 @@ class Hub:
     def add(self, socket: AgentSocket) -> None:
         """Take a socket in. An older one of the same ws_id is replaced; an older one that comes late, refused."""
         session = socket.session
+        self._open.add(socket)
         other = self._sockets.get(session.ws_id)
         if other is not None and other.session.epoch > session.epoch:
             socket.close(CloseCode.REPLACED, "replaced by a newer socket")
@@ -60,13 +63,16 @@ class Hub:
         self._sockets[session.ws_id] = socket
         if other is not None:
             other.close(CloseCode.REPLACED, "replaced by a newer socket")
+        # What happened to the registration before the socket was here has told nobody.
+        self.check([session.ws_id])
 
     def remove(self, socket: AgentSocket) -> None:
         """Let a socket go."""
         if self._sockets.get(socket.session.ws_id) is socket:
             del self._sockets[socket.session.ws_id]
-            if not self._sockets:
-                self._emptied.set()
+        self._open.discard(socket)
+        if not self._open:
+            self._emptied.set()
 
     def dispatch(self, messages: list[PendingMessage]) -> None:
         """Offer committed messages to the live sessions; the others read their backlog."""
@@ -92,7 +98,7 @@ class Hub:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             now = self._now()
-            for socket in list(self._sockets.values()):
+            for socket in list(self._open):
                 socket.tick(now)
             self._record(now)
             # After a start everybody gets one full time-out to come back.
@@ -103,19 +109,19 @@ class Hub:
 
     async def close(self, code: int, reason: str, seconds: float) -> None:
         """Close every socket, and drop those that have not gone after `seconds`."""
-        for socket in self._sockets.values():
+        for socket in self._open:
             socket.close(code, reason)
         if not await self._empty_within(seconds):
-            for socket in self._sockets.values():
+            for socket in self._open:
                 socket.abort()
             await self._empty_within(seconds)
 
     async def _empty_within(self, seconds: float) -> bool:
-        if self._sockets:
+        if self._open:
             self._emptied.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._emptied.wait(), seconds)
-        return not self._sockets
+        return not self._open
 
     async def _check(self, held: list[AgentSocket]) -> None:
         def why_void(delivery: Delivery) -> list[Optional[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
@@ -84,13 +85,14 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         """Watch until `stop`."""
-        db = open_ledger(self._path)
+        db = None
         try:
             version = None
             while not self._stopped.wait(POLL_SECONDS):
                 try:
+                    db = db or open_ledger(self._path)
                     current = db.data_version()
-                except LedgerError as error:
+                except (LedgerError, sqlite3.Error) as error:
                     _log.error("cannot watch the ledger: %s", error)
                     self._stopped.wait(_RETRY_SECONDS)
                     continue
@@ -98,7 +100,8 @@ class Watcher(threading.Thread):
                     version = current
                     self._loop.call_soon_threadsafe(self._changed)
         finally:
-            db.close()
+            if db is not None:
+                db.close()
 
     def stop(self) -> None:
         """End the thread, and wait for it."""

@@ -53,8 +53,9 @@ class Outbox:
         self._changed = asyncio.Event()
         self._told = asyncio.Event()
         self._outcomes: list[Outcome] = []
+        self._told_count = 0
+        self._settled_count = 0
         self._settled = asyncio.Event()
-        self._settled.set()
         self._dirty = False
         self._watcher: Optional[Watcher] = None
 
@@ -77,9 +78,15 @@ class Outbox:
     async def flush(self, seconds: float) -> None:
         """Wait until everything that was told is written, but no longer than `seconds`."""
         try:
-            await asyncio.wait_for(self._settled.wait(), seconds)
+            await asyncio.wait_for(self.settled(), seconds)
         except asyncio.TimeoutError:
             _log.error("%d receipts could not be written; the messages stay pending", len(self._outcomes))
+
+    async def settled(self) -> None:
+        """Wait until everything that was told so far is written."""
+        goal = self._told_count
+        while self._settled_count < goal:
+            await self._settled.wait()
 
     async def close(self) -> None:
         """Close the ledger. Call it after `run` was cancelled."""
@@ -90,8 +97,9 @@ class Outbox:
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
         """Take what a socket has to tell; it is written soon, in this order."""
+        before = len(self._outcomes)
         self._outcomes.extend(outcomes)
-        self._settled.clear()
+        self._told_count += len(self._outcomes) - before
         self._told.set()
 
     async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], int]:
@@ -120,19 +128,21 @@ class Outbox:
 
     async def _pump_once(self, receivers: Receivers) -> None:
         while True:
-            messages, events = await self._reads.run(self._read_new)
-            if messages:
-                receivers.dispatch(messages)
-                self.position = messages[-1].seq
+            messages, events, reached = await self._reads.run(self._read_new)
+            receivers.dispatch(messages)
+            self.position = reached
             if events:
                 receivers.check({event.ws_id for event in events if event.ws_id})
                 self._event_position = events[-1].db_id
             if not messages:
                 return
 
-    def _read_new(self, delivery: Delivery) -> tuple[list[PendingMessage], list[Event]]:
+    def _read_new(self, delivery: Delivery) -> tuple[list[PendingMessage], list[Event], int]:
+        # Asked first: what is committed in between is then read again, never left out.
+        newest, event_id = delivery.last_ids()
         messages = delivery.after(self.position, _PUMP_ROWS)
-        return messages, delivery.events_after(self._event_position)
+        events = delivery.events_after(self._event_position) if event_id > self._event_position else []
+        return messages, events, messages[-1].seq if messages else max(newest, self.position)
 
     async def _settle(self, receivers: Receivers) -> None:
         while True:
@@ -149,8 +159,10 @@ class Outbox:
                 self._told.set()
                 continue
             receivers.check(void)
-            if not self._outcomes:
-                self._settled.set()
+            self._settled_count += len(batch)
+            # Wakes those who wait now, and makes those who come later wait again.
+            self._settled.set()
+            self._settled.clear()
 
     async def _checkpoint(self) -> None:
         while True:

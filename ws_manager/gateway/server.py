@@ -18,7 +18,7 @@ from ws_manager.core.locks import gateway_lock
 from ws_manager.core.values import decode_json
 from ws_manager.errors import Conflict, InvalidInput, LedgerError, NotAuthorised, WsManagerError
 from ws_manager.gateway.access import Access
-from ws_manager.gateway.agent_socket import AgentSocket
+from ws_manager.gateway.agent_socket import MAX_FRAME, AgentSocket
 from ws_manager.gateway.hub import Hub
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.models import Closure, Connection, Gateway, new_id, utc_now
@@ -34,7 +34,6 @@ _log = logging.getLogger("ws_manager.gateway")
 _LOCK_SECONDS = 2.0
 _PRESENCE_SECONDS = 10.0
 _STATUS = {NotAuthorised: 403, InvalidInput: 400, Conflict: 409, LedgerError: 503}
-MAX_FRAME = 64 * 1024
 MAX_HANDSHAKE_METADATA = 4 * 1024
 
 
@@ -183,11 +182,18 @@ class GatewayServer:
         try:
             self._access.check(request)
             websocket = web.WebSocketResponse(
-                autoping=False, heartbeat=None, compress=False, max_msg_size=MAX_FRAME, timeout=2.0
+                autoping=False,
+                heartbeat=None,
+                compress=False,
+                # Up to here it is read to its end: a close in the middle of one would be lost on its peer.
+                max_msg_size=4 * MAX_FRAME,
+                timeout=2.0,
             )
             if not websocket.can_prepare(request).ok:
                 raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
             agent, ws_id, metadata, explicit_ack = _parse_query(request.query)
+            # A registration voids the receipts of the one before it, so what was told already goes first.
+            await self._outbox.settled()
             connection, pending = await self._outbox.write(
                 lambda delivery: delivery.open_socket(agent, ws_id, metadata, self._id)
             )

@@ -1,0 +1,286 @@
+"""Heartbeats, peers that do not read, and sweeping. The clock is the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from socket import SO_SNDBUF, SOL_SOCKET
+
+import pytest
+
+from tests.support import PING, PONG, Clock, RawAgent, RunningGateway, gateway, run
+from ws_manager.gateway import hub
+from ws_manager.models import seconds_before, utc_now
+
+BIG = "x" * 200_000
+
+
+@pytest.fixture(autouse=True)
+def _short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub looks at its clock often; what it sees there is the test's business."""
+    monkeypatch.setattr(hub, "_TICK_SECONDS", 0.005)
+
+
+def last_heard(running: RunningGateway, ws_id: str, seconds_ago: float) -> None:
+    """Write when a connection was last heard."""
+    running.db.execute(
+        "UPDATE connections SET last_heartbeat = ? WHERE ws_id = ?",
+        (seconds_before(utc_now(), seconds_ago), ws_id),
+    )
+
+
+async def blocked(running: RunningGateway, ws_id: str = "ws-001", agent: str = "octavia") -> RawAgent:
+    """An agent that has stopped reading while more is on its way than any buffer holds."""
+    raw = await running.agent(agent, ws_id, receive_buffer=4096)
+    raw.stop_reading()
+    socket = running.server._hub._sockets[ws_id]
+    connection = socket._transport.get_extra_info("socket")
+    connection.setsockopt(SOL_SOCKET, SO_SNDBUF, 4096)
+    running.send_many(40, ws_id, BIG)
+    seen = []
+
+    def still() -> bool:
+        # The kernel's buffers are full: what waits in the gateway has stopped shrinking.
+        seen.append(socket._transport.get_write_buffer_size())
+        return len(seen) > 20 and seen[-1] > 0 and len(set(seen[-20:])) == 1
+
+    await running.until(still)
+    return raw
+
+
+class TestHeartbeat:
+    def test_ping_comes_after_a_third_of_the_time_out(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                agent = await running.agent(pongs=False)
+                clock.forward(10)
+                await agent.ping()
+
+        run(scenario())
+
+    def test_silence_closes_with_4008(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                agent = await running.agent(pongs=False)
+                clock.forward(30.5)
+                assert await agent.closed() == 4008
+
+        run(scenario())
+
+    def test_silence_leaves_the_connection_active(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                agent = await running.agent(pongs=False)
+                clock.forward(30.5)
+                await agent.closed()
+                connection = await running.socket_ended()
+                assert (connection.status, connection.close_code) == ("active", 4008)
+
+        run(scenario())
+
+    @pytest.mark.parametrize("opcode", [PING, PONG])
+    def test_any_control_frame_keeps_the_socket(self, database: Path, opcode: int) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                agent = await running.agent(pongs=False)
+                for _ in range(4):
+                    clock.forward(20)
+                    await agent.ping()
+                    await agent.send(opcode)
+                    await agent.send(PING, b"read so far")
+                    while (await agent.frame())[1] != b"read so far":
+                        pass
+
+        run(scenario())
+
+    def test_pong_is_written_to_the_ledger_with_its_latency(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                agent = await running.agent(pongs=False)
+                last_heard(running, "ws-001", 1000)
+                clock.forward(10)
+                payload = await agent.ping()
+                clock.forward(0.25)
+                await agent.send(PONG, payload)
+                await running.until(lambda: running.db.rows("SELECT * FROM heartbeat_log"))
+                assert running.db.rows("SELECT ws_id, latency_ms FROM heartbeat_log") == [("ws-001", 250)]
+                assert running.connection().last_heartbeat > seconds_before(utc_now(), 100)
+
+        run(scenario())
+
+    def test_receipt_ping_that_was_dropped_is_repeated(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                agent = await running.agent(pongs=False)
+                seq = running.send()
+                await agent.message()
+                await agent.ping()
+                clock.forward(10)
+                await agent.send(PONG, await agent.ping())
+                await running.confirmed(seq)
+
+        run(scenario())
+
+
+class TestPeerThatDoesNotRead:
+    def test_is_dropped_after_5_seconds(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock) as running:
+                await blocked(running)
+                clock.forward(5.5)
+                connection = await running.socket_ended()
+                assert (connection.status, connection.close_code) == ("active", 4008)
+
+        run(scenario())
+
+    def test_keeps_its_messages_pending(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock) as running:
+                await blocked(running)
+                clock.forward(5.5)
+                await running.socket_ended()
+                assert running.delivered() == []
+                assert (await running.agent()).greeting["pending"] == 40
+
+        run(scenario())
+
+    def test_is_dropped_where_it_was_replaced_too(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock) as running:
+                await blocked(running)
+                newer = await running.agent()
+                clock.forward(5.5)
+                await running.until(lambda: len(running.server._hub._open) == 1)
+                assert (await newer.message())["content"] == BIG
+
+        run(scenario())
+
+    def test_is_dropped_where_it_was_disconnected_too(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock) as running:
+                await blocked(running)
+                running.registry.disconnect("ws-001")
+                await running.until(lambda: running.server._hub._sockets["ws-001"].session.close_with)
+                clock.forward(5.5)
+                assert (await running.socket_ended()).close_code == 4010
+
+        run(scenario())
+
+    def test_that_reads_again_in_time_is_kept(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock) as running:
+                agent = await blocked(running)
+                agent._writer.transport.resume_reading()  # type: ignore[attr-defined]
+                clock.forward(4)
+                await agent.messages(40)
+                reading = asyncio.create_task(agent.closed())
+                await running.confirmed(*range(1, 41))
+                reading.cancel()
+
+        run(scenario())
+
+    def test_does_not_keep_the_gateway_from_stopping(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, close_seconds=0.05) as running:
+                await blocked(running)
+
+        run(scenario())
+
+
+class TestSweep:
+    def test_lost_connection_is_disconnected_after_the_time_out(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                (await running.agent()).reset()
+                await running.socket_ended()
+                last_heard(running, "ws-001", 31)
+                clock.forward(30.5)
+                await running.until(lambda: running.connection().status == "disconnected")
+                assert running.connection().close_reason == "heartbeat timeout"
+
+        run(scenario())
+
+    def test_nothing_is_swept_before_one_full_time_out_after_a_start(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                (await running.agent()).reset()
+                await running.socket_ended()
+                last_heard(running, "ws-001", 3000)
+                clock.forward(29.5)
+                other = await running.agent("cipher", "ws-002", pongs=False)
+                clock.forward(0.4)
+                # The hub has had its turn after that: a later Ping is there.
+                clock.forward(-0.1)
+                running.send(None, "ws-002")
+                await other.message()
+                assert running.connection().status == "active"
+
+        run(scenario())
+
+    def test_open_socket_is_not_swept_whatever_its_row_says(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                (await running.agent("cipher", "ws-002")).reset()
+                await running.socket_ended("ws-002")
+                agent = await running.agent(pongs=False)
+                last_heard(running, "ws-002", 31)
+                for _ in range(4):
+                    clock.forward(10)
+                    await agent.ping()
+                    last_heard(running, "ws-001", 31)
+                    await agent.send(PONG, b"alive")
+                    await agent.send(PING, b"read so far")
+                    while (await agent.frame())[1] != b"read so far":
+                        pass
+                await running.until(lambda: running.connection("ws-002").status == "disconnected")
+                assert running.connection("ws-001").status == "active"
+
+        run(scenario())
+
+    def test_row_of_a_command_is_left_to_commands(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                (await running.agent("cipher", "ws-002")).reset()
+                await running.socket_ended("ws-002")
+                running.offline("octavia", "ws-001")
+                last_heard(running, "ws-001", 31)
+                last_heard(running, "ws-002", 31)
+                clock.forward(30.5)
+                await running.until(lambda: running.connection("ws-002").status == "disconnected")
+                assert running.connection("ws-001").status == "active"
+
+        run(scenario())
+
+    def test_check_of_a_command_leaves_the_gateways_connections(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                await running.agent()
+                last_heard(running, "ws-001", 3000)
+                report = await asyncio.get_running_loop().run_in_executor(None, check, database)
+                assert report == ["ws-001"]
+
+        def check(path: Path) -> list[str]:
+            from ws_manager import ConnectionPool, get_db, heartbeat_check
+
+            db = get_db(path)
+            try:
+                return heartbeat_check(ConnectionPool(db), db, 30)["active"]
+            finally:
+                db.close()
+
+        run(scenario())

@@ -1,0 +1,247 @@
+"""The gateway as a whole: one per file, how it stops, and trouble with the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import LIMIT, gateway, run
+from ws_manager.errors import Conflict, LedgerError
+from ws_manager.gateway.server import GatewayOptions, GatewayServer
+from ws_manager.models import Closure
+
+
+class Seen(logging.Handler):
+    """Sets an event when the gateway's log has a line with a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+        self.event = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._text in record.getMessage():
+            self.event.set()
+
+    async def wait(self) -> None:
+        await asyncio.wait_for(self.event.wait(), LIMIT)
+
+
+@contextlib.contextmanager
+def log_line(text: str) -> Iterator[Seen]:
+    """Watch the gateway's log."""
+    log, seen = logging.getLogger("ws_manager.gateway"), Seen(text)
+    log.addHandler(seen)
+    try:
+        yield seen
+    finally:
+        log.removeHandler(seen)
+
+
+class TestStop:
+    def test_sockets_are_closed_with_1001(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                agent = await running.agent()
+                closing = asyncio.create_task(agent.closed())
+            assert await closing == 1001
+
+        run(scenario())
+
+    def test_connections_stay_active(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                closing = asyncio.create_task((await running.agent()).closed())
+            await closing
+            async with gateway(database) as again:
+                connection = again.connection()
+                assert (connection.status, connection.close_code) == ("active", 1001)
+
+        run(scenario())
+
+    def test_what_is_sent_meanwhile_comes_after_the_restart(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                closing = asyncio.create_task((await running.agent()).closed())
+            await closing
+            async with gateway(database) as again:
+                seqs = again.send_many(3)
+                assert await (await again.agent()).messages(3) == seqs
+
+        run(scenario())
+
+    def test_receipts_of_the_last_moment_are_written(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                agent = await running.agent(ack="explicit")
+                seqs = running.send_many(3)
+                await agent.messages(3)
+                await agent.ack(seqs[2])
+                closing = asyncio.create_task(agent.closed())
+            await closing
+            async with gateway(database) as again:
+                assert again.delivered() in ([], seqs)
+                # Either it was read, and then written, or it comes again.
+                assert (await again.agent()).greeting["pending"] == 3 - len(again.delivered())
+
+        run(scenario())
+
+    def test_peer_that_does_not_close_does_not_hold_it_up(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, close_seconds=0.05) as running:
+                await running.agent()
+
+        run(scenario())
+
+
+class TestOnePerFile:
+    def test_second_gateway_is_a_conflict_that_names_the_first(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                with pytest.raises(Conflict, match=running.url):
+                    async with gateway(database):
+                        pass
+
+        run(scenario())
+
+    def test_second_gateway_does_not_disturb_the_first(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                agent = await running.agent()
+                with pytest.raises(Conflict):
+                    async with gateway(database):
+                        pass
+                seq = running.send()
+                assert await agent.messages(1) == [seq]
+
+        run(scenario())
+
+    def test_lock_is_let_go_at_the_end(self, database: Path) -> None:
+        async def scenario() -> None:
+            for _ in range(2):
+                async with gateway(database):
+                    pass
+
+        run(scenario())
+
+    def test_port_in_use_is_a_conflict(self, database: Path, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                with pytest.raises(Conflict, match="cannot listen"):
+                    async with gateway(tmp_path / "other.db", port=int(running.url.rsplit(":", 1)[1])):
+                        pass
+
+        run(scenario())
+
+    def test_file_that_is_no_database_is_an_error(self, database: Path) -> None:
+        database.write_text("not a database, but quite a long text\n" * 100)
+
+        async def scenario() -> None:
+            with pytest.raises(LedgerError, match="not a SQLite database"):
+                async with gateway(database):
+                    pass
+
+        run(scenario())
+
+
+class TestLedgerInTrouble:
+    def test_receipts_that_cannot_be_written_are_written_later(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                agent = await running.agent(ack="explicit")
+                seqs = running.send_many(3)
+                await agent.messages(3)
+                outbox = running.server._outbox
+                await outbox.write(
+                    lambda delivery: delivery.db.execute("PRAGMA busy_timeout = 10").fetchall()
+                )
+                other = sqlite3.connect(database, isolation_level=None)
+                try:
+                    with log_line("cannot write receipts") as seen:
+                        other.execute("BEGIN IMMEDIATE")
+                        await agent.ack(seqs[0])
+                        await seen.wait()
+                        await agent.ack(seqs[2])
+                    other.execute("ROLLBACK")
+                finally:
+                    other.close()
+                await running.confirmed(*seqs)
+
+        run(scenario())
+
+    def test_handshake_is_answered_with_503(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                outbox = running.server._outbox
+                await outbox.write(
+                    lambda delivery: delivery.db.execute("PRAGMA busy_timeout = 10").fetchall()
+                )
+                running.db.execute("BEGIN IMMEDIATE")
+                from tests.support import Refused
+
+                with pytest.raises(Refused) as refused:
+                    await running.agent()
+                running.db.execute("ROLLBACK")
+                assert refused.value.status == 503
+
+        run(scenario())
+
+    def test_backlog_that_cannot_be_read_closes_with_1012(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+
+                async def unreadable(*_: object) -> None:
+                    raise LedgerError("disk I/O error")
+
+                running.server._outbox.backlog = unreadable  # type: ignore[assignment,method-assign]
+                agent = await running.agent()
+                assert await agent.closed() == 1012
+
+        run(scenario())
+
+    def test_defect_of_the_writer_ends_the_socket(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+
+                async def broken(*_: object) -> None:
+                    raise ZeroDivisionError
+
+                running.server._outbox.backlog = broken  # type: ignore[assignment,method-assign]
+                agent = await running.agent()
+                assert await agent.closed() == 1006
+
+        run(scenario())
+
+    def test_defect_of_the_pump_ends_the_gateway(self, database: Path) -> None:
+        async def scenario() -> None:
+            server = GatewayServer(GatewayOptions(database, port=0))
+
+            def broken(_: object) -> None:
+                raise ZeroDivisionError
+
+            server._outbox._read_new = broken  # type: ignore[assignment,method-assign]
+            with pytest.raises(ZeroDivisionError):
+                await server.run(asyncio.Event(), lambda url: None)
+
+        run(scenario())
+
+    def test_outcomes_are_written_in_the_order_in_which_they_were_told(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                await running.agent()
+                outbox = running.server._outbox
+                for code in range(3000, 3200):
+                    outbox.tell([Closure("ws-001", 1, code, "", False)])
+                    if code % 7 == 0:
+                        await asyncio.sleep(0)
+                await outbox.settled()
+                rows = running.db.rows("SELECT detail FROM events WHERE kind = 'closed' ORDER BY id")
+                assert [int(row[0]) for row in rows] == list(range(3000, 3200))
+
+        run(scenario())

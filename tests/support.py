@@ -1,0 +1,366 @@
+"""Agents for tests: a plain RFC 6455 client of exact frames, and a gateway in the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any, Callable, Optional, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from ws_manager import ConnectionPool, add_connection, get_db
+from ws_manager.core.registry import Registry
+from ws_manager.gateway.server import GatewayOptions, GatewayServer
+from ws_manager.models import Connection
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+LIMIT = 20.0
+"""Seconds: a test that waits for so long has failed."""
+
+Result = TypeVar("Result")
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a test's coroutine, bounded."""
+
+    async def bounded() -> Result:
+        return await asyncio.wait_for(work, 3 * LIMIT)
+
+    return asyncio.run(bounded())
+
+
+async def within(work: Coroutine[Any, Any, Result]) -> Result:
+    """Wait for an event, bounded."""
+    return await asyncio.wait_for(work, LIMIT)
+
+
+class Refused(Exception):
+    """The gateway answered the handshake with an HTTP status."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"{status}: {body}")
+        self.status = status
+        self.body = body
+
+
+class Closed(Exception):
+    """The gateway closed the socket; 1006 where there was no close frame."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class RawAgent:
+    """A client that sends and reads exactly what it is told to. It answers a Ping only where `pongs` is set."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pongs: bool = True
+    ) -> None:
+        self.pongs = pongs
+        self.greeting: dict[str, Any] = {}
+        self.pings: list[bytes] = []
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, opcode: int, payload: bytes = b"", *, last: bool = True) -> None:
+        """Send one masked frame; not the last one of its message where `last` is False."""
+        length = len(payload)
+        size = (
+            bytes([0x80 | length])
+            if length < 126
+            else b"\xfe" + struct.pack("!H", length)
+            if length < 65536
+            else b"\xff" + struct.pack("!Q", length)
+        )
+        mask = os.urandom(4)
+        key = int.from_bytes((mask * (length // 4 + 1))[:length], "big")
+        body = (int.from_bytes(payload, "big") ^ key).to_bytes(length, "big")
+        self._writer.write(bytes([(0x80 if last else 0) | opcode]) + size + mask + body)
+        await within(self._writer.drain())
+
+    async def say(self, **frame: object) -> None:
+        """Send a JSON text frame."""
+        await self.send(TEXT, json.dumps(frame).encode())
+
+    async def ack(self, seq: int) -> None:
+        """Send an explicit ack."""
+        await self.say(type="ack", seq=seq)
+
+    async def frame(self) -> tuple[int, bytes]:
+        """Read one frame as it is.
+
+        Raises:
+            Closed: 1006, the connection has ended.
+        """
+        try:
+            first, second = await within(self._reader.readexactly(2))
+            length = second & 127
+            if length == 126:
+                (length,) = struct.unpack("!H", await within(self._reader.readexactly(2)))
+            elif length == 127:
+                (length,) = struct.unpack("!Q", await within(self._reader.readexactly(8)))
+            return first & 15, await within(self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise Closed(1006) from None
+
+    async def json(self) -> dict[str, Any]:
+        """Read the next text frame; Pings before it are answered, if this agent does that.
+
+        Raises:
+            Closed: the gateway closed instead.
+        """
+        while True:
+            opcode, payload = await self.frame()
+            if opcode == TEXT:
+                frame: dict[str, Any] = json.loads(payload)
+                return frame
+            if opcode == PING:
+                self.pings.append(payload)
+                if self.pongs:
+                    await self.send(PONG, payload)
+            elif opcode == CLOSE:
+                with contextlib.suppress(ConnectionError):
+                    await self.send(CLOSE, payload[:2])
+                code = struct.unpack("!H", payload[:2])[0] if payload else 1005
+                raise Closed(code, payload[2:].decode())
+
+    async def message(self) -> dict[str, Any]:
+        """Read the next message."""
+        frame = await self.json()
+        assert frame["type"] == "message", frame
+        return frame
+
+    async def messages(self, count: int) -> list[int]:
+        """Read so many messages and return their numbers."""
+        return [(await self.message())["seq"] for _ in range(count)]
+
+    async def error(self) -> str:
+        """Read an error frame and return its code."""
+        frame = await self.json()
+        assert frame["type"] == "error", frame
+        code: str = frame["error"]["code"]
+        return code
+
+    async def ping(self) -> bytes:
+        """Read the next Ping, which must come before anything else, and do not answer it."""
+        opcode, payload = await self.frame()
+        assert opcode == PING, (opcode, payload)
+        return payload
+
+    async def closed(self) -> int:
+        """Answer Pings until the gateway closes, and return the code."""
+        try:
+            while True:
+                await self.json()
+        except Closed as closed:
+            return closed.code
+
+    async def say_goodbye(self, code: Optional[int] = 1000) -> None:
+        """Close, and wait for the gateway's own close frame."""
+        await self.send(CLOSE, b"" if code is None else struct.pack("!H", code))
+        await self.closed()
+        self.drop()
+
+    def stop_reading(self) -> None:
+        """Leave what arrives in the kernel."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def drop(self) -> None:
+        """End the TCP connection without a close frame."""
+        self._writer.close()
+
+    def reset(self) -> None:
+        """End the TCP connection with a RST."""
+        connection = self._writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+
+async def handshake(
+    url: str, query: str, headers: Optional[list[tuple[str, str]]] = None, *, receive_buffer: int = 0
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
+    """Send an upgrade request and read the answer's head."""
+    address = urlsplit(url)
+    host, port = address.hostname or "", address.port or 0
+    connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    connection.setblocking(False)
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    try:
+        await within(asyncio.get_running_loop().sock_connect(connection, (host, port)))
+    except BaseException:
+        connection.close()
+        raise
+    reader, writer = await asyncio.open_connection(sock=connection)
+    sent = [("Host", address.netloc)] if headers is None or "Host" not in dict(headers) else []
+    lines = [
+        f"GET /ws?{query} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in [*sent, *(headers or [])]),
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        "Sec-WebSocket-Version: 13",
+    ]
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    head = (await within(reader.readuntil(b"\r\n\r\n"))).decode()
+    return reader, writer, int(head.split(" ", 2)[1])
+
+
+async def refusal(url: str, query: str, headers: Optional[list[tuple[str, str]]] = None) -> int:
+    """The HTTP status that a handshake is answered with."""
+    _, writer, status = await handshake(url, query, headers)
+    writer.close()
+    await writer.wait_closed()
+    return status
+
+
+class RunningGateway:
+    """A gateway in this event loop, over a ledger that the test uses too."""
+
+    def __init__(self, server: GatewayServer, database: Path) -> None:
+        self.server = server
+        self.url = server.url
+        self.db = get_db(database)
+        self.registry = Registry(self.db)
+        self.pool = ConnectionPool(self.db)
+        self._agents: list[RawAgent] = []
+
+    async def agent(
+        self,
+        agent: str = "octavia",
+        ws_id: Optional[str] = "ws-001",
+        *,
+        pongs: bool = True,
+        receive_buffer: int = 0,
+        **query: str,
+    ) -> RawAgent:
+        """Connect an agent, and read its greeting.
+
+        Raises:
+            Refused: the gateway does not let it in.
+        """
+        names = {"agent": agent, **({"ws_id": ws_id} if ws_id else {}), **query}
+        reader, writer, status = await handshake(self.url, urlencode(names), receive_buffer=receive_buffer)
+        if status != 101:
+            body = (await within(reader.read(1000))).decode()
+            writer.close()
+            raise Refused(status, body)
+        raw = RawAgent(reader, writer, pongs)
+        self._agents.append(raw)
+        raw.greeting = await raw.json()
+        return raw
+
+    def send(self, content: object = None, ws_id: str = "ws-001") -> int:
+        """Commit a message, and return its number."""
+        message = self.registry.send(ws_id, content)
+        assert message is not None
+        assert message.db_id is not None
+        return message.db_id
+
+    def send_many(self, count: int, ws_id: str = "ws-001", content: object = None) -> list[int]:
+        """Commit so many messages in one transaction."""
+        with self.db.transaction():
+            return [self.send(content, ws_id) for _ in range(count)]
+
+    def offline(self, agent: str = "octavia", ws_id: str = "ws-001") -> None:
+        """Register a connection that has no socket yet."""
+        add_connection(self.pool, ws_id, agent)
+
+    def connection(self, ws_id: str = "ws-001") -> Connection:
+        """The connection, as the ledger has it now."""
+        found = self.registry.find(ws_id)
+        assert found is not None
+        return found
+
+    def delivered(self) -> list[int]:
+        """The numbers of what is confirmed."""
+        return [row[0] for row in self.db.rows("SELECT id FROM messages WHERE delivered = 1 ORDER BY id")]
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until something is true in the ledger: looked at whenever somebody has committed."""
+        await until(condition)
+
+    async def confirmed(self, *seqs: int) -> None:
+        """Wait until messages are marked as delivered."""
+        await until(lambda: set(seqs) <= set(self.delivered()))
+
+    async def socket_ended(self, ws_id: str = "ws-001") -> Connection:
+        """Wait until the ledger knows that the connection's socket is gone, and return the connection."""
+        await until(lambda: self.connection(ws_id).close_code is not None)
+        return self.connection(ws_id)
+
+    def close(self) -> None:
+        """Let go of everything that the test held."""
+        for agent in self._agents:
+            agent.drop()
+        self.db.close()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until something is true, bounded."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    database: Path,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    heartbeat_timeout: float = 30.0,
+    close_seconds: float = 5.0,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> AsyncIterator[RunningGateway]:
+    """Run a gateway until the block ends."""
+    server = GatewayServer(
+        GatewayOptions(
+            database, host, port, heartbeat_timeout=heartbeat_timeout, close_seconds=close_seconds
+        ),
+        now,
+    )
+    stop, ready = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(server.run(stop, lambda url: ready.set()))
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT)
+    waiting.cancel()
+    if not ready.is_set():
+        stop.set()
+        await task
+    running = RunningGateway(server, database)
+    try:
+        yield running
+    finally:
+        stop.set()
+        try:
+            await within(asyncio.shield(task))
+        finally:
+            running.close()
+            # Transports close in the loop's next turns.
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+
+class Clock:
+    """A monotonic clock that goes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass."""
+        self.seconds += seconds
