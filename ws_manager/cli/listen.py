@@ -10,7 +10,7 @@ import typer
 
 from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output import message_line, note, stream_format
-from ws_manager.cli.serve import stop_on_signals
+from ws_manager.cli.signals import stop_on_signals
 from ws_manager.errors import GatewayUnavailable, InvalidInput
 
 _BATCH = 100

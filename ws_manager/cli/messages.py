@@ -1,7 +1,6 @@
 """send, broadcast, receive and history."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
@@ -22,7 +21,7 @@ from ws_manager.cli.output import (
     rows,
     stream_format,
 )
-from ws_manager.core.values import decode_json
+from ws_manager.core.values import NotJson, decode_json
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
 from ws_manager.settings import parse_duration
@@ -144,12 +143,8 @@ def _content(text: str) -> Any:  # noqa: ANN401 - any JSON value
         text = _stdin()
     try:
         return decode_json(text, "message")
-    except InvalidInput as error:
-        cause = error.__context__
-        if isinstance(cause, (json.JSONDecodeError, type(None))) or "JSON value" in str(cause):
-            return text
-        # Nested too deeply, or a number with thousands of digits: JSON was meant, and cannot be kept.
-        raise
+    except NotJson:
+        return text
 
 
 def _stdin() -> str:

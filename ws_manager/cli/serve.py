@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sqlite3
 import sys
 from typing import TYPE_CHECKING, Optional
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from ws_manager.cli.options import global_options
+from ws_manager.cli.signals import stop_on_signals
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import heartbeat_timeout, parse_duration
 
@@ -81,24 +81,6 @@ async def _serve(options: "GatewayOptions") -> None:
         print(f"Ready: {url} (database {options.database})", file=sys.stderr, flush=True)  # noqa: T201
 
     await GatewayServer(options).run(stop, ready)
-
-
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set `stop` at the first SIGTERM or SIGINT; a second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-
-    def first() -> None:
-        stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            loop.add_signal_handler(number, first)
-        except NotImplementedError:
-            # Windows' event loop has no signal handlers of its own.
-            signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(stop.set))
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

@@ -12,6 +12,10 @@ from ws_manager.models import timestamp
 from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT
 
 
+class NotJson(InvalidInput):
+    """The text is not JSON at all; as opposed to JSON that cannot be kept."""
+
+
 def check_name(value: object, what: str) -> str:
     """Return `value` if it can name a connection, an agent or a message type.
 
@@ -58,14 +62,17 @@ def decode_json(text: str, what: str) -> Any:  # noqa: ANN401 - any JSON value
     """Parse strict JSON (RFC 8259: no NaN, no Infinity).
 
     Raises:
-        InvalidInput: if it is not JSON, or nests too deeply.
+        NotJson: it is not JSON.
+        InvalidInput: it nests too deeply, or has a number with thousands of digits.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise InvalidInput(f"the {what} nests too deeply", hint="flatten it") from None
+    except (json.JSONDecodeError, _NoJsonValue) as error:
+        raise NotJson(f"the {what} is not JSON: {error}", hint="check the quotes of the shell") from None
     except ValueError as error:
-        raise InvalidInput(f"the {what} is not JSON: {error}", hint="check the quotes of the shell") from None
+        raise InvalidInput(f"the {what} cannot be kept: {error}", hint="send such numbers as text") from None
 
 
 def check_limit(limit: object) -> int:
@@ -150,5 +157,9 @@ def _plain(value: object) -> object:
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
 
 
+class _NoJsonValue(ValueError):
+    """NaN or an infinity."""
+
+
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
+    raise _NoJsonValue(f"{name} is not a JSON value")
