@@ -69,7 +69,6 @@ class AgentClient:
         self._websocket: Optional[aiohttp.ClientWebSocketResponse] = None
         self._task: Optional[asyncio.Task[None]] = None
         self._messages: deque[Received] = deque()
-        self._arrived = asyncio.Event()
         self._ended: Optional[Exception] = None
 
     @property
@@ -87,6 +86,8 @@ class AgentClient:
             InvalidInput: the address or a name cannot be used.
         """
         self._http = aiohttp.ClientSession()
+        # Here, not in __init__: before Python 3.10 an Event belongs to the loop in which it is made.
+        self._arrived = asyncio.Event()
         try:
             self._websocket = await self._connect()
         except BaseException:
