@@ -180,6 +180,22 @@ class TestSentAgain:
         session.text(message(2))
         assert answers(session) == []
 
+    @pytest.mark.parametrize("verb", ["ack", "reject"])
+    def test_answer_waits_until_the_new_socket_has_brought_the_message(self, verb: str) -> None:
+        session = AgentSession()
+        (first,) = receive(session, 1)
+        session.text(greeting())
+        session.ack(first) if verb == "ack" else session.reject(first, "no")
+        assert answers(session) == []
+        session.text(message(1))
+        assert [answer["type"] for answer in answers(session)] == [verb]
+
+    def test_answers_of_an_earlier_socket_are_not_written_to_the_next(self) -> None:
+        session = AgentSession()
+        session.reject(*receive(session, 1), "no")
+        session.text(greeting())
+        assert answers(session) == []
+
     def test_memory_does_not_grow_with_batches(self) -> None:
         session = AgentSession()
         for start in range(0, 10_000, 100):

@@ -190,7 +190,6 @@ class AgentClient:
                 hint="start it with: ws-manager serve --no-auth",
             ) from None
         self._messages.clear()
-        self._session.take_answers()
         try:
             await self._greeted(websocket, url)
         except BaseException:

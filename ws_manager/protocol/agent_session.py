@@ -32,6 +32,9 @@ class AgentSession:
         self.ws_id = ws_id
         self.connected: Optional[Connected] = None
         self.answers: list[str] = []
+        # The highest number that came through the present socket. What is answered before it has come again
+        # is answered then: the gateway knows nothing of it yet.
+        self._reached = -1
         # In the order in which they were handed out.
         self._handed_out: dict[str, None] = {}
         # With the reason, where the message was rejected. The oldest are forgotten.
@@ -46,7 +49,10 @@ class AgentSession:
         frame = parse_gateway_frame(text)
         if isinstance(frame, Connected):
             self.connected, self.ws_id = frame, frame.ws_id
+            self._reached = -1
+            self.answers.clear()
         elif isinstance(frame, Received):
+            self._reached = frame.seq
             if frame.id in self._handled:
                 reason = self._handled[frame.id]
                 answer = ack_frame(frame.seq) if reason is None else reject_frame(frame.seq, reason)
@@ -68,12 +74,14 @@ class AgentSession:
             self._remember(earlier, None)
             if earlier == message.id:
                 break
-        self.answers.append(ack_frame(message.seq))
+        if message.seq <= self._reached:
+            self.answers.append(ack_frame(message.seq))
 
     def reject(self, message: Received, reason: str) -> None:
         """Refuse a message: the gateway sets it aside."""
         self._remember(message.id, reason)
-        self.answers.append(reject_frame(message.seq, reason))
+        if message.seq <= self._reached:
+            self.answers.append(reject_frame(message.seq, reason))
 
     def take_answers(self) -> list[str]:
         """Return the frames to write, and forget them."""
