@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from pathlib import Path
 
 import aiohttp
 import websockets
+from aiohttp import web
 
-from tests.support import PING, PONG, TEXT, gateway, run, within
+from tests.support import LIMIT, PING, PONG, TEXT, gateway, run, within
 from ws_manager import broadcast
 
 
@@ -147,16 +149,34 @@ def test_rejected_message_does_not_come_again(database: Path) -> None:
     run(scenario())
 
 
-def test_acked_message_does_not_come_again_to_who_comes_back_at_once(database: Path) -> None:
+def test_registration_does_not_overtake_the_receipts_before_it(database: Path) -> None:
     async def scenario() -> None:
         async with gateway(database) as running:
-            running.offline()
-            seqs = running.send_many(30)
+            agent = await running.agent(ack="explicit")
+            seqs = running.send_many(2)
+            await agent.messages(2)
+            busy = threading.Event()
+            holding = asyncio.ensure_future(running.server._outbox.write(lambda _: busy.wait(LIMIT)))
+            # The first receipt waits for the writing thread, the second for the first.
             for seq in seqs:
-                agent = await running.agent(ack="explicit")
-                assert (await agent.message())["seq"] == seq
                 await agent.ack(seq)
-                await agent.say_goodbye()
+                await agent.send(PING, b"read so far")
+                assert await agent.frame() == (PONG, b"read so far")
+            await agent.say_goodbye()
+            check, arrived = running.server._access.check, asyncio.Event()
+
+            def note(request: web.Request) -> None:
+                arrived.set()
+                check(request)
+
+            running.server._access.check = note  # type: ignore[method-assign]
+            coming_back = asyncio.create_task(running.agent(ack="explicit"))
+            await within(arrived.wait())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            busy.set()
+            assert (await coming_back).greeting["pending"] == 0
+            await holding
 
     run(scenario())
 
