@@ -109,6 +109,7 @@ class Message:
         reject_reason: why it was set aside.
         retry_of: the msg_id of the set-aside message that this one repeats.
         refusals: how many sockets closed on it.
+        written_at: when a gateway last wrote it to a socket, as far as the ledger was told.
     """
 
     msg_id: str
@@ -124,6 +125,7 @@ class Message:
     reject_reason: Optional[str] = None
     retry_of: Optional[str] = None
     refusals: int = 0
+    written_at: Optional[str] = None
 
     @property
     def payload(self) -> Any:  # noqa: ANN401 - a payload is any JSON value
@@ -196,12 +198,24 @@ class Receipt(NamedTuple):
         epoch: the registration under which it was written; a receipt of another one is void.
         first: the lowest `messages.id` that it confirms.
         last: the highest. Everything that was pending between the two was written.
+        written_at: when that was; None where there is no socket.
     """
 
     ws_id: str
     epoch: int
     first: int
     last: int
+    written_at: Optional[str] = None
+
+
+class Written(NamedTuple):
+    """A socket was sent what is pending between two ids, and has not confirmed it. Fields as in `Receipt`."""
+
+    ws_id: str
+    epoch: int
+    first: int
+    last: int
+    written_at: str
 
 
 class Rejection(NamedTuple):
@@ -249,7 +263,7 @@ class SignOfLife(NamedTuple):
     logged: bool
 
 
-Outcome = Union[Receipt, Rejection, Closure, SignOfLife]
+Outcome = Union[Receipt, Rejection, Written, Closure, SignOfLife]
 """What a socket has to tell the ledger."""
 
 

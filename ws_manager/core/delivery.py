@@ -24,6 +24,7 @@ from ws_manager.models import (
     Receipt,
     Rejection,
     SignOfLife,
+    Written,
     utc_now,
 )
 from ws_manager.repository.connections import Connections
@@ -96,6 +97,8 @@ class Delivery:
                     holds = self._confirm(outcome, now)
                 elif isinstance(outcome, Rejection):
                     holds = self._reject(outcome, now)
+                elif isinstance(outcome, Written):
+                    holds = self._note_written(outcome)
                 elif isinstance(outcome, Closure):
                     self._close(outcome, now)
                     continue
@@ -109,7 +112,7 @@ class Delivery:
     def _confirm(self, receipt: Receipt, now: str) -> bool:
         if not self._connections.confirmed(receipt.ws_id, receipt.epoch, receipt.last):
             return False
-        self._messages.confirm(receipt.ws_id, receipt.first, receipt.last, now)
+        self._messages.confirm(receipt.ws_id, receipt.first, receipt.last, now, receipt.written_at)
         return True
 
     def _reject(self, rejection: Rejection, now: str) -> bool:
@@ -119,6 +122,12 @@ class Delivery:
             return False
         for msg_id in self._messages.set_aside(ws_id, seq, seq, reason, now):
             self._events.insert("set_aside", now, ws_id, msg_id, reason)
+        return True
+
+    def _note_written(self, written: Written) -> bool:
+        if not self._connections.has_epoch(written.ws_id, written.epoch):
+            return False
+        self._messages.written(written.ws_id, written.first, written.last, written.written_at)
         return True
 
     def _close(self, closure: Closure, now: str) -> None:

@@ -11,7 +11,7 @@ from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.outbox import Outbox
-from ws_manager.models import Closure
+from ws_manager.models import Closure, utc_now
 from ws_manager.protocol.close_codes import CloseCode, is_goodbye, meaning
 from ws_manager.protocol.gateway_session import GatewaySession
 
@@ -158,7 +158,7 @@ class AgentSocket:
             if self._pong is not None:
                 payload, self._pong = self._pong, None
                 await websocket.pong(payload)
-            frames = session.next_write()
+            frames = session.next_write(utc_now())
             self._look_at_buffer(self._now())
             for frame in frames:
                 await websocket.send_str(frame)

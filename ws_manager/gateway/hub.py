@@ -12,7 +12,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.agent_socket import AgentSocket
 from ws_manager.gateway.outbox import Outbox
-from ws_manager.models import PendingMessage, SignOfLife, seconds_before, utc_now
+from ws_manager.models import Outcome, PendingMessage, SignOfLife, seconds_before, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 
 _log = logging.getLogger("ws_manager.gateway")
@@ -139,11 +139,12 @@ class Hub:
                 socket.close(*_VOID[reason])
 
     def _record(self, now: float) -> None:
-        """Tell the ledger who was heard; each connection about three times in a time-out."""
+        """Tell the ledger what waits for its receipt, and who was heard: about three times in a time-out."""
         present = utc_now()
-        signs = []
+        signs: list[Outcome] = []
         for ws_id, socket in self._sockets.items():
             session = socket.session
+            signs += session.untold_writes()
             if session.heard_at > socket.recorded_at and now - socket.recorded_at >= self._timeout / 3:
                 logged = socket.logged_at is None or now - socket.logged_at >= LOG_SECONDS
                 if logged:

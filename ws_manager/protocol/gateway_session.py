@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import PendingMessage, Receipt, Rejection
+from ws_manager.models import PendingMessage, Receipt, Rejection, Written
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import Ack, error_frame, message_frame, parse_agent_frame
 
@@ -38,6 +38,15 @@ class Window:
 class _Ping:
     seq: int
     sent_at: float
+
+
+class _Write(NamedTuple):
+    """What one writing has put on the wire and is not confirmed yet; `told` once the ledger knows of it."""
+
+    first: int
+    last: int
+    at: Optional[str]
+    told: bool
 
 
 class GatewaySession:
@@ -94,6 +103,7 @@ class GatewaySession:
         self._bytes = 0
         self._full = False
         self._written = 0
+        self._writes: deque[_Write] = deque()
         self._answers: list[str] = []
         self._pings: dict[bytes, _Ping] = {}
         self._ping_count = 0
@@ -176,20 +186,34 @@ class GatewaySession:
 
     # To write
 
-    def next_write(self) -> list[str]:
+    def next_write(self, at: Optional[str] = None) -> list[str]:
         """Return the frames to write now, at most 64 KiB (but one message at least); empty for nothing.
 
-        What is returned counts as written.
+        What is returned counts as written, at the time `at` (UTC text, for the ledger).
         """
         frames, self._answers = self._answers, []
-        size = 0
+        answers, size = len(frames), 0
         while self._queue and (not size or size + self._queue[0][2] <= WRITE_BYTES):
             seq, frame, length = self._queue.popleft()
             self._in_flight.append((seq, length))
             self._written = seq
             size += length
             frames.append(frame)
+        if size:
+            first = self._in_flight[-(len(frames) - answers)][0]
+            if self._writes and self._writes[-1].at == at:
+                first = self._writes.pop().first
+            self._writes.append(_Write(first, self._written, at, told=at is None))
         return frames
+
+    def untold_writes(self) -> list[Written]:
+        """Return what was written, is not confirmed, and was not returned here before."""
+        told = []
+        for place, write in enumerate(self._writes):
+            if not write.told:
+                told.append(Written(self.ws_id, self.epoch, write.first, write.last, write.at or ""))
+                self._writes[place] = write._replace(told=True)
+        return told
 
     def next_ping(self, now: float) -> Optional[bytes]:
         """Return the payload of a Ping to send now, or None.
@@ -268,12 +292,18 @@ class GatewaySession:
     def _confirm(self, seq: int) -> None:
         if not self._in_flight or self._in_flight[0][0] > seq:
             return
-        first = last = self._in_flight[0][0]
+        confirmed = 0
         while self._in_flight and self._in_flight[0][0] <= seq:
-            last, size = self._in_flight.popleft()
+            confirmed, size = self._in_flight.popleft()
             self._bytes -= size
         self._full = False
-        self.outcomes.append(Receipt(self.ws_id, self.epoch, first, last))
+        # A receipt for each writing, because each has its own time.
+        while self._writes and self._writes[0].first <= confirmed:
+            write = self._writes.popleft()
+            last = min(write.last, confirmed)
+            self.outcomes.append(Receipt(self.ws_id, self.epoch, write.first, last, write.at))
+            if last < write.last:
+                self._writes.appendleft(write._replace(first=last + 1))
 
     def _reject(self, seq: int, reason: str) -> None:
         for entry in self._in_flight:
@@ -281,6 +311,8 @@ class GatewaySession:
                 self._in_flight.remove(entry)
                 self._bytes -= entry[1]
                 self._full = False
+                while self._writes and (not self._in_flight or self._writes[0].last < self._in_flight[0][0]):
+                    self._writes.popleft()
                 self.outcomes.append(Rejection(self.ws_id, self.epoch, seq, reason))
                 return
         self._answer_conflict(f"message {seq} is not in flight")

@@ -172,6 +172,14 @@ class Connections:
             ).rowcount
         )
 
+    def has_epoch(self, ws_id: str, epoch: int) -> bool:
+        """Say whether a registration is the present one."""
+        return bool(
+            self._db.value(
+                "SELECT EXISTS (SELECT 1 FROM connections WHERE ws_id = ? AND epoch = ?)", (ws_id, epoch)
+            )
+        )
+
     def count_message(self, ws_id: str) -> None:
         """Add one message to a connection's counter."""
         self._db.execute("UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?", (ws_id,))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from ws_manager.models import Broadcast, Event, Gateway
 from ws_manager.repository.database import Database
+
+_BROADCAST = "broadcast_id, first_id, last_id, recipients, msg_type, sender_id, sent_at"
 
 
 class Heartbeats:
@@ -13,6 +15,13 @@ class Heartbeats:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+
+    def latest(self, ws_id: str) -> Optional[tuple[str, Optional[int]]]:
+        """Return time and latency in ms of a connection's last logged heartbeat."""
+        row = self._db.row(
+            "SELECT ts, latency_ms FROM heartbeat_log WHERE ws_id = ? ORDER BY id DESC LIMIT 1", (ws_id,)
+        )
+        return (row[0], row[1]) if row else None
 
     def insert(self, ws_id: str, at: str, latency_ms: Optional[int]) -> None:
         """Write one heartbeat; the latency is the round trip in milliseconds, where it was measured."""
@@ -30,8 +39,7 @@ class Broadcasts:
     def insert(self, broadcast: Broadcast, msg_type: str, sender_id: Optional[str], at: str) -> None:
         """Write one call of broadcast."""
         self._db.execute(
-            "INSERT INTO broadcasts (broadcast_id, first_id, last_id, recipients, msg_type, sender_id, sent_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO broadcasts ({_BROADCAST}) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 broadcast.broadcast_id,
                 broadcast.first_id,
@@ -42,6 +50,11 @@ class Broadcasts:
                 at,
             ),
         )
+
+    def find(self, broadcast_id: str) -> Optional[dict[str, Any]]:
+        """Return one call as a dict of its columns, or None."""
+        row = self._db.row(f"SELECT {_BROADCAST} FROM broadcasts WHERE broadcast_id = ?", (broadcast_id,))
+        return None if row is None else dict(zip(_BROADCAST.split(", "), row))
 
 
 class Events:
@@ -74,6 +87,15 @@ class Events:
             "SELECT id, ts, ws_id, msg_id, kind, detail FROM events WHERE id > ? ORDER BY id", (event_id,)
         )
         return [Event(*row) for row in rows]
+
+    def of(self, ws_id: str, since: str, until: str, limit: int) -> list[Event]:
+        """Return a connection's newest events between two times, oldest first."""
+        rows = self._db.rows(
+            "SELECT id, ts, ws_id, msg_id, kind, detail FROM events"
+            " WHERE ws_id = ? AND ts BETWEEN ? AND ? ORDER BY id DESC LIMIT ?",
+            (ws_id, since, until, limit),
+        )
+        return [Event(*row) for row in reversed(rows)]
 
 
 class Gateways:

@@ -9,7 +9,7 @@ from ws_manager.models import PendingMessage, new_ids
 from ws_manager.repository.database import Database
 
 _WIRE = "id, msg_id, msg_type, sender_id, recipient_id, content, sent_at"
-_COLUMNS = f"{_WIRE}, delivered, confirmed_at, rejected_at, reject_reason, retry_of, refusals"
+_COLUMNS = f"{_WIRE}, delivered, confirmed_at, rejected_at, reject_reason, retry_of, refusals, written_at"
 _NAMES = _COLUMNS.split(", ")
 _READ_CHARACTERS = 1024 * 1024
 _PENDING = "delivered = 0 AND rejected_at IS NULL"
@@ -98,13 +98,29 @@ class Messages:
             )
         )
 
-    def confirm(self, ws_id: str, first: int, last: int, at: str) -> int:
+    def count_pending_before(self, ws_id: str, after: int, before: int) -> int:
+        """Return how many pending messages of one connection lie between two ids, both left out."""
+        return int(
+            self._db.value(
+                f"SELECT count(*) FROM messages WHERE recipient_id = ? AND id > ? AND id < ? AND {_PENDING}",
+                (ws_id, after, before),
+            )
+        )
+
+    def confirm(self, ws_id: str, first: int, last: int, at: str, written_at: Optional[str] = None) -> int:
         """Mark what is pending between two ids as delivered, and return how many that were."""
         return self._db.execute(
-            "UPDATE messages SET delivered = 1, confirmed_at = ?"
+            "UPDATE messages SET delivered = 1, confirmed_at = ?, written_at = coalesce(?, written_at)"
             f" WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {_PENDING}",
-            (at, ws_id, first, last),
+            (at, written_at, ws_id, first, last),
         ).rowcount
+
+    def written(self, ws_id: str, first: int, last: int, at: str) -> None:
+        """Note when what is pending between two ids was written to a socket."""
+        self._db.execute(
+            f"UPDATE messages SET written_at = ? WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {_PENDING}",
+            (at, ws_id, first, last),
+        )
 
     def set_aside(self, ws_id: str, first: int, last: int, reason: str, at: str) -> list[str]:
         """Take what is pending between two ids out of delivery, and return the msg_ids."""
@@ -135,6 +151,27 @@ class Messages:
                 (ws_id, limit, ws_id, limit, limit),
             )
         return [dict(zip(_NAMES, row)) for row in rows]
+
+    def find(self, msg_id: str) -> Optional[dict[str, Any]]:
+        """Return one message as a dict of its columns, or None."""
+        row = self._db.row(f"SELECT {_COLUMNS} FROM messages WHERE msg_id = ?", (msg_id,))
+        return None if row is None else dict(zip(_NAMES, row))
+
+    def unconfirmed_between(self, first: int, last: int, limit: int) -> list[dict[str, Any]]:
+        """Return the messages between two ids that are pending or set aside, in order."""
+        rows = self._db.rows(
+            f"SELECT {_COLUMNS} FROM messages WHERE id BETWEEN ? AND ? AND delivered = 0 ORDER BY id LIMIT ?",
+            (first, last, limit),
+        )
+        return [dict(zip(_NAMES, row)) for row in rows]
+
+    def confirmation_times(self, first: int, last: int) -> tuple[Optional[str], Optional[str]]:
+        """Return when the first and the last of the messages between two ids were confirmed."""
+        row = self._db.row(
+            "SELECT min(confirmed_at), max(confirmed_at) FROM messages WHERE id BETWEEN ? AND ?",
+            (first, last),
+        )
+        return (row[0], row[1]) if row else (None, None)
 
     def count(self) -> int:
         """Return the number of messages in the ledger."""

@@ -19,7 +19,7 @@ from ws_manager.repository.database import Database, open_database
 if TYPE_CHECKING:
     import sqlite_utils
 
-VERSION = 1
+VERSION = 2
 OLDEST_SQLITE = (3, 34, 0)
 
 _NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -274,4 +274,9 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (_create_or_adopt,)
+def _note_writing(tables: sqlite_utils.Database) -> None:
+    """Step 2: when a message was written to a socket; NULL for what was never written to one."""
+    tables.execute("ALTER TABLE messages ADD COLUMN written_at TEXT")
+
+
+_STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (_create_or_adopt, _note_writing)

@@ -1,0 +1,206 @@
+"""What an operator asks at three in the morning: did it arrive, if not why, and why did this connection end.
+
+Read-only. `Answers.show` tells all there is about one connection, message or broadcast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Optional
+
+from ws_manager.core.locks import gateway_lock, is_held
+from ws_manager.errors import NotFound
+from ws_manager.models import ACTIVE, Connection, Event, utc_now
+from ws_manager.repository.connections import Connections, decode
+from ws_manager.repository.database import Database
+from ws_manager.repository.journal import Broadcasts, Events, Gateways, Heartbeats
+from ws_manager.repository.messages import Messages
+
+_EVENTS = 100
+_MESSAGES = 10
+_UNCONFIRMED = 20
+
+
+class Entry(NamedTuple):
+    """One line of a timeline: when (UTC), what, and what more there is to say."""
+
+    at: str
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All there is about one thing.
+
+    Attributes:
+        kind: `connection`, `message` or `broadcast`.
+        verdict: one sentence that answers the question.
+        facts: names and values, as the ledger has them; JSON values.
+        timeline: what happened to it, oldest first.
+    """
+
+    kind: str
+    verdict: str
+    facts: dict[str, Any]
+    timeline: list[Entry] = field(default_factory=list)
+
+
+class Answers:
+    """Questions to one ledger. It belongs to the thread of its database connection."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._connections = Connections(db)
+        self._messages = Messages(db)
+        self._broadcasts = Broadcasts(db)
+        self._events = Events(db)
+        self._heartbeats = Heartbeats(db)
+
+    def show(self, identifier: str) -> Answer:
+        """Return all there is about a ws_id, a msg_id or a broadcast_id.
+
+        Raises:
+            NotFound: it is none of them.
+        """
+        row = self._connections.find(identifier)
+        if row is not None:
+            return self._connection(decode(row))
+        message = self._messages.find(identifier)
+        if message is not None:
+            return self._message(message)
+        broadcast = self._broadcasts.find(identifier)
+        if broadcast is not None:
+            return self._broadcast(broadcast)
+        raise NotFound(
+            f"no connection, message or broadcast {identifier}",
+            hint="ws-manager list --all and ws-manager history show what there is",
+        )
+
+    def _connection(self, connection: Connection) -> Answer:
+        pending = self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
+        heartbeat = self._heartbeats.latest(connection.ws_id)
+        facts = {**vars(connection), "pending": pending, "latency_ms": heartbeat[1] if heartbeat else None}
+        timeline = [_entry(event) for event in self._events.of(connection.ws_id, "", "~", _EVENTS)]
+        for row in self._messages.history(connection.ws_id, _MESSAGES):
+            timeline += _life_of(row, name=f"message {row['msg_id']}")
+        if connection.status == ACTIVE:
+            timeline.append(Entry(connection.last_heartbeat, "last heartbeat", ""))
+        return Answer("connection", self._state(connection), facts, sorted(timeline))
+
+    def _message(self, message: dict[str, Any]) -> Answer:
+        timeline = _life_of(message)
+        ended = message["confirmed_at"] or message["rejected_at"] or utc_now()
+        recipient = message["recipient_id"]
+        timeline += [
+            _entry(event)
+            for event in self._events.of(recipient, message["sent_at"], ended, _EVENTS)
+            if event.msg_id in (None, message["msg_id"])
+        ]
+        return Answer("message", self._verdict(message), message, sorted(timeline))
+
+    def _broadcast(self, broadcast: dict[str, Any]) -> Answer:
+        timeline = [Entry(broadcast["sent_at"], "sent", f"to {broadcast['recipients']} connection(s)")]
+        if not broadcast["recipients"]:
+            return Answer("broadcast", "nobody was connected", broadcast, timeline)
+        span = (broadcast["first_id"], broadcast["last_id"])
+        confirmed, pending, aside = self._messages.outcome(*span)
+        first, last = self._messages.confirmation_times(*span)
+        if first and last:
+            timeline += [
+                Entry(first, "first confirmed", _after(broadcast["sent_at"], first)),
+                Entry(last, "last confirmed", _after(broadcast["sent_at"], last)),
+            ]
+        missing = [
+            {"ws_id": row["recipient_id"], "msg_id": row["msg_id"], "why": self._verdict(row)}
+            for row in self._messages.unconfirmed_between(*span, _UNCONFIRMED)
+        ]
+        facts = {
+            **broadcast,
+            "confirmed": confirmed,
+            "pending": pending,
+            "set_aside": aside,
+            "unconfirmed": missing,
+        }
+        verdict = (
+            f"confirmed by {confirmed} of {broadcast['recipients']}: {pending} pending, {aside} set aside"
+        )
+        return Answer("broadcast", verdict, facts, timeline)
+
+    def _verdict(self, message: dict[str, Any]) -> str:
+        """Say whether a message arrived, and if not, why."""
+        if message["delivered"]:
+            after = message["confirmed_at"]
+            return "delivered" + (f" {_after(message['sent_at'], after)} it was sent" if after else "")
+        if message["rejected_at"]:
+            return f"set aside: {message['reject_reason'] or 'no reason given'}"
+        row = self._connections.find(message["recipient_id"])
+        if row is None:
+            return f"pending: there is no connection {message['recipient_id']}"
+        connection = decode(row)
+        if message["written_at"] and self._socket_is_open(connection):
+            return "pending: written to the socket, and the agent has not confirmed it yet"
+        ahead = self._messages.count_pending_before(connection.ws_id, connection.confirmed_seq, message["id"])
+        behind = f"; {ahead} earlier message(s) wait too" if ahead else ""
+        return f"pending: {self._state(connection)}{behind}"
+
+    def _state(self, connection: Connection) -> str:
+        """Say how a connection stands, and what brings it back."""
+        name, reason = connection.ws_id, connection.close_reason or "no reason given"
+        if connection.status != ACTIVE:
+            return (
+                f"{name} is disconnected since {connection.disconnected_at}: {reason};"
+                " it gets what is pending when it connects again"
+            )
+        if connection.gateway is None:
+            return f"{name} was registered by a command: `ws-manager receive` takes what is pending"
+        if connection.close_code is not None:
+            return (
+                f"the socket of {name} was lost: {reason} ({connection.close_code}); it may still come back"
+            )
+        if not self._socket_is_open(connection):
+            return f"the gateway of {name} does not run; start it, and the agent comes back"
+        return f"the socket of {name} is open"
+
+    def _socket_is_open(self, connection: Connection) -> bool:
+        latest: Optional[object] = Gateways(self._db).latest()
+        return (
+            connection.close_code is None
+            and latest is not None
+            and getattr(latest, "id", None) == connection.gateway
+            and is_held(gateway_lock(self._db.path))
+        )
+
+
+def _life_of(message: dict[str, Any], name: str = "") -> list[Entry]:
+    """Return the times that a message's row holds."""
+    prefix = f"{name}: " if name else ""
+    origin = f" from {message['sender_id']}" if message["sender_id"] else ""
+    entries = [Entry(message["sent_at"], "sent", f"{prefix}to {message['recipient_id']}{origin}")]
+    if message["written_at"]:
+        entries.append(Entry(message["written_at"], "written", f"{prefix}to the socket"))
+    if message["confirmed_at"]:
+        entries.append(
+            Entry(
+                message["confirmed_at"],
+                "confirmed",
+                prefix + _after(message["sent_at"], message["confirmed_at"]) + " it was sent",
+            )
+        )
+    if message["rejected_at"]:
+        entries.append(Entry(message["rejected_at"], "set aside", prefix + (message["reject_reason"] or "")))
+    return entries
+
+
+def _entry(event: Event) -> Entry:
+    detail = event.detail or ""
+    return Entry(
+        event.ts, event.kind.replace("_", " "), f"{event.msg_id}: {detail}" if event.msg_id else detail
+    )
+
+
+def _after(earlier: str, later: str) -> str:
+    """Say how long after another time something was."""
+    seconds = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+    return f"{seconds * 1000:.0f} ms after" if seconds < 1 else f"{seconds:.1f} s after"
