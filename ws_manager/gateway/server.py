@@ -201,6 +201,8 @@ class GatewayServer:
             return _refusal(error)
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
+            if request.transport is None:
+                raise ConnectionResetError("the peer went away at the handshake")
             await websocket.prepare(request)
             socket = self._socket(request, websocket, connection, explicit_ack)
             _log.info("%s opened (agent=%s)", connection.ws_id, connection.agent)
