@@ -136,6 +136,15 @@ def test_a_restarted_gateway_gets_every_agent_back(database: Path, db: Database)
             assert "disconnected" not in events
 
 
+def test_a_killed_gateway_gets_its_agent_back(database: Path) -> None:
+    with gateway(database) as (server, _), listener(database, "octavia", "--ws-id", "ws-001") as agent:
+        server.end(signal.SIGKILL)
+        assert "lost (1006)" in agent.error_line("Disconnected: ")
+        assert command(database, "broadcast", '"in between"').returncode == 0
+        with gateway(database):
+            assert json.loads(agent.line())["content"] == "in between"
+
+
 def test_serve_without_no_auth_says_so(database: Path) -> None:
     ended = command(database, "serve")
     assert (ended.returncode, "--no-auth" in ended.stderr) == (2, True)

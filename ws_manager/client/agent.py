@@ -203,8 +203,7 @@ class AgentClient:
         except asyncio.TimeoutError:
             raise GatewayUnavailable(f"{url} accepts sockets but does not greet them") from None
         if frame.type != aiohttp.WSMsgType.TEXT:
-            code = websocket.close_code or CloseCode.LOST
-            raise GatewayUnavailable(f"{url} closed at the handshake: {describe(code)}")
+            raise GatewayUnavailable(f"{url} closed at the handshake: {describe(*_closed(frame))}")
         greeting = self._session.text(frame.data)
         if not isinstance(greeting, Connected):
             raise InvalidInput(f"{url} does not speak this protocol", hint="check --url")
@@ -251,8 +250,7 @@ class AgentClient:
             elif isinstance(message, Failure):
                 raise Conflict(f"the gateway reports: {message.message}")
             await self._write_answers()
-        reason = frame.extra if frame.type == aiohttp.WSMsgType.CLOSE and frame.extra else ""
-        code = websocket.close_code or CloseCode.LOST
+        code, reason = _closed(frame)
         cause = describe(code, reason)
         if not should_reconnect(code):
             raise Conflict(f"the gateway closed the connection: {cause}")
@@ -266,6 +264,15 @@ class AgentClient:
             # A lost connection is the reader's business; what was not confirmed comes again.
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                 await websocket.send_str(answer)
+
+
+def _closed(frame: aiohttp.WSMessage) -> tuple[int, str]:
+    """Return close code and reason of the frame that ended a socket."""
+    if frame.type == aiohttp.WSMsgType.CLOSE:
+        # 0: a close frame without a code.
+        return frame.data or CloseCode.NO_STATUS, frame.extra or ""
+    # Not `close_code`: aiohttp calls the end of a connection 1000 where no close frame has come.
+    return CloseCode.LOST, ""
 
 
 def _refused(error: aiohttp.WSServerHandshakeError, url: str) -> WsManagerError:
