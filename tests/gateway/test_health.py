@@ -97,6 +97,17 @@ class TestHeartbeat:
 
         run(scenario())
 
+    def test_a_lost_socket_counts_from_when_it_was_last_heard(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, now=Clock(), heartbeat_timeout=30) as running:
+                agent = await running.agent()
+                last_heard(running, "ws-001", 25)
+                agent.drop()
+                connection = await running.socket_ended()
+                assert connection.last_heartbeat > seconds_before(utc_now(), 20)
+
+        run(scenario())
+
     def test_pong_is_written_to_the_ledger_with_its_latency(self, database: Path) -> None:
         async def scenario() -> None:
             clock = Clock()

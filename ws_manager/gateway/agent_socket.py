@@ -11,7 +11,7 @@ from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.outbox import Outbox
-from ws_manager.models import Closure, utc_now
+from ws_manager.models import Closure, SignOfLife, seconds_before, utc_now
 from ws_manager.protocol.close_codes import CloseCode, is_goodbye, meaning
 from ws_manager.protocol.gateway_session import GatewaySession
 
@@ -67,6 +67,8 @@ class AgentSocket:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
+            # The ledger hears of life in intervals only; from now on this one counts against the time-out.
+            self.session.outcomes.append(self.sign_of_life(self._now(), logged=False))
             self._tell()
             if self._transport.get_write_buffer_size():
                 # It is sent while the peer reads it, but no stopped peer keeps the connection for ever.
@@ -85,6 +87,13 @@ class AgentSocket:
     def abort(self) -> None:
         """Drop the connection at once: a blocked write ends only so."""
         self._transport.abort()
+
+    def sign_of_life(self, now: float, *, logged: bool) -> SignOfLife:
+        """Return when the peer was last heard, for the ledger; with the round trip if it is to be logged."""
+        session = self.session
+        latency = None if session.latency is None else round(session.latency * 1000)
+        at = seconds_before(utc_now(), now - session.heard_at)
+        return SignOfLife(session.ws_id, session.epoch, at, latency, logged)
 
     def tick(self, now: float) -> None:
         """Let time pass: heartbeats, and a peer that does not read."""

@@ -12,7 +12,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.agent_socket import AgentSocket
 from ws_manager.gateway.outbox import Outbox
-from ws_manager.models import Outcome, PendingMessage, SignOfLife, seconds_before, utc_now
+from ws_manager.models import Outcome, PendingMessage
 from ws_manager.protocol.close_codes import CloseCode
 
 _log = logging.getLogger("ws_manager.gateway")
@@ -115,6 +115,8 @@ class Hub:
             for socket in self._open:
                 socket.abort()
             await self._empty_within(seconds)
+        for task in self._tasks:
+            task.cancel()
 
     async def _empty_within(self, seconds: float) -> bool:
         if self._open:
@@ -129,20 +131,21 @@ class Hub:
                 delivery.why_void(socket.session.ws_id, socket.session.epoch, socket.agent) for socket in held
             ]
 
-        try:
-            reasons = await self._outbox.read(why_void)
-        except LedgerError as error:
-            _log.error("cannot read the ledger: %s", error)
-            return
+        while True:
+            try:
+                reasons = await self._outbox.read(why_void)
+                break
+            except LedgerError as error:
+                _log.error("cannot read the ledger, will try again: %s", error)
+                await asyncio.sleep(_TICK_SECONDS)
         for socket, reason in zip(held, reasons):
             if reason is not None:
                 socket.close(*_VOID[reason])
 
     def _record(self, now: float) -> None:
         """Tell the ledger what waits for its receipt, and who was heard: about three times in a time-out."""
-        present = utc_now()
         signs: list[Outcome] = []
-        for ws_id, socket in self._sockets.items():
+        for socket in self._sockets.values():
             session = socket.session
             signs += session.untold_writes()
             if session.heard_at > socket.recorded_at and now - socket.recorded_at >= self._timeout / 3:
@@ -150,9 +153,7 @@ class Hub:
                 if logged:
                     socket.logged_at = now
                 socket.recorded_at = now
-                latency = None if session.latency is None else round(session.latency * 1000)
-                at = seconds_before(present, now - session.heard_at)
-                signs.append(SignOfLife(ws_id, session.epoch, at, latency, logged))
+                signs.append(socket.sign_of_life(now, logged=logged))
         if signs:
             self._outbox.tell(signs)
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Optional
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import PendingMessage, Receipt, Rejection, Written
+from ws_manager.models import Outcome, PendingMessage, Receipt, Rejection, Written
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import Ack, error_frame, message_frame, parse_agent_frame
 
@@ -90,7 +90,7 @@ class GatewaySession:
         self.cursor = confirmed_seq
         self.live = False
         self.close_with: Optional[tuple[int, str]] = None
-        self.outcomes: list[Union[Receipt, Rejection]] = []
+        self.outcomes: list[Outcome] = []
         self.latency: Optional[float] = None
         self.heard_at = now
         self._nonce = nonce
