@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Optional
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import timestamp
-from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT
+from ws_manager.models import seconds_before, timestamp, utc_now
+from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT, parse_duration
 
 
 class NotJson(InvalidInput):
@@ -66,7 +67,7 @@ def decode_json(text: str, what: str) -> Any:  # noqa: ANN401 - any JSON value
         InvalidInput: it nests too deeply, or has a number with thousands of digits.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(text)
     except RecursionError:
         raise InvalidInput(f"the {what} nests too deeply", hint="flatten it") from None
     except (json.JSONDecodeError, _NoJsonValue) as error:
@@ -132,9 +133,34 @@ def check_timestamp(value: object, what: str) -> str:
         ) from None
 
 
+def parse_moment(text: str) -> str:
+    """Turn `2h` (two hours ago) or an RFC 3339 time into the ledger's fixed width.
+
+    A time without a zone is UTC, and a date alone its first moment.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    # A fraction may have any number of digits in RFC 3339; Python before 3.11 wants six.
+    parts = re.fullmatch(
+        r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?)?", text.strip()
+    )
+    try:
+        if parts is None:
+            return seconds_before(utc_now(), parse_duration(text))
+        day, minute, second, fraction, zone = parts.groups()
+        zone = "+00:00" if zone in (None, "Z", "z") else zone
+        six = (fraction or "").ljust(6, "0")[:6]
+        return check_timestamp(f"{day}T{minute or '00:00'}{second or ':00'}.{six}{zone}", "the time")
+    except InvalidInput:
+        raise InvalidInput(
+            f"not a time: {text!r}", hint="write 2h for two hours ago, or 2026-11-22T17:15:18Z"
+        ) from None
+
+
 def _encode(value: object, what: str, limit: int) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+        text = _ENCODER.encode(value)
         size = len(text.encode("utf-8"))
     except RecursionError:
         raise InvalidInput(f"the {what} nests too deeply", hint="flatten it") from None
@@ -163,3 +189,8 @@ class _NoJsonValue(ValueError):
 
 def _refuse_constant(name: str) -> None:
     raise _NoJsonValue(f"{name} is not a JSON value")
+
+
+# Made once: in a batch, making them anew for each line costs as much as the line itself.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)

@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from ws_manager.core.values import parse_moment
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Connection
 
 FIELDS = ("ws_id", "agent", "connected_at", "last_heartbeat", "message_count", "metadata")
 """What a condition may begin with; `metadata.` goes on with a path of keys, or of places in lists."""
 
+_TIMES = ("connected_at", "last_heartbeat")
 _CONDITION = re.compile(r"\s*([A-Za-z_][\w.\-]*)\s*(!=|=|~|<|>)(.*)", re.DOTALL)
 _MISSING = object()
 
-Condition = Callable[[Connection], bool]
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition; call it with a connection.
+
+    Attributes:
+        text: as it was written.
+        holds: says of a connection whether it does.
+    """
+
+    text: str
+    holds: Callable[[Connection], bool]
+
+    def __call__(self, connection: Connection) -> bool:
+        """Say whether it holds for a connection."""
+        return self.holds(connection)
 
 
 def parse_condition(text: str) -> Condition:
-    """Turn one condition into a function of a connection.
+    """Read one condition.
 
-    `=` and `!=` compare, `~` searches a regular expression, `<` and `>` compare numbers as numbers and
-    everything else as text. A path that a connection does not have fulfils `!=` alone.
+    `=` and `!=` compare, `~` searches a regular expression, `<` and `>` compare numbers as numbers, times as
+    times (given like `5m`, that long ago, or as RFC 3339) and everything else as text. A path that a
+    connection does not have fulfils `!=` alone.
 
     Raises:
-        InvalidInput: it is no condition, names no known field, or its regular expression is none.
+        InvalidInput: it is no condition, names no known field, or its value does not suit the operator.
     """
     parts = _CONDITION.fullmatch(text)
     if parts is None:
@@ -35,23 +54,17 @@ def parse_condition(text: str) -> Condition:
         raise InvalidInput(
             f"no such field: {parts[1]}", hint=f"one of {', '.join(FIELDS[:-1])}, metadata.<key>"
         )
-    test = _test(operator, value)
+    if value.startswith("=") and operator != "~":
+        raise InvalidInput(
+            f"no such operator: {operator}=", hint="= != ~ < >; a value that begins with = is found by ~^="
+        )
+    test = _test(path[0], operator, value)
 
     def holds(connection: Connection) -> bool:
         found = _find(getattr(connection, path[0]), path[1:])
         return operator == "!=" if found is _MISSING else test(found)
 
-    return holds
-
-
-def all_of(texts: list[str]) -> Condition:
-    """Turn several conditions into one function: all of them have to hold.
-
-    Raises:
-        InvalidInput: one of them is none.
-    """
-    conditions = [parse_condition(text) for text in texts]
-    return lambda connection: all(condition(connection) for condition in conditions)
+    return Condition(text, holds)
 
 
 def _find(value: Any, keys: list[str]) -> Any:  # noqa: ANN401 - any JSON value
@@ -65,33 +78,41 @@ def _find(value: Any, keys: list[str]) -> Any:  # noqa: ANN401 - any JSON value
     return value
 
 
-def _test(operator: str, value: str) -> Callable[[Any], bool]:
-    if operator == "=":
-        return lambda found: _text(found) == value
-    if operator == "!=":
-        return lambda found: _text(found) != value
+def _test(field: str, operator: str, value: str) -> Callable[[Any], bool]:
     if operator == "~":
         try:
             pattern = re.compile(value)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise InvalidInput(f"not a regular expression: {value!r}: {error}") from None
         return lambda found: pattern.search(_text(found)) is not None
+    if field in _TIMES and operator in "<>":
+        moment = parse_moment(value)
+        return lambda found: found < moment if operator == "<" else found > moment
     number = _number(value)
+    if field == "message_count" and number is None:
+        raise InvalidInput(f"not a number: {value!r}", hint="for example message_count>100")
 
     def compare(found: Any) -> bool:  # noqa: ANN401 - any JSON value
         if number is not None and isinstance(found, (int, float)) and not isinstance(found, bool):
-            return bool(found < number if operator == "<" else found > number)
-        text = _text(found)
-        return text < value if operator == "<" else text > value
+            return _compare(operator, found, number)
+        return _compare(operator, _text(found), value)
 
     return compare
 
 
+def _compare(operator: str, found: Any, value: Any) -> bool:  # noqa: ANN401 - two texts or two numbers
+    if operator in ("=", "!="):
+        return bool(found == value) == (operator == "=")
+    return bool(found < value if operator == "<" else found > value)
+
+
 def _number(text: str) -> Optional[float]:
     try:
-        return float(text)
+        number = int(text) if text.lstrip("+-").isdecimal() else float(text)
     except ValueError:
         return None
+    # NaN is neither less nor more than anything: it is a text here.
+    return number if number == number else None
 
 
 def _text(found: object) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from typing import Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
 from ws_manager.repository.database import Database, Row
 
-_COLUMNS = (
+COLUMNS = (
     "ws_id, agent, metadata, connected_at, last_heartbeat, status, message_count, id, disconnected_at,"
     " epoch, confirmed_seq, close_code, close_reason, gateway"
 )
 WS_ID, METADATA = 0, 2
 """Positions in a row."""
+
+# SQLite takes 32,766 parameters a statement.
+_NAMES_A_STATEMENT = 5000
 
 
 def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
@@ -39,14 +43,14 @@ class Connections:
 
     def find(self, ws_id: str) -> Optional[Row]:
         """Return the row of a ws_id, active or not."""
-        return self._db.row(f"SELECT {_COLUMNS} FROM connections WHERE ws_id = ?", (ws_id,))
+        return self._db.row(f"SELECT {COLUMNS} FROM connections WHERE ws_id = ?", (ws_id,))
 
     def active(self, agent: Optional[str] = None) -> list[Row]:
         """Return the active rows, of one agent or of all, oldest first."""
         if agent is None:
-            return self._db.rows(f"SELECT {_COLUMNS} FROM connections WHERE status = 'active' ORDER BY id")
+            return self._db.rows(f"SELECT {COLUMNS} FROM connections WHERE status = 'active' ORDER BY id")
         return self._db.rows(
-            f"SELECT {_COLUMNS} FROM connections WHERE status = 'active' AND agent = ? ORDER BY id", (agent,)
+            f"SELECT {COLUMNS} FROM connections WHERE status = 'active' AND agent = ? ORDER BY id", (agent,)
         )
 
     def active_ids(self, agent: Optional[str] = None) -> list[str]:
@@ -58,6 +62,22 @@ class Connections:
                 f"SELECT ws_id FROM connections WHERE status = 'active'{where} ORDER BY ws_id", parameters
             )
         ]
+
+    def active_among(self, ws_ids: Collection[str]) -> set[str]:
+        """Return those of the given ws_ids that are active."""
+        wanted = list(ws_ids)
+        active: set[str] = set()
+        for start in range(0, len(wanted), _NAMES_A_STATEMENT):
+            some = wanted[start : start + _NAMES_A_STATEMENT]
+            active.update(
+                row[0]
+                for row in self._db.rows(
+                    "SELECT ws_id FROM connections WHERE status = 'active'"
+                    f" AND ws_id IN ({', '.join('?' * len(some))})",
+                    some,
+                )
+            )
+        return active
 
     def count_active(self) -> int:
         """Return how many rows are active."""
@@ -183,6 +203,13 @@ class Connections:
     def count_message(self, ws_id: str) -> None:
         """Add one message to a connection's counter."""
         self._db.execute("UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?", (ws_id,))
+
+    def add_to_counters(self, messages: Mapping[str, int]) -> None:
+        """Add to the message counter of each ws_id so many messages."""
+        self._db.executemany(
+            "UPDATE connections SET message_count = message_count + ? WHERE ws_id = ?",
+            [(count, ws_id) for ws_id, count in messages.items()],
+        )
 
     def count_messages(self, first: int, last: int) -> None:
         """Add one message to the counter of each recipient of the messages between two ids."""

@@ -9,10 +9,12 @@ from ws_manager.models import PendingMessage, new_ids
 from ws_manager.repository.database import Database
 
 _WIRE = "id, msg_id, msg_type, sender_id, recipient_id, content, sent_at"
-_COLUMNS = f"{_WIRE}, delivered, confirmed_at, rejected_at, reject_reason, retry_of, refusals, written_at"
-_NAMES = _COLUMNS.split(", ")
+COLUMNS = f"{_WIRE}, delivered, confirmed_at, rejected_at, reject_reason, retry_of, refusals, written_at"
+NAMES = COLUMNS.split(", ")
+"""The columns of a message, in the order of `COLUMNS`."""
+
 _READ_CHARACTERS = 1024 * 1024
-_PENDING = "delivered = 0 AND rejected_at IS NULL"
+PENDING = "delivered = 0 AND rejected_at IS NULL"
 
 # A third of the time of one statement a row; two parameters each, and SQLite takes 32,766 of them.
 _ROWS_A_STATEMENT = 500
@@ -27,6 +29,17 @@ def _insert_many(rows: int) -> str:
         " INSERT INTO messages (msg_id, msg_type, sender_id, recipient_id, content, sent_at)"
         " SELECT each.column1, msg_type, sender_id, each.column2, content, sent_at"
         f" FROM shared CROSS JOIN (VALUES {each}) AS each"
+    )
+
+
+@lru_cache(maxsize=2)
+def _insert_different(rows: int) -> str:
+    """Return the statement that writes so many messages that have only the time in common."""
+    each = ", ".join(["(?, ?, ?, ?)"] * rows)
+    return (
+        "WITH shared (sent_at) AS (SELECT ?)"
+        " INSERT INTO messages (msg_id, msg_type, recipient_id, content, sent_at)"
+        f" SELECT each.*, sent_at FROM shared CROSS JOIN (VALUES {each}) AS each"
     )
 
 
@@ -59,6 +72,12 @@ class Messages:
         last = int(self._db.value("SELECT last_insert_rowid()"))
         return last - len(recipients) + 1, last
 
+    def insert_different(self, messages: list[tuple[str, str, Optional[str], str]], at: str) -> None:
+        """Write messages of the system's, each given as msg_id, msg_type, recipient_id and content, in order."""
+        for start in range(0, len(messages), _ROWS_A_STATEMENT):
+            some = messages[start : start + _ROWS_A_STATEMENT]
+            self._db.execute(_insert_different(len(some)), (at, *(value for row in some for value in row)))
+
     def last_id(self) -> int:
         """Return the highest id that was ever given out, 0 for none."""
         return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'") or 0)
@@ -66,13 +85,13 @@ class Messages:
     def after(self, seq: int, limit: int) -> list[PendingMessage]:
         """Return everybody's pending messages above an id, in order: at most `limit`, at most 1 MiB."""
         return self._read(
-            f"SELECT {_WIRE} FROM messages WHERE id > ? AND {_PENDING} ORDER BY id LIMIT ?", (seq, limit)
+            f"SELECT {_WIRE} FROM messages WHERE id > ? AND {PENDING} ORDER BY id LIMIT ?", (seq, limit)
         )
 
     def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
         """Return the pending messages of one connection above an id: at most `limit`, at most 1 MiB."""
         return self._read(
-            f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {_PENDING}"
+            f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {PENDING}"
             " ORDER BY id LIMIT ?",
             (ws_id, after, limit),
         )
@@ -93,7 +112,7 @@ class Messages:
         """Return how many pending messages of one connection have a higher id than `after`."""
         return int(
             self._db.value(
-                f"SELECT count(*) FROM messages WHERE recipient_id = ? AND id > ? AND {_PENDING}",
+                f"SELECT count(*) FROM messages WHERE recipient_id = ? AND id > ? AND {PENDING}",
                 (ws_id, after),
             )
         )
@@ -102,7 +121,7 @@ class Messages:
         """Return how many pending messages of one connection lie between two ids, both left out."""
         return int(
             self._db.value(
-                f"SELECT count(*) FROM messages WHERE recipient_id = ? AND id > ? AND id < ? AND {_PENDING}",
+                f"SELECT count(*) FROM messages WHERE recipient_id = ? AND id > ? AND id < ? AND {PENDING}",
                 (ws_id, after, before),
             )
         )
@@ -111,21 +130,21 @@ class Messages:
         """Mark what is pending between two ids as delivered, and return how many that were."""
         return self._db.execute(
             "UPDATE messages SET delivered = 1, confirmed_at = ?, written_at = coalesce(?, written_at)"
-            f" WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {_PENDING}",
+            f" WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {PENDING}",
             (at, written_at, ws_id, first, last),
         ).rowcount
 
     def written(self, ws_id: str, first: int, last: int, at: str) -> None:
         """Note when what is pending between two ids was written to a socket."""
         self._db.execute(
-            f"UPDATE messages SET written_at = ? WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {_PENDING}",
+            f"UPDATE messages SET written_at = ? WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {PENDING}",
             (at, ws_id, first, last),
         )
 
     def set_aside(self, ws_id: str, first: int, last: int, reason: str, at: str) -> list[str]:
         """Take what is pending between two ids out of delivery, and return the msg_ids."""
         span = (ws_id, first, last)
-        where = f"recipient_id = ? AND id BETWEEN ? AND ? AND {_PENDING}"
+        where = f"recipient_id = ? AND id BETWEEN ? AND ? AND {PENDING}"
         msg_ids = [
             row[0] for row in self._db.rows(f"SELECT msg_id FROM messages WHERE {where} ORDER BY id", span)
         ]
@@ -140,30 +159,30 @@ class Messages:
         Two limited reads of two indexes: an OR over both columns would read the whole table.
         """
         if ws_id is None:
-            rows = self._db.rows(f"SELECT {_COLUMNS} FROM messages ORDER BY id DESC LIMIT ?", (limit,))
+            rows = self._db.rows(f"SELECT {COLUMNS} FROM messages ORDER BY id DESC LIMIT ?", (limit,))
         else:
             newest = (
-                f"SELECT * FROM (SELECT {_COLUMNS} FROM messages WHERE {{}} = ? ORDER BY id DESC LIMIT ?)"
+                f"SELECT * FROM (SELECT {COLUMNS} FROM messages WHERE {{}} = ? ORDER BY id DESC LIMIT ?)"
             )
             rows = self._db.rows(
                 f"{newest.format('recipient_id')} UNION {newest.format('sender_id')}"
                 " ORDER BY id DESC LIMIT ?",
                 (ws_id, limit, ws_id, limit, limit),
             )
-        return [dict(zip(_NAMES, row)) for row in rows]
+        return [dict(zip(NAMES, row)) for row in rows]
 
     def find(self, msg_id: str) -> Optional[dict[str, Any]]:
         """Return one message as a dict of its columns, or None."""
-        row = self._db.row(f"SELECT {_COLUMNS} FROM messages WHERE msg_id = ?", (msg_id,))
-        return None if row is None else dict(zip(_NAMES, row))
+        row = self._db.row(f"SELECT {COLUMNS} FROM messages WHERE msg_id = ?", (msg_id,))
+        return None if row is None else dict(zip(NAMES, row))
 
     def unconfirmed_between(self, first: int, last: int, limit: int) -> list[dict[str, Any]]:
         """Return the messages between two ids that are pending or set aside, in order."""
         rows = self._db.rows(
-            f"SELECT {_COLUMNS} FROM messages WHERE id BETWEEN ? AND ? AND delivered = 0 ORDER BY id LIMIT ?",
+            f"SELECT {COLUMNS} FROM messages WHERE id BETWEEN ? AND ? AND delivered = 0 ORDER BY id LIMIT ?",
             (first, last, limit),
         )
-        return [dict(zip(_NAMES, row)) for row in rows]
+        return [dict(zip(NAMES, row)) for row in rows]
 
     def confirmation_times(self, first: int, last: int) -> tuple[Optional[str], Optional[str]]:
         """Return when the first and the last of the messages between two ids were confirmed."""
@@ -180,7 +199,7 @@ class Messages:
     def outcome(self, first: int, last: int) -> tuple[int, int, int]:
         """Return how many between two ids are confirmed, pending and set aside."""
         row = self._db.row(
-            f"SELECT total(delivered), total({_PENDING}), total(rejected_at IS NOT NULL)"
+            f"SELECT total(delivered), total({PENDING}), total(rejected_at IS NOT NULL)"
             " FROM messages WHERE id BETWEEN ? AND ?",
             (first, last),
         )
