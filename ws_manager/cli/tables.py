@@ -22,7 +22,7 @@ _LEAST_OF_A_FOLDED_COLUMN = 9
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A column of a table.
 
     Attributes:
@@ -60,13 +60,13 @@ def show_connections(found: Sequence[Row], timeout: float) -> None:
     _show(
         found,
         [
-            _Column("ws_id", lambda row: str(row["ws_id"])),
-            _Column("agent", lambda row: str(row["agent"])),
-            _Column("connected", lambda row: ago(row["connected_at"], now), right=True),
-            _Column("heartbeat", lambda row: ago(row["last_heartbeat"], now), age, right=True),
-            _Column("pending", lambda row: str(row["pending"]), backlog, right=True),
-            _Column("sent", lambda row: str(row["message_count"]), right=True, goes=1),
-            _Column(
+            Column("ws_id", lambda row: str(row["ws_id"])),
+            Column("agent", lambda row: str(row["agent"])),
+            Column("connected", lambda row: ago(row["connected_at"], now), right=True),
+            Column("heartbeat", lambda row: ago(row["last_heartbeat"], now), age, right=True),
+            Column("pending", lambda row: str(row["pending"]), backlog, right=True),
+            Column("sent", lambda row: str(row["message_count"]), right=True, goes=1),
+            Column(
                 "metadata",
                 lambda row: json_text(row["metadata"]) if row["metadata"] else "",
                 goes=2,
@@ -86,13 +86,13 @@ def show_history(found: Sequence[Row]) -> None:
     _show(
         found,
         [
-            _Column("sent", lambda row: ago(row["sent_at"], now), right=True),
-            _Column("to", lambda row: str(row["recipient_id"])),
-            _Column("state", _state, _state_style),
-            _Column("type", lambda row: str(row["msg_type"]), goes=1),
-            _Column("from", lambda row: str(row["sender_id"] or ""), goes=2),
-            _Column("msg_id", lambda row: str(row["msg_id"]), goes=3),
-            _Column("content", lambda row: json_text(row["content"]), shortened=True),
+            Column("sent", lambda row: ago(row["sent_at"], now), right=True),
+            Column("to", lambda row: str(row["recipient_id"])),
+            Column("state", _state, _state_style),
+            Column("type", lambda row: str(row["msg_type"]), goes=1),
+            Column("from", lambda row: str(row["sender_id"] or ""), goes=2),
+            Column("msg_id", lambda row: str(row["msg_id"]), goes=3),
+            Column("content", lambda row: json_text(row["content"]), shortened=True),
         ],
     )
 
@@ -124,19 +124,26 @@ def _state_style(row: Row) -> str:
     return "green" if row["delivered"] else "red" if row["rejected_at"] else "yellow"
 
 
-def _show(found: Sequence[Row], columns: list[_Column]) -> None:
+def _show(found: Sequence[Row], columns: list[Column]) -> None:
     if not found:
         return
+    console = console_of(*shutil.get_terminal_size())
+    console.print(table_of(found, columns, console.width))
+
+
+def console_of(width: int, height: int) -> Console:
+    """Return a console on stdout that takes data as data."""
     # Rich reads NO_COLOR and TERM itself. Text, never str, is what keeps data from being read as markup.
     # The size is given because it takes every dumb terminal for one of 80 columns.
-    size = shutil.get_terminal_size()
-    console = Console(
-        file=sys.stdout, markup=False, highlight=False, emoji=False, width=size.columns, height=size.lines
-    )
+    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, height=height)
+
+
+def table_of(found: Sequence[Row], columns: list[Column], width: int) -> Table:
+    """Return a table that fits into so many columns of a terminal; what could steer one is escaped."""
     cells = {column.title: [visible(column.cell(row)) for row in found] for column in columns}
     widths = {title: max(cell_len(text) for text in [title, *texts]) for title, texts in cells.items()}
     told = [column for column in columns if not column.goes or any(cells[column.title])]
-    kept = _fitting(told, widths, console.width)
+    kept = _fitting(told, widths, width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in kept:
         table.add_column(
@@ -149,13 +156,13 @@ def _show(found: Sequence[Row], columns: list[_Column]) -> None:
         )
     for number, row in enumerate(found):
         table.add_row(*(Text(cells[column.title][number], column.style(row)) for column in kept))
-    console.print(table)
+    return table
 
 
-def _fitting(columns: list[_Column], widths: dict[str, int], available: int) -> list[_Column]:
+def _fitting(columns: list[Column], widths: dict[str, int], available: int) -> list[Column]:
     """Leave out columns, then narrow `widths`, until the rest fits into the terminal."""
 
-    def excess(kept: list[_Column], shortened_to: int) -> int:
+    def excess(kept: list[Column], shortened_to: int) -> int:
         return (
             sum(min(widths[c.title], shortened_to) if c.shortened else widths[c.title] for c in kept)
             + _GAP * (len(kept) - 1)

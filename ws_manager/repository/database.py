@@ -58,7 +58,7 @@ class Database(sqlite3.Connection):
         with self.translated(joined=joined):
             self.execute(begin)
             try:
-                self._check_file()
+                self.check_file()
                 yield
                 self.execute(commit)
             except BaseException:
@@ -119,7 +119,7 @@ class Database(sqlite3.Connection):
         one runs PASSIVE while a second connection holds the write lock, under which nobody can reset.
         """
         self.check_process()
-        self._check_file()
+        self.check_file()
         with self.translated():
             guard = sqlite3.connect(self.path, isolation_level=None, timeout=0)
             try:
@@ -172,7 +172,12 @@ class Database(sqlite3.Connection):
         """Turn SQLite's errors into ours; see `translated_errors`."""
         return translated_errors(self.path, joined=joined)
 
-    def _check_file(self) -> None:
+    def check_file(self) -> None:
+        """Refuse to go on where the file is no longer the one that was opened.
+
+        Raises:
+            LedgerReplaced: it was moved, deleted or replaced.
+        """
         try:
             status = os.stat(self.path)
         except OSError:
