@@ -25,7 +25,7 @@ TERMINATED = 143
 
 
 class PartlyDone(WsManagerError):
-    """What was asked is committed, but not all of it is confirmed."""
+    """A part of what was asked is done: not all of it is confirmed, or some lines of a batch were not sent."""
 
     code = "partly_done"
 

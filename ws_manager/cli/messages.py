@@ -21,7 +21,7 @@ from ws_manager.cli.output import (
     rows,
     stream_format,
 )
-from ws_manager.core.values import NotJson, decode_json
+from ws_manager.core.values import NotJson, check_name, decode_json
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
 from ws_manager.settings import parse_duration
@@ -50,20 +50,33 @@ _BATCH = 100
 _MESSAGE_HELP = (
     "JSON if it parses, otherwise text; - reads it from stdin. One that begins with - needs -- before it."
 )
+_BATCH_HELP = "Messages from a file, or from stdin with -: JSON, one a line; each is answered by a line."
+_SEND_BATCH_HELP = _BATCH_HELP + ' Without <ws_id>: {"to":…,"content":…,"type":…}.'
 _WAIT_HELP = "Wait so long for the confirmation: 30, 90s, 5m. Exit 5 if it does not come."
 
 
 def send(
     ctx: typer.Context,
-    ws_id: str = typer.Argument(..., metavar="<ws_id>", help="The connection."),
-    message: str = typer.Argument(..., metavar="<message>", help=_MESSAGE_HELP),
+    ws_id: Optional[str] = typer.Argument(None, metavar="<ws_id>", help="The connection."),
+    message: Optional[str] = typer.Argument(None, metavar="<message>", help=_MESSAGE_HELP),
     msg_type: str = typer.Option("data", "--type", metavar="NAME", help="The message's type."),
     wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=_WAIT_HELP),
+    batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=_SEND_BATCH_HELP),
 ) -> None:
     """Send a message to one connection.
 
     It is in the ledger when the command returns, and delivered when the agent has confirmed it.
     """
+    if batch is not None:
+        from ws_manager.cli.batch import BatchRun, check_alone
+        from ws_manager.cli.lines import Lines
+
+        check_alone(global_options(ctx), {"<message>": message, "--wait": wait})
+        with Lines(batch) as lines, open_registry(ctx) as registry:
+            BatchRun(registry, check_name(msg_type, "message type")).send(lines, ws_id)
+        return
+    if ws_id is None or message is None:
+        raise _nothing_to_send("send", "<ws_id>" if ws_id is None else "<message>")
     seconds = None if wait is None else parse_duration(wait)
     content = _content(message)
     with open_registry(ctx) as registry:
@@ -77,17 +90,28 @@ def send(
 
 def broadcast(
     ctx: typer.Context,
-    message: str = typer.Argument(..., metavar="<message>", help=_MESSAGE_HELP),
+    message: Optional[str] = typer.Argument(None, metavar="<message>", help=_MESSAGE_HELP),
     agent: Optional[str] = typer.Option(
         None, "--agent", metavar="NAME", help="Only to the connections of this agent."
     ),
     msg_type: str = typer.Option("broadcast", "--type", metavar="NAME", help="The message's type."),
     wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=_WAIT_HELP),
+    batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=_BATCH_HELP),
 ) -> None:
     """Send a message to all active connections.
 
     All of them are in the ledger when the command returns, or none.
     """
+    if batch is not None:
+        from ws_manager.cli.batch import BatchRun, check_alone
+        from ws_manager.cli.lines import Lines
+
+        check_alone(global_options(ctx), {"<message>": message, "--wait": wait})
+        with Lines(batch) as lines, open_registry(ctx) as registry:
+            BatchRun(registry, check_name(msg_type, "message type")).broadcast(lines, agent)
+        return
+    if message is None:
+        raise _nothing_to_send("broadcast", "<message>")
     seconds = None if wait is None else parse_duration(wait)
     content = _content(message)
     with open_registry(ctx) as registry:
@@ -135,6 +159,13 @@ def history(
     if not found:
         note_to_terminal("no messages" if ws_id is None else f"no messages to or from {ws_id}")
     rows(global_options(ctx), found, COLUMNS, "msg_id", _table)
+
+
+def _nothing_to_send(command: str, missing: str) -> InvalidInput:
+    return InvalidInput(
+        f"missing argument '{missing}'",
+        hint=f"see ws-manager {command} --help; --batch reads messages from a file",
+    )
 
 
 def _content(text: str) -> Any:  # noqa: ANN401 - any JSON value

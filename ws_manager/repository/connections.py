@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
 from typing import Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
@@ -15,9 +14,6 @@ COLUMNS = (
 )
 WS_ID, METADATA = 0, 2
 """Positions in a row."""
-
-# SQLite takes 32,766 parameters a statement.
-_NAMES_A_STATEMENT = 5000
 
 
 def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
@@ -62,22 +58,6 @@ class Connections:
                 f"SELECT ws_id FROM connections WHERE status = 'active'{where} ORDER BY ws_id", parameters
             )
         ]
-
-    def active_among(self, ws_ids: Collection[str]) -> set[str]:
-        """Return those of the given ws_ids that are active."""
-        wanted = list(ws_ids)
-        active: set[str] = set()
-        for start in range(0, len(wanted), _NAMES_A_STATEMENT):
-            some = wanted[start : start + _NAMES_A_STATEMENT]
-            active.update(
-                row[0]
-                for row in self._db.rows(
-                    "SELECT ws_id FROM connections WHERE status = 'active'"
-                    f" AND ws_id IN ({', '.join('?' * len(some))})",
-                    some,
-                )
-            )
-        return active
 
     def count_active(self) -> int:
         """Return how many rows are active."""
@@ -203,13 +183,6 @@ class Connections:
     def count_message(self, ws_id: str) -> None:
         """Add one message to a connection's counter."""
         self._db.execute("UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?", (ws_id,))
-
-    def add_to_counters(self, messages: Mapping[str, int]) -> None:
-        """Add to the message counter of each ws_id so many messages."""
-        self._db.executemany(
-            "UPDATE connections SET message_count = message_count + ? WHERE ws_id = ?",
-            [(count, ws_id) for ws_id, count in messages.items()],
-        )
 
     def count_messages(self, first: int, last: int) -> None:
         """Add one message to the counter of each recipient of the messages between two ids."""

@@ -32,17 +32,6 @@ def _insert_many(rows: int) -> str:
     )
 
 
-@lru_cache(maxsize=2)
-def _insert_different(rows: int) -> str:
-    """Return the statement that writes so many messages that have only the time in common."""
-    each = ", ".join(["(?, ?, ?, ?)"] * rows)
-    return (
-        "WITH shared (sent_at) AS (SELECT ?)"
-        " INSERT INTO messages (msg_id, msg_type, recipient_id, content, sent_at)"
-        f" SELECT each.*, sent_at FROM shared CROSS JOIN (VALUES {each}) AS each"
-    )
-
-
 class Messages:
     """Statements on `messages`. Every write must be inside `Database.transaction`."""
 
@@ -71,12 +60,6 @@ class Messages:
             self._db.execute(_insert_many(len(values) // 2), (msg_type, sender_id, content, at, *values))
         last = int(self._db.value("SELECT last_insert_rowid()"))
         return last - len(recipients) + 1, last
-
-    def insert_different(self, messages: list[tuple[str, str, Optional[str], str]], at: str) -> None:
-        """Write messages of the system's, each given as msg_id, msg_type, recipient_id and content, in order."""
-        for start in range(0, len(messages), _ROWS_A_STATEMENT):
-            some = messages[start : start + _ROWS_A_STATEMENT]
-            self._db.execute(_insert_different(len(some)), (at, *(value for row in some for value in row)))
 
     def last_id(self) -> int:
         """Return the highest id that was ever given out, 0 for none."""

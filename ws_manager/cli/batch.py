@@ -1,0 +1,182 @@
+"""`--batch`: many messages from a file or from stdin, each line answered after its commit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from ws_manager.cli.exit_codes import PartlyDone
+from ws_manager.cli.lines import LONGEST, Line, Lines
+from ws_manager.cli.missing import not_active
+from ws_manager.cli.options import GlobalOptions
+from ws_manager.cli.output import json_text, note_to_terminal, visible
+from ws_manager.core.batch import Batch, Request, request
+from ws_manager.core.values import check_name, decode_json
+from ws_manager.errors import InvalidInput, WsManagerError
+from ws_manager.models import Connection
+
+if TYPE_CHECKING:
+    from ws_manager.core.registry import Registry
+
+MOST_LINES = 5000
+MOST_BYTES = 4 * 1024 * 1024
+IDLE_SECONDS = 0.02
+"""When nothing has come for so long, what has come is committed: a producer may be waiting for its answers."""
+
+_KEYS = {"to", "content", "type"}
+
+Accepted = list[tuple[int, Request]]
+"""The numbers of the lines of one group that can be sent, and what is in them."""
+
+
+def check_alone(options: GlobalOptions, given: dict[str, object]) -> None:
+    """Refuse what cannot go together with `--batch`.
+
+    Args:
+        options: the global options.
+        given: other parameters by their names on the command line, None or False where they were not given.
+
+    Raises:
+        InvalidInput: one of them was given, or an output format that is not of lines.
+    """
+    for name, value in given.items():
+        if value not in (None, False, []):
+            raise InvalidInput(
+                f"--batch and {name} exclude each other", hint="what is sent stands in the lines"
+            )
+    if options.output not in (None, "json", "ndjson"):
+        raise InvalidInput(
+            f"--batch answers in NDJSON, not {options.output}", hint="leave out -o, and select with jq"
+        )
+
+
+class BatchRun:
+    """One command with `--batch`: it reads lines, sends them in groups, and answers each.
+
+    Args:
+        registry: the open ledger.
+        msg_type: the type of a message whose line names none.
+    """
+
+    def __init__(self, registry: Registry, msg_type: str) -> None:
+        self._registry = registry
+        self._batch = Batch(registry)
+        self._msg_type = msg_type
+        self._lines = 0
+        self._failed = 0
+        self._escape = sys.stdout.isatty()
+
+    def send(self, lines: Lines, ws_id: Optional[str]) -> None:
+        """Send each line to one connection, or, with None, to the one that it names.
+
+        Raises:
+            PartlyDone: a line could not be sent; the others are.
+            LedgerError: the file cannot be written; what was answered as sent is committed, nothing else.
+        """
+
+        def commit(accepted: Accepted) -> list[tuple[int, str]]:
+            msg_ids = self._batch.send([each for _, each in accepted])
+            return [
+                (number, self._missing(number, each))
+                if msg_id is None
+                else (number, f'{{"line":{number},"ok":true,"msg_id":"{msg_id}"}}')
+                for (number, each), msg_id in zip(accepted, msg_ids)
+            ]
+
+        self._run(lines, self._to_one(ws_id) if ws_id is not None else self._addressed, commit)
+
+    def broadcast(
+        self,
+        lines: Lines,
+        agent: Optional[str] = None,
+        filter_fn: Optional[Callable[[Connection], bool]] = None,
+    ) -> None:
+        """Broadcast each line, to one agent's connections or to all.
+
+        Raises:
+            PartlyDone: a line could not be sent; the others are.
+            LedgerError: the file cannot be written; what was answered as sent is committed, nothing else.
+        """
+
+        def commit(accepted: Accepted) -> list[tuple[int, str]]:
+            answers = []
+            sent = self._batch.broadcast([each for _, each in accepted], agent, filter_fn)
+            for (number, _), made in zip(accepted, sent):
+                told = f'"broadcast_id":"{made.broadcast_id}","recipients":{len(made.recipients)}'
+                answers.append((number, f'{{"line":{number},"ok":true,{told}}}'))
+            return answers
+
+        self._run(lines, self._to_one(None), commit)
+
+    def _run(
+        self,
+        lines: Lines,
+        parse: Callable[[Any], Request],
+        commit: Callable[[Accepted], list[tuple[int, str]]],
+    ) -> None:
+        for group in lines.groups(MOST_LINES, MOST_BYTES, IDLE_SECONDS):
+            self._lines += len(group)
+            accepted: Accepted = []
+            answers: list[tuple[int, str]] = []
+            for line in group:
+                try:
+                    accepted.append((line.number, parse(_decoded(line))))
+                except InvalidInput as error:
+                    answers.append((line.number, self._refused(line.number, error)))
+            while accepted:
+                done = commit(accepted)
+                accepted = accepted[len(done) :]
+                if accepted:
+                    # What comes next is another transaction: this one is committed, and its lines are answered.
+                    self._write([*(a for a in answers if a[0] < accepted[0][0]), *done])
+                    answers = [a for a in answers if a[0] > accepted[0][0]]
+                else:
+                    answers += done
+            self._write(answers)
+        if self._failed:
+            raise PartlyDone(
+                f"{self._failed} of {self._lines} line(s) were not sent",
+                hint="their answers say why; all others are committed",
+            )
+        note_to_terminal(f"{self._lines} line(s) sent")
+
+    def _write(self, answers: Sequence[tuple[int, str]]) -> None:
+        text = "".join(f"{answer}\n" for _, answer in sorted(answers))
+        sys.stdout.write(visible(text, is_json=True) if self._escape else text)
+        sys.stdout.flush()
+
+    def _to_one(self, ws_id: Optional[str]) -> Callable[[Any], Request]:
+        return lambda content: request(content, self._msg_type, ws_id)
+
+    def _addressed(self, value: Any) -> Request:  # noqa: ANN401 - any JSON value
+        if not isinstance(value, dict) or not {"to", "content"} <= value.keys() <= _KEYS:
+            raise InvalidInput(
+                'the line is no object with "to", "content" and perhaps "type"',
+                hint='for example {"to":"ws-001","content":{"ping":true}}',
+            )
+        to = check_name(value["to"], "ws_id")
+        return request(value["content"], value.get("type", self._msg_type), to)
+
+    def _missing(self, number: int, each: Request) -> str:
+        assert each.ws_id is not None
+        return self._refused(number, not_active(self._registry, each.ws_id))
+
+    def _refused(self, number: int, error: WsManagerError) -> str:
+        self._failed += 1
+        told = {"code": error.code, "message": error.message, "hint": error.hint}
+        return json_text({"line": number, "ok": False, "error": told})
+
+
+def _decoded(line: Line) -> Any:  # noqa: ANN401 - any JSON value
+    if line.data is None:
+        raise InvalidInput(
+            f"the line has more than {LONGEST} bytes", hint="a message has at most 262144 as JSON"
+        )
+    try:
+        text = line.data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"the line is not UTF-8 (byte {error.start})", hint="convert it with iconv"
+        ) from None
+    return decode_json(text, "line")

@@ -1,0 +1,150 @@
+"""Lines from a file or from stdin, as they come: for commands that answer each line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+from ws_manager.errors import InvalidInput
+
+LONGEST = 4 * 1024 * 1024
+"""Bytes of a line. A longer one is given as None and not kept in memory."""
+
+_PIECE = 256 * 1024
+_AHEAD = 4
+
+
+class Line(NamedTuple):
+    """One line.
+
+    Attributes:
+        number: the first one is 1.
+        data: its bytes, without the line's end; None where it is longer than `LONGEST`.
+    """
+
+    number: int
+    data: Optional[bytes]
+
+
+class Lines:
+    """A file's lines, read ahead by a thread, so that the reader can notice that nothing comes.
+
+    Use it as a context manager: its end lets go of the file.
+
+    Args:
+        name: the file; `-` is stdin.
+
+    Raises:
+        InvalidInput: the file cannot be opened.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = "stdin" if name == "-" else name
+        self._descriptor = _open(name)
+        self._owned = name != "-"
+        self._ended = False
+        self._pieces: queue.Queue[object] = queue.Queue(_AHEAD)
+        # It must not keep the process alive: stdin may never end.
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        # Room for the piece that the thread may be waiting with; it sees then that nobody reads on.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._pieces.get_nowait()
+
+    def groups(self, most_lines: int, most_bytes: int, idle: float) -> Iterator[list[Line]]:
+        """Give the lines in groups.
+
+        A group ends at `most_lines`, at `most_bytes`, at the end of the file, or when nothing has come for
+        `idle` seconds since its last line. Blank lines count, and are left out.
+
+        Raises:
+            InvalidInput: the file cannot be read.
+        """
+        group: list[Line] = []
+        size = 0
+        for line in self._lines(idle):
+            if line is not None and (line.data is None or line.data.strip()):
+                group.append(line)
+                size += len(line.data or b"")
+            if group and (line is None or len(group) >= most_lines or size >= most_bytes):
+                yield group
+                group, size = [], 0
+        if group:
+            yield group
+
+    def _lines(self, idle: float) -> Iterator[Optional[Line]]:
+        """Give each line, and None whenever nothing has come for a while."""
+        number, rest, skipping = 0, b"", False
+        while True:
+            piece = self._next(idle)
+            if piece is None:
+                yield None
+                piece = self._next(None)
+                assert piece is not None
+            *whole, last = (rest + piece).split(b"\n")
+            for data in whole:
+                number += 1
+                yield Line(number, None if skipping or len(data) > LONGEST else _bare(data, number))
+                skipping = False
+            skipping = skipping or len(last) > LONGEST
+            rest = b"" if skipping else last
+            if not piece:
+                if rest or skipping:
+                    yield Line(number + 1, None if skipping else _bare(rest, number + 1))
+                return
+
+    def _next(self, seconds: Optional[float]) -> Optional[bytes]:
+        """Return the next piece, b"" at the end, or None if it does not come in time; None waits for ever."""
+        try:
+            piece = self._pieces.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if isinstance(piece, OSError):
+            raise InvalidInput(
+                f"cannot read {self.name}: {piece.strerror}", hint="what was answered is committed"
+            )
+        assert isinstance(piece, bytes)
+        return piece
+
+    def _read(self) -> None:
+        try:
+            piece = b"-"
+            while piece and not self._ended:
+                piece = os.read(self._descriptor, _PIECE)
+                self._pieces.put(piece)
+        except OSError as error:
+            self._pieces.put(error)
+        finally:
+            if self._owned:
+                os.close(self._descriptor)
+
+
+def _open(name: str) -> int:
+    if name == "-":
+        if sys.stdin is None:
+            raise InvalidInput("stdin is closed", hint="give the name of a file")
+        return sys.stdin.fileno()
+    try:
+        return os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot read {name}: {error.strerror}", hint="give the name of a file, or - for stdin"
+        ) from None
+
+
+def _bare(data: bytes, number: int) -> bytes:
+    """Return a line without what an editor or a shell of Windows puts around it."""
+    if number == 1 and data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    return data[:-1] if data.endswith(b"\r") else data
