@@ -28,6 +28,7 @@ def session(
         heartbeat=HEARTBEAT,
         timeout=TIMEOUT,
         now=0.0,
+        receipt_interval=0.0,
         window=window or Window(),
     )
     made.live = live

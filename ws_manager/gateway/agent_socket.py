@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable
 from typing import Callable, Optional
 
 from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
@@ -14,6 +15,7 @@ from ws_manager.gateway.outbox import Outbox
 from ws_manager.models import Closure, SignOfLife, seconds_before, utc_now
 from ws_manager.protocol.close_codes import CloseCode, is_goodbye, meaning
 from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.protocol.wire import ping_frame, pong_frame, text_frame
 
 MAX_FRAME = 64 * 1024
 STALLED_SECONDS = 5.0
@@ -27,6 +29,7 @@ class AgentSocket:
         agent: the agent that the ws_id belongs to.
         websocket: prepared, with `autoping=False` and without a heartbeat of its own.
         transport: of the request.
+        drain: waits until the transport has room.
         session: the state.
         outbox: where the backlog is read and outcomes are told.
         now: a monotonic clock.
@@ -37,6 +40,7 @@ class AgentSocket:
         agent: str,
         websocket: web.WebSocketResponse,
         transport: asyncio.Transport,
+        drain: Callable[[], Awaitable[None]],
         session: GatewaySession,
         outbox: Outbox,
         now: Callable[[], float],
@@ -47,10 +51,12 @@ class AgentSocket:
         self.logged_at: Optional[float] = None
         self._websocket = websocket
         self._transport = transport
+        self._drain = drain
         self._outbox = outbox
         self._now = now
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
+        self._receipt_timer: Optional[asyncio.TimerHandle] = None
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
         self._shrunk_at = now()
@@ -63,6 +69,8 @@ class AgentSocket:
         finally:
             # Our own close is the writer's last act: let it finish, but never wait for a blocked one.
             self._wake.set()
+            if self._receipt_timer is not None:
+                self._receipt_timer.cancel()
             if self.session.close_with is None:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -141,7 +149,7 @@ class AgentSocket:
 
     async def _write(self, greeting: str) -> None:
         try:
-            await self._websocket.send_str(greeting)
+            await self._send([text_frame(greeting)])
             while self.session.close_with is None:
                 try:
                     await self._flush()
@@ -162,26 +170,46 @@ class AgentSocket:
             raise
 
     async def _flush(self) -> None:
-        session, websocket = self.session, self._websocket
+        session = self.session
         while session.close_with is None:
+            frames = [text_frame(text) for text in session.next_write(utc_now())]
+            written = bool(frames)
             if self._pong is not None:
-                payload, self._pong = self._pong, None
-                await websocket.pong(payload)
-            frames = session.next_write(utc_now())
-            self._look_at_buffer(self._now())
-            for frame in frames:
-                await websocket.send_str(frame)
-            self._look_at_buffer(self._now())
+                frames.append(pong_frame(self._pong))
+                self._pong = None
             ping = session.next_ping(self._now())
             if ping is not None:
-                await websocket.ping(ping)
+                frames.append(ping_frame(ping))
+            if frames:
+                await self._send(frames)
             if session.wants_backlog:
                 messages, reached = await self._outbox.backlog(
                     session.ws_id, session.cursor, session.backlog_limit
                 )
                 session.take_backlog(messages, reached, self._outbox.position)
-            elif not frames:
+            elif not written:
+                self._wake_for_receipt()
                 return
+
+    async def _send(self, frames: list[bytes]) -> None:
+        """Write frames, and wait until the transport has room again.
+
+        In one write: a frame at a time, as aiohttp sends them, costs twice as much.
+        """
+        self._look_at_buffer(self._now())
+        self._transport.write(b"".join(frames))
+        await self._drain()
+        self._look_at_buffer(self._now())
+
+    def _wake_for_receipt(self) -> None:
+        """Come back when the next receipt Ping may go out, if one waits for its time."""
+        due_in = self.session.receipt_due_in(self._now())
+        if due_in and self._receipt_timer is None:
+            self._receipt_timer = asyncio.get_running_loop().call_later(due_in, self._receipt_is_due)
+
+    def _receipt_is_due(self) -> None:
+        self._receipt_timer = None
+        self._wake.set()
 
     def _tell(self) -> None:
         if self.session.outcomes:

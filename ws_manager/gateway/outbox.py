@@ -16,7 +16,7 @@ from ws_manager.models import Event, Outcome, PendingMessage
 Result = TypeVar("Result")
 
 _log = logging.getLogger("ws_manager.gateway")
-_PUMP_ROWS = 2000
+_PUMP_ROWS = 10_000
 _RETRY_SECONDS = 0.5
 _CHECKPOINT_SECONDS = 1.0
 

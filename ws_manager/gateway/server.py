@@ -232,7 +232,9 @@ class GatewayServer:
             timeout=self._options.heartbeat_timeout,
             now=self._now(),
         )
-        return AgentSocket(connection.agent, websocket, transport, session, self._outbox, self._now)
+        return AgentSocket(
+            connection.agent, websocket, transport, request.writer.drain, session, self._outbox, self._now
+        )
 
     async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
         greeting = connected_frame(

@@ -22,6 +22,7 @@ from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import Ack, error_frame, message_frame, parse_agent_frame
 
 WRITE_BYTES = 64 * 1024
+RECEIPT_SECONDS = 0.05
 MAX_ANSWERS = 100
 _PINGS_KEPT = 16
 
@@ -62,6 +63,7 @@ class GatewaySession:
         timeout: seconds without a sign of life after which the session ends.
         now: monotonic seconds.
         window: how much may be unconfirmed.
+        receipt_interval: least seconds between two receipt Pings, so that under load one confirms many messages.
 
     Attributes:
         cursor: the id up to which this session has taken what is for its connection.
@@ -83,6 +85,7 @@ class GatewaySession:
         heartbeat: float,
         timeout: float,
         now: float,
+        receipt_interval: float = RECEIPT_SECONDS,
         window: Window = Window(),
     ) -> None:
         self.ws_id = ws_id
@@ -98,6 +101,9 @@ class GatewaySession:
         self._heartbeat = heartbeat
         self._timeout = timeout
         self._window = window
+        self._receipt_interval = receipt_interval
+        self._receipt_at = now
+        self._unpinged = 0
         self._queue: deque[tuple[int, str, int]] = deque()
         self._in_flight: deque[tuple[int, int]] = deque()
         self._bytes = 0
@@ -198,6 +204,7 @@ class GatewaySession:
             self._in_flight.append((seq, length))
             self._written = seq
             size += length
+            self._unpinged += length
             frames.append(frame)
         if size:
             first = self._in_flight[-(len(frames) - answers)][0]
@@ -218,12 +225,15 @@ class GatewaySession:
     def next_ping(self, now: float) -> Optional[bytes]:
         """Return the payload of a Ping to send now, or None.
 
-        A receipt Ping goes out as soon as something was written, and the next only after its answer; a
-        heartbeat Ping when it is due. Each says how far the writing had come.
+        A receipt Ping goes out as soon as something was written, and the next only after its answer, and not
+        before the interval is over or 64 KiB more were written; a heartbeat Ping when it is due. Each says how
+        far the writing had come.
         """
-        if not self._ping_due and not self._wants_receipt():
+        if not self._ping_due and self.receipt_due_in(now) != 0:
             return None
         self._ping_due = False
+        self._receipt_at = now + self._receipt_interval
+        self._unpinged = 0
         self._ping_at = now + self._heartbeat
         self._ping_count += 1
         self._pinged_seq = self._written
@@ -232,6 +242,12 @@ class GatewaySession:
         if len(self._pings) > _PINGS_KEPT:
             del self._pings[next(iter(self._pings))]
         return payload
+
+    def receipt_due_in(self, now: float) -> Optional[float]:
+        """Return the seconds until the next receipt Ping may go out; None if none is wanted."""
+        if not self._wants_receipt():
+            return None
+        return 0 if self._unpinged >= WRITE_BYTES else max(0, self._receipt_at - now)
 
     def _wants_receipt(self) -> bool:
         """Something was written after the last Ping, and no Ping that confirms something is unanswered."""

@@ -1,0 +1,32 @@
+"""RFC 6455 section 5.2: the bytes of a server's frames: whole, unmasked, uncompressed."""
+
+from __future__ import annotations
+
+import struct
+
+_FINAL = 0x80
+_TEXT, _PING, _PONG = 0x1, 0x9, 0xA
+
+
+def text_frame(text: str) -> bytes:
+    """Return a text frame."""
+    return _frame(_TEXT, text.encode("utf-8"))
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """Return a Ping frame; its payload has at most 125 bytes (section 5.5)."""
+    return _frame(_PING, payload)
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """Return a Pong frame; its payload has at most 125 bytes (section 5.5)."""
+    return _frame(_PONG, payload)
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes((_FINAL | opcode, size)) + payload
+    if size < 1 << 16:
+        return struct.pack("!BBH", _FINAL | opcode, 126, size) + payload
+    return struct.pack("!BBQ", _FINAL | opcode, 127, size) + payload
