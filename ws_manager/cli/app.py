@@ -122,6 +122,13 @@ COMMANDS = {
             "ws-manager stats",
         ),
         Command(
+            "top",
+            "top",
+            "top",
+            "Watch connections, rates, recent messages and disconnects.",
+            "ws-manager top --sort idle",
+        ),
+        Command(
             "serve",
             "serve",
             "serve",
