@@ -174,15 +174,12 @@ def _parts(snapshot: Snapshot, database: str, width: int) -> list[RenderableType
 def _header(snapshot: Snapshot, database: str, now: datetime) -> list[Text]:
     gateway = snapshot.gateway
     running = f"gateway {gateway.url}, seen {ago(gateway.seen_at, now)}" if gateway else "no gateway yet"
-    shown = (
-        ""
-        if snapshot.matching_connections == snapshot.active_connections
-        else (f"  match {snapshot.matching_connections:,}")
-    )
+    matching = snapshot.matching_connections
+    match = "" if matching == snapshot.active_connections else f", {matching:,} match"
     counts = (
-        f"active {snapshot.active_connections:,} of {snapshot.total_ever_connected:,} ever{shown}"
-        f"  sent {snapshot.total_messages:,}  {_rate(snapshot.sent_per_second)} sent"
+        f"active {snapshot.active_connections:,}{match}  {_rate(snapshot.sent_per_second)} sent"
         f"  {_rate(snapshot.confirmed_per_second)} confirmed"
+        f"  ever {snapshot.total_ever_connected:,} connections, {snapshot.total_messages:,} messages"
     )
     title = Text(f"{now:%H:%M:%S}Z  ", "bold", no_wrap=True, overflow="ellipsis")
     title.append(visible(f"{running}  {database}"), "not bold")
