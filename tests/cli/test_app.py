@@ -148,6 +148,7 @@ def test_a_defect_of_ours_is_one_line_without_data(cli, monkeypatch: pytest.Monk
         raise KeyError("the content of a message")
 
     monkeypatch.setattr(Registry, "stats", broken)
+    cli("connect", "octavia")
     result = cli("stats")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[0] == "error: unexpected KeyError"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ws_manager.cli.output import Json, json_object, json_text, visible
-from ws_manager.cli.tables import ago
+from ws_manager.cli.times import ago
 from ws_manager.core.functions import get_db
 from ws_manager.core.registry import Registry
 
@@ -181,8 +181,18 @@ def test_empty_answers_are_explained_on_a_terminal(terminal, cli) -> None:
 
 def test_a_new_database_is_announced_on_a_terminal(terminal, tmp_path: Path) -> None:
     path = tmp_path / "mistyped.db"
-    seen = terminal("--db", str(path), "stats", columns=500)[1]
+    seen = terminal("--db", str(path), "connect", "octavia", columns=500)[1]
     assert seen.startswith(f"created a new database: {path}\n")
+
+
+@pytest.mark.parametrize("command", ["list", "history", "stats", "show", "broadcast"])
+def test_looking_makes_no_database(process, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "mistyped.db"
+    more = {"show": ["ws-001"], "broadcast": ["1", "--dry-run"]}
+    ended = process("--db", str(path), command, *more.get(command, []))
+    assert ended.returncode == (3 if command == "show" else 0)
+    assert ended.stderr.startswith(f"there is no database at {path}".encode())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_received_messages_are_readable_on_a_terminal(registry: Registry, terminal) -> None:

@@ -95,10 +95,17 @@ COMMANDS = {
         ),
         Command(
             "history",
-            "messages",
+            "history",
             "history",
             "Show messages, newest first.",
             "ws-manager history --ws-id ws-001 --limit 10",
+        ),
+        Command(
+            "show",
+            "show",
+            "show",
+            "Show all about a connection, message or broadcast.",
+            "ws-manager show ws-001",
         ),
         Command(
             "heartbeat",

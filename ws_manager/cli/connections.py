@@ -8,8 +8,11 @@ from typing import Any, Optional
 import typer
 
 from ws_manager.cli.missing import not_active
-from ws_manager.cli.options import global_options, open_registry
+from ws_manager.cli.options import global_options, open_registry, open_to_read
 from ws_manager.cli.output import Row, json_object, note_to_terminal, result, rows, write
+from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, choose
+from ws_manager.core.listings import Listings
+from ws_manager.core.registry import Registry
 from ws_manager.core.values import decode_json
 from ws_manager.errors import InvalidInput
 from ws_manager.models import DISCONNECTED, Connection
@@ -26,6 +29,12 @@ COLUMNS = (
     "metadata",
 )
 """Of `list`, in csv and tsv."""
+
+ENDING = ("disconnected_at", "close_code", "close_reason")
+"""What `list --all` has beside them."""
+
+ALL_FIELDS = (*(field.name for field in fields(Connection)), "pending")
+"""What `list --fields` takes."""
 
 
 def connect(
@@ -65,19 +74,55 @@ def disconnect(
     result(global_options(ctx), f"Disconnected: {ws_id}", {"ws_id": ws_id, "status": DISCONNECTED}, ws_id)
 
 
-def list_connections(ctx: typer.Context) -> None:
+def list_connections(
+    ctx: typer.Context,
+    all_of_them: bool = typer.Option(False, "--all", help="The disconnected too, with why and when."),
+    agent: Optional[str] = typer.Option(
+        None, "--agent", metavar="NAME", help="Only the connections of this agent."
+    ),
+    stale: bool = typer.Option(
+        False,
+        "--stale",
+        help="Only those without a sign of life for the heartbeat time-out. [env: BLACKROAD_HB_TIMEOUT]",
+    ),
+    limit: Optional[int] = typer.Option(None, "--limit", metavar="N", help="At most so many, the oldest."),
+    names: Optional[str] = FIELDS,
+    no_headers: bool = NO_HEADERS,
+    time: Optional[str] = TIME,
+) -> None:
     """List the active connections.
 
     Oldest first: a table on a terminal; otherwise a line each, tab-separated: ws_id, agent, status,
-    connected_at, last_heartbeat, message_count, pending, metadata.
+    connected_at, last_heartbeat, message_count, pending, metadata; with --all also disconnected_at, close_code
+    and close_reason before the last.
     """
     options = global_options(ctx)
-    with open_registry(ctx) as registry:
-        connections = registry.active()
-        pending = {} if options.output == "id" else registry.pending_counts(connections)
-    if not connections:
-        note_to_terminal("no active connections")
-    rows(options, [_row(connection, pending) for connection in connections], COLUMNS, "ws_id", _table)
+    view = choose(ALL_FIELDS, names, no_headers, time)
+    timeout = heartbeat_timeout()
+    found: list[Row] = []
+    with open_to_read(ctx) as db:
+        if db is not None:
+            listed = Listings(db).connections(
+                all_of_them=all_of_them,
+                agent=agent,
+                silent_for=timeout if stale else None,
+                limit=limit,
+                count_pending=options.output != "id" and "pending" in (view.fields or ALL_FIELDS),
+            )
+            found = [_row(connection, {connection.ws_id: pending}) for connection, pending in listed]
+    if not found:
+        chosen = bool(agent) or stale or limit == 0
+        note_to_terminal(
+            "no such connections" if chosen else "no connections" if all_of_them else "no active connections"
+        )
+    columns = (*COLUMNS[:-1], *ENDING, COLUMNS[-1]) if all_of_them else COLUMNS
+
+    def table(rows_of_it: Sequence[Row]) -> None:
+        from ws_manager.cli.tables import show_connections
+
+        show_connections(rows_of_it, timeout, view)
+
+    rows(options, found, columns, "ws_id", table, view)
 
 
 def heartbeat(
@@ -124,8 +169,12 @@ def heartbeat_check(
 
 def stats(ctx: typer.Context) -> None:
     """Print counts of connections and messages as JSON."""
-    with open_registry(ctx) as registry:
-        counts = registry.stats()
+    counts: dict[str, Any] = dict.fromkeys(
+        ("active_connections", "total_ever_connected", "total_messages"), 0
+    ) | {"agents": {}}
+    with open_to_read(ctx) as db:
+        if db is not None:
+            counts = Registry(db).stats()
     write(json_object(counts, indent=global_options(ctx).output != "ndjson"), is_json=True)
 
 
@@ -140,9 +189,3 @@ def _row(connection: Connection, pending: dict[str, int]) -> Row:
     row = {field.name: getattr(connection, field.name) for field in fields(connection)}
     row["pending"] = pending.get(connection.ws_id, 0)
     return row
-
-
-def _table(found: Sequence[Row]) -> None:
-    from ws_manager.cli.tables import show_connections
-
-    show_connections(found, heartbeat_timeout())

@@ -1,4 +1,4 @@
-"""send, broadcast, receive and history."""
+"""send, broadcast and receive."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import sys
@@ -13,12 +13,10 @@ from ws_manager.cli.options import GlobalOptions, global_options, open_registry
 from ws_manager.cli.output import (
     MESSAGE_FIELDS,
     Json,
-    Row,
     message_line,
     note,
     note_to_terminal,
     result,
-    rows,
     stream_format,
 )
 from ws_manager.core.values import NotJson, check_name, decode_json
@@ -31,27 +29,18 @@ if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
     from ws_manager.models import Connection
 
-COLUMNS = (
-    "id",
-    "msg_id",
-    "sent_at",
-    "msg_type",
-    "sender_id",
-    "recipient_id",
-    "delivered",
-    "confirmed_at",
-    "rejected_at",
-    "reject_reason",
-    "content",
-)
-"""Of `history`, in csv and tsv."""
-
 _BATCH = 100
 _MESSAGE_HELP = (
     "JSON if it parses, otherwise text; - reads it from stdin. One that begins with - needs -- before it."
 )
 _BATCH_HELP = "Messages from a file, or from stdin with -: JSON, one a line; each is answered by a line."
 _SEND_BATCH_HELP = _BATCH_HELP + ' Without <ws_id>: {"to":…,"content":…,"type":…}.'
+_WHERE = typer.Option(
+    None,
+    "--where",
+    metavar="CONDITION",
+    help="Only where this holds, such as metadata.region=us-west: = != ~ < >. Repeatable: all must hold.",
+)
 _WAIT_HELP = "Wait so long for the confirmation: 30, 90s, 5m. Exit 5 if it does not come."
 
 
@@ -97,6 +86,10 @@ def broadcast(
     msg_type: str = typer.Option("broadcast", "--type", metavar="NAME", help="The message's type."),
     wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=_WAIT_HELP),
     batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=_BATCH_HELP),
+    where: Optional[list[str]] = _WHERE,
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Send nothing: show who would get it, and who would not and why."
+    ),
 ) -> None:
     """Send a message to all active connections.
 
@@ -106,16 +99,30 @@ def broadcast(
         from ws_manager.cli.batch import BatchRun, check_alone
         from ws_manager.cli.lines import Lines
 
-        check_alone(global_options(ctx), {"<message>": message, "--wait": wait})
+        others: dict[str, object] = {"<message>": message, "--wait": wait}
+        others |= {"--where": where, "--dry-run": dry_run}
+        check_alone(global_options(ctx), others)
         with Lines(batch) as lines, open_registry(ctx) as registry:
             BatchRun(registry, check_name(msg_type, "message type")).broadcast(lines, agent)
         return
     if message is None:
         raise _nothing_to_send("broadcast", "<message>")
     seconds = None if wait is None else parse_duration(wait)
+    chosen = None
+    if where:
+        from ws_manager.core.where import all_of
+
+        chosen = all_of(where)
     content = _content(message)
+    if dry_run:
+        from ws_manager.cli.preview import preview
+
+        if seconds is not None:
+            raise InvalidInput("--dry-run and --wait exclude each other", hint="nothing is sent to wait for")
+        preview(ctx, content, msg_type, agent, chosen)
+        return
     with open_registry(ctx) as registry:
-        sent = registry.broadcast(content, agent=agent, msg_type=msg_type)
+        sent = registry.broadcast(content, agent=agent, filter_fn=chosen, msg_type=msg_type)
         line = f"Broadcast to {len(sent.recipients)} connection(s)"
         row = {"broadcast_id": sent.broadcast_id, "recipients": sent.recipients}
         span = (sent.first_id, sent.last_id)
@@ -140,25 +147,6 @@ def receive(
             written = _receive(delivery, connection, form)
     if not written:
         note_to_terminal(f"nothing is pending for {ws_id}")
-
-
-def history(
-    ctx: typer.Context,
-    ws_id: Optional[str] = typer.Option(
-        None, "--ws-id", metavar="ID", help="Only what this connection received or sent."
-    ),
-    limit: int = typer.Option(50, "--limit", metavar="N", help="At most so many messages. [default: 50]"),
-) -> None:
-    """Show messages, newest first.
-
-    A table on a terminal; otherwise a line each, tab-separated: id, msg_id, sent_at, msg_type, sender_id,
-    recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content.
-    """
-    with open_registry(ctx) as registry:
-        found = [_history_row(row) for row in registry.history(ws_id, limit)]
-    if not found:
-        note_to_terminal("no messages" if ws_id is None else f"no messages to or from {ws_id}")
-    rows(global_options(ctx), found, COLUMNS, "msg_id", _table)
 
 
 def _nothing_to_send(command: str, missing: str) -> InvalidInput:
@@ -211,7 +199,7 @@ def _tell(
         result(options, line, row, identifier)
         return
     # The documented line says that it is committed, so it does not wait. An object holds the outcome too.
-    at_once = options.output in (None, "table", "id")
+    at_once = options.output in (None, "table", "wide", "id")
     if at_once:
         result(options, line, row, identifier)
     outcome = (0, 0, 0) if first is None or last is None else registry.wait(first, last, 0)
@@ -282,14 +270,3 @@ def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, in
             "content": Json(message.content),
         }
         yield message_line(fields, form) + "\n", message.seq
-
-
-def _history_row(row: dict[str, Any]) -> Row:
-    # A JSON 0 is true for jq.
-    return {**row, "delivered": bool(row["delivered"]), "content": Json(row["content"])}
-
-
-def _table(found: Sequence[Row]) -> None:
-    from ws_manager.cli.tables import show_history
-
-    show_history(found)

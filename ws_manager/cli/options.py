@@ -20,8 +20,9 @@ from ws_manager.settings import database_path
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
+    from ws_manager.repository.database import Database
 
-FORMATS = ("table", "json", "ndjson", "csv", "tsv", "id")
+FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
 """What `-o` takes."""
 
 _KEY = "ws_manager.options"
@@ -63,6 +64,32 @@ def global_options(ctx: typer.Context) -> GlobalOptions:
         output=given.get("output"),
         debug="debug" in given,
     )
+
+
+@contextlib.contextmanager
+def open_to_read(ctx: typer.Context) -> Iterator[Optional[Database]]:
+    """Open the ledger that the options name for a command that only reads, and close it when the block ends.
+
+    Looking makes nothing: a file that does not exist is an empty ledger, given as None, and whoever asked is told.
+
+    Raises:
+        LedgerError: the file cannot be used.
+        InvalidInput: it is not the path of a file.
+    """
+    from ws_manager.repository.schema import open_ledger
+
+    path = global_options(ctx).database
+    if not path.exists():
+        from ws_manager.cli.output import note
+
+        note(f"there is no database at {path}: nothing has been registered or sent there")
+        yield None
+        return
+    db = open_ledger(path, create=False)
+    try:
+        yield db
+    finally:
+        db.close()
 
 
 @contextlib.contextmanager

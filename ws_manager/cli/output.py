@@ -10,10 +10,13 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.errors import InvalidInput, WsManagerError
+
+if TYPE_CHECKING:
+    from ws_manager.cli.view import View
 
 Row = Mapping[str, object]
 """Names and values in the order in which they are written."""
@@ -108,17 +111,34 @@ def rows(
     columns: Sequence[str],
     identifier: str,
     show_table: Callable[[Sequence[Row]], None],
+    view: Optional[View] = None,
 ) -> None:
     """Write any number of rows, and flush them.
 
     Args:
         options: decide the format; without one it is a table on a terminal and tsv elsewhere.
         found: the rows.
-        columns: which of their values csv, tsv and a plain table have, in this order.
+        columns: which of their values csv, tsv and a plain table have, in this order. A wide table has the
+            others too, before the last of these.
         identifier: the one that `-o id` wants.
-        show_table: draws them on a terminal.
+        show_table: draws them on a terminal, where no fields were chosen.
+        view: which fields, headers and times the caller chose, if it could.
     """
+    from ws_manager.cli.view import View
+
+    view = view or View()
     form = options.output or ("table" if sys.stdout.isatty() else "tsv")
+    drawn = form in ("table", "wide") and sys.stdout.isatty()
+    if drawn and form == "table" and view.fields is None:
+        show_table(found)
+        sys.stdout.flush()
+        return
+    if form != "id":
+        style = view.time or ("relative" if drawn else "iso")
+        found = [view.told(row, style) for row in found]
+    if form == "wide" and found:
+        columns = [*columns[:-1], *(name for name in found[0] if name not in columns), columns[-1]]
+    columns = view.fields or columns
     if form == "json":
         objects = [json_object(row, indent=True).replace("\n", "\n  ") for row in found]
         write("[\n  " + ",\n  ".join(objects) + "\n]" if objects else "[]", is_json=True)
@@ -128,13 +148,42 @@ def rows(
     elif form == "id":
         for row in found:
             write(str(row[identifier]))
-    elif form != "table":
-        _separated(form, columns, found)
-    elif sys.stdout.isatty():
-        show_table(found)
-    else:
-        _aligned(columns, found)
+    elif form in ("csv", "tsv"):
+        _separated(form, columns, found, headers=view.headers)
+    elif found:
+        _aligned(columns, found, headers=view.headers)
     sys.stdout.flush()
+
+
+def row_line(
+    row: Row,
+    form: str,
+    columns: Sequence[str],
+    identifier: str,
+    readable: Callable[[Row], str],
+    view: View,
+) -> str:
+    """Return one row of a stream as a line without its end, ready for stdout.
+
+    Args:
+        row: names and values.
+        form: one of the formats; of the tables, a readable line; JSON is an object a line.
+        columns: which of the values csv and tsv have.
+        identifier: the one that `-o id` wants.
+        readable: makes the readable line.
+        view: which fields and times the caller chose.
+    """
+    if form == "id":
+        return _cells([row[identifier]], "tsv")[0]
+    told = view.told(row, view.time or "iso")
+    if form in ("json", "ndjson"):
+        text = json_object(told)
+        return visible(text, is_json=True) if sys.stdout.isatty() else text
+    if form in ("csv", "tsv"):
+        return _joined(form, _cells((told[name] for name in view.fields or columns), form))
+    if view.fields:
+        return "  ".join(_cells((told[name] for name in view.fields), form))
+    return visible(readable(told))
 
 
 def stream_format(options: GlobalOptions) -> str:
@@ -206,9 +255,9 @@ def _explained(error: BaseException) -> tuple[str, str, Optional[str]]:
     return "internal", f"unexpected {type(error).__name__}", "run it again with --debug for the traceback"
 
 
-def _separated(form: str, columns: Sequence[str], found: Iterable[Row]) -> None:
+def _separated(form: str, columns: Sequence[str], found: Iterable[Row], *, headers: bool = True) -> None:
     """Write csv with a header, or tsv without one."""
-    if form == "csv":
+    if form == "csv" and headers:
         sys.stdout.write(",".join(columns) + "\n")
     for row in found:
         sys.stdout.write(_joined(form, _cells((row[name] for name in columns), form)) + "\n")
@@ -246,9 +295,11 @@ def _cell(value: object) -> str:
     return json_text(value)
 
 
-def _aligned(columns: Sequence[str], found: Sequence[Row]) -> None:
-    """Write a table without Rich: a header, nothing truncated."""
-    table = [list(columns), *(_cells((row[name] for name in columns), "table") for row in found)]
+def _aligned(columns: Sequence[str], found: Sequence[Row], *, headers: bool) -> None:
+    """Write a table without Rich: nothing truncated."""
+    table = [_cells((row[name] for name in columns), "table") for row in found]
+    if headers:
+        table.insert(0, list(columns))
     widths = [max(_width(line[number]) for line in table) for number in range(len(columns))]
     for line in table:
         padded = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths))

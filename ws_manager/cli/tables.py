@@ -6,17 +6,26 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Callable
+from typing import TYPE_CHECKING, Callable, Optional
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ws_manager.cli.output import Row, json_text, visible
+from ws_manager.cli.output import Json, Row, json_text, visible
+from ws_manager.cli.times import TIME_FIELDS, age, ago, in_style, now
+from ws_manager.models import ACTIVE
+
+if TYPE_CHECKING:
+    from ws_manager.cli.view import View
+    from ws_manager.core.answers import Answer
 
 _GAP = 2
+_MOST_OF_A_FACT = 400
+_LEAST_OF_A_TIMELINE = 10
+_AROUND_A_TIMELINE = 6
+_TIME_WIDTH = len("2026-11-22T17:15:18.644305+00:00")
 _LEAST_OF_A_SHORTENED_COLUMN = 24
 _LEAST_OF_A_FOLDED_COLUMN = 9
 
@@ -42,78 +51,146 @@ class Column:
     shortened: bool = False
 
 
-def show_connections(found: Sequence[Row], timeout: float) -> None:
-    """Draw the active connections.
+def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
+    """Draw connections.
 
     Args:
         found: rows of `list`.
         timeout: seconds after which a heartbeat is marked as old.
+        view: the style of times, and whether there is a header.
     """
-    now = datetime.now(timezone.utc)
+    present = now()
 
-    def age(row: Row) -> str:
-        return "yellow" if _seconds(row["last_heartbeat"], now) > timeout else ""
+    def old(row: Row) -> str:
+        return "yellow" if row["status"] == ACTIVE and age(row["last_heartbeat"], present) > timeout else ""
 
     def backlog(row: Row) -> str:
         return "yellow" if row["pending"] else ""
 
-    _show(
-        found,
-        [
-            Column("ws_id", lambda row: str(row["ws_id"])),
-            Column("agent", lambda row: str(row["agent"])),
-            Column("connected", lambda row: ago(row["connected_at"], now), right=True),
-            Column("heartbeat", lambda row: ago(row["last_heartbeat"], now), age, right=True),
-            Column("pending", lambda row: str(row["pending"]), backlog, right=True),
-            Column("sent", lambda row: str(row["message_count"]), right=True, goes=1),
-            Column(
-                "metadata",
-                lambda row: json_text(row["metadata"]) if row["metadata"] else "",
-                goes=2,
-                shortened=True,
-            ),
-        ],
-    )
+    # An answer, where there is one to give: it never gives way to the rest.
+    state = Column("state", _how_it_stands, lambda row: "red" if _how_it_stands(row) else "", shortened=True)
+    columns = [
+        Column("ws_id", lambda row: str(row["ws_id"])),
+        Column("agent", lambda row: str(row["agent"])),
+        Column("connected", _time("connected_at", view), right=True, goes=1),
+        Column("heartbeat", _time("last_heartbeat", view), old, right=True),
+        Column("pending", lambda row: str(row["pending"]), backlog, right=True),
+        Column("sent", lambda row: str(row["message_count"]), right=True, goes=2),
+        Column("ended", _time("disconnected_at", view), right=True, goes=3),
+        *([state] if any(_how_it_stands(row) for row in found) else []),
+        Column(
+            "metadata",
+            lambda row: json_text(row["metadata"]) if row["metadata"] else "",
+            goes=4,
+            shortened=True,
+        ),
+    ]
+    _show(found, columns, headers=view.headers)
 
 
-def show_history(found: Sequence[Row]) -> None:
+def show_history(found: Sequence[Row], view: View) -> None:
     """Draw messages.
 
     Args:
         found: rows of `history`.
+        view: the style of times, and whether there is a header.
     """
-    now = datetime.now(timezone.utc)
-    _show(
-        found,
-        [
-            Column("sent", lambda row: ago(row["sent_at"], now), right=True),
-            Column("to", lambda row: str(row["recipient_id"])),
-            Column("state", _state, _state_style),
-            Column("type", lambda row: str(row["msg_type"]), goes=1),
-            Column("from", lambda row: str(row["sender_id"] or ""), goes=2),
-            Column("msg_id", lambda row: str(row["msg_id"]), goes=3),
-            Column("content", lambda row: json_text(row["content"]), shortened=True),
-        ],
-    )
+    columns = [
+        Column("sent", _time("sent_at", view), right=True),
+        Column("to", lambda row: str(row["recipient_id"])),
+        Column("state", _state, _state_style),
+        Column("type", lambda row: str(row["msg_type"]), goes=1),
+        Column("from", lambda row: str(row["sender_id"] or ""), goes=2),
+        Column("msg_id", lambda row: str(row["msg_id"]), goes=3),
+        Column("content", lambda row: json_text(row["content"]), shortened=True),
+    ]
+    _show(found, columns, headers=view.headers)
 
 
-def ago(moment: object, now: datetime) -> str:
-    """Say how long ago a timestamp of the ledger was, in one unit; the timestamp itself if it is unreadable."""
-    seconds = _seconds(moment, now)
-    if seconds == float("inf"):
-        return str(moment)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit} ago"
-    return f"{max(0, int(seconds))}s ago"
+def show_recipients(found: Sequence[Row]) -> None:
+    """Draw who would get a broadcast. `found` are the rows of `broadcast --dry-run`."""
+    columns = [
+        Column("ws_id", lambda row: str(row["ws_id"])),
+        Column("agent", lambda row: str(row["agent"])),
+        Column(
+            "gets it",
+            lambda row: "yes" if row["gets_it"] else "no",
+            lambda row: "green" if row["gets_it"] else "yellow",
+        ),
+        Column("why not", lambda row: str(row["why_not"] or ""), shortened=True),
+    ]
+    _show(found, columns, headers=True)
 
 
-def _seconds(moment: object, now: datetime) -> float:
-    try:
-        return (now - datetime.fromisoformat(str(moment))).total_seconds()
-    except (ValueError, TypeError):
-        # A file of the earlier implementation may hold anything; it counts as long ago.
-        return float("inf")
+def show_answer(title: str, answer: Answer, style: Optional[str]) -> None:
+    """Draw all there is about one thing: the verdict, the facts, and what happened to it, the latest last.
+
+    Args:
+        title: what it is about.
+        answer: the answer.
+        style: one of `times.STYLES`; None for relative and absolute times.
+    """
+    console = console_of(*shutil.get_terminal_size())
+    good = answer.verdict.startswith(("delivered", "confirmed")) and " pending" not in answer.verdict
+    bad = "set aside" in answer.verdict or "disconnected" in answer.verdict or "lost" in answer.verdict
+    console.print(Text(visible(title), "bold"))
+    console.print(Text(visible(answer.verdict), "red" if bad else "green" if good else "yellow"))
+    console.print()
+    facts = Table.grid(padding=(0, _GAP, 0, 0))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in answer.facts.items():
+        if value not in (None, "", [], {}):
+            facts.add_row(Text(name, "dim"), Text(_fact(name, value, style)))
+    console.print(facts)
+    # What does not fit is the oldest part of it.
+    room = max(_LEAST_OF_A_TIMELINE, console.height - len(answer.facts) - _AROUND_A_TIMELINE)
+    left_out = max(0, len(answer.timeline) - room)
+    console.print()
+    if left_out:
+        console.print(Text(f"… {left_out} earlier; -o json has them", "dim"))
+    timeline = Table.grid(padding=(0, _GAP, 0, 0))
+    timeline.add_column(no_wrap=True, justify="right")
+    timeline.add_column(no_wrap=True)
+    timeline.add_column(overflow="fold")
+    for entry in answer.timeline[left_out:]:
+        timeline.add_row(
+            Text(_moment(entry.at, style)), Text(visible(entry.what), "bold"), Text(visible(entry.detail))
+        )
+    console.print(timeline)
+
+
+def _fact(name: str, value: object, style: Optional[str]) -> str:
+    if name in TIME_FIELDS:
+        return _moment(value, style)
+    text = visible(value if isinstance(value, str) and not isinstance(value, Json) else json_text(value))
+    if len(text) <= _MOST_OF_A_FACT:
+        return text
+    return f"{text[:_MOST_OF_A_FACT]}… ({len(text)} characters; -o json has them all)"
+
+
+def _moment(value: object, style: Optional[str]) -> str:
+    """Write a time: by default relative, and to the millisecond."""
+    present = now()
+    if style in ("iso", "unix"):
+        return visible(str(in_style(value, style, present)))
+    text = str(value)
+    exact = f"{text[:10]} {text[11:23]}Z" if text.endswith("+00:00") and len(text) == _TIME_WIDTH else text
+    return visible(exact if age(text, present) == float("inf") else f"{ago(text, present):>8}  {exact}")
+
+
+def _time(name: str, view: View) -> Callable[[Row], str]:
+    present = now()
+    return lambda row: str(in_style(row[name], view.time or "relative", present)) if row[name] else ""
+
+
+def _how_it_stands(row: Row) -> str:
+    """Say what is not as it should be with a connection, and why; nothing if it is active and well."""
+    reason = str(row["close_reason"] or "no reason given")
+    code = "" if row["close_code"] is None else f" ({row['close_code']})"
+    if row["status"] != ACTIVE:
+        return f"{row['status']}: {reason}{code}"
+    return f"lost: {reason}{code}" if code else ""
 
 
 def _state(row: Row) -> str:
@@ -124,11 +201,11 @@ def _state_style(row: Row) -> str:
     return "green" if row["delivered"] else "red" if row["rejected_at"] else "yellow"
 
 
-def _show(found: Sequence[Row], columns: list[Column]) -> None:
+def _show(found: Sequence[Row], columns: list[Column], *, headers: bool) -> None:
     if not found:
         return
     console = console_of(*shutil.get_terminal_size())
-    console.print(table_of(found, columns, console.width))
+    console.print(table_of(found, columns, console.width, headers=headers))
 
 
 def console_of(width: int, height: int) -> Console:
@@ -138,13 +215,13 @@ def console_of(width: int, height: int) -> Console:
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, height=height)
 
 
-def table_of(found: Sequence[Row], columns: list[Column], width: int) -> Table:
+def table_of(found: Sequence[Row], columns: list[Column], width: int, *, headers: bool = True) -> Table:
     """Return a table that fits into so many columns of a terminal; what could steer one is escaped."""
     cells = {column.title: [visible(column.cell(row)) for row in found] for column in columns}
     widths = {title: max(cell_len(text) for text in [title, *texts]) for title, texts in cells.items()}
     told = [column for column in columns if not column.goes or any(cells[column.title])]
     kept = _fitting(told, widths, width)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_header=headers)
     for column in kept:
         table.add_column(
             column.title,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from ws_manager.core.locks import gateway_lock, is_held
 from ws_manager.errors import NotFound
@@ -83,29 +83,34 @@ class Answers:
         heartbeat = self._heartbeats.latest(connection.ws_id)
         facts = {**vars(connection), "pending": pending, "latency_ms": heartbeat[1] if heartbeat else None}
         timeline = [_entry(event) for event in self._events.of(connection.ws_id, "", "~", _EVENTS)]
-        for row in self._messages.history(connection.ws_id, _MESSAGES):
+        for row in reversed(self._messages.history(connection.ws_id, _MESSAGES)):
             timeline += _life_of(row, name=f"message {row['msg_id']}")
-        if connection.status == ACTIVE:
-            timeline.append(Entry(connection.last_heartbeat, "last heartbeat", ""))
-        return Answer("connection", self._state(connection), facts, sorted(timeline))
+        timeline.append(Entry(connection.last_heartbeat, "last sign of life", ""))
+        verdict = self._state(connection)
+        if pending:
+            verdict += f"; {pending} message(s) pending"
+        return Answer("connection", verdict, facts, _in_order(timeline))
 
     def _message(self, message: dict[str, Any]) -> Answer:
         timeline = _life_of(message)
         ended = message["confirmed_at"] or message["rejected_at"] or utc_now()
         recipient = message["recipient_id"]
+        # That it was set aside is in its row already.
         timeline += [
             _entry(event)
             for event in self._events.of(recipient, message["sent_at"], ended, _EVENTS)
-            if event.msg_id in (None, message["msg_id"])
+            if event.msg_id is None or (event.msg_id == message["msg_id"] and event.kind != "set_aside")
         ]
-        return Answer("message", self._verdict(message), message, sorted(timeline))
+        facts = {**message, "delivered": bool(message["delivered"])}
+        return Answer("message", self._verdict(message), facts, _in_order(timeline))
 
     def _broadcast(self, broadcast: dict[str, Any]) -> Answer:
         timeline = [Entry(broadcast["sent_at"], "sent", f"to {broadcast['recipients']} connection(s)")]
-        if not broadcast["recipients"]:
-            return Answer("broadcast", "nobody was connected", broadcast, timeline)
-        span = (broadcast["first_id"], broadcast["last_id"])
-        confirmed, pending, aside = self._messages.outcome(*span)
+        # No row has the id 0: it is the span of a broadcast to nobody.
+        span = (broadcast["first_id"] or 0, broadcast["last_id"] or 0)
+        kept, pending, aside = self._messages.outcome(*span)
+        # Pruning takes confirmed messages alone.
+        confirmed = broadcast["recipients"] - pending - aside
         first, last = self._messages.confirmation_times(*span)
         if first and last:
             timeline += [
@@ -121,18 +126,21 @@ class Answers:
             "confirmed": confirmed,
             "pending": pending,
             "set_aside": aside,
+            "pruned": confirmed - kept,
             "unconfirmed": missing,
         }
-        verdict = (
-            f"confirmed by {confirmed} of {broadcast['recipients']}: {pending} pending, {aside} set aside"
-        )
+        verdict = f"confirmed by {confirmed} of {broadcast['recipients']}"
+        if not broadcast["recipients"]:
+            verdict = "addressed to nobody: no connection was active, or none was chosen"
+        if pending or aside:
+            verdict += f": {pending} pending, {aside} set aside"
         return Answer("broadcast", verdict, facts, timeline)
 
     def _verdict(self, message: dict[str, Any]) -> str:
         """Say whether a message arrived, and if not, why."""
         if message["delivered"]:
             after = message["confirmed_at"]
-            return "delivered" + (f" {_after(message['sent_at'], after)} it was sent" if after else "")
+            return f"delivered {_after(message['sent_at'], after)} it was sent" if after else "delivered"
         if message["rejected_at"]:
             return f"set aside: {message['reject_reason'] or 'no reason given'}"
         row = self._connections.find(message["recipient_id"])
@@ -143,34 +151,32 @@ class Answers:
             return "pending: written to the socket, and the agent has not confirmed it yet"
         ahead = self._messages.count_pending_before(connection.ws_id, connection.confirmed_seq, message["id"])
         behind = f"; {ahead} earlier message(s) wait too" if ahead else ""
+        if message["written_at"]:
+            behind += "; it was written to an earlier socket, which did not confirm it"
         return f"pending: {self._state(connection)}{behind}"
 
     def _state(self, connection: Connection) -> str:
         """Say how a connection stands, and what brings it back."""
         name, reason = connection.ws_id, connection.close_reason or "no reason given"
+        code = "" if connection.close_code is None else f" (close code {connection.close_code})"
         if connection.status != ACTIVE:
             return (
-                f"{name} is disconnected since {connection.disconnected_at}: {reason};"
+                f"{name} is disconnected since {connection.disconnected_at}: {reason}{code};"
                 " it gets what is pending when it connects again"
             )
         if connection.gateway is None:
             return f"{name} was registered by a command: `ws-manager receive` takes what is pending"
         if connection.close_code is not None:
-            return (
-                f"the socket of {name} was lost: {reason} ({connection.close_code}); it may still come back"
-            )
+            return f"the socket of {name} was lost: {reason}{code}; it may still come back"
         if not self._socket_is_open(connection):
             return f"the gateway of {name} does not run; start it, and the agent comes back"
         return f"the socket of {name} is open"
 
     def _socket_is_open(self, connection: Connection) -> bool:
-        latest: Optional[object] = Gateways(self._db).latest()
-        return (
-            connection.close_code is None
-            and latest is not None
-            and getattr(latest, "id", None) == connection.gateway
-            and is_held(gateway_lock(self._db.path))
-        )
+        if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
+            return False
+        latest = Gateways(self._db).latest()
+        return latest is not None and latest.id == connection.gateway and is_held(gateway_lock(self._db.path))
 
 
 def _life_of(message: dict[str, Any], name: str = "") -> list[Entry]:
@@ -200,7 +206,21 @@ def _entry(event: Event) -> Entry:
     )
 
 
+def _in_order(timeline: list[Entry]) -> list[Entry]:
+    """Sort by time alone: what has the same time stays in the order of the ledger."""
+    return sorted(timeline, key=lambda entry: entry.at)
+
+
 def _after(earlier: str, later: str) -> str:
     """Say how long after another time something was."""
-    seconds = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
-    return f"{seconds * 1000:.0f} ms after" if seconds < 1 else f"{seconds:.1f} s after"
+    try:
+        seconds = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+    except (ValueError, TypeError):
+        # A file of the earlier implementation may hold anything.
+        return "some time after"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms after"
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} after"
+    return f"{seconds:.1f} s after"

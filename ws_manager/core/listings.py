@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Callable, NamedTuple, Optional
 
 from ws_manager.core.values import check_limit, check_timeout
-from ws_manager.core.where import Condition
+from ws_manager.core.where import Conditions
 from ws_manager.errors import InvalidInput, NotFound
 from ws_manager.models import ACTIVE, Connection, seconds_before, utc_now
 from ws_manager.repository.connections import decode
@@ -26,14 +26,8 @@ class Listed(NamedTuple):
     pending: int
 
 
-@dataclass(frozen=True)
-class Recipient:
-    """A connection and what a broadcast would mean to it.
-
-    Attributes:
-        connection: the connection.
-        refusal: why it would not get the message; None if it would.
-    """
+class Recipient(NamedTuple):
+    """A connection, and why a broadcast would not reach it; None if it would."""
 
     connection: Connection
     refusal: Optional[str]
@@ -80,7 +74,7 @@ class Listings:
         )
         return [Listed(decode(row), pending) for row, pending in found]
 
-    def recipients(self, agent: Optional[str], conditions: Sequence[Condition]) -> list[Recipient]:
+    def recipients(self, agent: Optional[str], conditions: Optional[Conditions]) -> list[Recipient]:
         """Say of every connection, active or not, whether a broadcast would reach it now, and if not, why."""
 
         def refusal(connection: Connection) -> Optional[str]:
@@ -88,7 +82,7 @@ class Listings:
                 return f"disconnected: {connection.close_reason or 'no reason given'}"
             if agent is not None and connection.agent != agent:
                 return f"other agent: {connection.agent}"
-            failed = [condition.text for condition in conditions if not condition(connection)]
+            failed = conditions.failed(connection) if conditions else []
             return f"condition not met: {', '.join(failed)}" if failed else None
 
         listed = self.connections(all_of_them=True, count_pending=False)
@@ -121,9 +115,7 @@ class Listings:
         span = {"first_id": broadcast["first_id"], "last_id": broadcast["last_id"]}
         return self._search.newest(replace(wanted, **span), limit)
 
-    def follow(
-        self, wanted: MessageFilter, pause: Callable[[], None]
-    ) -> Iterator[Sequence[dict[str, Any]]]:
+    def follow(self, wanted: MessageFilter, pause: Callable[[], None]) -> Iterator[Sequence[dict[str, Any]]]:
         """Give messages as they are committed, by any process, oldest first, in batches; it never ends by itself.
 
         With `wanted.since` it begins with what was sent since then, otherwise with what comes now.

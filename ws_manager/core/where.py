@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -65,6 +66,30 @@ def parse_condition(text: str) -> Condition:
         return operator == "!=" if found is _MISSING else test(found)
 
     return Condition(text, holds)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Several conditions; call it with a connection, and it says whether all of them hold."""
+
+    each: tuple[Condition, ...]
+
+    def __call__(self, connection: Connection) -> bool:
+        """Say whether all of them hold for a connection."""
+        return all(condition(connection) for condition in self.each)
+
+    def failed(self, connection: Connection) -> list[str]:
+        """Return those, as they were written, that do not hold for a connection."""
+        return [condition.text for condition in self.each if not condition(connection)]
+
+
+def all_of(texts: Sequence[str]) -> Conditions:
+    """Read several conditions.
+
+    Raises:
+        InvalidInput: one of them is none; see `parse_condition`.
+    """
+    return Conditions(tuple(parse_condition(text) for text in texts))
 
 
 def _find(value: Any, keys: list[str]) -> Any:  # noqa: ANN401 - any JSON value

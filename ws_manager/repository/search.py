@@ -141,7 +141,7 @@ class Search:
         return int(self._db.value("SELECT max(id) FROM messages WHERE sent_at < ?", (moment,)) or 0)
 
     def _of_connection(self, ws_id: str, terms: _Terms, limit: int) -> list[dict[str, Any]]:
-        """Two limited reads of two indexes: an OR over both columns would read the whole table."""
+        """Read two indexes, both limited: an OR over both columns would read the whole table."""
         newest = (
             f"SELECT * FROM (SELECT {COLUMNS} FROM messages WHERE {{}} = ? AND {terms.where}"
             " ORDER BY id DESC LIMIT ?)"
@@ -153,7 +153,7 @@ class Search:
         )
 
     def _of_agent(self, agent: str, terms: _Terms, limit: int) -> list[dict[str, Any]]:
-        """The same two reads for each connection of the agent; the join only goes from there to the messages."""
+        """Do the same for each connection of the agent; CROSS keeps the order of the join."""
         ids = (
             "SELECT m.id FROM connections AS c CROSS JOIN messages AS m WHERE c.agent = ? AND m.id IN"
             f" (SELECT id FROM messages WHERE {{}} = c.ws_id AND {terms.where} ORDER BY id DESC LIMIT ?)"

@@ -1,0 +1,173 @@
+"""history: the messages that somebody looks for, or those that come."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import select
+import sys
+import time as clock
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+import typer
+
+from ws_manager.cli.options import global_options, open_to_read
+from ws_manager.cli.output import Json, Row, note_to_terminal, row_line, rows
+from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, View, choose
+from ws_manager.core.listings import Listings
+from ws_manager.core.values import check_limit, parse_moment
+from ws_manager.errors import InvalidInput, LedgerError
+from ws_manager.repository.messages import NAMES
+from ws_manager.repository.search import MessageFilter
+
+COLUMNS = (
+    "id",
+    "msg_id",
+    "sent_at",
+    "msg_type",
+    "sender_id",
+    "recipient_id",
+    "delivered",
+    "confirmed_at",
+    "rejected_at",
+    "reject_reason",
+    "content",
+)
+"""In csv and tsv."""
+
+_LIMIT = 50
+_LOOK_AGAIN = 0.05
+_WHEN = "this long ago, or an RFC 3339 time: 2h, 2026-11-22T17:15:18Z."
+
+
+def history(
+    ctx: typer.Context,
+    ws_id: Optional[str] = typer.Option(
+        None, "--ws-id", metavar="ID", help="Only what this connection received or sent."
+    ),
+    agent: Optional[str] = typer.Option(
+        None, "--agent", metavar="NAME", help="Only what this agent's connections received or sent."
+    ),
+    msg_type: Optional[str] = typer.Option(None, "--type", metavar="NAME", help="Only this type."),
+    pending: bool = typer.Option(False, "--pending", help="Only what nobody has confirmed yet."),
+    set_aside: bool = typer.Option(
+        False, "--set-aside", help="Only what was set aside. With --pending: either."
+    ),
+    since: Optional[str] = typer.Option(None, "--since", metavar="WHEN", help=f"Only from then on: {_WHEN}"),
+    before: Optional[str] = typer.Option(None, "--before", metavar="WHEN", help="Only what was sent before."),
+    broadcast: Optional[str] = typer.Option(
+        None, "--broadcast", metavar="ID", help="Only the messages of this broadcast."
+    ),
+    search: Optional[str] = typer.Option(
+        None, "--search", metavar="TEXT", help="Only what has this text in its content, in any case."
+    ),
+    limit: Optional[int] = typer.Option(
+        None,
+        "--limit",
+        metavar="N",
+        help="At most so many messages; with --follow, end after them. [default: 50]",
+    ),
+    follow: bool = typer.Option(
+        False, "--follow", help="Print messages as they are committed, oldest first, until interrupted."
+    ),
+    names: Optional[str] = FIELDS,
+    no_headers: bool = NO_HEADERS,
+    time: Optional[str] = TIME,
+) -> None:
+    """Show messages, newest first.
+
+    A table on a terminal; otherwise a line each, tab-separated: id, msg_id, sent_at, msg_type, sender_id,
+    recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With --follow it begins with
+    what comes now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
+    """
+    view = choose(NAMES, names, no_headers, time)
+    if ws_id is not None and agent is not None:
+        raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
+    if search == "":
+        raise InvalidInput("--search is empty", hint="give the text to look for, or leave it out")
+    wanted = MessageFilter(
+        ws_id=ws_id,
+        agent=agent,
+        msg_type=msg_type,
+        pending=pending,
+        set_aside=set_aside,
+        since=None if since is None else parse_moment(since),
+        before=None if before is None else parse_moment(before),
+        text=search,
+    )
+    if follow:
+        if broadcast is not None:
+            raise InvalidInput(
+                "--follow and --broadcast exclude each other",
+                hint="a broadcast is complete when it has an id",
+            )
+        _follow(ctx, wanted, limit, view)
+        return
+    most = check_limit(_LIMIT if limit is None else limit)
+    found: list[Row] = []
+    with open_to_read(ctx) as db:
+        if db is not None:
+            found = [_row(row) for row in Listings(db).messages(wanted, most, broadcast)]
+    if not found:
+        everything = wanted == MessageFilter() and broadcast is None and most
+        note_to_terminal("no messages" if everything else "no such messages")
+    rows(global_options(ctx), found, COLUMNS, "msg_id", lambda some: _table(some, view), view)
+
+
+def _follow(ctx: typer.Context, wanted: MessageFilter, limit: Optional[int], view: View) -> None:
+    left = None if limit is None else check_limit(limit)
+    options = global_options(ctx)
+    form = options.output or ("table" if sys.stdout.isatty() else "ndjson")
+    with open_to_read(ctx) as db:
+        if db is None:
+            raise LedgerError("there is nothing to follow", hint="check --db and BLACKROAD_WS_DB")
+        if left == 0:
+            return
+        if form == "csv" and view.headers:
+            sys.stdout.write(",".join(view.fields or COLUMNS) + "\n")
+            sys.stdout.flush()
+        if wanted.since is None:
+            note_to_terminal("following; Ctrl-C ends it")
+        for batch in Listings(db).follow(wanted, _pause(_LOOK_AGAIN)):
+            some = batch[:left]
+            lines = (row_line(_row(row), form, COLUMNS, "msg_id", _readable, view) for row in some)
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.flush()
+            left = None if left is None else left - len(some)
+            if left == 0:
+                return
+
+
+def _pause(seconds: float) -> Callable[[], None]:
+    """Return a function that waits so long; it ends the command if whoever reads its output has gone."""
+    try:
+        number = sys.stdout.fileno()
+        reader = select.poll()
+        reader.register(number, 0)
+    except (AttributeError, OSError, ValueError):
+        # Windows has no poll(), and a stdout that is no file nobody to lose.
+        return lambda: clock.sleep(seconds)
+
+    def wait() -> None:
+        # A pipe without a reader is an error of the pipe: `| head -1` ends at once, not at the next message.
+        if reader.poll(int(seconds * 1000)):
+            raise BrokenPipeError
+
+    return wait
+
+
+def _readable(row: Row) -> str:
+    at, sender = str(row["sent_at"]), row["sender_id"]
+    moment = f"{at[:10]} {at[11:19]}Z" if at.endswith("+00:00") else at
+    origin = "" if sender is None else f" from {sender}"
+    content = row["content"]
+    return f"{moment} #{row['id']} to {row['recipient_id']}{origin} {row['msg_type']}  {content}"
+
+
+def _row(row: dict[str, Any]) -> Row:
+    # A JSON 0 is true for jq.
+    return {**row, "delivered": bool(row["delivered"]), "content": Json(row["content"])}
+
+
+def _table(found: Sequence[Row], view: View) -> None:
+    from ws_manager.cli.tables import show_history
+
+    show_history(found, view)

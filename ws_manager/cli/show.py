@@ -1,0 +1,83 @@
+"""show: all there is about one connection, message or broadcast."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import sys
+from typing import Any, Optional
+
+import typer
+
+from ws_manager.cli.options import global_options, open_to_read
+from ws_manager.cli.output import Json, Row, rows, write
+from ws_manager.cli.times import TIME_FIELDS, in_style, now
+from ws_manager.cli.view import NO_HEADERS, TIME, choose
+from ws_manager.core.answers import Answer, Answers
+from ws_manager.errors import NotFound
+
+COLUMNS = ("part", "at", "name", "value")
+"""In csv, tsv and a plain table: a row for the verdict, each fact and each entry of the timeline."""
+
+
+def show(
+    ctx: typer.Context,
+    identifier: str = typer.Argument(
+        ..., metavar="<identifier>", help="A ws_id, a msg_id or a broadcast_id."
+    ),
+    no_headers: bool = NO_HEADERS,
+    time: Optional[str] = TIME,
+) -> None:
+    """Show all about a connection, message or broadcast.
+
+    The verdict first: did it arrive, and if not, why; how does the connection stand, and why did it end. Then
+    the facts, and what happened, oldest first. Off a terminal it is a line each, tab-separated: part (verdict,
+    fact or timeline), at, name, value.
+    """
+    options = global_options(ctx)
+    view = choose(COLUMNS, None, no_headers, time)
+    with open_to_read(ctx) as db:
+        if db is None:
+            raise NotFound(
+                f"no connection, message or broadcast {identifier}", hint="check --db and BLACKROAD_WS_DB"
+            )
+        answer = Answers(db).show(identifier)
+    if options.json:
+        from ws_manager.cli.output import json_object
+
+        write(json_object(_as_object(answer, time or "iso"), indent=options.output == "json"), is_json=True)
+        sys.stdout.flush()
+        return
+
+    def draw(_found: object) -> None:
+        from ws_manager.cli.tables import show_answer
+
+        show_answer(f"{answer.kind} {identifier}", answer, time)
+
+    rows(options, _as_rows(answer, identifier), COLUMNS, "id", draw, view)
+
+
+def _as_object(answer: Answer, style: str) -> dict[str, Any]:
+    present = now()
+    facts = {name: _fact(name, value) for name, value in answer.facts.items()}
+    if style != "iso":
+        for name in TIME_FIELDS & facts.keys():
+            facts[name] = facts[name] and in_style(facts[name], style, present)
+    timeline = [
+        {"at": in_style(entry.at, style, present), "what": entry.what, "detail": entry.detail}
+        for entry in answer.timeline
+    ]
+    return {"kind": answer.kind, "verdict": answer.verdict, "facts": facts, "timeline": timeline}
+
+
+def _as_rows(answer: Answer, identifier: str) -> list[Row]:
+    parts: list[tuple[str, Any, str, Any]] = [("verdict", None, answer.kind, answer.verdict)]
+    parts += [
+        ("fact", value, name, None) if name in TIME_FIELDS else ("fact", None, name, _fact(name, value))
+        for name, value in answer.facts.items()
+    ]
+    parts += [("timeline", entry.at, entry.what, entry.detail) for entry in answer.timeline]
+    found: list[Row] = [dict(zip(COLUMNS, part), id=identifier) for part in parts]
+    return found
+
+
+def _fact(name: str, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Nest content as the JSON that it is."""
+    return Json(value) if name == "content" else value
