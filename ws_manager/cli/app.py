@@ -150,6 +150,41 @@ COMMANDS = {
             "ws-manager listen octavia --ws-id ws-001",
             takes_url=True,
         ),
+        Command(
+            "doctor",
+            "doctor",
+            "doctor",
+            "Say what is wrong with the database, the gateway and what they run on.",
+            "ws-manager doctor",
+        ),
+        Command(
+            "prune",
+            "care",
+            "prune",
+            "Delete what is confirmed, logged or over, and old.",
+            "ws-manager prune --older-than 30d --dry-run",
+        ),
+        Command(
+            "backup",
+            "care",
+            "backup",
+            "Copy the database to a new file while others go on writing.",
+            "ws-manager backup ledger-copy.db",
+        ),
+        Command(
+            "export",
+            "care",
+            "export",
+            "Write the whole ledger as lines of JSON.",
+            "ws-manager export ledger.ndjson",
+        ),
+        Command(
+            "import",
+            "care",
+            "import_ledger",
+            "Fill an empty ledger with what export wrote.",
+            "ws-manager import ledger.ndjson --db new.db",
+        ),
     )
 }
 """Every command, in the order of the help."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ws_manager.errors import Conflict, InvalidInput, LedgerError
-from ws_manager.models import seconds_before, utc_now
+from ws_manager.errors import Conflict, InvalidInput
+from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
 from ws_manager.repository.database import Database
-from ws_manager.repository.maintenance import PRUNED, Maintenance
-from ws_manager.repository.schema import VERSION
+from ws_manager.repository.maintenance import PRUNED, SEQUENCES, Maintenance
+from ws_manager.repository.schema import TABLES, VERSION
 
 _FORMAT = "ws-manager-export"
 
@@ -37,8 +37,9 @@ def prune(db: Database, older_than: float, *, dry_run: bool = False, vacuum: boo
     Args:
         db: the ledger.
         older_than: seconds.
-        dry_run: only count. Connections whose last messages would go too are counted only once those are gone.
-        vacuum: give the room back to the file system afterwards; needs as much free room as the ledger has.
+        dry_run: only count.
+        vacuum: give the room back to the file system afterwards; needs as much free room as the ledger has,
+            and nobody else can write meanwhile.
 
     Raises:
         LedgerError: the file cannot be written.
@@ -58,23 +59,28 @@ def prune(db: Database, older_than: float, *, dry_run: bool = False, vacuum: boo
 def export_lines(db: Database) -> Iterator[str]:
     """Give the whole ledger as lines of JSON, as it was at the first of them.
 
-    The first line names the format; then a line for each row, and at the end the highest ids that were given out.
+    The first line names the format; then comes a line for each row, then the highest ids that were given
+    out, and at the end the number of lines, by which an import knows that it is whole. Tables that are not
+    the ledger's are left out.
 
     Raises:
         LedgerError: the file cannot be read.
     """
     maintenance = Maintenance(db)
+    count = 0
     with maintenance.snapshot():
         yield _line({"format": _FORMAT, "version": VERSION, "exported_at": utc_now()})
-        for table in maintenance.tables():
+        for table in (*TABLES, SEQUENCES):
             for row in maintenance.rows(table):
+                count += 1
                 yield _line({"table": table, "row": row})
-        for row in maintenance.rows("sqlite_sequence"):
-            yield _line({"table": "sqlite_sequence", "row": row})
+    yield _line({"rows": count})
 
 
 def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
     """Fill an empty ledger with the lines of an export, in one transaction: all rows or none.
+
+    Nobody else can write into it until the last line has come.
 
     Returns:
         The number of rows of each table.
@@ -84,39 +90,48 @@ def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
         InvalidInput: a line is not one of an export, or the export is cut off.
     """
     maintenance = Maintenance(db)
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys((*TABLES, SEQUENCES), 0)
+    columns = {name: maintenance.columns(name) for name in counts}
+    numbered = enumerate(lines, start=1)
+    _check_header(next(numbered, (1, ""))[1])
+    whole = False
     with db.transaction():
         if not maintenance.is_empty():
             raise Conflict(f"{db.path} is not empty", hint="import into a new file: --db new.db")
-        tables = {name: maintenance.columns(name) for name in [*maintenance.tables(), "sqlite_sequence"]}
-        numbered = enumerate(lines, start=1)
-        _check_header(next(numbered, (1, ""))[1])
         for number, line in numbered:
-            table, row = _row_of(line, number)
-            if table not in tables or set(row) != set(tables[table]):
-                raise InvalidInput(
-                    f"line {number} is no row of this version's tables", hint="upgrade ws-manager"
-                )
             try:
-                maintenance.insert(table, tables[table], row)
-            except LedgerError:
-                raise
-            except Exception as error:
-                raise InvalidInput(f"line {number} cannot be imported: {error}") from None
-            counts[table] = counts.get(table, 0) + 1
-        if "sqlite_sequence" not in counts and counts:
-            raise InvalidInput("the export is cut off: its last lines are missing")
-    counts.pop("sqlite_sequence", None)
+                if whole:
+                    raise InvalidInput("it stands behind the end of the export")
+                entry = _decoded(line)
+                whole = "rows" in entry
+                if whole:
+                    _check_end(entry, sum(counts.values()))
+                else:
+                    table, row = _row_of(entry, columns)
+                    maintenance.insert(table, columns[table], row)
+                    counts[table] += 1
+            except InvalidInput as error:
+                raise InvalidInput(
+                    f"line {number} cannot be imported: {error.message}", hint="nothing was imported"
+                ) from None
+        if not whole:
+            raise InvalidInput(
+                "the export is cut off: its last line is missing",
+                hint="nothing was imported; export it again",
+            )
+    del counts[SEQUENCES]
     return counts
 
 
 def _check_header(line: str) -> None:
     try:
         header = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise InvalidInput("this is no export of ws-manager", hint="make one with: ws-manager export")
+        raise InvalidInput(
+            "line 1 is not the head of an export of ws-manager", hint="make one with: ws-manager export"
+        )
     if header.get("version") != VERSION:
         raise InvalidInput(
             f"the export has schema {header.get('version')}, this version {VERSION}",
@@ -124,15 +139,47 @@ def _check_header(line: str) -> None:
         )
 
 
-def _row_of(line: str, number: int) -> tuple[str, dict[str, Any]]:
+def _check_end(entry: dict[str, Any], count: int) -> None:
+    if entry["rows"] != count:
+        raise InvalidInput(f"the export had {entry['rows']} rows, and {count} have come")
+
+
+def _decoded(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-        table, row = entry["table"], entry["row"]
-    except (ValueError, KeyError, TypeError):
-        raise InvalidInput(f"line {number} is not one of an export") from None
-    if not isinstance(table, str) or not isinstance(row, dict):
-        raise InvalidInput(f"line {number} is not one of an export")
+    except (ValueError, RecursionError):
+        entry = None
+    if not isinstance(entry, dict):
+        raise InvalidInput("it is no JSON object")
+    return entry
+
+
+def _row_of(entry: dict[str, Any], columns: dict[str, list[str]]) -> tuple[str, dict[str, Any]]:
+    table, row = entry.get("table"), entry.get("row")
+    if not isinstance(table, str) or table not in columns:
+        raise InvalidInput("it names no table of this version")
+    if not isinstance(row, dict) or set(row) != set(columns[table]):
+        raise InvalidInput(f"it has not the columns of {table}")
+    if table == SEQUENCES and (row["name"] not in TABLES or not isinstance(row["seq"], int)):
+        raise InvalidInput("it is no highest id of a table of this version")
+    if table == "connections" and row["status"] not in (ACTIVE, DISCONNECTED):
+        raise InvalidInput("its status is neither active nor disconnected")
+    for name in ("metadata", "content"):
+        if name in row:
+            _check_json(name, row[name])
     return table, row
+
+
+def _check_json(name: str, text: object) -> None:
+    """Make sure that what is read back as JSON is JSON: one bad row would spoil every list."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"its {name} is no text")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInput(f"its {name} is not JSON") from None
+    if name == "metadata" and not isinstance(value, dict):
+        raise InvalidInput("its metadata is no JSON object")
 
 
 def _line(value: dict[str, Any]) -> str:

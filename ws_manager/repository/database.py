@@ -74,7 +74,7 @@ class Database(sqlite3.Connection):
                 with contextlib.suppress(LedgerError, sqlite3.Error):
                     self.checkpoint()
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def rows(self, sql: str, parameters: Union[Sequence[object], dict[str, object]] = ()) -> list[Row]:
         """Return the rows of a query as plain tuples.
 
         Raises:
@@ -153,12 +153,17 @@ class Database(sqlite3.Connection):
         self.check_process()
         if not _create(target):
             raise InvalidInput(f"{target} exists already", hint="give the name of a new file")
-        with translated_errors(target):
-            copy = sqlite3.connect(target)
-            try:
-                self.backup(copy)
-            finally:
-                copy.close()
+        try:
+            with translated_errors(target):
+                copy = sqlite3.connect(target)
+                try:
+                    self.backup(copy)
+                finally:
+                    copy.close()
+        except BaseException:
+            # Half a copy would look like a whole one.
+            target.unlink()
+            raise
 
     def check_process(self) -> None:
         """Refuse a connection that came along through a fork (sqlite.org/howtocorrupt.html, section 2.6)."""

@@ -88,6 +88,9 @@ _TABLES = {
 )""",
 }
 
+TABLES = tuple(_TABLES)
+"""The names of the ledger's tables; a file may hold others, of its owner."""
+
 _INDEXES = (
     "CREATE INDEX idx_conn_agent ON connections (agent)",
     "CREATE INDEX idx_conn_status ON connections (status)",

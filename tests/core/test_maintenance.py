@@ -1,0 +1,314 @@
+"""prune, export and import."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from ws_manager import get_db
+from ws_manager.core.delivery import Delivery
+from ws_manager.core.maintenance import export_lines, import_lines, prune
+from ws_manager.core.registry import Registry
+from ws_manager.errors import Conflict, InvalidInput
+from ws_manager.models import Gateway, Receipt, Rejection, utc_now
+from ws_manager.repository import maintenance
+from ws_manager.repository.schema import TABLES
+
+DAY = 86400.0
+OLD = "2020-01-01T00:00:00.000000+00:00"
+TIMES = {
+    "connections": ("connected_at", "last_heartbeat", "disconnected_at"),
+    "messages": ("sent_at", "confirmed_at", "rejected_at"),
+    "heartbeat_log": ("ts",),
+    "broadcasts": ("sent_at",),
+    "events": ("ts",),
+}
+
+
+def age(db) -> None:
+    """Make everything in the ledger old."""
+    for table, columns in TIMES.items():
+        for column in columns:
+            db.execute(f"UPDATE {table} SET {column} = ? WHERE {column} IS NOT NULL", (OLD,))
+
+
+def dump(db) -> dict[str, list]:
+    return {
+        table: sorted(db.rows(f"SELECT * FROM {table} ORDER BY rowid"), key=repr)
+        if table == "sqlite_sequence"
+        else db.rows(f"SELECT * FROM {table} ORDER BY rowid")
+        for table in (*TABLES, "sqlite_sequence")
+    }
+
+
+@pytest.fixture
+def registry(db) -> Registry:
+    return Registry(db)
+
+
+def confirm(db, ws_id: str) -> None:
+    Delivery(db).settle([Receipt(ws_id, Registry(db).find(ws_id).epoch, 0, 2**62)])
+
+
+@pytest.fixture
+def filled(db, registry: Registry) -> Registry:
+    """Something in every table, in every state."""
+    registry.connect("octavia", "ws-001", {"region": "wést", "half": 1.5})
+    registry.connect("cipher", "ws-002")
+    registry.connect("cipher", "ws-gone")
+    registry.heartbeat("ws-001", 12)
+    registry.send("ws-001", "first")
+    registry.broadcast({"event": "deploy"}, sender_id="ws-002")
+    confirm(db, "ws-001")
+    sent = registry.send("ws-002", "rejected")
+    Delivery(db).settle([Rejection("ws-002", 1, sent.db_id, "no")])
+    registry.send("ws-001", "pending")
+    registry.disconnect("ws-gone")
+    now = utc_now()
+    Delivery(db).record_gateway(Gateway("g-2", 1, "http://127.0.0.1:1", now, now))
+    Delivery(db).record_gateway(Gateway("g-1", 2, "http://127.0.0.1:2", now, now))
+    return registry
+
+
+class TestPrune:
+    def test_deletes_what_is_over_and_old(self, db, registry: Registry) -> None:
+        registry.connect("octavia", "ws-001")
+        registry.heartbeat("ws-001")
+        registry.broadcast(1)
+        confirm(db, "ws-001")
+        registry.disconnect("ws-001")
+        age(db)
+        assert vars(prune(db, DAY)) == {
+            "messages": 1,
+            "heartbeat_log": 1,
+            "events": 2,
+            "broadcasts": 1,
+            "connections": 1,
+        }
+        assert all(not rows for table, rows in dump(db).items() if table != "sqlite_sequence")
+
+    def test_keeps_what_is_recent(self, filled: Registry, db) -> None:
+        before = dump(db)
+        assert set(vars(prune(db, DAY)).values()) == {0}
+        assert dump(db) == before
+
+    def test_keeps_what_is_pending_or_set_aside_and_whom_it_belongs_to(self, filled: Registry, db) -> None:
+        filled.disconnect("ws-001")
+        filled.disconnect("ws-002")
+        age(db)
+        prune(db, 0)
+        assert db.rows("SELECT DISTINCT delivered FROM messages") == [(0,)]
+        assert [row["content"] for row in filled.history()] == [
+            '"pending"',
+            '"rejected"',
+            '{"event":"deploy"}',
+            '{"event":"deploy"}',
+        ]
+        # Each has a message left; ws-gone has one of the broadcast.
+        assert [row[0] for row in db.rows("SELECT ws_id FROM connections")] == ["ws-001", "ws-002", "ws-gone"]
+        assert db.value("SELECT count(*) FROM broadcasts") == 1
+
+    def test_keeps_active_connections(self, db, registry: Registry) -> None:
+        registry.connect("octavia", "ws-001")
+        age(db)
+        assert prune(db, DAY).connections == 0
+
+    def test_keeps_a_connection_that_sent_what_is_pending(self, db, registry: Registry) -> None:
+        registry.connect("octavia", "ws-001")
+        registry.connect("octavia", "ws-002")
+        registry.send("ws-001", 1, sender_id="ws-002")
+        registry.disconnect("ws-002")
+        age(db)
+        assert prune(db, DAY).connections == 0
+
+    def test_counts_and_ids_go_on(self, filled: Registry, db) -> None:
+        filled.connect("octavia", "ws-over")
+        filled.disconnect("ws-over")
+        ever, last = filled.stats()["total_ever_connected"], db.value("SELECT max(id) FROM messages")
+        confirm(db, "ws-001")
+        age(db)
+        assert prune(db, DAY).connections == 1
+        assert filled.stats()["total_ever_connected"] == ever
+        assert filled.send("ws-001", 1).db_id == last + 1
+
+    def test_a_dry_run_tells_what_would_go_and_deletes_nothing(self, filled: Registry, db) -> None:
+        confirm(db, "ws-001")
+        confirm(db, "ws-gone")
+        age(db)
+        before = dump(db)
+        told = prune(db, DAY, dry_run=True)
+        assert dump(db) == before
+        assert told == prune(db, DAY)
+        assert told.connections == 1
+
+    def test_goes_in_several_transactions(self, db, registry: Registry, monkeypatch) -> None:
+        monkeypatch.setattr(maintenance, "_CHUNK", 2)
+        registry.connect("octavia", "ws-001")
+        for number in range(7):
+            registry.send("ws-001", number)
+            if number == 3:
+                confirm(db, "ws-001")
+        age(db)
+        assert prune(db, DAY).messages == 4
+        assert [row["content"] for row in registry.history()] == ["6", "5", "4"]
+
+    def test_others_write_meanwhile(self, db, registry: Registry, database: Path, monkeypatch) -> None:
+        monkeypatch.setattr(maintenance, "_CHUNK", 5)
+        registry.connect("octavia", "ws-001")
+        for number in range(200):
+            registry.send("ws-001", number)
+        confirm(db, "ws-001")
+        age(db)
+        sent = []
+
+        def write() -> None:
+            other = get_db(database)
+            sent.extend(Registry(other).send("ws-001", "new").msg_id for _ in range(50))
+            other.close()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert prune(db, DAY).messages == 200
+        writer.join()
+        assert [row["msg_id"] for row in reversed(registry.history())] == sent
+
+    def test_vacuum_makes_the_file_smaller(self, db, registry: Registry, database: Path) -> None:
+        registry.connect("octavia", "ws-001")
+        registry.broadcast("x" * 200_000)
+        for _ in range(10):
+            registry.send("ws-001", "x" * 200_000)
+        confirm(db, "ws-001")
+        db.checkpoint()
+        size = database.stat().st_size
+        prune(db, 0, vacuum=True)
+        assert database.stat().st_size < size / 4
+
+    def test_leaves_a_table_of_the_callers(self, filled: Registry, db) -> None:
+        db.execute("CREATE TABLE mine (ts TEXT)")
+        db.execute("INSERT INTO mine VALUES (?)", (OLD,))
+        prune(db, 0)
+        assert db.value("SELECT count(*) FROM mine") == 1
+
+
+class TestExport:
+    def test_comes_back_exactly(self, filled: Registry, db, tmp_path: Path) -> None:
+        age(db)
+        prune(db, DAY)
+        other = get_db(tmp_path / "other.db")
+        counts = import_lines(other, list(export_lines(db)))
+        assert dump(other) == dump(db)
+        assert counts == {table: len(rows) for table, rows in dump(db).items() if table != "sqlite_sequence"}
+        assert Registry(other).gateways.latest().id == "g-1"
+        other.close()
+
+    def test_goes_on_where_the_first_stopped(self, filled: Registry, db, tmp_path: Path) -> None:
+        other = get_db(tmp_path / "other.db")
+        import_lines(other, export_lines(db))
+        assert Registry(other).send("ws-001", 1).db_id == filled.send("ws-001", 1).db_id
+        other.close()
+
+    def test_an_empty_ledger(self, db, tmp_path: Path) -> None:
+        other = get_db(tmp_path / "other.db")
+        assert set(import_lines(other, export_lines(db)).values()) == {0}
+        other.close()
+
+    def test_leaves_out_tables_of_the_callers(self, filled: Registry, db) -> None:
+        db.execute("CREATE TABLE mine (id INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT)")
+        db.execute("INSERT INTO mine (secret) VALUES ('x')")
+        assert not any("mine" in line for line in export_lines(db))
+
+    def test_is_the_ledger_of_one_moment(self, filled: Registry, db, database: Path, tmp_path: Path) -> None:
+        before = dump(db)
+        lines = export_lines(db)
+        first = [next(lines), next(lines)]
+        writer = get_db(database)
+        Registry(writer).send("ws-001", "later")
+        writer.close()
+        other = get_db(tmp_path / "other.db")
+        import_lines(other, [*first, *lines])
+        assert dump(other) == before
+        other.close()
+
+
+class TestImport:
+    @pytest.fixture
+    def other(self, tmp_path: Path):
+        other = get_db(tmp_path / "other.db")
+        yield other
+        other.close()
+
+    def test_only_into_an_empty_ledger(self, filled: Registry, db) -> None:
+        before = dump(db)
+        with pytest.raises(Conflict, match="not empty"):
+            import_lines(db, list(export_lines(db)))
+        assert dump(db) == before
+
+    def test_not_into_one_that_gave_out_ids(self, filled: Registry, db, other) -> None:
+        registry = Registry(other)
+        registry.connect("octavia", "ws-001")
+        registry.disconnect("ws-001")
+        prune(other, 0)
+        with pytest.raises(Conflict, match="not empty"):
+            import_lines(other, export_lines(db))
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (lambda line: "nope", "JSON"),
+            (lambda line: "[]", "JSON"),
+            (lambda line: '{"table":"mine","row":{}}', "no table"),
+            (lambda line: line.replace('"agent"', '"agnt"'), "columns"),
+            (lambda line: line.replace('"active"', '"maybe"'), "status"),
+            (lambda line: line.replace('"metadata":"{', '"metadata":"'), "metadata"),
+            (lambda line: line.replace('"ws-001"', "null", 1), "NOT NULL"),
+            (lambda line: line.replace('"octavia"', "{}"), "bind|type"),
+            (lambda line: line.replace('"epoch":1', '"epoch":1' + "0" * 30), "int"),
+            (lambda line: line.replace('"octavia"', '"\\ud800"'), "surrogate"),
+        ],
+    )
+    def test_a_bad_line_is_named_and_nothing_is_imported(
+        self, filled: Registry, db, other, change, told: str
+    ) -> None:
+        lines = list(export_lines(db))
+        number = next(n for n, line in enumerate(lines) if '"ws_id":"ws-001"' in line)
+        changed = change(lines[number])
+        assert changed != lines[number]
+        lines[number] = changed
+        before = dump(other)
+        with pytest.raises(InvalidInput, match=rf"line {number + 1} cannot be imported: .*({told})"):
+            import_lines(other, lines)
+        assert dump(other) == before
+
+    def test_the_same_row_twice(self, filled: Registry, db, other) -> None:
+        lines = list(export_lines(db))
+        with pytest.raises(InvalidInput, match=r"line 3 .*UNIQUE"):
+            import_lines(other, [*lines[:2], *lines[1:]])
+
+    @pytest.mark.parametrize("kept", [-1, -2, 2, 1])
+    def test_one_that_is_cut_off(self, filled: Registry, db, other, kept: int) -> None:
+        with pytest.raises(InvalidInput, match="cut off"):
+            import_lines(other, list(export_lines(db))[:kept])
+        assert Registry(other).stats()["total_ever_connected"] == 0
+
+    def test_one_that_lacks_a_line(self, filled: Registry, db, other) -> None:
+        lines = list(export_lines(db))
+        with pytest.raises(InvalidInput, match="rows"):
+            import_lines(other, [*lines[:4], *lines[5:]])
+
+    def test_lines_behind_the_end(self, filled: Registry, db, other) -> None:
+        with pytest.raises(InvalidInput, match="behind the end"):
+            import_lines(other, [*export_lines(db), "{}"])
+
+    @pytest.mark.parametrize("lines", [[], ["nope"], ['{"a":1}'], ["[" * 100_000]])
+    def test_no_export(self, other, lines: list[str]) -> None:
+        with pytest.raises(InvalidInput, match="line 1 is not the head"):
+            import_lines(other, lines)
+
+    def test_of_another_version(self, db, other) -> None:
+        lines = list(export_lines(db))
+        lines[0] = json.dumps({**json.loads(lines[0]), "version": 99})
+        with pytest.raises(InvalidInput, match="schema 99"):
+            import_lines(other, lines)

@@ -1,0 +1,171 @@
+"""prune, backup, export and import."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import typer
+
+from ws_manager.cli.options import global_options, open_registry
+from ws_manager.cli.output import result, write
+from ws_manager.errors import InvalidInput
+from ws_manager.settings import parse_duration
+
+if TYPE_CHECKING:
+    from ws_manager.repository.database import Database
+
+
+def prune(
+    ctx: typer.Context,
+    older_than: str = typer.Option(
+        ..., "--older-than", metavar="DURATION", help="How old it must be: 24h, 30d."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say how much it would be."),
+    vacuum: bool = typer.Option(
+        False, "--vacuum", help="Make the file smaller afterwards; nobody can write meanwhile."
+    ),
+) -> None:
+    """Delete what is confirmed, logged or over, and old.
+
+    Confirmed messages, the heartbeat log, events, broadcasts without messages, and disconnected connections
+    without messages. Never what is pending or set aside. Others go on reading and writing.
+    """
+    from ws_manager.core.maintenance import prune as prune_ledger
+
+    seconds = parse_duration(older_than)
+    if dry_run and vacuum:
+        raise InvalidInput("--dry-run and --vacuum exclude each other", hint="leave one of them out")
+    with _existing(ctx) as db:
+        counts = vars(prune_ledger(db, seconds, dry_run=dry_run, vacuum=vacuum))
+    told = ", ".join(f"{count} {_WORDS[table]}" for table, count in counts.items())
+    row = {**counts, "dry_run": dry_run}
+    result(global_options(ctx), f"{'Would delete' if dry_run else 'Deleted'}: {told}", row, "")
+
+
+_WORDS = {
+    "messages": "message(s)",
+    "heartbeat_log": "heartbeat(s)",
+    "events": "event(s)",
+    "broadcasts": "broadcast(s)",
+    "connections": "connection(s)",
+}
+
+
+def backup(
+    ctx: typer.Context,
+    file: str = typer.Argument(..., metavar="<file>", help="The copy; it must not exist yet."),
+) -> None:
+    """Copy the database to a new file while others go on writing.
+
+    The copy is whole: a bare `cp` would lack what is in the -wal file.
+    """
+    with _existing(ctx) as db:
+        target = Path(file).expanduser()
+        db.backup_to(target)
+        size = target.stat().st_size
+    result(global_options(ctx), f"Backed up to {file}", {"file": file, "bytes": size}, file)
+
+
+def export(
+    ctx: typer.Context,
+    file: str = typer.Argument(
+        "-", metavar="<file>", help="A new file; - or nothing is stdout.", show_default=False
+    ),
+) -> None:
+    """Write the whole ledger as lines of JSON.
+
+    It is the ledger of one moment, and `import` makes exactly that one of it again.
+    """
+    from ws_manager.core.maintenance import export_lines
+
+    lines = 0
+    if file == "-":
+        with _existing(ctx) as db:
+            for line in export_lines(db):
+                write(line, is_json=True)
+        return
+    with _existing(ctx) as db, _new_file(file) as sink:
+        for line in export_lines(db):
+            sink.write(line.encode("utf-8") + b"\n")
+            lines += 1
+    # All but the first and the last line are rows.
+    row = {"file": file, "rows": lines - 2}
+    result(global_options(ctx), f"Exported {lines - 2} row(s) to {file}", row, file)
+
+
+def import_ledger(
+    ctx: typer.Context,
+    file: str = typer.Argument(..., metavar="<file>", help="What export wrote; - is stdin."),
+) -> None:
+    """Fill an empty ledger with what export wrote.
+
+    All of it or nothing, in one transaction.
+    """
+    from ws_manager.core.maintenance import import_lines
+
+    with _source(file) as source, open_registry(ctx) as registry:
+        counts = import_lines(registry.db, _decoded(source))
+    told = f"Imported: {counts['connections']} connection(s), {counts['messages']} message(s)"
+    result(global_options(ctx), told, counts, "")
+
+
+@contextlib.contextmanager
+def _existing(ctx: typer.Context) -> Iterator["Database"]:
+    """Open a ledger that is there: a mistyped name must not make one."""
+    from ws_manager.repository.schema import open_ledger
+
+    db = open_ledger(global_options(ctx).database, create=False)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+@contextlib.contextmanager
+def _new_file(file: str) -> Iterator[BinaryIO]:
+    """Open a new file of mode 0600, that goes again if it does not become whole."""
+    path = Path(file).expanduser()
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        raise InvalidInput(f"{file} exists already", hint="give the name of a new file") from None
+    except OSError as error:
+        raise InvalidInput(f"cannot write {file}: {error.strerror}", hint="choose another place") from None
+    try:
+        with os.fdopen(descriptor, "wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        # Half an export would look like a whole one until it is imported.
+        path.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _source(file: str) -> Iterator[BinaryIO]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        source = Path(file).expanduser().open("rb")
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot read {file}: {error.strerror}", hint="give the name of an export"
+        ) from None
+    with source:
+        yield source
+
+
+def _decoded(source: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(source, start=1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"line {number} is not UTF-8 (byte {error.start})", hint="nothing was imported"
+            ) from None
