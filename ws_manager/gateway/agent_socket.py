@@ -56,6 +56,7 @@ class AgentSocket:
         self._now = now
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
+        self._parked = False
         self._receipt_timer: Optional[asyncio.TimerHandle] = None
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
@@ -84,7 +85,14 @@ class AgentSocket:
         return self._closure()
 
     def wake(self) -> None:
-        """There may be something to write."""
+        """There may be something to write: it is written at once where the transport has room for it."""
+        if self._parked and self.session.close_with is None and self._has_room():
+            self._write_now()
+            if not self.session.has_work:
+                return
+            if not self.session.has_frames and not self.session.wants_backlog:
+                self._wake_for_receipt()
+                return
         self._wake.set()
 
     def close(self, code: int, reason: str) -> None:
@@ -145,11 +153,11 @@ class AgentSocket:
                 return
             self._tell()
             if self._pong is not None or session.has_work:
-                self._wake.set()
+                self.wake()
 
     async def _write(self, greeting: str) -> None:
         try:
-            await self._send([text_frame(greeting)])
+            self._transport.write(text_frame(greeting))
             while self.session.close_with is None:
                 try:
                     await self._flush()
@@ -157,7 +165,9 @@ class AgentSocket:
                     _log.error("cannot read the ledger: %s", error)
                     self.session.close(CloseCode.RESTARTING, "the ledger cannot be read")
                     continue
+                self._parked = True
                 await self._wake.wait()
+                self._parked = False
                 self._wake.clear()
             code, reason = self.session.close_with
             await self._websocket.close(code=code, message=reason.encode("utf-8")[:120])
@@ -172,34 +182,44 @@ class AgentSocket:
     async def _flush(self) -> None:
         session = self.session
         while session.close_with is None:
-            frames = [text_frame(text) for text in session.next_write(utc_now())]
-            written = bool(frames)
-            if self._pong is not None:
-                frames.append(pong_frame(self._pong))
-                self._pong = None
-            ping = session.next_ping(self._now())
-            if ping is not None:
-                frames.append(ping_frame(ping))
-            if frames:
-                await self._send(frames)
-            if session.wants_backlog:
-                messages, reached = await self._outbox.backlog(
-                    session.ws_id, session.cursor, session.backlog_limit
-                )
-                session.take_backlog(messages, reached, self._outbox.position)
-            elif not written:
+            while self._write_now():
+                await self._drain()
+                self._look_at_buffer(self._now())
+            if not session.wants_backlog:
                 self._wake_for_receipt()
                 return
+            messages, reached = await self._outbox.backlog(
+                session.ws_id, session.cursor, session.backlog_limit
+            )
+            session.take_backlog(messages, reached, self._outbox.position)
 
-    async def _send(self, frames: list[bytes]) -> None:
-        """Write frames, and wait until the transport has room again.
+    def _has_room(self) -> bool:
+        return not self._transport.is_closing() and not self._transport.get_write_buffer_size()
+
+    def _write_now(self) -> bool:
+        """Write what is to be written now, at most 64 KiB and a Ping; False if there was nothing.
 
         In one write: a frame at a time, as aiohttp sends them, costs twice as much.
+
+        Raises:
+            ConnectionResetError: the transport is closing.
         """
+        if self._transport.is_closing():
+            raise ConnectionResetError("the connection is closing")
+        frames: list[bytes] = []
+        if self.session.has_frames:
+            frames = [text_frame(text) for text in self.session.next_write(utc_now())]
+        if self._pong is not None:
+            frames.append(pong_frame(self._pong))
+            self._pong = None
+        ping = self.session.next_ping(self._now())
+        if ping is not None:
+            frames.append(ping_frame(ping))
+        if not frames:
+            return False
         self._look_at_buffer(self._now())
         self._transport.write(b"".join(frames))
-        await self._drain()
-        self._look_at_buffer(self._now())
+        return True
 
     def _wake_for_receipt(self) -> None:
         """Come back when the next receipt Ping may go out, if one waits for its time."""
@@ -209,7 +229,7 @@ class AgentSocket:
 
     def _receipt_is_due(self) -> None:
         self._receipt_timer = None
-        self._wake.set()
+        self.wake()
 
     def _tell(self) -> None:
         if self.session.outcomes:

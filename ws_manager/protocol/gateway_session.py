@@ -118,11 +118,15 @@ class GatewaySession:
         self._ping_due = False
 
     @property
+    def has_frames(self) -> bool:
+        """True if `next_write` has something to return."""
+        return bool(self._queue or self._answers)
+
+    @property
     def has_work(self) -> bool:
         """True if there is something to write, to read from the backlog, or to close."""
         return bool(
-            self._queue
-            or self._answers
+            self.has_frames
             or self.close_with
             or self._ping_due
             or self.wants_backlog
