@@ -88,10 +88,10 @@ COMMANDS = {
         ),
         Command(
             "receive",
-            "messages",
+            "receive",
             "receive",
             "Print what is pending for a connection, and confirm it.",
-            "ws-manager receive ws-001",
+            "ws-manager receive ws-001 --follow",
         ),
         Command(
             "history",

@@ -41,7 +41,7 @@ def _installed(package: str) -> Optional[str]:
 
 def _show(checks: list[Check]) -> None:
     width = max(len(check.check) for check in checks)
-    for status, check, detail, advice in checks:
+    for check, status, detail, advice in checks:
         write(f"{status:<7}  {check:<{width}}  {detail}")
         if advice is not None:
             write(f"{'':<7}  {'':<{width}}  → {advice}")

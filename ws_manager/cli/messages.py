@@ -1,8 +1,7 @@
-"""send, broadcast and receive."""
+"""send and broadcast."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import sys
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
@@ -11,25 +10,17 @@ from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions, global_options, open_registry
 from ws_manager.cli.output import (
-    MESSAGE_FIELDS,
-    Json,
-    message_line,
     note,
     note_to_terminal,
     result,
-    stream_format,
 )
 from ws_manager.core.values import NotJson, check_name, decode_json
 from ws_manager.errors import InvalidInput
-from ws_manager.models import PendingMessage
 from ws_manager.settings import parse_duration
 
 if TYPE_CHECKING:
-    from ws_manager.core.delivery import Delivery
     from ws_manager.core.registry import Registry
-    from ws_manager.models import Connection
 
-_BATCH = 100
 _MESSAGE_HELP = (
     "JSON if it parses, otherwise text; - reads it from stdin. One that begins with - needs -- before it."
 )
@@ -129,26 +120,6 @@ def broadcast(
         _tell(global_options(ctx), registry, line, row, sent.broadcast_id, span, seconds)
 
 
-def receive(
-    ctx: typer.Context,
-    ws_id: str = typer.Argument(..., metavar="<ws_id>", help="The connection."),
-) -> None:
-    """Print what is pending for a connection, and confirm it.
-
-    Oldest first, without a gateway: JSON objects, one a line, or readable lines on a terminal. A message is
-    confirmed once it has been written.
-    """
-    from ws_manager.core.delivery import Delivery
-
-    form = stream_format(global_options(ctx))
-    with open_registry(ctx) as registry:
-        delivery = Delivery(registry.db)
-        with delivery.holding(ws_id) as connection:
-            written = _receive(delivery, connection, form)
-    if not written:
-        note_to_terminal(f"nothing is pending for {ws_id}")
-
-
 def _nothing_to_send(command: str, missing: str) -> InvalidInput:
     return InvalidInput(
         f"missing argument '{missing}'",
@@ -226,47 +197,3 @@ def _judge(outcome: tuple[int, int, int]) -> None:
     raise PartlyDone(
         f"{told}: {', '.join(missing)}", hint="ws-manager history shows each; what is pending is kept"
     )
-
-
-def _receive(delivery: "Delivery", connection: "Connection", form: str) -> int:
-    """Write what is pending, batch by batch, and return how many messages that were."""
-    count, cursor = 0, connection.confirmed_seq
-    while True:
-        # What is pending may have been set aside, or be somebody else's, by now.
-        delivery.check_held(connection)
-        batch = delivery.pending(connection.ws_id, cursor, _BATCH)
-        if not batch:
-            return count
-        if form == "csv" and not count:
-            sys.stdout.write(",".join(MESSAGE_FIELDS) + "\n")
-        cursor = _write_batch(delivery, connection, batch, form)
-        count += len(batch)
-
-
-def _write_batch(
-    delivery: "Delivery", connection: "Connection", batch: Sequence[PendingMessage], form: str
-) -> int:
-    """Write messages and confirm those that went out, whatever ends the writing; return the last one's id."""
-    written = 0
-    try:
-        for line, seq in _lines(batch, form):
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            written = seq
-    finally:
-        if written:
-            delivery.confirm_held(connection, batch[0].seq, written)
-    return written
-
-
-def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, int]]:
-    for message in batch:
-        fields = {
-            "seq": message.seq,
-            "id": message.msg_id,
-            "msg_type": message.msg_type,
-            "sender": message.sender_id,
-            "sent_at": message.sent_at,
-            "content": Json(message.content),
-        }
-        yield message_line(fields, form) + "\n", message.seq
