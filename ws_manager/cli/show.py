@@ -7,7 +7,7 @@ from typing import Any, Optional
 import typer
 
 from ws_manager.cli.options import global_options, open_to_read
-from ws_manager.cli.output import Json, Row, rows, write
+from ws_manager.cli.output import Json, Row, json_object, rows, write
 from ws_manager.cli.times import TIME_FIELDS, in_style, now
 from ws_manager.cli.view import NO_HEADERS, TIME, choose
 from ws_manager.core.answers import Answer, Answers
@@ -40,8 +40,6 @@ def show(
             )
         answer = Answers(db).show(identifier)
     if options.json:
-        from ws_manager.cli.output import json_object
-
         write(json_object(_as_object(answer, time or "iso"), indent=options.output == "json"), is_json=True)
         sys.stdout.flush()
         return
@@ -64,7 +62,9 @@ def _as_object(answer: Answer, style: str) -> dict[str, Any]:
         {"at": in_style(entry.at, style, present), "what": entry.what, "detail": entry.detail}
         for entry in answer.timeline
     ]
-    return {"kind": answer.kind, "verdict": answer.verdict, "facts": facts, "timeline": timeline}
+    # Written here, so that content among the facts is nested as it stands.
+    told = Json(json_object(facts))
+    return {"kind": answer.kind, "verdict": answer.verdict, "facts": told, "timeline": timeline}
 
 
 def _as_rows(answer: Answer, identifier: str) -> list[Row]:

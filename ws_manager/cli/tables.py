@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +26,10 @@ _GAP = 2
 _MOST_OF_A_FACT = 400
 _LEAST_OF_A_TIMELINE = 10
 _AROUND_A_TIMELINE = 6
-_TIME_WIDTH = len("2026-11-22T17:15:18.644305+00:00")
+# What an operator does not ask for; JSON has it.
+_FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "first_id", "last_id", "unconfirmed"})
+# What is worth a line only where it is not 0.
+_RARE = frozenset({"refusals", "pruned", "set_aside"})
 _LEAST_OF_A_SHORTENED_COLUMN = 24
 _LEAST_OF_A_FOLDED_COLUMN = 9
 
@@ -41,6 +45,7 @@ class Column:
         right: whether it is aligned to the right.
         goes: 0 for a column that always stays; in a narrow terminal the highest number goes first.
         shortened: whether a cell may be cut where the line ends.
+        wraps: whether one that is shortened goes on in the next line instead.
     """
 
     title: str
@@ -49,6 +54,7 @@ class Column:
     right: bool = False
     goes: int = 0
     shortened: bool = False
+    wraps: bool = False
 
 
 def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
@@ -68,7 +74,7 @@ def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
         return "yellow" if row["pending"] else ""
 
     # An answer, where there is one to give: it never gives way to the rest.
-    state = Column("state", _how_it_stands, lambda row: "red" if _how_it_stands(row) else "", shortened=True)
+    state = Column("state", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
     columns = [
         Column("ws_id", lambda row: str(row["ws_id"])),
         Column("agent", lambda row: str(row["agent"])),
@@ -117,7 +123,7 @@ def show_recipients(found: Sequence[Row]) -> None:
             lambda row: "yes" if row["gets_it"] else "no",
             lambda row: "green" if row["gets_it"] else "yellow",
         ),
-        Column("why not", lambda row: str(row["why_not"] or ""), shortened=True),
+        Column("why not", lambda row: str(row["why_not"] or ""), shortened=True, wraps=True),
     ]
     _show(found, columns, headers=True)
 
@@ -140,23 +146,35 @@ def show_answer(title: str, answer: Answer, style: Optional[str]) -> None:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in answer.facts.items():
-        if value not in (None, "", [], {}):
+        if name not in _FOR_PROGRAMS and value not in (None, "", [], {}) and (value or name not in _RARE):
             facts.add_row(Text(name, "dim"), Text(_fact(name, value, style)))
     console.print(facts)
+    missing = answer.facts.get("unconfirmed", [])
+    if missing:
+        total = answer.facts["pending"] + answer.facts["set_aside"]
+        some = f", {len(missing)} of {total}" if total > len(missing) else ""
+        console.print()
+        console.print(Text(f"not confirmed{some}", "dim"))
+    for one in missing:
+        console.print(Text(visible(f"{one['ws_id']}  {one['msg_id']}")))
+        console.print(Padding(Text(visible(one["why"]), "yellow"), (0, 0, 0, _GAP)))
+    console.print()
+    _show_timeline(console, answer, style)
+
+
+def _show_timeline(console: Console, answer: Answer, style: Optional[str]) -> None:
     # What does not fit is the oldest part of it.
     room = max(_LEAST_OF_A_TIMELINE, console.height - len(answer.facts) - _AROUND_A_TIMELINE)
     left_out = max(0, len(answer.timeline) - room)
-    console.print()
-    if left_out:
-        console.print(Text(f"… {left_out} earlier; -o json has them", "dim"))
+    earlier = f"; {left_out} earlier, which -o json has" if left_out else ""
+    console.print(Text(f"what happened (times are UTC{earlier})", "dim"))
     timeline = Table.grid(padding=(0, _GAP, 0, 0))
     timeline.add_column(no_wrap=True, justify="right")
     timeline.add_column(no_wrap=True)
     timeline.add_column(overflow="fold")
     for entry in answer.timeline[left_out:]:
-        timeline.add_row(
-            Text(_moment(entry.at, style)), Text(visible(entry.what), "bold"), Text(visible(entry.detail))
-        )
+        what, detail = visible(entry.what), visible(entry.detail)
+        timeline.add_row(Text(_moment(entry.at, style)), Text(what, "bold"), Text(detail))
     console.print(timeline)
 
 
@@ -170,13 +188,14 @@ def _fact(name: str, value: object, style: Optional[str]) -> str:
 
 
 def _moment(value: object, style: Optional[str]) -> str:
-    """Write a time: by default relative, and to the millisecond."""
+    """Write a time: by default relative, and to the second; JSON has the rest."""
     present = now()
     if style in ("iso", "unix"):
         return visible(str(in_style(value, style, present)))
+    if age(value, present) == float("inf"):
+        return visible(str(value))
     text = str(value)
-    exact = f"{text[:10]} {text[11:23]}Z" if text.endswith("+00:00") and len(text) == _TIME_WIDTH else text
-    return visible(exact if age(text, present) == float("inf") else f"{ago(text, present):>8}  {exact}")
+    return visible(f"{ago(text, present):>8} {text[:10]} {text[11:19]}")
 
 
 def _time(name: str, view: View) -> Callable[[Row], str]:
@@ -189,7 +208,8 @@ def _how_it_stands(row: Row) -> str:
     reason = str(row["close_reason"] or "no reason given")
     code = "" if row["close_code"] is None else f" ({row['close_code']})"
     if row["status"] != ACTIVE:
-        return f"{row['status']}: {reason}{code}"
+        told = reason if reason.startswith(str(row["status"])) else f"{row['status']}: {reason}"
+        return told + code
     return f"lost: {reason}{code}" if code else ""
 
 
@@ -226,8 +246,8 @@ def table_of(found: Sequence[Row], columns: list[Column], width: int, *, headers
         table.add_column(
             column.title,
             justify="right" if column.right else "left",
-            overflow="ellipsis" if column.shortened else "fold",
-            no_wrap=column.shortened,
+            overflow="ellipsis" if column.shortened and not column.wraps else "fold",
+            no_wrap=column.shortened and not column.wraps,
             # Left to itself, Rich takes the room from the columns that may wrap, down to a letter each.
             width=widths[column.title],
         )

@@ -84,8 +84,8 @@ class Answers:
         facts = {**vars(connection), "pending": pending, "latency_ms": heartbeat[1] if heartbeat else None}
         timeline = [_entry(event) for event in self._events.of(connection.ws_id, "", "~", _EVENTS)]
         for row in reversed(self._messages.history(connection.ws_id, _MESSAGES)):
-            timeline += _life_of(row, name=f"message {row['msg_id']}")
-        timeline.append(Entry(connection.last_heartbeat, "last sign of life", ""))
+            timeline += _life_of(row, name=row["msg_id"])
+        timeline.append(Entry(connection.last_heartbeat, "last heard", ""))
         verdict = self._state(connection)
         if pending:
             verdict += f"; {pending} message(s) pending"
@@ -181,7 +181,7 @@ class Answers:
 
 def _life_of(message: dict[str, Any], name: str = "") -> list[Entry]:
     """Return the times that a message's row holds."""
-    prefix = f"{name}: " if name else ""
+    prefix = f"{name} " if name else ""
     origin = f" from {message['sender_id']}" if message["sender_id"] else ""
     entries = [Entry(message["sent_at"], "sent", f"{prefix}to {message['recipient_id']}{origin}")]
     if message["written_at"]:
@@ -202,7 +202,7 @@ def _life_of(message: dict[str, Any], name: str = "") -> list[Entry]:
 def _entry(event: Event) -> Entry:
     detail = event.detail or ""
     return Entry(
-        event.ts, event.kind.replace("_", " "), f"{event.msg_id}: {detail}" if event.msg_id else detail
+        event.ts, event.kind.replace("_", " "), f"{event.msg_id} {detail}" if event.msg_id else detail
     )
 
 

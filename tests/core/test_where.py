@@ -1,0 +1,106 @@
+"""Conditions on connections."""
+
+from __future__ import annotations
+
+import pytest
+
+from ws_manager import InvalidInput
+from ws_manager.core.where import all_of, parse_condition
+from ws_manager.models import Connection, seconds_before, utc_now
+
+CONNECTION = Connection(
+    ws_id="ws-001",
+    agent="octavia",
+    metadata={
+        "region": "us-west",
+        "cpus": 10,
+        "load": 1.5,
+        "version": "1.9",
+        "gpu": True,
+        "zone": None,
+        "tags": ["a", {"name": "b"}],
+        "rack": {"row": {"n": 3}},
+        "": "empty",
+    },
+    connected_at=seconds_before(utc_now(), 7200),
+    last_heartbeat=seconds_before(utc_now(), 60),
+    message_count=12,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("agent=octavia", True),
+        (" agent = octavia ", True),
+        ("agent!=octavia", False),
+        ("ws_id~^ws-", True),
+        ("ws_id~^x", False),
+        ("metadata.region=us-west", True),
+        ("metadata.region~WEST", False),
+        ("metadata.region~(?i)WEST", True),
+        ("metadata.rack.row.n=3", True),
+        ("metadata.tags.0=a", True),
+        ("metadata.tags.1.name=b", True),
+        ("metadata.tags.7=a", False),
+        ("metadata.tags.0!=a", False),
+        ("metadata.nothing=us-west", False),
+        ("metadata.nothing!=us-west", True),
+        ("metadata.nothing<5", False),
+        ("metadata.nothing~.", False),
+        ("metadata.cpus>9", True),
+        ("metadata.cpus<9", False),
+        ("metadata.cpus=10.0", True),
+        ("metadata.cpus!=10.0", False),
+        ("metadata.load<1.75", True),
+        ("metadata.version<2", True),
+        ("metadata.gpu=true", True),
+        ("metadata.zone=null", True),
+        ("metadata.region=", False),
+        ("metadata.cpus>nan", False),
+        ("message_count>11", True),
+        ("message_count<12", False),
+        ("last_heartbeat<30", True),
+        ("last_heartbeat<5m", False),
+        ("last_heartbeat>5m", True),
+        ("connected_at<1h", True),
+        ("connected_at>2020-01-01T00:00:00Z", True),
+    ],
+)
+def test_condition(text: str, holds: bool) -> None:
+    assert parse_condition(text)(CONNECTION) is holds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "agent",
+        "octavia",
+        "=octavia",
+        "agent==octavia",
+        "message_count<=5",
+        "message_count>=5",
+        "message_count>many",
+        "status=active",
+        "metadata=1",
+        "metadata.=1",
+        "metadata..a=1",
+        "agent.name=1",
+        "agent~(",
+        "last_heartbeat<soon",
+        "1=1; DROP TABLE connections",
+    ],
+)
+def test_what_is_no_condition(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_condition(text)
+    assert caught.value.hint or "regular expression" in caught.value.message
+
+
+def test_all_have_to_hold_and_those_that_do_not_are_named() -> None:
+    both = all_of(["agent=octavia", "metadata.region=eu", "message_count<5"])
+    assert not both(CONNECTION)
+    assert both.failed(CONNECTION) == ["metadata.region=eu", "message_count<5"]
+    assert all_of(["agent=octavia", "message_count>5"])(CONNECTION)
+    assert all_of([])(CONNECTION)
