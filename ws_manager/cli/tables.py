@@ -270,7 +270,7 @@ def _fitting(columns: list[Column], widths: dict[str, int], available: int) -> l
     while excess(kept, _LEAST_OF_A_SHORTENED_COLUMN) > 0 and any(column.goes for column in kept):
         kept.remove(max(kept, key=lambda column: column.goes))
     # What is cut comes first, then names are folded, the last of them first: an id should stay in one piece.
-    narrowed = [c for c in kept if c.shortened] + [
+    narrowed = [c for c in reversed(kept) if c.shortened] + [
         c for c in reversed(kept) if not c.shortened and not c.right
     ]
     for column in narrowed:
