@@ -1,0 +1,106 @@
+"""receive --follow: real processes, because signals and pipes matter."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.processes import COMMAND, Program, command, running
+from ws_manager import get_db
+from ws_manager.core.registry import Registry
+
+
+@pytest.fixture
+def registry(database: Path) -> Iterator[Registry]:
+    """A ledger in which ws-001 is octavia's."""
+    db = get_db(database)
+    registry = Registry(db)
+    registry.connect("octavia", "ws-001")
+    yield registry
+    db.close()
+
+
+@contextmanager
+def following(database: Path) -> Iterator[Program]:
+    with running(*COMMAND, "--db", str(database), "receive", "ws-001", "--follow") as program:
+        program.error_line("Ready: ")
+        yield program
+
+
+def content(program: Program) -> object:
+    return json.loads(program.line())["content"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_goes_on_until_a_signal_comes(registry: Registry, database: Path, number: signal.Signals) -> None:
+    registry.send("ws-001", "before")
+    with following(database) as program:
+        assert content(program) == "before"
+        sent = registry.send("ws-001", "after")
+        assert content(program) == "after"
+        assert registry.wait(sent.db_id, sent.db_id, 20)[0] == 1
+        assert program.end(number) == 0
+        assert len(program.rest_of_errors()) == 1
+    assert registry.get("ws-001") is not None
+
+
+def test_it_keeps_the_connection_alive(registry: Registry, database: Path) -> None:
+    before = registry.get("ws-001").last_heartbeat
+    with following(database):
+        while registry.get("ws-001").last_heartbeat == before:
+            pass
+    assert registry.db.value("SELECT count(*) FROM heartbeat_log WHERE ws_id = 'ws-001'") == 1
+
+
+def test_a_registration_by_a_command_is_a_conflict(registry: Registry, database: Path) -> None:
+    with following(database) as program:
+        registry.connect("octavia", "ws-001")
+        assert program.wait() == 6
+        assert "registered again" in program.rest_of_errors()[-2]
+
+
+def test_a_socket_that_takes_over_is_a_conflict(registry: Registry, database: Path) -> None:
+    with following(database) as program:
+        registry.connect("octavia", "ws-001", gateway="some-gateway")
+        registry.send("ws-001", "for the socket")
+        assert program.wait() == 6
+        assert program.lines() == []
+
+
+def test_a_disconnection_ends_it(registry: Registry, database: Path) -> None:
+    with following(database) as program:
+        registry.disconnect("ws-001", "by hand")
+        assert program.wait() == 3
+        assert "by hand" in program.rest_of_errors()[-2]
+
+
+def test_one_that_is_disconnected_is_not_followed(registry: Registry, database: Path) -> None:
+    registry.send("ws-001", 1)
+    registry.disconnect("ws-001")
+    ended = command(database, "receive", "ws-001", "--follow")
+    assert (ended.returncode, ended.stdout) == (3, "")
+
+
+def test_a_second_one_is_a_conflict(registry: Registry, database: Path) -> None:
+    with following(database):
+        assert command(database, "receive", "ws-001", "--follow").returncode == 6
+
+
+def test_a_reader_that_goes_away_ends_it(registry: Registry, database: Path) -> None:
+    with running(
+        "bash",
+        "-c",
+        f'{" ".join(COMMAND)} --db {database} receive ws-001 --follow | head -n 1; exit "$PIPESTATUS"',
+    ) as program:
+        program.error_line("Ready: ")
+        registry.send("ws-001", 1)
+        assert content(program) == 1
+        while program.process.poll() is None:
+            registry.send("ws-001", 2)
+        assert program.wait() == 141
+        assert len(program.rest_of_errors()) == 1
