@@ -8,7 +8,7 @@ RUN = $(VENV)/bin
 PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
 
-.PHONY: help test demo lint format types check clean
+.PHONY: help test demo bench pictures lint format types check clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -28,6 +28,12 @@ test: $(VENV)/.installed ## Run the tests, with branch coverage
 
 demo: $(VENV)/.installed ## See it work: a gateway, three agents, a kill and a resume
 	"$(RUN)/python" demo/demo.py
+
+bench: $(VENV)/.installed ## Measure it against its budgets: some minutes, and 2 GB of scratch room
+	"$(RUN)/python" benchmarks/run.py $(ROWS)
+
+pictures: $(VENV)/.installed ## Draw the pictures of the documentation again
+	"$(RUN)/python" docs/draw_pictures.py
 
 lint: $(VENV)/.installed ## Check style and formatting
 	"$(RUN)/ruff" check .

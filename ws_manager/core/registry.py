@@ -240,13 +240,13 @@ class Registry:
         chosen = None if filter_fn is None else {c.ws_id for c in self.active(agent) if filter_fn(c)}
         with self.db.transaction():
             now = utc_now()
-            recipients = self._connections.active_ids(agent)
-            if chosen is not None:
-                recipients = [ws_id for ws_id in recipients if ws_id in chosen]
+            active = self._connections.active_ids(agent)
+            recipients = active if chosen is None else [ws_id for ws_id in active if ws_id in chosen]
             first = last = None
             if recipients:
                 first, last = self._messages.insert_many(recipients, text, msg_type, sender_id, now)
-                if chosen is None:
+                if len(recipients) == len(active):
+                    # Everybody: no need to look for them among the rows just written.
                     self._connections.count_messages_of_active(agent)
                 else:
                     self._connections.count_messages(first, last)

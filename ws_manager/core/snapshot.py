@@ -186,7 +186,8 @@ class Sampler:
 
     def _rates(self) -> tuple[Optional[float], Optional[float]]:
         """Return messages sent and confirmed a second since the snapshot before."""
-        before, version = self._before, self._db.data_version()
+        # `data_version` ignores what this very connection commits.
+        before, version = self._before, (self._db.data_version(), self._db.total_changes)
         last_id = self._messages.last_id()
         if before is not None and before.version == version:
             # Nobody has committed anything, so nothing was confirmed.
@@ -251,7 +252,7 @@ class _Counters:
     """What a rate is the difference of."""
 
     at: float
-    version: int
+    version: tuple[int, int]
     last_id: int
     confirmed_seqs: dict[int, int]
 

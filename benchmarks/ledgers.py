@@ -1,0 +1,74 @@
+"""The ledgers that are measured: made once a run, in a scratch folder, and copied where they are written to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ws_manager import get_db
+from ws_manager.core.registry import Registry
+from ws_manager.models import utc_now
+from ws_manager.repository.database import Database
+
+MESSAGE = {"event": "deploy", "version": "2.1.0", "services": ["gateway", "billing"]}
+
+
+class Ledgers:
+    """Ledgers of given sizes in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._copies = 0
+
+    def of(self, connections: int, messages: int = 0) -> Path:
+        """Return a ledger with so many active connections and messages; it is made at the first call.
+
+        Broadcasts to all of them are what fills it.
+        """
+        path = self._folder / f"{connections}-{messages}.db"
+        if not path.exists():
+            unfinished = path.with_suffix(".part")
+            db = get_db(unfinished)
+            _connect(db, connections)
+            registry = Registry(db)
+            for _ in range(0, messages, connections):
+                registry.broadcast(MESSAGE)
+                db.checkpoint()
+            db.close()
+            unfinished.rename(path)
+        return path
+
+    @contextmanager
+    def copy(self, original: Path) -> Iterator[Database]:
+        """Open a copy that may be written to; it is gone after the block."""
+        self._copies += 1
+        path = self._folder / f"copy-{self._copies}.db"
+        # Nobody has the original open, so it is whole without a -wal file.
+        shutil.copyfile(original, path)
+        db = get_db(path)
+        try:
+            yield db
+        finally:
+            db.close()
+            path.unlink()
+
+
+def _connect(db: Database, count: int) -> None:
+    now = utc_now()
+    with db.transaction():
+        db.executemany(
+            "INSERT INTO connections (ws_id, agent, metadata, connected_at, last_heartbeat) VALUES (?, ?, ?, ?, ?)",
+            (
+                (
+                    f"ws-{n:07d}",
+                    f"agent-{n % 100}",
+                    f'{{"ip":"10.0.0.{n % 250}","region":"us-west"}}',
+                    now,
+                    now,
+                )
+                for n in range(count)
+            ),
+        )
+    db.checkpoint()
