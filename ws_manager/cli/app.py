@@ -24,6 +24,8 @@ from ws_manager.version import __version__
 
 PROGRAM = "ws-manager"
 
+_COMPLETE = "_WS_MANAGER_COMPLETE"
+
 # The base of every usage error, whether Typer brings its own Click or uses the package.
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -229,7 +231,17 @@ class LazyGroup(TyperGroup):
         maker.command(command.name, cls=_OneCommand, epilog=example)(getattr(module, command.function))
         made: Any = typer.main.get_command(maker)
         made.params += global_parameters(takes_url=command.takes_url, shows_url=command.takes_url)
+        if ctx is not None and ctx.resilient_parsing:
+            from ws_manager.cli.completion import complete_values
+
+            complete_values(command.name, made.params)
         return made  # type: ignore[no-any-return]
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:  # noqa: ANN401 - as above
+        """Return the names and options that begin with what was typed, for the shell's completion."""
+        from ws_manager.cli.completion import complete_commands
+
+        return list(complete_commands(ctx, incomplete, COMMANDS.values()))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
         """Write the table into the help, without importing a single command."""
@@ -247,6 +259,10 @@ class LazyGroup(TyperGroup):
     ) -> NoReturn:
         """Run one command line and exit. The arguments are Typer's own; the shell has expanded `args`."""
         arguments = sys.argv[1:] if args is None else list(args)
+        if _COMPLETE in os.environ or any(a.endswith("-completion") for a in arguments[:2]):
+            from ws_manager.cli.completion import prepare
+
+            prepare()
         try:
             result = super().main(
                 arguments,

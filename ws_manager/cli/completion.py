@@ -1,0 +1,239 @@
+"""The shell's completion: what it is told, and how that is quoted. Imported only when a shell asks.
+
+Typer knows the shells; their scripts and quoting are ours, because names may hold spaces, quotes and colons.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Callable, NamedTuple, Optional
+
+from typer import _completion_classes, _completion_shared
+
+from ws_manager.cli.options import global_options
+from ws_manager.errors import WsManagerError
+from ws_manager.repository import names
+from ws_manager.repository.inspection import open_read_only
+
+_BASH = """
+%(complete_func)s() {
+    local line="${COMP_LINE:0:COMP_POINT}"
+    mapfile -t COMPREPLY < <(env _TYPER_COMPLETE_ARGS="$line" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
+        %(autocomplete_var)s=complete_bash "$1" 2>/dev/null)
+    [[ -n ${COMPREPLY[0]} ]] || COMPREPLY=()
+}
+
+complete -o default -F %(complete_func)s %(prog_name)s
+"""
+
+_ZSH = """
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+    local -a found
+    found=("${(@f)$(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" \\
+        %(autocomplete_var)s=complete_zsh "${words[1]}" 2>/dev/null)}")
+    found=("${(@)found:#}")
+    if (( $#found )); then
+        compadd -- "${found[@]}"
+    else
+        _files
+    fi
+}
+
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
+"""
+
+# What a shell takes as it is, everywhere in a word.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\-\u0080-\U0010ffff]")
+
+Names = Callable[[sqlite3.Connection, str], list[str]]
+
+
+class Item(NamedTuple):
+    """Something that can be typed next; what Typer expects of it.
+
+    Attributes:
+        value: the text.
+        help: what it is, for shells that show that.
+        type: always `plain`.
+    """
+
+    value: str
+    help: Optional[str] = None
+    type: str = "plain"
+
+
+class Word(NamedTuple):
+    """The word that is being typed.
+
+    Attributes:
+        text: without its quotes.
+        quote: the quotation mark that is open, "" for none.
+        breaks: for each character of `text` that stands outside of quotes, its place in `text`.
+    """
+
+    text: str
+    quote: str
+    breaks: list[int]
+
+
+def split(line: str) -> tuple[list[str], Word]:
+    """Split an unfinished command line as a POSIX shell does: the whole words, and the last, unfinished one."""
+    words: list[str] = []
+    bare: list[int] = []
+    text, quote, begun, escaped = "", "", False, False
+    for character in line:
+        if escaped:
+            # Within double quotes a backslash stands for itself before most characters.
+            kept = quote == '"' and character not in '$`"\\'
+            text, escaped = text + ("\\" if kept else "") + character, False
+        elif character == "\\" and quote != "'":
+            begun = escaped = True
+        elif quote and character == quote:
+            quote = ""
+        elif quote:
+            text += character
+        elif character in "'\"":
+            begun, quote = True, character
+        elif character.isspace():
+            if begun:
+                words.append(text)
+            text, bare, begun = "", [], False
+        else:
+            bare.append(len(text))
+            text, begun = text + character, True
+    return words, Word(text, quote, bare)
+
+
+def prepare() -> None:
+    """Make Typer use our scripts and our quoting."""
+    scripts: dict[str, str] = _completion_shared._completion_scripts
+    scripts["bash"], scripts["zsh"] = _BASH, _ZSH
+    classes: Any = _completion_classes
+    register = classes.add_completion_class
+    for name, kind in (("bash", _Bash), ("zsh", _Zsh), ("fish", _Fish), ("powershell", _PowerShell)):
+        register(kind, name)
+    register(_PowerShell, "pwsh")
+
+
+class _OfALine:
+    """What bash, zsh and fish have in common: they hand over the line up to the cursor."""
+
+    word = Word("", "", [])
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words, self.word = split(os.environ.get("_TYPER_COMPLETE_ARGS", ""))
+        return words[1:], self.word.text
+
+    def whole(self, value: str) -> str:
+        """Return the whole word that a value makes: in `--agent=oct` only what follows the = is completed."""
+        option, sign, _ = self.word.text.partition("=")
+        return f"{option}={value}" if sign and option.startswith("--") else value
+
+
+class _Bash(_OfALine, _completion_classes.BashComplete):
+    def format_completion(self, item: Any) -> str:  # noqa: ANN401 - Click's or Typer's own item, or ours
+        """Return what replaces the word that bash sees: it begins behind an open quote or a word break."""
+        value, word = self.whole(item.value), self.word
+        if word.quote == '"':
+            return re.sub(r'([$`"\\])', r"\\\1", value)
+        if word.quote:
+            return value.replace("'", "'\\''")
+        breaks = set(os.environ.get("COMP_WORDBREAKS", ""))
+        seen = max((place + 1 for place in word.breaks if word.text[place] in breaks), default=0)
+        return "".join(c if _PLAIN.match(c) else f"\\{c}" for c in value[seen:])
+
+
+class _Zsh(_OfALine, _completion_classes.ZshComplete):
+    def format_completion(self, item: Any) -> str:  # noqa: ANN401 - as above
+        # zsh quotes what it inserts.
+        return self.whole(item.value)
+
+    def complete(self) -> str:
+        args, incomplete = self.get_completion_args()
+        return "\n".join(self.format_completion(item) for item in self.get_completions(args, incomplete))
+
+
+class _Fish(_OfALine, _completion_classes.FishComplete):
+    def format_completion(self, item: Any) -> str:  # noqa: ANN401 - as above
+        # So does fish; what follows a tab is the description.
+        value = self.whole(item.value)
+        return f"{value}\t{' '.join(item.help.split())}" if item.help else value
+
+
+class _PowerShell(_completion_classes.PowerShellComplete):
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words, last = split(os.environ.get("_TYPER_COMPLETE_ARGS", ""))
+        incomplete = os.environ.get("_TYPER_COMPLETE_WORD_TO_COMPLETE", "")
+        typed = split(incomplete)[1].text if incomplete else ""
+        # PowerShell leaves a space at the end out of the line: what then stands last is a whole word.
+        return ([*words, last.text] if last.text and not incomplete else words)[1:], typed
+
+    def format_completion(self, item: Any) -> str:  # noqa: ANN401 - as above
+        bare = all(_PLAIN.match(character) for character in item.value) and item.value[:1] != "@"
+        value = item.value if bare else "'" + item.value.replace("'", "''") + "'"
+        return f"{value}:::{' '.join(item.help.split()) if item.help else ' '}"
+
+
+# What a parameter's value is, by command and parameter; "" stands for every command.
+_ACTIVE: Names = lambda db, prefix: names.ws_ids(db, prefix, active=True)  # noqa: E731
+_EVER: Names = lambda db, prefix: names.ws_ids(db, prefix, active=False)  # noqa: E731
+_ANYTHING: Names = lambda db, prefix: [  # noqa: E731
+    *names.ws_ids(db, prefix, active=False),
+    *names.msg_ids(db, prefix),
+    *names.broadcast_ids(db, prefix),
+]
+_VALUES: dict[tuple[str, str], Names] = {
+    ("", "agent"): names.agents,
+    ("", "ws_id"): _EVER,
+    ("disconnect", "ws_id"): _ACTIVE,
+    ("heartbeat", "ws_id"): _ACTIVE,
+    ("send", "ws_id"): _ACTIVE,
+    ("", "msg_id"): names.msg_ids,
+    ("", "broadcast"): names.broadcast_ids,
+    ("show", "identifier"): _ANYTHING,
+}
+
+
+def complete_values(command: str, parameters: Iterable[Any]) -> None:
+    """Let the parameters of a command, that name something in the ledger, complete it from there."""
+    for parameter in parameters:
+        found = _VALUES.get((command, parameter.name)) or _VALUES.get(("", parameter.name))
+        if found is not None and not getattr(parameter, "is_flag", False):
+            parameter.shell_complete = _completer(found)
+
+
+def complete_commands(ctx: Any, incomplete: str, commands: Iterable[Any]) -> list[Item]:  # noqa: ANN401 - as above
+    """Return the commands and the program's own options, without importing any command."""
+    if incomplete.startswith("-"):
+        return [
+            Item(option, parameter.help)
+            for parameter in ctx.command.params
+            if not parameter.hidden
+            for option in parameter.opts
+            if option.startswith(incomplete)
+        ]
+    return [Item(command.name, command.help) for command in commands if command.name.startswith(incomplete)]
+
+
+def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
+    def complete(ctx: Any, incomplete: str) -> list[Item]:  # noqa: ANN401 - as above
+        try:
+            db = open_read_only(global_options(ctx).database)
+            try:
+                return [Item(name) for name in found(db, incomplete)]
+            finally:
+                db.close()
+        except (sqlite3.Error, OSError, ValueError, WsManagerError):
+            # Nothing to offer: whoever presses Tab must not get an error into the line. The command tells it.
+            return []
+
+    return complete
