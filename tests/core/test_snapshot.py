@@ -8,7 +8,7 @@ from ws_manager import ConnectionPool
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.snapshot import ORDERS, Sampler, Snapshot, View
 from ws_manager.errors import InvalidInput, LedgerReplaced
-from ws_manager.models import Receipt, utc_now
+from ws_manager.models import Receipt, Rejection, utc_now
 from ws_manager.repository.database import Database
 
 LATER = "2099-01-01T00:00:00.000000+00:00"
@@ -93,6 +93,16 @@ def test_every_order_has_its_first(db: Database, registry, order: str) -> None:
         )
     snapshot = Sampler(db).sample(View(order=order))
     assert ws_ids(snapshot)[0] == "ws-first"
+
+
+def test_what_is_set_aside_does_not_count_as_pending(db: Database, registry) -> None:
+    for ws_id in ("ws-001", "ws-002"):
+        registry.connect("octavia", ws_id)
+    aside = registry.send("ws-001", 1)
+    Delivery(db).settle([Rejection("ws-001", 1, aside.db_id, "no")])
+    registry.send("ws-002", 2)
+    states = Sampler(db).sample(View()).connections
+    assert [(state.ws_id, state.pending) for state in states] == [("ws-002", 1), ("ws-001", 0)]
 
 
 def test_chooses_by_agent_and_by_text(db: Database, registry) -> None:

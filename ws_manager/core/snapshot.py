@@ -174,12 +174,7 @@ class Sampler:
                 total_messages=self._messages.last_id(),
                 sent_per_second=sent,
                 confirmed_per_second=confirmed,
-                connections=[
-                    self._state(connection, at)
-                    for connection in self._live.connections(
-                        view.order, view.connections, view.agent, view.text
-                    )
-                ],
+                connections=self._states(view, at),
                 messages=self._live.messages(view.messages, _CONTENT_CHARACTERS),
                 endings=self._endings(view.endings),
             )
@@ -202,6 +197,14 @@ class Sampler:
         changes = [(key, known[key]) for key, seq in seqs.items() if key in known and seq > known[key]]
         seconds = now - before.at
         return (last_id - before.last_id) / seconds, self._live.count_confirmed(changes) / seconds
+
+    def _states(self, view: View, at: str) -> list[ConnectionState]:
+        found = self._live.connections(view.order, view.connections, view.agent, view.text)
+        states = [self._state(connection, at) for connection in found]
+        if view.order == "pending":
+            # The ledger's order counts what is set aside too.
+            states.sort(key=lambda state: state.pending, reverse=True)
+        return states
 
     def _state(self, connection: ActiveConnection, at: str) -> ConnectionState:
         pending, oldest = self._live.backlog(connection.ws_id, connection.confirmed_seq)
