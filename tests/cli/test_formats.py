@@ -184,3 +184,27 @@ def test_dry_run_sends_nothing(cli, registry: Registry, database: Path) -> None:
 )
 def test_dry_run_of_what_cannot_be_sent(cli, registry: Registry, arguments: list[str]) -> None:
     assert cli("broadcast", "--dry-run", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "\udcff"],
+        ["history", "--ws-id", "\udcff"],
+        ["history", "--agent", "\udcff"],
+        ["history", "--type", "\udcff"],
+        ["history", "--broadcast", "\udcff"],
+        ["list", "--agent", "\udcff"],
+        ["broadcast", "1", "--agent", "\udcff"],
+        ["disconnect", "\udcff"],
+        ["heartbeat", "\udcff"],
+        ["send", "\udcff", "1"],
+        ["receive", "\udcff"],
+    ],
+)
+def test_bytes_that_are_no_text_are_bad_input(cli, registry: Registry, arguments: list[str]) -> None:
+    before = registry.stats()
+    result = cli(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: a name or a text is not valid Unicode\n")
+    assert registry.stats() == before

@@ -35,39 +35,50 @@ COLUMNS = (
 
 _LIMIT = 50
 _LOOK_AGAIN = 0.05
-_WHEN = "this long ago, or an RFC 3339 time: 2h, 2026-11-22T17:15:18Z."
+
+
+_WS_ID = typer.Option(None, "--ws-id", metavar="ID", help="Only what this connection received or sent.")
+_AGENT = typer.Option(
+    None, "--agent", metavar="NAME", help="Only what this agent's connections received or sent."
+)
+_TYPE = typer.Option(None, "--type", metavar="NAME", help="Only this type.")
+_PENDING = typer.Option(False, "--pending", help="Only what nobody has confirmed yet.")
+_SET_ASIDE = typer.Option(False, "--set-aside", help="Only what was set aside. With --pending: either.")
+_SINCE = typer.Option(
+    None,
+    "--since",
+    metavar="WHEN",
+    help="Only from then on: so long ago, or an RFC 3339 time: 2h, 2026-11-22T17:15:18Z.",
+)
+_BEFORE = typer.Option(None, "--before", metavar="WHEN", help="Only what was sent before.")
+_BROADCAST = typer.Option(None, "--broadcast", metavar="ID", help="Only the messages of this broadcast.")
+_SEARCH = typer.Option(
+    None, "--search", metavar="TEXT", help="Only what has this text in its content, in any case."
+)
+_MOST = typer.Option(
+    None,
+    "--limit",
+    metavar="N",
+    help="At most so many messages; with --follow, end after them. [default: 50]",
+)
+_FOLLOW = typer.Option(
+    False, "--follow", help="Print messages as they are committed, oldest first, until interrupted."
+)
 
 
 def history(
     ctx: typer.Context,
-    ws_id: Optional[str] = typer.Option(
-        None, "--ws-id", metavar="ID", help="Only what this connection received or sent."
-    ),
-    agent: Optional[str] = typer.Option(
-        None, "--agent", metavar="NAME", help="Only what this agent's connections received or sent."
-    ),
-    msg_type: Optional[str] = typer.Option(None, "--type", metavar="NAME", help="Only this type."),
-    pending: bool = typer.Option(False, "--pending", help="Only what nobody has confirmed yet."),
-    set_aside: bool = typer.Option(
-        False, "--set-aside", help="Only what was set aside. With --pending: either."
-    ),
-    since: Optional[str] = typer.Option(None, "--since", metavar="WHEN", help=f"Only from then on: {_WHEN}"),
-    before: Optional[str] = typer.Option(None, "--before", metavar="WHEN", help="Only what was sent before."),
-    broadcast: Optional[str] = typer.Option(
-        None, "--broadcast", metavar="ID", help="Only the messages of this broadcast."
-    ),
-    search: Optional[str] = typer.Option(
-        None, "--search", metavar="TEXT", help="Only what has this text in its content, in any case."
-    ),
-    limit: Optional[int] = typer.Option(
-        None,
-        "--limit",
-        metavar="N",
-        help="At most so many messages; with --follow, end after them. [default: 50]",
-    ),
-    follow: bool = typer.Option(
-        False, "--follow", help="Print messages as they are committed, oldest first, until interrupted."
-    ),
+    ws_id: Optional[str] = _WS_ID,
+    agent: Optional[str] = _AGENT,
+    msg_type: Optional[str] = _TYPE,
+    pending: bool = _PENDING,
+    set_aside: bool = _SET_ASIDE,
+    since: Optional[str] = _SINCE,
+    before: Optional[str] = _BEFORE,
+    broadcast: Optional[str] = _BROADCAST,
+    search: Optional[str] = _SEARCH,
+    limit: Optional[int] = _MOST,
+    follow: bool = _FOLLOW,
     names: Optional[str] = FIELDS,
     no_headers: bool = NO_HEADERS,
     time: Optional[str] = TIME,
@@ -83,37 +94,32 @@ def history(
         raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
     if search == "":
         raise InvalidInput("--search is empty", hint="give the text to look for, or leave it out")
-    wanted = MessageFilter(
-        ws_id=ws_id,
-        agent=agent,
-        msg_type=msg_type,
-        pending=pending,
-        set_aside=set_aside,
-        since=None if since is None else parse_moment(since),
-        before=None if before is None else parse_moment(before),
-        text=search,
-    )
-    if follow:
-        if broadcast is not None:
-            raise InvalidInput(
-                "--follow and --broadcast exclude each other",
-                hint="a broadcast is complete when it has an id",
-            )
-        _follow(ctx, wanted, limit, view)
+    first, end = (None if when is None else parse_moment(when) for when in (since, before))
+    wanted = MessageFilter(ws_id, agent, msg_type, pending, set_aside, first, end, text=search)
+    if not follow:
+        _list(ctx, wanted, check_limit(_LIMIT if limit is None else limit), broadcast, view)
         return
-    most = check_limit(_LIMIT if limit is None else limit)
+    if broadcast is not None:
+        raise InvalidInput(
+            "--follow and --broadcast exclude each other", hint="a broadcast is complete when it has an id"
+        )
+    _follow(ctx, wanted, None if limit is None else check_limit(limit), view)
+
+
+def _list(
+    ctx: typer.Context, wanted: MessageFilter, limit: int, broadcast: Optional[str], view: View
+) -> None:
     found: list[Row] = []
     with open_to_read(ctx) as db:
         if db is not None:
-            found = [_row(row) for row in Listings(db).messages(wanted, most, broadcast)]
+            found = [_row(row) for row in Listings(db).messages(wanted, limit, broadcast)]
     if not found:
-        everything = wanted == MessageFilter() and broadcast is None and most
+        everything = wanted == MessageFilter() and broadcast is None and limit
         note_to_terminal("no messages" if everything else "no such messages")
     rows(global_options(ctx), found, COLUMNS, "msg_id", lambda some: _table(some, view), view)
 
 
-def _follow(ctx: typer.Context, wanted: MessageFilter, limit: Optional[int], view: View) -> None:
-    left = None if limit is None else check_limit(limit)
+def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view: View) -> None:
     options = global_options(ctx)
     form = options.output or ("table" if sys.stdout.isatty() else "ndjson")
     with open_to_read(ctx) as db:

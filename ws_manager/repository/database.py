@@ -300,9 +300,16 @@ def translated_errors(path: Path, *, joined: bool = False) -> Iterator[None]:
     Args:
         path: the file that the errors will name.
         joined: True inside a transaction of the caller's, where "busy" cannot be waited out.
+
+    Raises:
+        InvalidInput: a value for the file has half of a surrogate pair, which UTF-8 cannot hold.
+        LedgerError: the file cannot be used.
     """
     try:
         yield
+    except UnicodeEncodeError:
+        # What the shell passes on of bytes that are no UTF-8, for one.
+        raise InvalidInput("a name or a text is not valid Unicode", hint="give it in UTF-8") from None
     except sqlite3.DatabaseError as error:
         # An IntegrityError, say, is a defect of ours: it must not look like a fault of the file.
         if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
