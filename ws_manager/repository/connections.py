@@ -69,9 +69,10 @@ class Connections:
 
     def count_by_agent(self) -> dict[str, int]:
         """Return the number of active connections of each agent, by name."""
+        # Left to itself, SQLite looks up every active row and sorts them; this index has the names in order.
         return dict(
             self._db.rows(
-                "SELECT agent, count(*) FROM connections"
+                "SELECT agent, count(*) FROM connections INDEXED BY idx_conn_active_agent"
                 " WHERE status = 'active' GROUP BY agent ORDER BY agent"
             )
         )
