@@ -57,6 +57,10 @@ def test_fields_that_there_are_not_are_answered_with_those_that_there_are(
     assert error["message"] == "no such field: 'nmae'"
 
 
+def test_ids_have_no_fields(cli, registry: Registry) -> None:
+    assert cli("list", "-o", "id", "--fields", "agent").exit_code == 2
+
+
 @pytest.mark.parametrize("form", ["csv", "table", "wide"])
 def test_no_headers(cli, registry: Registry, form: str) -> None:
     text = cli("list", "-o", form, "--no-headers").stdout

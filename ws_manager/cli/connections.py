@@ -97,7 +97,7 @@ def list_connections(
     and close_reason before the last.
     """
     options = global_options(ctx)
-    view = choose(ALL_FIELDS, names, no_headers, time)
+    view = choose(options, ALL_FIELDS, names, no_headers, time)
     timeout = heartbeat_timeout()
     found: list[Row] = []
     with open_to_read(ctx) as db:

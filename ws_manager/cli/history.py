@@ -89,7 +89,7 @@ def history(
     recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With --follow it begins with
     what comes now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
     """
-    view = choose(NAMES, names, no_headers, time)
+    view = choose(global_options(ctx), NAMES, names, no_headers, time)
     if ws_id is not None and agent is not None:
         raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
     if search == "":

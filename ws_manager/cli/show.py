@@ -32,7 +32,7 @@ def show(
     fact or timeline), at, name, value.
     """
     options = global_options(ctx)
-    view = choose(COLUMNS, None, no_headers, time)
+    view = choose(options, COLUMNS, None, no_headers, time)
     with open_to_read(ctx) as db:
         if db is None:
             raise NotFound(

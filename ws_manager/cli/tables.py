@@ -30,7 +30,8 @@ _AROUND_A_TIMELINE = 6
 _FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "first_id", "last_id", "unconfirmed"})
 # What is worth a line only where it is not 0.
 _RARE = frozenset({"refusals", "pruned", "set_aside"})
-_LEAST_OF_A_SHORTENED_COLUMN = 24
+# Beside it, a UUID stays in one piece on 80 columns.
+_LEAST_OF_A_SHORTENED_COLUMN = 22
 _LEAST_OF_A_FOLDED_COLUMN = 9
 
 
@@ -75,19 +76,20 @@ def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
 
     # An answer, where there is one to give: it never gives way to the rest.
     state = Column("state", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
+    has_state = any(_how_it_stands(row) for row in found)
     columns = [
         Column("ws_id", lambda row: str(row["ws_id"])),
         Column("agent", lambda row: str(row["agent"])),
-        Column("connected", _time("connected_at", view), right=True, goes=1),
-        Column("heartbeat", _time("last_heartbeat", view), old, right=True),
+        Column("connected", _time("connected_at", view), right=True, goes=2),
+        Column("heartbeat", _time("last_heartbeat", view), old, right=True, goes=1 if has_state else 0),
         Column("pending", lambda row: str(row["pending"]), backlog, right=True),
-        Column("sent", lambda row: str(row["message_count"]), right=True, goes=2),
-        Column("ended", _time("disconnected_at", view), right=True, goes=3),
-        *([state] if any(_how_it_stands(row) for row in found) else []),
+        Column("sent", lambda row: str(row["message_count"]), right=True, goes=3),
+        Column("ended", _time("disconnected_at", view), right=True, goes=4),
+        *([state] if has_state else []),
         Column(
             "metadata",
             lambda row: json_text(row["metadata"]) if row["metadata"] else "",
-            goes=4,
+            goes=5,
             shortened=True,
         ),
     ]

@@ -8,6 +8,7 @@ from typing import Optional
 
 import typer
 
+from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output import Row
 from ws_manager.cli.times import STYLES, TIME_FIELDS, in_style, now
 from ws_manager.errors import InvalidInput
@@ -51,19 +52,22 @@ class View:
 
 
 def choose(
-    known: Sequence[str], fields: Optional[str] = None, no_headers: bool = False, time: Optional[str] = None
+    options: GlobalOptions, known: Sequence[str], fields: Optional[str], no_headers: bool, time: Optional[str]
 ) -> View:
     """Turn what was given on the command line into a view.
 
     Args:
+        options: the global options.
         known: the names of all fields.
         fields: the value of `--fields`.
         no_headers: whether `--no-headers` was given.
         time: the value of `--time`.
 
     Raises:
-        InvalidInput: a field or a style is not known.
+        InvalidInput: a field or a style is not known, or the format has no fields.
     """
+    if fields is not None and options.output == "id":
+        raise InvalidInput("-o id and --fields exclude each other", hint="use -o tsv with --fields")
     if time is not None and time not in STYLES:
         raise InvalidInput(f"not a style of time: {time!r}", hint=f"one of {', '.join(STYLES)}")
     names = None if fields is None else tuple(name.strip() for name in fields.split(","))
