@@ -236,6 +236,7 @@ class Closure(NamedTuple):
         code: close code (RFC 6455 section 7.4); 1006 where there was none.
         reason: in words.
         ended: True if the agent said goodbye, so that the connection is disconnected; otherwise it may resume.
+        refused: `messages.id` of the one message that the agent closed on, because it cannot take it.
     """
 
     ws_id: str
@@ -243,6 +244,7 @@ class Closure(NamedTuple):
     code: int
     reason: str
     ended: bool
+    refused: Optional[int] = None
 
 
 class SignOfLife(NamedTuple):

@@ -17,7 +17,7 @@ from tests.support import gateway, run, within
 from ws_manager import add_connection
 from ws_manager.client import agent as agent_module
 from ws_manager.client.agent import AgentClient
-from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised
+from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, NotFound
 from ws_manager.protocol.frames import Connected, Received
 
 
@@ -589,3 +589,50 @@ def test_unused_client_leaves_nothing_open(database: Path) -> None:
             assert client._http.closed
 
     run(scenario())
+
+
+class TestSpeaking:
+    def test_send_returns_the_id_of_the_committed_message(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with (
+                gateway(database) as running,
+                Agent(running.url) as speaker,
+                Agent(running.url, "cipher", "ws-002") as hearer,
+            ):
+                msg_id = await within(speaker.send("ws-002", {"hello": 1}, "note"))
+                message = await hearer.next()
+                assert (message.id, message.sender, message.msg_type) == (msg_id, "ws-001", "note")
+
+        run(scenario())
+
+    def test_broadcast_returns_the_number_of_recipients(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with (
+                gateway(database) as running,
+                Agent(running.url) as speaker,
+                Agent(running.url, "cipher", "ws-002"),
+            ):
+                assert await within(speaker.broadcast("all")) == 2
+
+        run(scenario())
+
+    def test_an_unknown_recipient_is_not_found(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running, Agent(running.url) as speaker:
+                with pytest.raises(NotFound):
+                    await within(speaker.send("nobody", 1))
+
+        run(scenario())
+
+    def test_a_gateway_that_goes_away_ends_the_wait(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running, Agent(running.url) as speaker:
+                running.db.execute("BEGIN IMMEDIATE")
+                sending = asyncio.ensure_future(speaker.send("ws-001", 1))
+                await running.until(lambda: speaker._requests)
+                speaker._websocket._response.close()
+                with pytest.raises(GatewayUnavailable, match="before it answered"):
+                    await within(sending)
+                running.db.execute("ROLLBACK")
+
+        run(scenario())

@@ -251,7 +251,7 @@ class TestClosures:
 
     def test_resume_clears_the_close_code(self, delivery: Delivery) -> None:
         delivery.settle([Closure("ws-001", 1, 1006, "", False)])
-        connection, _ = delivery.open_socket("octavia", "ws-001", None, "g")
+        connection, *_ = delivery.open_socket("octavia", "ws-001", None, "g")
         assert (connection.close_code, connection.close_reason) == (None, None)
 
 
@@ -286,7 +286,7 @@ class TestSockets:
     def test_open_says_what_waits(self, delivery: Delivery, registry: Registry) -> None:
         registry.broadcast(1)
         registry.send("ws-001", 2)
-        connection, pending = delivery.open_socket("octavia", "ws-001", {"a": 1}, "g")
+        connection, pending, _ = delivery.open_socket("octavia", "ws-001", {"a": 1}, "g")
         assert (connection.epoch, connection.metadata, pending) == (2, {"a": 1}, 2)
 
     def test_refuse_another_agents_ws_id(self, delivery: Delivery) -> None:

@@ -14,10 +14,26 @@ from typing import Any, Callable, Optional, Union
 import aiohttp
 from yarl import URL
 
-from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, WsManagerError
+from ws_manager.errors import (
+    Conflict,
+    GatewayUnavailable,
+    InvalidInput,
+    LedgerBusy,
+    LedgerError,
+    NotAuthorised,
+    NotFound,
+    WsManagerError,
+)
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
-from ws_manager.protocol.frames import Connected, Failure, Received
+from ws_manager.protocol.frames import (
+    Connected,
+    Failure,
+    Received,
+    Result,
+    broadcast_frame,
+    send_frame,
+)
 
 HANDSHAKE_SECONDS = 10.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
@@ -70,6 +86,8 @@ class AgentClient:
         self._task: Optional[asyncio.Task[None]] = None
         self._messages: deque[Received] = deque()
         self._ended: Optional[Exception] = None
+        self._requests: dict[Any, asyncio.Future[Result]] = {}
+        self._last_ref = 0
 
     @property
     def ws_id(self) -> Optional[str]:
@@ -103,6 +121,7 @@ class AgentClient:
         traceback: Optional[TracebackType],
     ) -> None:
         """Say goodbye (1000), so that the connection is disconnected, and stop."""
+        self._lose_requests()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -148,12 +167,59 @@ class AgentClient:
         self._session.reject(message, reason)
         await self._write_answers()
 
+    async def send(self, to: str, content: object, msg_type: str = "data") -> str:
+        """Send to one connection, and return the msg_id once it is committed.
+
+        Raises:
+            WsManagerError: the gateway refuses it, or was lost before it answered: then it may have been
+                committed or not.
+        """
+        result = await self._request(lambda ref: send_frame(ref, to, content, msg_type))
+        return str(result.id)
+
+    async def broadcast(
+        self, content: object, *, agent: Optional[str] = None, msg_type: str = "broadcast"
+    ) -> int:
+        """Send to all active connections, or to one agent's, and return to how many, once it is committed.
+
+        Raises:
+            WsManagerError: as for `send`.
+        """
+        result = await self._request(lambda ref: broadcast_frame(ref, agent, content, msg_type))
+        return int(result.recipients or 0)
+
+    async def _request(self, frame: Callable[[int], str]) -> Result:
+        websocket = self._websocket
+        if websocket is None or websocket.closed:
+            raise GatewayUnavailable("not connected to the gateway at the moment")
+        self._last_ref += 1
+        ref = self._last_ref
+        answered = asyncio.get_running_loop().create_future()
+        self._requests[ref] = answered
+        try:
+            await websocket.send_str(frame(ref))
+            result: Result = await answered
+        except (aiohttp.ClientError, ConnectionError):
+            raise GatewayUnavailable("the gateway was lost before it answered") from None
+        finally:
+            self._requests.pop(ref, None)
+        if result.failure is not None:
+            raise _ERRORS.get(result.failure.code, WsManagerError)(result.failure.message)
+        return result
+
+    def _lose_requests(self) -> None:
+        for answered in self._requests.values():
+            if not answered.done():
+                answered.set_exception(GatewayUnavailable("the gateway was lost before it answered"))
+
     async def _run(self) -> None:
         try:
             while True:
                 cause = await self._read()
+                self._lose_requests()
                 self._websocket = await self._reconnect(cause)
         except Exception as error:
+            self._lose_requests()
             # Whatever it is, whoever waits for a message has to learn of it.
             self._ended = error
             self._arrived.set()
@@ -247,6 +313,9 @@ class AgentClient:
             if isinstance(message, Received):
                 self._messages.append(message)
                 self._arrived.set()
+            elif isinstance(message, Result):
+                if message.ref in self._requests and not self._requests[message.ref].done():
+                    self._requests[message.ref].set_result(message)
             elif isinstance(message, Failure):
                 raise Conflict(f"the gateway reports: {message.message}")
             await self._write_answers()
@@ -264,6 +333,11 @@ class AgentClient:
             # A lost connection is the reader's business; what was not confirmed comes again.
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                 await websocket.send_str(answer)
+
+
+_ERRORS: dict[str, type[WsManagerError]] = {
+    kind.code: kind for kind in (InvalidInput, NotFound, Conflict, NotAuthorised, LedgerBusy, LedgerError)
+}
 
 
 def _closed(frame: aiohttp.WSMessage) -> tuple[int, str]:

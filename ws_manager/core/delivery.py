@@ -32,6 +32,9 @@ from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Events, Heartbeats
 from ws_manager.repository.messages import Messages
 
+MOST_REFUSALS = 3
+"""Sockets that may close on one message before it is set aside."""
+
 
 class Delivery:
     """Delivery over one ledger. It belongs to the thread of its database connection.
@@ -131,9 +134,13 @@ class Delivery:
         return True
 
     def _close(self, closure: Closure, now: str) -> None:
-        ws_id, epoch, code, reason, ended = closure
+        ws_id, epoch, code, reason, ended, refused = closure
         current = self._connections.socket_closed(ws_id, epoch, code, reason)
         self._events.insert("closed", now, ws_id, detail=f"{code} {reason}".strip())
+        if refused is not None and self._messages.refuse(refused) >= MOST_REFUSALS:
+            why = f"the agent refused it: {code}"
+            for msg_id in self._messages.set_aside(ws_id, refused, refused, why, now):
+                self._events.insert("set_aside", now, ws_id, msg_id, why)
         if current and ended and self._connections.disconnect(ws_id, now, reason, code):
             self._events.insert("disconnected", now, ws_id, detail=reason)
 
@@ -146,15 +153,22 @@ class Delivery:
 
     def open_socket(
         self, agent: str, ws_id: Optional[str], metadata: Optional[Mapping[str, Any]], gateway: str
-    ) -> tuple[Connection, int]:
-        """Register a socket and return its connection and the number of messages that wait for it.
+    ) -> tuple[Connection, int, Optional[int]]:
+        """Register a socket.
+
+        Returns:
+            Its connection, the number of messages that wait for it, and the code with which its last socket
+            was closed.
 
         Raises:
             InvalidInput: a name or the metadata cannot be accepted.
             Conflict: the ws_id belongs to another agent.
         """
-        connection = self.registry.connect(agent, ws_id, metadata, gateway=gateway)
-        return connection, self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
+        with self.db.transaction():
+            known = None if ws_id is None else self.registry.find(ws_id)
+            connection = self.registry.connect(agent, ws_id, metadata, gateway=gateway)
+            pending = self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
+        return connection, pending, known.close_code if known else None
 
     def record_gateway(self, gateway: Gateway) -> None:
         """Write that a gateway has started, for those who look for its address."""

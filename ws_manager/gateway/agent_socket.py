@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable
 from typing import Callable, Optional
 
@@ -12,13 +13,16 @@ from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.outbox import Outbox
+from ws_manager.gateway.requests import perform
 from ws_manager.models import Closure, SignOfLife, seconds_before, utc_now
-from ws_manager.protocol.close_codes import CloseCode, is_goodbye, meaning
+from ws_manager.protocol.close_codes import REFUSALS, CloseCode, is_goodbye, meaning
+from ws_manager.protocol.frames import Request
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import ping_frame, pong_frame, text_frame
 
 MAX_FRAME = 64 * 1024
 STALLED_SECONDS = 5.0
+MAX_REQUESTS = 100
 _log = logging.getLogger("ws_manager.gateway")
 
 
@@ -57,6 +61,8 @@ class AgentSocket:
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
         self._parked = False
+        self._requests: deque[Request] = deque()
+        self._performing: Optional[asyncio.Future[None]] = None
         self._receipt_timer: Optional[asyncio.TimerHandle] = None
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
@@ -152,8 +158,30 @@ class AgentSocket:
                     self._peer_closed = (message.data or CloseCode.NO_STATUS, message.extra or "")
                 return
             self._tell()
+            self._take_requests()
             if self._pong is not None or session.has_work:
                 self.wake()
+
+    def _take_requests(self) -> None:
+        """Do what the agent asks, one after the other, without keeping its receipts waiting."""
+        if not self.session.requests:
+            return
+        requests, self.session.requests = self.session.requests, []
+        self._requests.extend(requests)
+        if len(self._requests) > MAX_REQUESTS:
+            self.session.close(CloseCode.TOO_FAST, "too many requests at once")
+        elif self._performing is None:
+            self._performing = asyncio.ensure_future(self._perform())
+
+    async def _perform(self) -> None:
+        while self._requests:
+            request = self._requests.popleft()
+            answer = await self._outbox.write(
+                lambda delivery, request=request: perform(delivery, self.session.ws_id, request)  # type: ignore[misc]
+            )
+            self.session.answer(answer)
+            self.wake()
+        self._performing = None
 
     async def _write(self, greeting: str) -> None:
         try:
@@ -243,7 +271,9 @@ class AgentSocket:
             return Closure(session.ws_id, session.epoch, code, reason, ended=False)
         if self._peer_closed is not None:
             code, reason = self._peer_closed
-            return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended=is_goodbye(code))
+            refused = session.only_in_flight if code in REFUSALS else None
+            ended = is_goodbye(code)
+            return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended, refused)
         # aiohttp calls the end of a connection 1000 too, where no close frame has come.
         code = self._websocket.close_code or CloseCode.LOST
         error = self._websocket.exception()

@@ -22,7 +22,7 @@ from ws_manager.gateway.agent_socket import MAX_FRAME, AgentSocket
 from ws_manager.gateway.hub import Hub
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.models import Closure, Connection, Gateway, new_id, utc_now
-from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.settings import HEARTBEAT_TIMEOUT
@@ -194,7 +194,7 @@ class GatewayServer:
             agent, ws_id, metadata, explicit_ack = _parse_query(request.query)
             # A registration voids the receipts of the one before it, so what was told already goes first.
             await self._outbox.settled()
-            connection, pending = await self._outbox.write(
+            connection, pending, last_code = await self._outbox.write(
                 lambda delivery: delivery.open_socket(agent, ws_id, metadata, self._id)
             )
         except WsManagerError as error:
@@ -204,7 +204,9 @@ class GatewayServer:
             if request.transport is None:
                 raise ConnectionResetError("the peer went away at the handshake")
             await websocket.prepare(request)
-            socket = self._socket(request, websocket, connection, explicit_ack)
+            socket = self._socket(
+                request, websocket, connection, explicit_ack=explicit_ack, cautious=last_code in REFUSALS
+            )
             _log.info("%s opened (agent=%s)", connection.ws_id, connection.agent)
             closure = await self._attend(socket, connection, pending)
         finally:
@@ -217,7 +219,9 @@ class GatewayServer:
         request: web.Request,
         websocket: web.WebSocketResponse,
         connection: Connection,
+        *,
         explicit_ack: bool,
+        cautious: bool,
     ) -> AgentSocket:
         transport = request.transport
         if transport is None:
@@ -231,6 +235,7 @@ class GatewayServer:
             heartbeat=self._options.heartbeat_timeout / 3,
             timeout=self._options.heartbeat_timeout,
             now=self._now(),
+            cautious=cautious,
         )
         return AgentSocket(
             connection.agent, websocket, transport, request.writer.drain, session, self._outbox, self._now

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Optional, Union
+from typing import Optional
 
 from ws_manager.protocol.frames import (
     Connected,
-    Failure,
+    GatewayFrame,
     Received,
     ack_frame,
     parse_gateway_frame,
@@ -40,7 +40,7 @@ class AgentSession:
         # With the reason, where the message was rejected. The oldest are forgotten.
         self._handled: dict[str, Optional[str]] = {}
 
-    def text(self, text: str) -> Union[Connected, Received, Failure, None]:
+    def text(self, text: str) -> Optional[GatewayFrame]:
         """Take a text frame and return what it says; None where nothing is to be done.
 
         Raises:

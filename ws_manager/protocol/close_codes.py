@@ -37,6 +37,9 @@ MEANINGS = {
     CloseCode.TOO_FAST: "too many frames a second",
 }
 
+REFUSALS = frozenset({1003, 1007, 1009})
+"""What a peer closes with if it cannot take a frame: its type, its text, its size."""
+
 _FINAL = frozenset(
     {
         CloseCode.DONE,

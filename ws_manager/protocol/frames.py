@@ -48,6 +48,25 @@ def message_frame(message: PendingMessage) -> str:
     )
 
 
+def result_frame(ref: object, message_id: str, recipients: Optional[int] = None) -> str:
+    """Write the success of a request.
+
+    Args:
+        ref: what the agent called its request; any JSON value.
+        message_id: the msg_id, or the broadcast_id.
+        recipients: of a broadcast.
+    """
+    frame: dict[str, Any] = {"type": "result", "ref": ref, "ok": True, "id": message_id}
+    if recipients is not None:
+        frame["recipients"] = recipients
+    return _dump(frame)
+
+
+def failure_frame(ref: object, code: str, message: str) -> str:
+    """Write the failure of a request."""
+    return _dump({"type": "result", "ref": ref, "ok": False, "error": {"code": code, "message": message}})
+
+
 def error_frame(code: str, message: str) -> str:
     """Write an error that answers nothing in particular."""
     return _dump({"type": "error", "error": {"code": code, "message": message}})
@@ -71,6 +90,26 @@ class Reject:
     reason: str
 
 
+@dataclass(frozen=True)
+class SendRequest:
+    """The agent sends to one connection; `ref` is its own name for the request."""
+
+    ref: Any
+    to: str
+    content: Any
+    msg_type: str
+
+
+@dataclass(frozen=True)
+class BroadcastRequest:
+    """The agent sends to all active connections, or to those of one agent."""
+
+    ref: Any
+    agent: Optional[str]
+    content: Any
+    msg_type: str
+
+
 def ack_frame(seq: int) -> str:
     """Write an acknowledgement of everything up to `seq`."""
     return _dump({"type": "ack", "seq": seq})
@@ -81,7 +120,29 @@ def reject_frame(seq: int, reason: str) -> str:
     return _dump({"type": "reject", "seq": seq, "reason": reason})
 
 
-def parse_agent_frame(text: str) -> Union[Ack, Reject]:
+def send_frame(ref: int, to: str, content: object, msg_type: str) -> str:
+    """Write a request to send to one connection."""
+    return _dump({"type": "send", "ref": ref, "to": to, "msg_type": msg_type, "content": content})
+
+
+def broadcast_frame(ref: int, agent: Optional[str], content: object, msg_type: str) -> str:
+    """Write a request to send to all, or to one agent's connections."""
+    return _dump({"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type, "content": content})
+
+
+@dataclass(frozen=True)
+class BadRequest:
+    """A request that cannot be understood; it gets a failure as its result."""
+
+    ref: Any
+    reason: str
+
+
+Request = Union[SendRequest, BroadcastRequest]
+AgentFrame = Union[Ack, Reject, SendRequest, BroadcastRequest, BadRequest]
+
+
+def parse_agent_frame(text: str) -> AgentFrame:
     """Read what an agent sent.
 
     Raises:
@@ -96,6 +157,11 @@ def parse_agent_frame(text: str) -> Union[Ack, Reject]:
         if not isinstance(reason, str):
             raise InvalidInput("the reason of a reject is not text")
         return Reject(_seq(frame), reason[:200])
+    if kind in ("send", "broadcast"):
+        try:
+            return _request(frame)
+        except InvalidInput as error:
+            return BadRequest(frame.get("ref"), error.message)
     raise InvalidInput("unknown frame type")
 
 
@@ -138,7 +204,20 @@ class Failure:
     message: str
 
 
-def parse_gateway_frame(text: str) -> Union[Connected, Received, Failure, None]:
+@dataclass(frozen=True)
+class Result:
+    """What became of a request: its id, or the failure."""
+
+    ref: Any
+    id: Optional[str] = None
+    recipients: Optional[int] = None
+    failure: Optional[Failure] = None
+
+
+GatewayFrame = Union[Connected, Received, Result, Failure]
+
+
+def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
     """Read what a gateway sent. None for a type that this version does not know.
 
     Raises:
@@ -165,12 +244,20 @@ def parse_gateway_frame(text: str) -> Union[Connected, Received, Failure, None]:
                 _field(frame, "seq", int),
                 float(_field(frame, "heartbeat", (int, float))),
             )
+        if kind == "result" and frame["ok"]:
+            return Result(frame["ref"], _field(frame, "id", str), frame.get("recipients"))
+        if kind == "result":
+            return Result(frame["ref"], failure=_failure(frame))
         if kind == "error":
-            error = _field(frame, "error", dict)
-            return Failure(_field(error, "code", str), _field(error, "message", str))
+            return _failure(frame)
     except KeyError as error:
         raise InvalidInput(f"a {kind} frame without {error}") from None
     return None
+
+
+def _failure(frame: dict[str, Any]) -> Failure:
+    error = _field(frame, "error", dict)
+    return Failure(_field(error, "code", str), _field(error, "message", str))
 
 
 def _load(text: str) -> dict[str, Any]:
@@ -195,6 +282,23 @@ def _seq(frame: dict[str, Any]) -> int:
     if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
         raise InvalidInput("seq is not a message number")
     return seq
+
+
+def _request(frame: dict[str, Any]) -> Request:
+    if "content" not in frame:
+        raise InvalidInput("there is no content")
+    ref, content = frame.get("ref"), frame["content"]
+    if frame["type"] == "send":
+        return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"))
+    agent = None if frame.get("agent") is None else _text(frame, "agent")
+    return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"))
+
+
+def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> str:
+    value = frame.get(name, default)
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is not text")
+    return value
 
 
 def _dump(frame: dict[str, Any]) -> str:

@@ -19,7 +19,17 @@ from typing import NamedTuple, Optional
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Outcome, PendingMessage, Receipt, Rejection, Written
 from ws_manager.protocol.close_codes import CloseCode
-from ws_manager.protocol.frames import Ack, error_frame, message_frame, parse_agent_frame
+from ws_manager.protocol.frames import (
+    Ack,
+    BadRequest,
+    BroadcastRequest,
+    Request,
+    SendRequest,
+    error_frame,
+    failure_frame,
+    message_frame,
+    parse_agent_frame,
+)
 
 WRITE_BYTES = 64 * 1024
 RECEIPT_SECONDS = 0.05
@@ -63,6 +73,8 @@ class GatewaySession:
         timeout: seconds without a sign of life after which the session ends.
         now: monotonic seconds.
         window: how much may be unconfirmed.
+        cautious: True to have one message unconfirmed at a time until the backlog is confirmed, because the agent
+            closed its last socket on one that it cannot take.
         receipt_interval: least seconds between two receipt Pings, so that under load one confirms many messages.
 
     Attributes:
@@ -70,6 +82,7 @@ class GatewaySession:
         live: True while it takes messages as they are committed; False while it reads its backlog.
         close_with: code and reason once the session has to end; None before.
         outcomes: receipts and rejections, in order, for the caller to take and apply.
+        requests: what the agent asks to send, in order, for the caller to take and to `answer`.
         latency: the last measured round trip in seconds.
         heard_at: when the peer last showed a sign of life.
     """
@@ -85,6 +98,7 @@ class GatewaySession:
         heartbeat: float,
         timeout: float,
         now: float,
+        cautious: bool = False,
         receipt_interval: float = RECEIPT_SECONDS,
         window: Window = Window(),
     ) -> None:
@@ -94,13 +108,15 @@ class GatewaySession:
         self.live = False
         self.close_with: Optional[tuple[int, str]] = None
         self.outcomes: list[Outcome] = []
+        self.requests: list[Request] = []
         self.latency: Optional[float] = None
         self.heard_at = now
         self._nonce = nonce
         self._explicit_ack = explicit_ack
         self._heartbeat = heartbeat
         self._timeout = timeout
-        self._window = window
+        self._window = Window(messages=1, bytes=window.bytes) if cautious else window
+        self._usual_window = window
         self._receipt_interval = receipt_interval
         self._receipt_at = now
         self._unpinged = 0
@@ -284,12 +300,27 @@ class GatewaySession:
         except InvalidInput as error:
             self.close(CloseCode.NOT_THIS_PROTOCOL, error.message)
             return
-        if not self._explicit_ack:
+        if isinstance(frame, (SendRequest, BroadcastRequest)):
+            self.requests.append(frame)
+        elif isinstance(frame, BadRequest):
+            self.answer(failure_frame(frame.ref, "invalid", frame.reason))
+        elif not self._explicit_ack:
             self._answer_conflict("this socket confirms by Pong; ask for ack=explicit")
         elif isinstance(frame, Ack):
             self._confirm(frame.seq)
         else:
             self._reject(frame.seq, frame.reason)
+
+    def answer(self, frame: str) -> None:
+        """Take a frame that answers the agent. One that asks, and does not read the answers, is closed."""
+        self._answers.append(frame)
+        if len(self._answers) > MAX_ANSWERS:
+            self.close(CloseCode.TOO_FAST, "too many unread answers")
+
+    @property
+    def only_in_flight(self) -> Optional[int]:
+        """The number of the only message that is written and not confirmed; None if there are none or more."""
+        return self._in_flight[0][0] if len(self._in_flight) == 1 else None
 
     def sign_of_life(self, now: float) -> None:
         """Note that the peer has sent something that needs nothing else, such as a Ping of its own."""
@@ -317,6 +348,8 @@ class GatewaySession:
             confirmed, size = self._in_flight.popleft()
             self._bytes -= size
         self._full = False
+        if self.live and not self._queue and not self._in_flight:
+            self._window = self._usual_window
         # A receipt for each writing, because each has its own time.
         while self._writes and self._writes[0].first <= confirmed:
             write = self._writes.popleft()
@@ -338,7 +371,4 @@ class GatewaySession:
         self._answer_conflict(f"message {seq} is not in flight")
 
     def _answer_conflict(self, message: str) -> None:
-        self._answers.append(error_frame("conflict", message))
-        if len(self._answers) > MAX_ANSWERS:
-            # Its peer asks, and does not read what is answered.
-            self.close(CloseCode.TOO_FAST, "too many unread answers")
+        self.answer(error_frame("conflict", message))

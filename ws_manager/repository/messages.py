@@ -124,6 +124,32 @@ class Messages:
             (at, ws_id, first, last),
         )
 
+    def to_retry(self, since: str, msg_id: Optional[str] = None) -> list[PendingMessage]:
+        """Return what was set aside since a time and not sent again yet; one message, or all, in order."""
+        where, parameters = ("", ()) if msg_id is None else (" AND msg_id = ?", (msg_id,))
+        return [
+            PendingMessage(*row)
+            for row in self._db.rows(
+                f"SELECT {_WIRE} FROM messages AS old WHERE rejected_at >= ?{where} AND NOT EXISTS"
+                " (SELECT 1 FROM messages AS newer WHERE newer.recipient_id = old.recipient_id"
+                " AND newer.id > old.id AND newer.retry_of = old.msg_id) ORDER BY id",
+                (since, *parameters),
+            )
+        ]
+
+    def insert_retry(self, msg_id: str, old: PendingMessage, at: str) -> None:
+        """Write a set-aside message once more, as a new one."""
+        self._db.execute(
+            "INSERT INTO messages (msg_id, msg_type, sender_id, recipient_id, content, sent_at, retry_of)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (msg_id, old.msg_type, old.sender_id, old.recipient_id, old.content, at, old.msg_id),
+        )
+
+    def refuse(self, seq: int) -> int:
+        """Count a socket that closed on a message, and return how many those are."""
+        self._db.execute("UPDATE messages SET refusals = refusals + 1 WHERE id = ?", (seq,))
+        return int(self._db.value("SELECT refusals FROM messages WHERE id = ?", (seq,)) or 0)
+
     def set_aside(self, ws_id: str, first: int, last: int, reason: str, at: str) -> list[str]:
         """Take what is pending between two ids out of delivery, and return the msg_ids."""
         span = (ws_id, first, last)

@@ -1,0 +1,107 @@
+"""Agents speak too: they send to one, or to many, over their own socket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from tests.support import RawAgent, RunningGateway, gateway, run
+
+Scenario = Callable[[RunningGateway, RawAgent, RawAgent], Awaitable[None]]
+
+
+def with_two(database: Path, scenario: Scenario) -> None:
+    """Run a scenario with an octavia (ws-001) and a cipher (ws-002)."""
+
+    async def work() -> None:
+        async with gateway(database) as running:
+            speaker = await running.agent(pongs=False)
+            hearer = await running.agent("cipher", "ws-002")
+            await scenario(running, speaker, hearer)
+
+    run(work())
+
+
+def test_send_reaches_the_other_in_the_senders_name(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        await speaker.say(type="send", ref=7, to="ws-002", content={"hello": "é"})
+        message = await hearer.message()
+        assert (message["sender"], message["msg_type"], message["content"]) == (
+            "ws-001",
+            "data",
+            {"hello": "é"},
+        )
+
+    with_two(database, scenario)
+
+
+def test_send_is_answered_with_its_ref_and_the_message(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        await speaker.say(type="send", ref={"any": ["thing"]}, to="ws-002", content=1)
+        result = await speaker.json()
+        assert result == {"type": "result", "ref": {"any": ["thing"]}, "ok": True, "id": result["id"]}
+        assert (await hearer.message())["id"] == result["id"]
+
+    with_two(database, scenario)
+
+
+def test_broadcast_to_an_agent_is_answered_with_the_number_of_recipients(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        await speaker.say(type="broadcast", ref=8, agent="cipher", content="all of you", msg_type="note")
+        message = await hearer.message()
+        assert (message["sender"], message["msg_type"]) == ("ws-001", "note")
+        result = await speaker.json()
+        assert (result["ref"], result["ok"], result["recipients"]) == (8, True, 1)
+
+    with_two(database, scenario)
+
+
+def test_requests_are_done_in_their_order(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        for number in range(50):
+            await speaker.say(type="send", ref=number, to="ws-002", content=number)
+        assert [(await speaker.json())["ref"] for _ in range(50)] == list(range(50))
+        assert [(await hearer.message())["content"] for _ in range(50)] == list(range(50))
+
+    with_two(database, scenario)
+
+
+@pytest.mark.parametrize(
+    ("request_frame", "code"),
+    [
+        ({"type": "send", "to": "nobody", "content": 1}, "not_found"),
+        ({"type": "send", "to": "", "content": 1}, "invalid"),
+        ({"type": "send", "to": 5, "content": 1}, "invalid"),
+        ({"type": "send", "to": "ws-002"}, "invalid"),
+        ({"type": "send", "content": 1}, "invalid"),
+        ({"type": "send", "to": "ws-002", "content": 1, "msg_type": "a\nb"}, "invalid"),
+        ({"type": "broadcast"}, "invalid"),
+        ({"type": "broadcast", "agent": ["cipher"], "content": 1}, "invalid"),
+    ],
+)
+def test_what_cannot_be_done_is_answered_and_changes_nothing(
+    request_frame: dict[str, object], code: str, database: Path
+) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        await speaker.say(ref=9, **request_frame)
+        result = await speaker.json()
+        assert (result["ref"], result["ok"], result["error"]["code"]) == (9, False, code)
+        assert running.db.value("SELECT count(*) FROM messages") == 0
+
+    with_two(database, scenario)
+
+
+def test_more_requests_than_may_wait_close_the_socket(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        # While another process holds the write lock, nothing can be done.
+        running.db.execute("BEGIN IMMEDIATE")
+        for number in range(150):
+            await speaker.say(type="send", ref=number, to="ws-002", content=number)
+        code = await speaker.closed()
+        running.db.execute("ROLLBACK")
+        assert code == 4029
+
+    with_two(database, scenario)

@@ -1,0 +1,59 @@
+"""Sending again what was set aside: rejected, refused, or meant for the agent that had the ws_id before."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from ws_manager.errors import Conflict, NotFound
+from ws_manager.models import new_id, utc_now
+from ws_manager.repository.connections import Connections
+from ws_manager.repository.database import Database
+from ws_manager.repository.journal import Events
+from ws_manager.repository.messages import Messages
+
+
+class Retried(NamedTuple):
+    """A message that was sent again: the old id, the new one, and its recipient."""
+
+    retry_of: str
+    msg_id: str
+    ws_id: str
+
+
+def retry(db: Database, msg_id: str) -> Retried:
+    """Send one set-aside message again, as a new message behind everything that waits already.
+
+    Raises:
+        NotFound: there is no such message.
+        Conflict: it is not set aside, or was sent again before.
+    """
+    with db.transaction():
+        sent = _send_again(db, "", msg_id)
+        if not sent:
+            message = Messages(db).find(msg_id)
+            if message is None:
+                raise NotFound(f"no message {msg_id}", hint="ws-manager history --set-aside lists them")
+            state = "was sent again already" if message["rejected_at"] else "is not set aside"
+            raise Conflict(
+                f"message {msg_id} {state}", hint=f"ws-manager show {msg_id} tells what became of it"
+            )
+    return sent[0]
+
+
+def retry_all(db: Database, since: str) -> list[Retried]:
+    """Send everything again that was set aside since a time (UTC text), oldest first, in one transaction."""
+    with db.transaction():
+        return _send_again(db, since)
+
+
+def _send_again(db: Database, since: str, msg_id: Optional[str] = None) -> list[Retried]:
+    messages, connections, events = Messages(db), Connections(db), Events(db)
+    now = utc_now()
+    sent = []
+    for old in messages.to_retry(since, msg_id):
+        again = Retried(old.msg_id, new_id(), old.recipient_id)
+        messages.insert_retry(again.msg_id, old, now)
+        connections.count_message(old.recipient_id)
+        events.insert("retried", now, old.recipient_id, old.msg_id, f"as {again.msg_id}")
+        sent.append(again)
+    return sent

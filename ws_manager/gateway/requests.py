@@ -1,0 +1,34 @@
+"""What an agent asks of the gateway: to send to one, or to many."""
+
+from __future__ import annotations
+
+from ws_manager.core.delivery import Delivery
+from ws_manager.core.values import check_name
+from ws_manager.errors import WsManagerError
+from ws_manager.protocol.frames import Request, SendRequest, failure_frame, result_frame
+
+
+def perform(delivery: Delivery, sender: str, request: Request) -> str:
+    """Do what a connection asks, in its name, and return the frame that answers it.
+
+    Args:
+        delivery: of the writing thread.
+        sender: the asking connection's ws_id.
+        request: what it asks.
+    """
+    registry = delivery.registry
+    try:
+        if not isinstance(request, SendRequest):
+            agent = None if request.agent is None else check_name(request.agent, "agent")
+            sent = registry.broadcast(
+                request.content, agent=agent, msg_type=request.msg_type, sender_id=sender
+            )
+            return result_frame(request.ref, sent.broadcast_id, len(sent.recipients))
+        message = registry.send(
+            check_name(request.to, "ws_id"), request.content, request.msg_type, sender_id=sender
+        )
+    except WsManagerError as error:
+        return failure_frame(request.ref, error.code, error.message)
+    if message is None:
+        return failure_frame(request.ref, "not_found", f"no active connection {request.to}")
+    return result_frame(request.ref, message.msg_id)
