@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -90,7 +91,8 @@ class TestMessage:
         msg_id, seq = sent(delivery)
         delivery.settle([Written("ws-001", 1, seq, seq, utc_now())])
         delivery.settle([Closure("ws-001", 1, 1006, "connection lost", ended=False)])
-        answer = show(delivery, msg_id)
+        with gateway_lock(delivery.db.path):
+            answer = show(delivery, msg_id)
         assert answer.verdict == (
             "pending: the socket of ws-001 was lost: connection lost (close code 1006); it may still come back;"
             " it was written to an earlier socket, which did not confirm it"
@@ -99,7 +101,17 @@ class TestMessage:
 
     def test_whose_gateway_does_not_run(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)
-        assert "the gateway of ws-001 does not run" in show(delivery, msg_id).verdict
+        assert "the gateway does not run: start it" in show(delivery, msg_id).verdict
+        delivery.settle([Closure("ws-001", 1, 1006, "connection lost", ended=False)])
+        verdict = show(delivery, msg_id).verdict
+        assert "was lost: connection lost (close code 1006); the gateway does not run" in verdict
+
+    def test_whose_agent_has_not_come_back(self, delivery: Delivery) -> None:
+        msg_id, _ = sent(delivery)
+        delivery.record_gateway(replace(GATEWAY, id="h"))
+        with gateway_lock(delivery.db.path):
+            verdict = show(delivery, msg_id).verdict
+        assert verdict == "pending: ws-001 has not come back since the gateway was started again"
 
     def test_whose_connection_has_gone(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)

@@ -166,11 +166,19 @@ class Answers:
             )
         if connection.gateway is None:
             return f"{name} was registered by a command: `ws-manager receive` takes what is pending"
+        if self._socket_is_open(connection):
+            return f"the socket of {name} is open"
+        runs = is_held(gateway_lock(self._db.path))
+        back = (
+            "it may still come back"
+            if runs
+            else "the gateway does not run: start it, and the agent comes back"
+        )
         if connection.close_code is not None:
-            return f"the socket of {name} was lost: {reason}{code}; it may still come back"
-        if not self._socket_is_open(connection):
-            return f"the gateway of {name} does not run; start it, and the agent comes back"
-        return f"the socket of {name} is open"
+            return f"the socket of {name} was lost: {reason}{code}; {back}"
+        if runs:
+            return f"{name} has not come back since the gateway was started again"
+        return f"{name} has no socket: {back}"
 
     def _socket_is_open(self, connection: Connection) -> bool:
         if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
