@@ -143,10 +143,12 @@ class _Bash(_OfALine, _completion_classes.BashComplete):
     def format_completion(self, item: Any) -> str:  # noqa: ANN401 - Click's or Typer's own item, or ours
         """Return what replaces the word that bash sees: it begins behind an open quote or a word break."""
         value, word = self.whole(item.value), self.word
-        if word.quote == '"':
-            return re.sub(r'([$`"\\])', r"\\\1", value)
         if word.quote:
-            return value.replace("'", "'\\''")
+            escaped = (
+                re.sub(r'([$`"\\])', r"\\\1", value) if word.quote == '"' else value.replace("'", "'\\''")
+            )
+            # bash closes the quote, unless the word seems to end with it already.
+            return escaped + word.quote if escaped.endswith(word.quote) else escaped
         breaks = set(os.environ.get("COMP_WORDBREAKS", ""))
         seen = max((place + 1 for place in word.breaks if word.text[place] in breaks), default=0)
         return "".join(c if _PLAIN.match(c) else f"\\{c}" for c in value[seen:])
