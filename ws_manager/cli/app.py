@@ -160,6 +160,13 @@ COMMANDS = {
             "ws-manager doctor",
         ),
         Command(
+            "retry",
+            "retry",
+            "retry",
+            "Send again what was set aside.",
+            "ws-manager retry --all --since 2h",
+        ),
+        Command(
             "prune",
             "care",
             "prune",
