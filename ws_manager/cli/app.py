@@ -156,7 +156,7 @@ COMMANDS = {
             "doctor",
             "doctor",
             "doctor",
-            "Say what is wrong with the database, the gateway and what they run on.",
+            "Say what is wrong with the database or the gateway.",
             "ws-manager doctor",
         ),
         Command(

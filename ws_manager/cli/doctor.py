@@ -17,7 +17,7 @@ COLUMNS = ("status", "check", "detail", "advice")
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Say what is wrong with the database, the gateway and what they run on.
+    """Say what is wrong with the database or the gateway.
 
     Each line is ok, a warning or a problem, and says what to do. The exit code is 1 only for a problem.
     Nothing is created or changed. In a pipe a line has, tab-separated: status, check, detail, advice.
