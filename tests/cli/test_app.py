@@ -192,16 +192,6 @@ def test_a_one_shot_send_loads_no_more_than_it_needs(process, modules_of) -> Non
     assert not modules & {f"ws_manager.cli.{name}" for name in ("connections", "serve", "listen", "tables")}
 
 
-def test_completion_knows_the_commands(process) -> None:
-    ended = process(
-        _WS_MANAGER_COMPLETE="complete_bash",
-        COMP_WORDS="ws-manager heart",
-        COMP_CWORD="1",
-        _TYPER_STANDARD="1",
-    )
-    assert ended.stdout.split() == [b"heartbeat", b"heartbeat-check"]
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_waiting(process, environment, number: signal.Signals, code: int) -> None:
     process("connect", "octavia", "--ws-id", "ws-001")

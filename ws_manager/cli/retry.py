@@ -33,10 +33,7 @@ def retry(
         raise InvalidInput("--since goes with --all", hint="leave one of them out")
     start = "" if since is None else parse_moment(since)
     with open_registry(ctx) as registry:
-        if msg_id is None:
-            sent = retry_all(registry.db, start)
-        else:
-            sent = [retry_one(registry.db, msg_id)]
+        sent = retry_all(registry.db, start) if msg_id is None else [retry_one(registry.db, msg_id)]
     rows = [again._asdict() for again in sent]
     result(
         global_options(ctx),

@@ -274,10 +274,5 @@ class AgentSocket:
             refused = session.only_in_flight if code in REFUSALS else None
             ended = is_goodbye(code)
             return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended, refused)
-        # aiohttp calls the end of a connection 1000 too, where no close frame has come.
-        code = self._websocket.close_code or CloseCode.LOST
-        error = self._websocket.exception()
-        if is_goodbye(code):
-            code = CloseCode.LOST
-        reason = meaning(code, str(error) if error else "")
-        return Closure(session.ws_id, session.epoch, code, reason, ended=False)
+        # Not aiohttp's `close_code`: it is 1000 too where no close frame has come.
+        return Closure(session.ws_id, session.epoch, CloseCode.LOST, meaning(CloseCode.LOST), ended=False)
