@@ -22,9 +22,7 @@ CROWD = 100_000
 
 def start_up(ledgers: Ledgers) -> list[Figure]:
     """One-shot commands, against a Typer program that does nothing."""
-    path = ledgers.of(10)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["BLACKROAD_WS_DB"] = str(path)
 
     def program(*arguments: str) -> Callable[[], object]:
         return lambda: subprocess.run(
@@ -37,10 +35,11 @@ def start_up(ledgers: Ledgers) -> list[Figure]:
         "connect": program("-m", "ws_manager", "connect", "octavia", "--ws-id", "ws-0000001"),
         "heartbeat": program("-m", "ws_manager", "heartbeat", "ws-0000001", "--latency", "12"),
     }
-    in_turn(
-        3, *works.values()
-    )  # what is imported has been compiled, and is in the file system's cache, after this
-    hello, *others = in_turn(31, *works.values())
+    with ledgers.copy(ledgers.of(10)) as db:
+        environment["BLACKROAD_WS_DB"] = str(db.path)
+        # After this, what is imported has been compiled and is in the file system's cache.
+        in_turn(3, *works.values())
+        hello, *others = in_turn(31, *works.values())
     figures = [Figure("a Typer program that says hello", f"{middle(hello) * 1000:.0f} ms")]
     for name, times in zip(list(works)[1:], others):
         paired = ratios(times, hello)
@@ -210,7 +209,7 @@ def batch(ledgers: Ledgers) -> list[Figure]:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
         rates = [lines / taken for taken in in_turn(5, work)[0]]
-        assert len(get_message_history(db, limit=6 * lines)) == 5 * lines
+        assert connection_stats(ConnectionPool(db), db)["total_messages"] == 5 * lines
         source.unlink()
     return [
         Figure(

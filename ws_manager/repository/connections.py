@@ -15,6 +15,8 @@ COLUMNS = (
 WS_ID, METADATA = 0, 2
 """Positions in a row."""
 
+_parse = json.JSONDecoder().raw_decode
+
 
 def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
     """Turn a row into a Connection.
@@ -27,7 +29,8 @@ def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connecti
     if known is not None and known[0][METADATA] == row[METADATA]:
         metadata = known[1].metadata
     else:
-        metadata = json.loads(row[METADATA])
+        # `json.loads` looks at its arguments, and for white space at both ends, for as long as it parses.
+        metadata, _ = _parse(row[METADATA].strip())
     return Connection(row[WS_ID], row[1], metadata, *row[3:])
 
 
