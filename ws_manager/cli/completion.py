@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -117,8 +118,9 @@ def prepare() -> None:
     """Make Typer use our scripts and our quoting."""
     scripts: dict[str, str] = _completion_shared._completion_scripts
     scripts["bash"], scripts["zsh"] = _BASH, _ZSH
-    classes: Any = _completion_classes
-    register = classes.add_completion_class
+    # Where Typer's own classes come from: Click's module, or Typer's copy of it.
+    shells: Any = sys.modules[_completion_classes.BashComplete.__mro__[1].__module__]
+    register = shells.add_completion_class
     for name, kind in (("bash", _Bash), ("zsh", _Zsh), ("fish", _Fish), ("powershell", _PowerShell)):
         register(kind, name)
     register(_PowerShell, "pwsh")
