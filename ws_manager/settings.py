@@ -66,6 +66,29 @@ def heartbeat_timeout(environ: Optional[Mapping[str, str]] = None) -> float:
     return seconds
 
 
+def signing_secret(environ: Optional[Mapping[str, str]] = None) -> Optional[bytes]:
+    """Return `BLACKROAD_WS_SECRET` as bytes, or None where it is unset or empty.
+
+    Raises:
+        InvalidInput: if it has under 32 bytes, too few for HS256 (RFC 7518 section 3.2).
+    """
+    value = (os.environ if environ is None else environ).get("BLACKROAD_WS_SECRET")
+    if not value:
+        return None
+    secret = value.encode("utf-8", "surrogateescape")
+    if len(secret) < 32:
+        raise InvalidInput(
+            "BLACKROAD_WS_SECRET has under 32 bytes",
+            hint="make one with: openssl rand -base64 48; or unset it for a key beside the database",
+        )
+    return secret
+
+
+def given_token(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
+    """Return the token in `BLACKROAD_WS_TOKEN`, or None where it is unset or empty."""
+    return (os.environ if environ is None else environ).get("BLACKROAD_WS_TOKEN") or None
+
+
 def load(environ: Optional[Mapping[str, str]] = None) -> Settings:
     """Read the environment.
 

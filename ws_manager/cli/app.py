@@ -142,7 +142,7 @@ COMMANDS = {
             "serve",
             "serve",
             "Run the gateway that agents connect to.",
-            "ws-manager serve --no-auth",
+            "ws-manager serve",
         ),
         Command(
             "listen",
@@ -151,6 +151,13 @@ COMMANDS = {
             "Connect to the gateway as an agent and print what arrives.",
             "ws-manager listen octavia --ws-id ws-001",
             takes_url=True,
+        ),
+        Command(
+            "token",
+            "token",
+            "token",
+            "Make a token for an agent, or look into one.",
+            "ws-manager token octavia --ttl 24h",
         ),
         Command(
             "doctor",

@@ -29,6 +29,16 @@ def listen(
     count: Optional[int] = typer.Option(
         None, "--count", metavar="N", help="End after so many messages; the rest stays pending."
     ),
+    token_file: Optional[str] = typer.Option(
+        None,
+        "--token-file",
+        metavar="FILE",
+        help="The token, read again at each connection. Not needed on the gateway's machine. "
+        "[env: BLACKROAD_WS_TOKEN, the token itself]",
+    ),
+    ca: Optional[str] = typer.Option(
+        None, "--ca", metavar="FILE", help="PEM certificates to check an https gateway's with."
+    ),
 ) -> None:
     """Connect to the gateway as an agent and print what arrives.
 
@@ -60,8 +70,24 @@ def listen(
         metadata=details,
         on_connected=connected,
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
+        token=_token_source(options, agent, ws_id, token_file),
+        ca=None if ca is None else Path(ca).expanduser(),
     )
     asyncio.run(_listen(client, count, form))
+
+
+def _token_source(
+    options: GlobalOptions, agent: str, ws_id: Optional[str], file: Optional[str]
+) -> Optional[Callable[[], Optional[str]]]:
+    """Return a function that gives the token for the next attempt; None leaves it to the client."""
+    from ws_manager.client.credentials import own_token, token_file
+
+    if file is not None:
+        return token_file(Path(file).expanduser())
+    if options.url is not None:
+        return None
+    # The address comes out of the database, so it is its own gateway's, whatever the address is.
+    return lambda: own_token(options.database, agent, ws_id, "", ours=True)
 
 
 async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient
@@ -108,7 +134,7 @@ def _finder(options: GlobalOptions) -> Callable[[], str]:
         url = running_gateway(database)
         if url is None:
             raise GatewayUnavailable(
-                f"no gateway runs for {database}", hint="start one with: ws-manager serve --no-auth"
+                f"no gateway runs for {database}", hint="start one with: ws-manager serve"
             )
         return url
 

@@ -8,12 +8,14 @@ import json
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Optional, Union
 
 import aiohttp
 from yarl import URL
 
+from ws_manager.client.credentials import own_token, trust
 from ws_manager.errors import (
     Conflict,
     GatewayUnavailable,
@@ -34,6 +36,7 @@ from ws_manager.protocol.frames import (
     broadcast_frame,
     send_frame,
 )
+from ws_manager.settings import database_path
 
 HANDSHAKE_SECONDS = 10.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
@@ -61,6 +64,13 @@ class AgentClient:
         on_connected: called with the greeting after each handshake.
         on_lost: called with the cause, in words, and the seconds until the next attempt.
         jitter: a function that returns a number from 0 to 1.
+        token: the token to connect with, or a function that gives it, called before every attempt in a thread
+            of its own, with which a token that has expired is replaced. If None: `BLACKROAD_WS_TOKEN`, or on
+            the gateway's own machine one made with the key beside the database, if there is one.
+        ca: a file of PEM certificates to check an `https` gateway's with, instead of the system's.
+
+    Raises:
+        InvalidInput: `ca` cannot be used.
     """
 
     def __init__(
@@ -73,8 +83,12 @@ class AgentClient:
         on_connected: Callable[[Connected], None] = lambda greeting: None,
         on_lost: Callable[[str, float], None] = lambda cause, delay: None,
         jitter: Callable[[], float] = random.random,
+        token: Union[str, Callable[[], Optional[str]], None] = None,
+        ca: Optional[Path] = None,
     ) -> None:
         self._agent = agent
+        self._token = token
+        self._tls = trust(ca)
         self._url = url
         self._metadata = metadata
         self._on_connected = on_connected
@@ -241,19 +255,31 @@ class AgentClient:
         url = self._url
         if not isinstance(url, str):
             url = await asyncio.get_running_loop().run_in_executor(None, url)
+        address = self._address(url)
+        token = await self._present_token(url)
         try:
             websocket = await asyncio.wait_for(
                 self._http.ws_connect(
-                    self._address(url), max_msg_size=_MAX_FRAME, timeout=aiohttp.ClientWSTimeout(ws_close=2.0)
+                    address,
+                    # RFC 6750 section 2.1. Not in the address: those end in logs.
+                    headers={} if token is None else {"Authorization": f"Bearer {token}"},
+                    ssl=True if self._tls is None else self._tls,
+                    max_msg_size=_MAX_FRAME,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                 ),
                 HANDSHAKE_SECONDS,
             )
         except aiohttp.WSServerHandshakeError as error:
             raise _refused(error, url) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise GatewayUnavailable(
+                f"the certificate of {url} is not to be trusted: {_why(error)}",
+                hint="give the certificate of its authority with --ca, or use the name that it is for",
+            ) from None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise GatewayUnavailable(
                 f"the gateway at {url} does not answer: {error or 'no answer in time'}",
-                hint="start it with: ws-manager serve --no-auth",
+                hint="start it with: ws-manager serve",
             ) from None
         self._messages.clear()
         try:
@@ -262,6 +288,15 @@ class AgentClient:
             await websocket.close()
             raise
         return websocket
+
+    async def _present_token(self, url: str) -> Optional[str]:
+        token = self._token
+        if not isinstance(token, str):
+            give = token or (lambda: own_token(database_path(), self._agent, self._session.ws_id, url))
+            token = await asyncio.get_running_loop().run_in_executor(None, give)
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise NotAuthorised("the token is none: it has characters that no token has")
+        return token
 
     async def _greeted(self, websocket: aiohttp.ClientWebSocketResponse, url: str) -> None:
         try:
@@ -283,6 +318,12 @@ class AgentClient:
         if address.scheme not in ("http", "https", "ws", "wss") or not address.host:
             raise InvalidInput(
                 f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765"
+            )
+        if address.user is not None or address.query_string or address.fragment:
+            # It would be left out, and is a secret, as a rule: not for an error text either.
+            raise InvalidInput(
+                "the gateway's address is a base address: without a user, parameters or a fragment",
+                hint="for example http://127.0.0.1:8765; a token goes into --token-file",
             )
         query = {"agent": self._agent, "ack": "explicit"}
         if self._session.ws_id is not None:
@@ -349,10 +390,21 @@ def _closed(frame: aiohttp.WSMessage) -> tuple[int, str]:
     return CloseCode.LOST, ""
 
 
+def _why(error: aiohttp.ClientConnectorCertificateError) -> str:
+    cause = error.certificate_error
+    return str(getattr(cause, "verify_message", "") or cause)
+
+
 def _refused(error: aiohttp.WSServerHandshakeError, url: str) -> WsManagerError:
-    if error.status in (401, 403):
+    if error.status == 401:
         return NotAuthorised(
-            f"{url} refuses this agent ({error.status})", hint="check the address and the token"
+            f"{url} asks for a valid token (401)",
+            hint="on its machine, ws-manager token <agent> prints one; give it with --token-file",
+        )
+    if error.status == 403:
+        return NotAuthorised(
+            f"{url} refuses this agent (403)",
+            hint="check the token's agent, ws_id and scope: ws-manager token --inspect; and the address",
         )
     if error.status == 409:
         return Conflict("the ws_id belongs to another agent", hint="use another --ws-id")

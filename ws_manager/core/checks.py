@@ -219,7 +219,7 @@ def _schema(found: Inspection) -> Check:
 
 
 def _gateway(path: Path, gateway: Optional[Gateway]) -> Check:
-    start = "start one with: ws-manager serve --no-auth"
+    start = "start one with: ws-manager serve"
     if gateway is None:
         return Check("gateway", WARNING, "none has ever run on this file", start)
     lock = gateway_lock(path)

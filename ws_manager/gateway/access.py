@@ -1,18 +1,50 @@
 """Who may talk to the gateway, decided before anything else is looked at.
 
 `Host` and `Origin` are each compared with a fixed list, never with each other: a page that has its own name
-resolve to 127.0.0.1 sends a Host and an Origin that agree (DNS rebinding).
+resolve to 127.0.0.1 sends a Host and an Origin that agree (DNS rebinding). Then comes the token: in the
+`Authorization` header, the query, or, because a page can set neither a header nor hide a query from logs on the
+way, as a WebSocket subprotocol.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
+import time
 from collections.abc import Iterable
+from typing import Callable, Optional
 from urllib.parse import urlsplit
 
-from aiohttp import web
+import aiohttp
+from aiohttp import hdrs, web
 
 from ws_manager.errors import InvalidInput, NotAuthorised
+from ws_manager.tokens import EVERYTHING, Claims, verify
+
+SUBPROTOCOL = "ws-manager.v1"
+"""The only subprotocol (RFC 6455 section 1.9) that is ever selected."""
+
+TOKEN_PROTOCOL = "bearer."  # noqa: S105 - a prefix
+"""What a subprotocol that carries a token begins with. It is never selected, so the token is never echoed."""
+
+_SAFE_AIOHTTP = (3, 14, 3)
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to be told apart
+
+
+class BadToken(NotAuthorised):
+    """There is no token, or it is not valid: HTTP 401, where other refusals of this kind are 403.
+
+    Attributes:
+        challenge: the `WWW-Authenticate` header of the answer (RFC 6750 section 3).
+    """
+
+    challenge = 'Bearer error="invalid_token"'
+
+
+class NoToken(BadToken):
+    """There is no token at all; RFC 6750 section 3.1 has no error code for that."""
+
+    challenge = "Bearer"
 
 
 def is_loopback(host: str) -> bool:
@@ -25,35 +57,156 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__version__) -> None:
+    """Refuse to bind an address that strangers reach where they could do harm.
+
+    Args:
+        host: the address to bind.
+        tokens: whether tokens are asked for.
+        aiohttp_version: of the installed aiohttp.
+
+    Raises:
+        InvalidInput: it is no loopback address, and there are no tokens, or aiohttp has known holes
+            (CVE-2026-54274 in its WebSocket reader, CVE-2026-69243 in its upgrade parsing).
+    """
+    if is_loopback(host):
+        return
+    if not tokens:
+        raise InvalidInput(
+            f"--no-auth works on this machine only, and {host} can be reached from others",
+            hint="use --host 127.0.0.1 or ::1, or leave --no-auth out",
+        )
+    version = tuple(int(part) for part in aiohttp_version.split(".")[:3] if part.isdigit())
+    if version < _SAFE_AIOHTTP:
+        raise InvalidInput(
+            f"{host} can be reached from others, and aiohttp {aiohttp_version} has holes that 3.14.3 mends "
+            "(CVE-2026-54274, CVE-2026-69243)",
+            hint="use Python 3.10 or newer with a newer aiohttp, or --host 127.0.0.1",
+        )
+
+
 class Access:
     """The check of every request.
 
     Args:
-        hosts: names and addresses under which the gateway may be addressed; `localhost` is always one.
+        hosts: names and addresses under which the gateway may be addressed; `localhost` is always one. Where
+            it binds every address (`0.0.0.0`, `::`), the one that a connection came to is one too.
+        origins: pages that may connect although their host is none of those: exact origins (RFC 6454),
+            such as `https://app.example.com`.
+        key: that signs tokens; None asks for no tokens.
+        clock: the time of day, in seconds since 1970.
 
     Raises:
-        InvalidInput: a host is no name.
+        InvalidInput: a host is no name, or an origin is none.
     """
 
-    def __init__(self, hosts: Iterable[str]) -> None:
-        self._hosts = {"localhost", *(_host_of(f"//{_bracketed(host)}") for host in hosts)}
-        if "" in self._hosts:
+    def __init__(
+        self,
+        hosts: Iterable[str],
+        origins: Iterable[str] = (),
+        key: Optional[bytes] = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        bound = {_host_of(f"//{_bracketed(host)}") for host in hosts}
+        if "" in bound:
             raise InvalidInput("not a host name", hint="give a name or an address")
+        self._every_address = bool(bound & _WILDCARDS)
+        self._hosts = {"localhost", *(bound - _WILDCARDS)}
+        self._origins = {_origin(origin) for origin in origins}
+        if None in self._origins:
+            raise InvalidInput("not an origin", hint="write it as browsers do: https://app.example.com")
+        self._key = key
+        self._clock = clock
 
-    def check(self, request: web.Request) -> None:
-        """Let a request pass, or raise.
+    def check(self, request: web.Request) -> Claims:
+        """Let a request pass, and return what its token allows, or raise.
 
         Raises:
-            NotAuthorised: a foreign Host or Origin, or a request that came through a proxy: without tokens
-                the gateway cannot know who is behind it.
+            BadToken: no token, or one that is not valid.
+            NotAuthorised: a foreign Host or Origin; or, where no tokens are asked for, a request that came
+                through a proxy: the gateway cannot know who is behind it.
+            InvalidInput: several tokens, or subprotocols without ours.
         """
-        if _host_of(f"//{request.headers.get('Host', '')}") not in self._hosts:
+        hosts = self._hosts
+        if self._every_address and request.transport is not None:
+            hosts = {*hosts, str(request.transport.get_extra_info("sockname")[0])}
+        if _host_of(f"//{request.headers.get('Host', '')}") not in hosts:
             raise NotAuthorised("this Host is not served here")
         for origin in request.headers.getall("Origin", []):
-            if not origin.startswith(("http://", "https://")) or _host_of(origin) not in self._hosts:
+            if _origin(origin) not in self._origins and (
+                not origin.startswith(("http://", "https://")) or _host_of(origin) not in hosts
+            ):
                 raise NotAuthorised("this Origin is not allowed")
-        if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
-            raise NotAuthorised("without tokens, requests through a proxy are refused")
+        tokens = _tokens(request)
+        if self._key is None:
+            if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
+                raise NotAuthorised("without tokens, requests through a proxy are refused")
+            return EVERYTHING
+        if not tokens:
+            raise NoToken("no token", hint="make one with: ws-manager token <agent>")
+        if len(tokens) > 1:
+            # RFC 6750 section 2: clients must not use more than one method.
+            raise InvalidInput("several tokens", hint="give one: as header, parameter or subprotocol")
+        try:
+            return verify(self._key, tokens[0], self._clock())
+        except NotAuthorised as error:
+            raise BadToken(error.message, hint=error.hint) from None
+
+
+def _tokens(request: web.Request) -> list[str]:
+    """Return every token that a request carries.
+
+    Raises:
+        InvalidInput: it offers subprotocols, and not ours.
+    """
+    found = []
+    for value in request.headers.getall(hdrs.AUTHORIZATION, []):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            found.append(token.strip())
+    found += request.query.getall("access_token", [])
+    protocols = [
+        protocol.strip()
+        for value in request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])
+        for protocol in value.split(",")
+    ]
+    found += [item[len(TOKEN_PROTOCOL) :] for item in protocols if item.startswith(TOKEN_PROTOCOL)]
+    # aiohttp looks at the first of these headers alone, and logs it, token and all, if nothing in it is ours.
+    first = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
+    if SUBPROTOCOL not in [item.strip() for item in first.split(",")]:
+        raise InvalidInput(f"the subprotocol here is {SUBPROTOCOL}", hint=f"offer {SUBPROTOCOL}, or none")
+    return found
+
+
+class _WithoutDetails(logging.Filter):
+    """Keeps what a request contained out of the log: aiohttp's tracebacks quote a malformed request line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            kind = record.exc_info[0]
+            if kind is not None and issubclass(kind, aiohttp.http_exceptions.HttpProcessingError):
+                record.exc_info = record.exc_text = None
+                record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+                record.msg = f"{record.msg} (not HTTP)"
+        return True
+
+
+def http_log() -> logging.Logger:
+    """Return the log of the HTTP server, which never quotes a request."""
+    log = logging.getLogger("ws_manager.gateway.http")
+    if not any(isinstance(known, _WithoutDetails) for known in log.filters):
+        log.addFilter(_WithoutDetails())
+    return log
+
+
+def _origin(text: str) -> Optional[str]:
+    """Return an origin in the one form that browsers use, or None where it is none."""
+    scheme, separator, rest = text.partition("://")
+    host = _host_of(text)
+    if not separator or not host or scheme.lower() not in ("http", "https") or "/" in rest:
+        return None
+    default = {"http": 80, "https": 443}[scheme.lower()]
+    return f"{scheme.lower()}://{_bracketed(host)}:{urlsplit(text).port or default}"
 
 
 def _bracketed(host: str) -> str:

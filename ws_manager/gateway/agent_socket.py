@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable
 from typing import Callable, Optional
@@ -19,6 +20,7 @@ from ws_manager.protocol.close_codes import REFUSALS, CloseCode, is_goodbye, mea
 from ws_manager.protocol.frames import Request
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import ping_frame, pong_frame, text_frame
+from ws_manager.tokens import EVERYTHING, Claims
 
 MAX_FRAME = 64 * 1024
 STALLED_SECONDS = 5.0
@@ -37,6 +39,8 @@ class AgentSocket:
         session: the state.
         outbox: where the backlog is read and outcomes are told.
         now: a monotonic clock.
+        claims: of its token: what it may ask for, and until when it may stay.
+        clock: the time of day, in seconds since 1970: when tokens expire.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class AgentSocket:
         session: GatewaySession,
         outbox: Outbox,
         now: Callable[[], float],
+        claims: Claims = EVERYTHING,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.agent = agent
         self.session = session
@@ -58,6 +64,8 @@ class AgentSocket:
         self._drain = drain
         self._outbox = outbox
         self._now = now
+        self._claims = claims
+        self._clock = clock
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
         self._parked = False
@@ -118,7 +126,9 @@ class AgentSocket:
         return SignOfLife(session.ws_id, session.epoch, at, latency, logged)
 
     def tick(self, now: float) -> None:
-        """Let time pass: heartbeats, and a peer that does not read."""
+        """Let time pass: heartbeats, the end of the token, and a peer that does not read."""
+        if self._clock() >= self._claims.expires_at:
+            self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
         self._look_at_buffer(now)
         if now - self._shrunk_at > STALLED_SECONDS:
             self.session.close(CloseCode.TOO_SLOW, "reads too slowly")
@@ -177,7 +187,9 @@ class AgentSocket:
         while self._requests:
             request = self._requests.popleft()
             answer = await self._outbox.write(
-                lambda delivery, request=request: perform(delivery, self.session.ws_id, request)  # type: ignore[misc]
+                lambda delivery, request=request: perform(  # type: ignore[misc]
+                    delivery, self.session.ws_id, request, self._claims
+                )
             )
             self.session.answer(answer)
             self.wake()

@@ -6,24 +6,28 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.core.values import check_name
 from ws_manager.errors import WsManagerError
 from ws_manager.protocol.frames import Request, SendRequest, failure_frame, result_frame
+from ws_manager.tokens import Claims
 
 
-def perform(delivery: Delivery, sender: str, request: Request) -> str:
+def perform(delivery: Delivery, sender: str, request: Request, claims: Claims) -> str:
     """Do what a connection asks, in its name, and return the frame that answers it.
 
     Args:
         delivery: of the writing thread.
         sender: the asking connection's ws_id.
         request: what it asks.
+        claims: of its token, which has to have the scope for it.
     """
     registry = delivery.registry
     try:
         if not isinstance(request, SendRequest):
+            claims.require("broadcast")
             agent = None if request.agent is None else check_name(request.agent, "agent")
             sent = registry.broadcast(
                 request.content, agent=agent, msg_type=request.msg_type, sender_id=sender
             )
             return result_frame(request.ref, sent.broadcast_id, len(sent.recipients))
+        claims.require("send")
         message = registry.send(
             check_name(request.to, "ws_id"), request.content, request.msg_type, sender_id=sender
         )

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import secrets
+import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -17,7 +18,7 @@ from aiohttp import web
 from ws_manager.core.locks import gateway_lock
 from ws_manager.core.values import decode_json
 from ws_manager.errors import Conflict, InvalidInput, LedgerError, NotAuthorised, WsManagerError
-from ws_manager.gateway.access import Access
+from ws_manager.gateway.access import SUBPROTOCOL, Access, BadToken, check_address, http_log
 from ws_manager.gateway.agent_socket import MAX_FRAME, AgentSocket
 from ws_manager.gateway.hub import Hub
 from ws_manager.gateway.outbox import Outbox
@@ -26,6 +27,7 @@ from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.settings import HEARTBEAT_TIMEOUT
+from ws_manager.tokens import Claims
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ws_manager.gateway")
 _LOCK_SECONDS = 2.0
 _PRESENCE_SECONDS = 10.0
-_STATUS = {NotAuthorised: 403, InvalidInput: 400, Conflict: 409, LedgerError: 503}
+_STATUS = {BadToken: 401, NotAuthorised: 403, InvalidInput: 400, Conflict: 409, LedgerError: 503}
 MAX_HANDSHAKE_METADATA = 4 * 1024
 
 
@@ -43,10 +45,14 @@ class GatewayOptions:
 
     Attributes:
         database: the ledger's file.
-        host: a loopback address to bind.
+        host: the address to bind; without a key, a loopback address.
         port: 0 for one that is free.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
         close_seconds: how long sockets may take to close when the gateway stops.
+        key: that signs tokens; None asks for no tokens, and lets everybody on this machine in.
+        public_hosts: names under which others address it, beside the one that it binds.
+        origins: of pages elsewhere that may connect.
+        tls: serve https and wss with this.
     """
 
     database: Path
@@ -54,6 +60,11 @@ class GatewayOptions:
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
     close_seconds: float = 5.0
+    # Never part of its repr, which may end in a log.
+    key: Optional[bytes] = field(default=None, repr=False)
+    public_hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    tls: Optional[ssl.SSLContext] = None
 
 
 class GatewayServer:
@@ -62,24 +73,40 @@ class GatewayServer:
     Args:
         options: how it runs.
         now: a monotonic clock.
+        clock: the time of day, in seconds since 1970: when tokens expire.
 
     Attributes:
         url: base address, once started.
+
+    Raises:
+        InvalidInput: an address that cannot be served, or an origin that is none.
     """
 
-    def __init__(self, options: GatewayOptions, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        options: GatewayOptions,
+        now: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        check_address(options.host, tokens=options.key is not None)
         self.url = ""
         self._id = new_id()
         self._options = options
         self._now = now
-        self._access = Access([options.host])
+        self._clock = clock
+        self._access = Access([options.host, *options.public_hosts], options.origins, options.key, clock)
         self._lock: Optional[BaseFileLock] = None
         self._outbox = Outbox(options.database)
         self._hub = Hub(self._outbox, options.heartbeat_timeout, now)
         application = web.Application()
         application.router.add_get("/ws", self._open_socket)
         self._runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, keepalive_timeout=15, shutdown_timeout=1
+            application,
+            access_log=None,
+            logger=http_log(),
+            handle_signals=False,
+            keepalive_timeout=15,
+            shutdown_timeout=1,
         )
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
@@ -146,14 +173,14 @@ class GatewayServer:
         host, port = self._options.host, self._options.port
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await web.TCPSite(self._runner, host, port, ssl_context=self._options.tls).start()
         except OSError as error:
             raise Conflict(
                 f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}",
                 hint="choose another --port; 0 takes one that is free",
             ) from error
         port = self._runner.addresses[0][1]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = _base_address(self._options, port)
         started = utc_now()
         await self._outbox.write(
             lambda delivery: delivery.record_gateway(
@@ -180,8 +207,9 @@ class GatewayServer:
 
     async def _open_socket(self, request: web.Request) -> web.StreamResponse:
         try:
-            self._access.check(request)
+            claims = self._access.check(request)
             websocket = web.WebSocketResponse(
+                protocols=(SUBPROTOCOL,),
                 autoping=False,
                 heartbeat=None,
                 compress=False,
@@ -192,6 +220,9 @@ class GatewayServer:
             if not websocket.can_prepare(request).ok:
                 raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
             agent, ws_id, metadata, explicit_ack = _parse_query(request.query)
+            # A token for one connection says which, so that nobody has to say it twice.
+            ws_id = claims.ws_id if ws_id is None else ws_id
+            claims.check(agent, ws_id)
             # A registration voids the receipts of the one before it, so what was told already goes first.
             await self._outbox.settled()
             connection, pending, last_code = await self._outbox.write(
@@ -205,7 +236,12 @@ class GatewayServer:
                 raise ConnectionResetError("the peer went away at the handshake")
             await websocket.prepare(request)
             socket = self._socket(
-                request, websocket, connection, explicit_ack=explicit_ack, cautious=last_code in REFUSALS
+                request,
+                websocket,
+                connection,
+                claims,
+                explicit_ack=explicit_ack,
+                cautious=last_code in REFUSALS,
             )
             _log.info("%s opened (agent=%s)", connection.ws_id, connection.agent)
             closure = await self._attend(socket, connection, pending)
@@ -219,6 +255,7 @@ class GatewayServer:
         request: web.Request,
         websocket: web.WebSocketResponse,
         connection: Connection,
+        claims: Claims,
         *,
         explicit_ack: bool,
         cautious: bool,
@@ -238,7 +275,15 @@ class GatewayServer:
             cautious=cautious,
         )
         return AgentSocket(
-            connection.agent, websocket, transport, request.writer.drain, session, self._outbox, self._now
+            connection.agent,
+            websocket,
+            transport,
+            request.writer.drain,
+            session,
+            self._outbox,
+            self._now,
+            claims,
+            self._clock,
         )
 
     async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
@@ -255,6 +300,16 @@ class GatewayServer:
             return await socket.run(greeting)
         finally:
             self._hub.remove(socket)
+
+
+def _base_address(options: GatewayOptions, port: int) -> str:
+    """Return the address under which this machine's own agents find the gateway."""
+    # Every address is no address to connect to, and a certificate is for a name.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104 - not bound
+    if options.tls is None:
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    host = options.public_hosts[0] if options.public_hosts else host
+    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _parse_query(
@@ -279,7 +334,9 @@ def _parse_query(
 
 def _refusal(error: WsManagerError) -> web.Response:
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
-    headers = {"Retry-After": "1"} if status == 503 else None
+    headers = {"Retry-After": "1"} if status == 503 else {}
+    if isinstance(error, BadToken):
+        headers["WWW-Authenticate"] = error.challenge
     return web.json_response(
         {"error": {"code": error.code, "message": error.message, "hint": error.hint}},
         status=status,

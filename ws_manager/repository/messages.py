@@ -170,9 +170,7 @@ class Messages:
         if ws_id is None:
             rows = self._db.rows(f"SELECT {COLUMNS} FROM messages ORDER BY id DESC LIMIT ?", (limit,))
         else:
-            newest = (
-                f"SELECT * FROM (SELECT {COLUMNS} FROM messages WHERE {{}} = ? ORDER BY id DESC LIMIT ?)"
-            )
+            newest = f"SELECT * FROM (SELECT {COLUMNS} FROM messages WHERE {{}} = ? ORDER BY id DESC LIMIT ?)"
             rows = self._db.rows(
                 f"{newest.format('recipient_id')} UNION {newest.format('sender_id')}"
                 " ORDER BY id DESC LIMIT ?",

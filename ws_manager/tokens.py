@@ -1,0 +1,258 @@
+"""Tokens: who may be which agent, and for how long. And the key that signs them.
+
+A token is a JWT (RFC 7519) signed with HS256 (RFC 7518 section 3.2) by the key beside the database, or by
+`BLACKROAD_WS_SECRET`. Neither a token nor a key is ever part of an error text here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from ws_manager.errors import InvalidInput, LedgerError, NotAuthorised
+from ws_manager.settings import MAX_TIMEOUT, signing_secret
+
+AUDIENCE = "ws-manager"
+"""The `aud` of every token (RFC 7519 section 4.1.3)."""
+
+ALGORITHM = "HS256"
+"""The only algorithm, whatever a token's header names (RFC 8725 section 3.1)."""
+
+ANY_AGENT = "*"
+"""The `sub` of a token that every agent may use."""
+
+SCOPES = ("connect", "send", "broadcast", "admin")
+"""What a token can allow. Each stands for itself: none includes another."""
+
+MIN_KEY = 32
+"""Bytes: a key for HS256 is at least as long as its hash (RFC 7518 section 3.2)."""
+
+DEFAULT_TTL = 86400.0
+"""Seconds that a token is good for unless said."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a token says.
+
+    Attributes:
+        agent: the agent that may use it, or `*` for every agent (`sub`).
+        ws_id: the only connection that it is good for; None for any of the agent's.
+        scopes: what it allows, of `SCOPES`; unknown ones allow nothing.
+        issued_at: when it was made, in seconds since 1970 (`iat`).
+        expires_at: when it ends, in seconds since 1970 (`exp`); infinity for never.
+    """
+
+    agent: str
+    ws_id: Optional[str]
+    scopes: frozenset[str]
+    issued_at: float
+    expires_at: float
+
+    def check(self, agent: str, ws_id: Optional[str]) -> None:
+        """Let an agent connect as a connection, or raise.
+
+        Raises:
+            NotAuthorised: the token is another agent's, for another connection, or not for connecting.
+        """
+        self.require("connect")
+        if self.agent not in (ANY_AGENT, agent):
+            raise NotAuthorised("the token belongs to another agent", hint="ask for one of this agent's")
+        if self.ws_id is not None and ws_id != self.ws_id:
+            raise NotAuthorised("the token is for another ws_id", hint="ask for one of this ws_id's")
+
+    def require(self, scope: str) -> None:
+        """Go on if the token allows something, or raise.
+
+        Raises:
+            NotAuthorised: it does not.
+        """
+        if scope not in self.scopes:
+            raise NotAuthorised(f"the token has no scope {scope}", hint="ask for one that has it")
+
+
+EVERYTHING = Claims(ANY_AGENT, None, frozenset(SCOPES), 0.0, math.inf)
+"""What everybody may where no tokens are asked for."""
+
+
+def key_path(database: Path) -> Path:
+    """Return where a database's signing key is: beside it."""
+    return Path(f"{database}.key")
+
+
+def signing_key(
+    database: Path, *, create: bool, environ: Optional[Mapping[str, str]] = None
+) -> Optional[bytes]:
+    """Return the key that signs this database's tokens, from the environment or from its file.
+
+    Args:
+        database: the ledger's file; it need not exist.
+        create: make the key if there is none. However many do it at the same time, there is one key.
+        environ: the variables; `os.environ` if None.
+
+    Returns:
+        At least 32 bytes; None if there is no key and none was to be made.
+
+    Raises:
+        InvalidInput: `BLACKROAD_WS_SECRET` or the file's content is too short, or others can read the file.
+        NotAuthorised: this user may not read the file.
+        LedgerError: the file cannot be made.
+    """
+    secret = signing_secret(environ)
+    if secret is not None:
+        return secret
+    path = key_path(database)
+    key = _read(path)
+    if key is None and create:
+        _make(path)
+        key = _read(path)
+    return key
+
+
+def mint(
+    key: bytes,
+    agent: str,
+    *,
+    ws_id: Optional[str] = None,
+    scopes: Iterable[str] = ("connect",),
+    ttl: float = DEFAULT_TTL,
+    now: Optional[float] = None,
+) -> str:
+    """Make a token.
+
+    Args:
+        key: as `signing_key` returns it.
+        agent: a checked name, or `*` for every agent.
+        ws_id: a checked name, if the token is to be good for this connection alone.
+        scopes: of `SCOPES`.
+        ttl: seconds that it is good for, at least 1.
+        now: seconds since 1970; the present time if None.
+
+    Raises:
+        InvalidInput: an unknown scope, none at all, or a ttl that is too short or too long.
+    """
+    import jwt
+
+    asked = set(scopes)
+    if not asked or not asked <= set(SCOPES):
+        raise InvalidInput("not a scope of a token", hint=f"of {', '.join(SCOPES)}")
+    if not 1 <= ttl <= MAX_TIMEOUT:
+        raise InvalidInput("a token lasts at least 1 second and at most ten years", hint="24h is usual")
+    issued = int(time.time() if now is None else now)
+    claims: dict[str, Any] = {
+        "sub": agent,
+        **({} if ws_id is None else {"ws_id": ws_id}),
+        "scope": " ".join(scope for scope in SCOPES if scope in asked),
+        "aud": AUDIENCE,
+        "iat": issued,
+        "exp": issued + int(ttl),
+    }
+    return jwt.encode(claims, key, algorithm=ALGORITHM)
+
+
+def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
+    """Check a token's signature and claims, and return what it says.
+
+    Args:
+        key: as `signing_key` returns it.
+        token: as it came.
+        now: seconds since 1970; the present time if None.
+
+    Raises:
+        NotAuthorised: it is none of ours, or has expired.
+    """
+    import jwt
+
+    try:
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[ALGORITHM],
+            audience=AUDIENCE,
+            # `exp` is compared below with the clock that was given; `iat` says when, and forbids nothing.
+            options={"require": ["exp", "iat", "aud", "sub"], "verify_exp": False, "verify_iat": False},
+        )
+    except jwt.InvalidAudienceError:
+        raise NotAuthorised("the token is for another audience", hint=_HINT) from None
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        # Never its own words: they can quote the token.
+        raise NotAuthorised("the token is not valid here", hint=_HINT) from None
+    issued, expires = _seconds(claims["iat"]), _seconds(claims["exp"])
+    ws_id, scope = claims.get("ws_id"), claims.get("scope")
+    if issued is None or expires is None or not isinstance(ws_id, (str, type(None))):
+        raise NotAuthorised("the token is not valid here", hint=_HINT)
+    if expires <= (time.time() if now is None else now):
+        raise NotAuthorised("the token has expired", hint=_HINT)
+    scopes = frozenset(scope.split()) if isinstance(scope, str) else frozenset()
+    return Claims(claims["sub"], ws_id, scopes, issued, expires)
+
+
+_HINT = "make one with: ws-manager token <agent>"
+
+
+def _seconds(value: object) -> Optional[float]:
+    """Return a NumericDate (RFC 7519 section 2), or None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _read(path: Path) -> Optional[bytes]:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            key = file.read(4096).strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise NotAuthorised(
+            f"cannot read the signing key {path}: {os.strerror(error.errno or errno.EIO)}",
+            hint="run it as the user who runs the gateway, or give a token",
+        ) from None
+    # Windows keeps permissions elsewhere, and shows 0666 for everything.
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise InvalidInput(f"others can read the signing key {path}", hint=f"chmod 600 {path}")
+    if len(key) < MIN_KEY:
+        raise InvalidInput(
+            f"the signing key {path} is damaged: under {MIN_KEY} bytes",
+            hint="delete it for a new one; the tokens that it signed end with it",
+        )
+    return key
+
+
+def _make(path: Path) -> None:
+    """Make a key file of mode 0600; nothing if somebody else was first.
+
+    It gets its name when it is complete, so that nobody ever reads half a key; and a link never replaces.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(48) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            draft.unlink()
+    except OSError as error:
+        raise LedgerError(
+            f"cannot make the signing key {path}: {os.strerror(error.errno or errno.EIO)}",
+            hint="choose another place with --db, or set BLACKROAD_WS_SECRET",
+        ) from error
