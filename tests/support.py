@@ -322,13 +322,25 @@ async def gateway(
     close_seconds: float = 5.0,
     host: str = "127.0.0.1",
     port: int = 0,
+    key: Optional[bytes] = None,
+    public_hosts: tuple[str, ...] = (),
+    origins: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[RunningGateway]:
-    """Run a gateway until the block ends."""
+    """Run a gateway until the block ends; with a `key` it asks for tokens."""
     server = GatewayServer(
         GatewayOptions(
-            database, host, port, heartbeat_timeout=heartbeat_timeout, close_seconds=close_seconds
+            database,
+            host,
+            port,
+            heartbeat_timeout=heartbeat_timeout,
+            close_seconds=close_seconds,
+            key=key,
+            public_hosts=public_hosts,
+            origins=origins,
         ),
         now,
+        clock,
     )
     stop, ready = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(server.run(stop, lambda url: ready.set()))

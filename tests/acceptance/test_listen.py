@@ -145,11 +145,6 @@ def test_a_killed_gateway_gets_its_agent_back(database: Path) -> None:
             assert json.loads(agent.line())["content"] == "in between"
 
 
-def test_serve_without_no_auth_says_so(database: Path) -> None:
-    ended = command(database, "serve")
-    assert (ended.returncode, "--no-auth" in ended.stderr) == (2, True)
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org"])
 def test_serve_refuses_an_address_that_others_can_reach(host: str, database: Path) -> None:
     ended = command(database, "serve", "--no-auth", "--host", host)

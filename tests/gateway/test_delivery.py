@@ -14,6 +14,7 @@ from aiohttp import web
 
 from tests.support import LIMIT, PING, PONG, TEXT, gateway, run, within
 from ws_manager import broadcast
+from ws_manager.tokens import Claims
 
 
 def test_greeting_has_the_documented_fields(database: Path) -> None:
@@ -165,9 +166,9 @@ def test_registration_does_not_overtake_the_receipts_before_it(database: Path) -
             await agent.say_goodbye()
             check, arrived = running.server._access.check, asyncio.Event()
 
-            def note(request: web.Request) -> None:
+            def note(request: web.Request) -> Claims:
                 arrived.set()
-                check(request)
+                return check(request)
 
             running.server._access.check = note  # type: ignore[method-assign]
             coming_back = asyncio.create_task(running.agent(ack="explicit"))

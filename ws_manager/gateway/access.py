@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.tokens import EVERYTHING, Claims, verify
@@ -178,24 +179,19 @@ def _tokens(request: web.Request) -> list[str]:
     return found
 
 
-class _WithoutDetails(logging.Filter):
-    """Keeps what a request contained out of the log: aiohttp's tracebacks quote a malformed request line."""
+class _OnlyDefects(logging.Filter):
+    """Leaves out what is no HTTP: aiohttp's tracebacks quote such a request's line, with its token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info:
-            kind = record.exc_info[0]
-            if kind is not None and issubclass(kind, aiohttp.http_exceptions.HttpProcessingError):
-                record.exc_info = record.exc_text = None
-                record.levelno, record.levelname = logging.DEBUG, "DEBUG"
-                record.msg = f"{record.msg} (not HTTP)"
-        return True
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, HttpProcessingError)
 
 
 def http_log() -> logging.Logger:
     """Return the log of the HTTP server, which never quotes a request."""
     log = logging.getLogger("ws_manager.gateway.http")
-    if not any(isinstance(known, _WithoutDetails) for known in log.filters):
-        log.addFilter(_WithoutDetails())
+    if not any(isinstance(known, _OnlyDefects) for known in log.filters):
+        log.addFilter(_OnlyDefects())
     return log
 
 

@@ -1,0 +1,217 @@
+"""Tokens and the key that signs them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from ws_manager.errors import InvalidInput, LedgerError, NotAuthorised
+from ws_manager.tokens import AUDIENCE, SCOPES, Claims, key_path, mint, signing_key, verify
+
+KEY = b"k" * 32
+NOW = 1_800_000_000
+GOOD: dict[str, Any] = {"sub": "octavia", "aud": AUDIENCE, "iat": NOW, "exp": NOW + 60, "scope": "connect"}
+
+
+def forged(algorithm: str = "HS256", key: bytes = KEY, without: str = "", **claims: object) -> str:
+    """A token made by somebody else's code."""
+    given = {**GOOD, **claims}
+    given.pop(without, None)
+    return jwt.encode(given, key, algorithm=algorithm)
+
+
+def unsigned(**header: object) -> str:
+    """A token of a header and claims, with an empty signature."""
+    parts = [json.dumps({"typ": "JWT", **header}).encode(), json.dumps(GOOD).encode()]
+    return b".".join([*(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts), b""]).decode()
+
+
+class TestToken:
+    def test_says_what_it_was_made_with(self) -> None:
+        token = mint(KEY, "octavia", ws_id="ws-001", scopes=("send", "connect"), ttl=60, now=NOW)
+        assert verify(KEY, token, NOW) == Claims(
+            "octavia", "ws-001", frozenset({"connect", "send"}), NOW, NOW + 60
+        )
+
+    def test_is_a_jwt_with_the_documented_claims(self) -> None:
+        token = mint(KEY, "octavia", now=NOW, scopes=SCOPES)
+        assert jwt.decode(token, options={"verify_signature": False}) == {
+            "sub": "octavia",
+            "scope": "connect send broadcast admin",
+            "aud": "ws-manager",
+            "iat": NOW,
+            "exp": NOW + 86400,
+        }
+        assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+
+    def test_is_for_connecting_for_a_day_unless_said(self) -> None:
+        claims = verify(KEY, mint(KEY, "octavia", now=NOW), NOW)
+        assert (claims.scopes, claims.expires_at - claims.issued_at) == ({"connect"}, 86400)
+
+    @pytest.mark.parametrize("scopes", [(), ("connect", "fly"), ("",)])
+    def test_of_an_unknown_scope_is_not_made(self, scopes: tuple[str, ...]) -> None:
+        with pytest.raises(InvalidInput):
+            mint(KEY, "octavia", scopes=scopes)
+
+    @pytest.mark.parametrize("ttl", [0, 0.5, -1, 1e10, float("nan")])
+    def test_of_an_impossible_length_is_not_made(self, ttl: float) -> None:
+        with pytest.raises(InvalidInput):
+            mint(KEY, "octavia", ttl=ttl)
+
+    def test_ends_at_its_second(self) -> None:
+        token = mint(KEY, "octavia", ttl=60, now=NOW)
+        verify(KEY, token, NOW + 59.9)
+        with pytest.raises(NotAuthorised, match="expired"):
+            verify(KEY, token, NOW + 60)
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            "",
+            ".",
+            "..",
+            "a.b.c",
+            "é.é.é",
+            unsigned(alg="none"),
+            unsigned(alg="None"),
+            unsigned(alg="HS256"),
+            unsigned(alg="HS256", crit=["b64"], b64=False),
+            unsigned(),
+            unsigned(alg=["HS256"]),
+            forged(key=b"x" * 32),
+            forged("HS384", KEY * 2),
+            forged("HS512", KEY * 2),
+            forged(aud="another"),
+            forged(aud=None),
+            forged(aud=["another"]),
+            forged(sub=None),
+            forged(exp=NOW),
+            forged(exp=NOW - 1),
+            forged(exp=True),
+            forged(exp=str(NOW + 60)),
+            forged(exp=float("inf")),
+            forged(exp=float("nan")),
+            forged(exp=[NOW + 60]),
+            forged(iat="then"),
+            forged(ws_id=7),
+            forged(nbf=10**11),
+            *(forged(without=claim) for claim in ("sub", "aud", "exp", "iat")),
+        ],
+    )
+    def test_that_is_none_of_ours_is_refused(self, token: str) -> None:
+        with pytest.raises(NotAuthorised) as refused:
+            verify(KEY, token, NOW)
+        assert len(token) < 5 or token not in f"{refused.value} {refused.value.hint}"
+
+    @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+    def test_of_another_algorithm_is_refused_with_the_right_key_too(self, algorithm: str) -> None:
+        key = b"k" * 64
+        with pytest.raises(NotAuthorised):
+            verify(key, forged(algorithm, key), NOW)
+
+    def test_that_was_changed_is_refused(self) -> None:
+        head, claims, signature = forged().split(".")
+        other = forged(sub="*").split(".")[1]
+        assert other != claims
+        with pytest.raises(NotAuthorised):
+            verify(KEY, f"{head}.{other}.{signature}", NOW)
+
+    @pytest.mark.parametrize("scope", ["", "everything", None, ["connect"], 1])
+    def test_without_a_known_scope_allows_nothing(self, scope: object) -> None:
+        claims = verify(KEY, forged(scope=scope), NOW)
+        with pytest.raises(NotAuthorised):
+            claims.check("octavia", None)
+
+
+class TestClaims:
+    def test_of_any_agent_let_every_agent_in(self) -> None:
+        verify(KEY, mint(KEY, "*", now=NOW), NOW).check("cipher", "ws-001")
+
+    def test_of_one_agent_refuse_another(self) -> None:
+        with pytest.raises(NotAuthorised):
+            verify(KEY, mint(KEY, "octavia", now=NOW), NOW).check("cipher", None)
+
+    @pytest.mark.parametrize("ws_id", [None, "ws-002"])
+    def test_of_one_connection_refuse_another(self, ws_id: str) -> None:
+        with pytest.raises(NotAuthorised):
+            verify(KEY, mint(KEY, "octavia", ws_id="ws-001", now=NOW), NOW).check("octavia", ws_id)
+
+    def test_admin_includes_nothing_else(self) -> None:
+        with pytest.raises(NotAuthorised):
+            verify(KEY, mint(KEY, "octavia", scopes=("admin",), now=NOW), NOW).check("octavia", None)
+
+
+class TestKey:
+    def test_is_not_made_unasked(self, database: Path) -> None:
+        assert signing_key(database, create=False) is None
+        assert not key_path(database).exists()
+
+    def test_is_kept_beside_the_database_for_its_owner_alone(self, database: Path) -> None:
+        key = signing_key(database, create=True)
+        assert key is not None
+        assert len(key) >= 32
+        assert stat.S_IMODE(key_path(database).stat().st_mode) == 0o600
+        assert sorted(database.parent.iterdir()) == [key_path(database)]
+
+    def test_stays_the_same(self, database: Path) -> None:
+        key = signing_key(database, create=True)
+        assert signing_key(database, create=True) == signing_key(database, create=False) == key
+
+    def test_of_two_databases_differs(self, tmp_path: Path) -> None:
+        assert signing_key(tmp_path / "a.db", create=True) != signing_key(tmp_path / "b.db", create=True)
+
+    def test_is_one_for_all_who_make_it_at_the_same_moment(
+        self, database: Path, run_together: Callable[..., list[str]]
+    ) -> None:
+        keys = run_together(
+            "from pathlib import Path\nfrom ws_manager.tokens import signing_key\n"
+            "print(signing_key(Path(sys.argv[1]), create=True))",
+            6,
+            database,
+        )
+        assert len(set(keys)) == 1
+
+    def test_comes_from_the_environment_first(self, database: Path) -> None:
+        assert signing_key(database, create=True, environ={"BLACKROAD_WS_SECRET": "s" * 32}) == b"s" * 32
+        assert not key_path(database).exists()
+
+    def test_of_the_file_is_a_secret_for_the_environment(self, database: Path) -> None:
+        key = signing_key(database, create=True)
+        secret = key_path(database).read_text().strip()
+        assert signing_key(database, create=False, environ={"BLACKROAD_WS_SECRET": secret}) == key
+
+    def test_under_32_bytes_is_refused_without_being_shown(self, database: Path) -> None:
+        with pytest.raises(InvalidInput) as refused:
+            signing_key(database, create=True, environ={"BLACKROAD_WS_SECRET": "hunter2" * 4})
+        assert "hunter2" not in f"{refused.value} {refused.value.hint}"
+
+    def test_file_that_others_can_read_is_refused(self, database: Path) -> None:
+        signing_key(database, create=True)
+        key_path(database).chmod(0o640)
+        with pytest.raises(InvalidInput, match="others can read"):
+            signing_key(database, create=False)
+
+    @pytest.mark.parametrize("content", ["", "\n", "short"])
+    def test_file_that_is_damaged_is_refused(self, database: Path, content: str) -> None:
+        key_path(database).write_text(content)
+        key_path(database).chmod(0o600)
+        with pytest.raises(InvalidInput, match="damaged"):
+            signing_key(database, create=True)
+
+    def test_that_cannot_be_made_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises((LedgerError, NotAuthorised)):
+            signing_key(tmp_path / "file" / "ledger.db", create=True)
+
+    def test_that_is_a_folder_is_an_error(self, database: Path) -> None:
+        key_path(database).mkdir()
+        with pytest.raises(NotAuthorised, match=os.strerror(21)):
+            signing_key(database, create=True)
