@@ -147,7 +147,7 @@ class Demo:
     def tell(self) -> None:
         """Tell the story."""
         say("A gateway on a scratch database. It takes a free port and writes its address into the file.")
-        ready = self.start("gateway", "serve", "--no-auth", "--port", "0")
+        ready = self.start("gateway", "serve", "--port", "0")
         check(bool(re.search(r"http://127\.0\.0\.1:\d+", ready)), "the gateway should say its address")
 
         say("Three agents, each in a process of its own, each over a real WebSocket.")
