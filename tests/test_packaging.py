@@ -104,7 +104,17 @@ class TestNames:
 
     @pytest.mark.parametrize("name", IMPORT_NAMES)
     def test_import_loads_nothing_heavy(self, name: str, run_python: Callable[..., str]) -> None:
-        heavy = {"sqlite3", "aiohttp", "typer", "asyncio", "rich", "sqlite_utils", "filelock", "dataclasses"}
+        heavy = {
+            "sqlite3",
+            "aiohttp",
+            "typer",
+            "asyncio",
+            "rich",
+            "sqlite_utils",
+            "filelock",
+            "jwt",
+            "dataclasses",
+        }
         run_python(f"import sys, {name}; loaded = {heavy} & set(sys.modules); assert not loaded, loaded")
 
     def test_documented_functions_load_neither_aiohttp_nor_typer(

@@ -89,6 +89,7 @@ class TestToken:
             forged(key=b"x" * 32),
             forged("HS384", KEY * 2),
             forged("HS512", KEY * 2),
+            jwt.encode(GOOD, KEY, "HS256", headers={"crit": ["x-policy"], "x-policy": "none"}),
             forged(aud="another"),
             forged(aud=None),
             forged(aud=["another"]),

@@ -47,15 +47,12 @@ def listen(
     uses the gateway of the database on this machine.
     """
     from ws_manager.client.agent import AgentClient
-    from ws_manager.core.values import check_name, decode_json
+    from ws_manager.core.values import check_name
 
     options = global_options(ctx)
     form = stream_format(options)
     if count is not None and count < 1:
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
-    details = None if metadata is None else decode_json(metadata, "metadata")
-    if details is not None and not isinstance(details, dict):
-        raise InvalidInput("metadata must be a JSON object", hint='for example {"region":"us-west"}')
 
     def connected(greeting: Any) -> None:  # noqa: ANN401 - the type comes with aiohttp, which is loaded late
         what = "resumed" if greeting.resumed else "connected"
@@ -67,13 +64,22 @@ def listen(
         check_name(agent, "agent"),
         url=options.url or _finder(options),
         ws_id=None if ws_id is None else check_name(ws_id, "ws_id"),
-        metadata=details,
+        metadata=_details(metadata),
         on_connected=connected,
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file),
         ca=None if ca is None else Path(ca).expanduser(),
     )
     asyncio.run(_listen(client, count, form))
+
+
+def _details(metadata: Optional[str]) -> Optional[dict[str, Any]]:
+    from ws_manager.core.values import decode_json
+
+    details = None if metadata is None else decode_json(metadata, "metadata")
+    if details is not None and not isinstance(details, dict):
+        raise InvalidInput("metadata must be a JSON object", hint='for example {"region":"us-west"}')
+    return details
 
 
 def _token_source(

@@ -59,7 +59,7 @@ def serve(
     It serves one database, and delivers whatever is sent into it by any process. It ends on SIGTERM and
     SIGINT; agents come back when it is started again.
     """
-    from ws_manager.gateway.access import check_address, is_loopback
+    from ws_manager.gateway.access import check_address
     from ws_manager.gateway.server import GatewayOptions
     from ws_manager.tokens import signing_key
 
@@ -78,14 +78,20 @@ def serve(
         origins=tuple(allow_origin or ()),
         tls=_tls(tls_cert, tls_key),
     )
+    _run(options)
+
+
+def _run(options: "GatewayOptions") -> None:
+    from ws_manager.gateway.access import is_loopback
+
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s"
     )
-    if options.tls is None and not is_loopback(host):
+    if options.tls is None and not is_loopback(options.host):
         logging.getLogger("ws_manager").warning(
             "without TLS, tokens and messages cross the network readable: give --tls-cert and --tls-key, "
             "or let only a proxy that has TLS reach %s",
-            host,
+            options.host,
         )
     loop = _new_event_loop()
     try:

@@ -16,16 +16,8 @@ import aiohttp
 from yarl import URL
 
 from ws_manager.client.credentials import own_token, trust
-from ws_manager.errors import (
-    Conflict,
-    GatewayUnavailable,
-    InvalidInput,
-    LedgerBusy,
-    LedgerError,
-    NotAuthorised,
-    NotFound,
-    WsManagerError,
-)
+from ws_manager.client.refusals import failed, refused, untrusted
+from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
 from ws_manager.protocol.frames import (
@@ -218,7 +210,7 @@ class AgentClient:
         finally:
             self._requests.pop(ref, None)
         if result.failure is not None:
-            raise _ERRORS.get(result.failure.code, WsManagerError)(result.failure.message)
+            raise failed(result.failure)
         return result
 
     def _lose_requests(self) -> None:
@@ -270,12 +262,9 @@ class AgentClient:
                 HANDSHAKE_SECONDS,
             )
         except aiohttp.WSServerHandshakeError as error:
-            raise _refused(error, url) from None
+            raise refused(error, url) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise GatewayUnavailable(
-                f"the certificate of {url} is not to be trusted: {_why(error)}",
-                hint="give the certificate of its authority with --ca, or use the name that it is for",
-            ) from None
+            raise untrusted(error, url) from None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise GatewayUnavailable(
                 f"the gateway at {url} does not answer: {error or 'no answer in time'}",
@@ -376,11 +365,6 @@ class AgentClient:
                 await websocket.send_str(answer)
 
 
-_ERRORS: dict[str, type[WsManagerError]] = {
-    kind.code: kind for kind in (InvalidInput, NotFound, Conflict, NotAuthorised, LedgerBusy, LedgerError)
-}
-
-
 def _closed(frame: aiohttp.WSMessage) -> tuple[int, str]:
     """Return close code and reason of the frame that ended a socket."""
     if frame.type == aiohttp.WSMsgType.CLOSE:
@@ -388,26 +372,3 @@ def _closed(frame: aiohttp.WSMessage) -> tuple[int, str]:
         return frame.data or CloseCode.NO_STATUS, frame.extra or ""
     # Not `close_code`: aiohttp calls the end of a connection 1000 where no close frame has come.
     return CloseCode.LOST, ""
-
-
-def _why(error: aiohttp.ClientConnectorCertificateError) -> str:
-    cause = error.certificate_error
-    return str(getattr(cause, "verify_message", "") or cause)
-
-
-def _refused(error: aiohttp.WSServerHandshakeError, url: str) -> WsManagerError:
-    if error.status == 401:
-        return NotAuthorised(
-            f"{url} asks for a valid token (401)",
-            hint="on its machine, ws-manager token <agent> prints one; give it with --token-file",
-        )
-    if error.status == 403:
-        return NotAuthorised(
-            f"{url} refuses this agent (403)",
-            hint="check the token's agent, ws_id and scope: ws-manager token --inspect; and the address",
-        )
-    if error.status == 409:
-        return Conflict("the ws_id belongs to another agent", hint="use another --ws-id")
-    if error.status == 400:
-        return InvalidInput(f"{url} cannot accept this agent's name, ws_id or metadata")
-    return GatewayUnavailable(f"{url} answered {error.status}", hint="check --url")
