@@ -54,23 +54,24 @@ def listen(
     if count is not None and count < 1:
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
 
-    def connected(greeting: Any) -> None:  # noqa: ANN401 - the type comes with aiohttp, which is loaded late
-        what = "resumed" if greeting.resumed else "connected"
-        note(f"Ready: {what} {greeting.ws_id} (agent={greeting.agent}), {greeting.pending} pending")
-        if ws_id is None and not greeting.resumed:
-            note(f"Without --ws-id, {greeting.ws_id} cannot be resumed after this command has ended.")
-
     client = AgentClient(
         check_name(agent, "agent"),
         url=options.url or _finder(options),
         ws_id=None if ws_id is None else check_name(ws_id, "ws_id"),
         metadata=_details(metadata),
-        on_connected=connected,
+        on_connected=lambda greeting: _tell_connected(greeting, ws_id),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file),
         ca=None if ca is None else Path(ca).expanduser(),
     )
     asyncio.run(_listen(client, count, form))
+
+
+def _tell_connected(greeting: Any, ws_id: Optional[str]) -> None:  # noqa: ANN401 - loaded late, as is aiohttp
+    what = "resumed" if greeting.resumed else "connected"
+    note(f"Ready: {what} {greeting.ws_id} (agent={greeting.agent}), {greeting.pending} pending")
+    if ws_id is None and not greeting.resumed:
+        note(f"Without --ws-id, {greeting.ws_id} cannot be resumed after this command has ended.")
 
 
 def _details(metadata: Optional[str]) -> Optional[dict[str, Any]]:
