@@ -115,6 +115,8 @@ def test_an_id_that_is_not_unicode(ledger: Path, command: str) -> None:
 @pytest.mark.parametrize(
     ("stdin", "told"),
     [(b"\xff", "not UTF-8"), (b"", "empty"), (b"x" * 300_000, "bytes"), (b"[" * 200_000, "deep")],
+    # Not the input itself: pytest hands a test's name on in the environment, and that has a limit.
+    ids=["not UTF-8", "empty", "too large", "too deep"],
 )
 def test_stdin(ledger: Path, stdin: bytes, told: str) -> None:
     before = dump(ledger)

@@ -23,6 +23,7 @@ import pytest
 from tests.acceptance.processes import PATIENCE
 from ws_manager import get_db
 from ws_manager.core.registry import Registry
+from ws_manager.models import seconds_before, utc_now
 
 ALTERNATE, MAIN, CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
 FOR_EVER = ("--interval", "1d")
@@ -271,6 +272,40 @@ def test_a_reader_that_has_enough_ends_it(registry: Registry, environment) -> No
     line, code = ended.stdout.splitlines()
     assert json.loads(line)["active_connections"] == 0
     assert (code, ended.stderr) == ("141", "")
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (
+            80,
+            """\
+ws_id                       agent    idle   trip  pending  sent  slow
+ws-001                      octavia    1m  12 ms        1     1  silent, waiting
+ws-a-rather-long-identifi…  cipher     1m               0     0  silent""",
+        ),
+        (
+            200,
+            """\
+ws_id                                        agent    age  idle   trip  pending  waits  sent  slow
+ws-001                                       octavia   1m    1m  12 ms        1     1m     1  silent, waiting
+ws-a-rather-long-identifier-of-a-connection  cipher    1m    1m               0            0  silent""",
+        ),
+    ],
+)
+def test_the_table_of_a_frame(registry: Registry, terminal, columns: int, shown: str) -> None:
+    registry.connect("cipher", "ws-a-rather-long-identifier-of-a-connection")
+    registry.connect("octavia", "ws-001")
+    registry.heartbeat("ws-001", 12)
+    registry.send("ws-001", "hello")
+    minute_ago = seconds_before(utc_now(), 90)
+    registry.db.execute(
+        "UPDATE connections SET connected_at = ?, last_heartbeat = ?", (minute_ago, minute_ago)
+    )
+    registry.db.execute("UPDATE messages SET sent_at = ?", (minute_ago,))
+    _, frame = terminal("top", "--once", columns=columns, NO_COLOR="1")
+    plain = re.sub("\x1b\\[[0-9;]*m", "", frame)
+    assert [line.rstrip() for line in plain.splitlines()[3:6]] == shown.splitlines()
 
 
 def test_does_not_load_rich_in_a_pipe(registry: Registry, modules_of) -> None:
