@@ -189,7 +189,15 @@ class Demo:
         self.expect("ws-002", "welcome back")
 
         say("Who is connected.")
-        self.run("list", "-o", "table")
+        self.run(
+            "list",
+            "-o",
+            "table",
+            "--time",
+            "relative",
+            "--fields",
+            "ws_id,agent,status,message_count,pending",
+        )
         connections = json.loads(self.run("list", "--json", quiet=True))
         check(
             [(row["ws_id"], row["message_count"]) for row in connections]
@@ -198,7 +206,10 @@ class Demo:
         )
 
         say("What was sent to whom, and whether it arrived.")
-        self.run("history", "-o", "table")
+        self.run(
+            "history",
+            *("-o", "table", "--time", "relative", "--fields", "sent_at,recipient_id,delivered,content"),
+        )
         rows = self.history()
         check(len(rows) == 13, "thirteen messages should be in the ledger")
         check(all(row["delivered"] == 1 for row in rows), "every one should be delivered")

@@ -30,16 +30,16 @@ def statuses(result) -> dict[str, str]:
 
 def test_prune(cli, connected) -> None:
     cli("receive", "ws-001")
-    told = cli("prune", "--older-than", "0", "--dry-run")
+    told = cli("prune", "--older-than", "0s", "--dry-run")
     assert (told.exit_code, told.stdout.split(",")[0]) == (0, "Would delete: 1 message(s)")
     assert cli("prune", "--older-than", "30d").stdout.startswith("Deleted: 0 message(s)")
-    row = json.loads(cli("prune", "--older-than", "0", "--vacuum", "--json").stdout)
+    row = json.loads(cli("prune", "--older-than", "0s", "--vacuum", "--json").stdout)
     assert (row["messages"], row["connections"], row["dry_run"]) == (1, 0, False)
     assert json.loads(cli("stats").stdout)["total_messages"] == 0
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("--older-than", "-1d"), ("--older-than", "0", "--dry-run", "--vacuum")]
+    "arguments", [(), ("--older-than", "-1d"), ("--older-than", "0s", "--dry-run", "--vacuum")]
 )
 def test_prune_that_is_wrong_deletes_nothing(cli, connected, arguments: tuple[str, ...]) -> None:
     cli("receive", "ws-001")
@@ -99,7 +99,7 @@ def test_import_that_is_refused(cli, connected, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("prune", "--older-than", "0"), ("backup", "COPY"), ("export",), ("doctor",)]
+    "arguments", [("prune", "--older-than", "0s"), ("backup", "COPY"), ("export",), ("doctor",)]
 )
 def test_a_mistyped_database_is_not_made(cli, database: Path, tmp_path: Path, arguments) -> None:
     result = cli(*(str(tmp_path / "copy.db") if word == "COPY" else word for word in arguments))
@@ -259,3 +259,8 @@ def unprivileged(*arguments: str, environment: dict[str, str]) -> subprocess.Com
 
 def test_all_of_them_are_in_the_help() -> None:
     assert {"doctor", "prune", "backup", "export", "import"} <= COMMANDS.keys()
+
+
+def test_prune_asks_for_the_unit(cli) -> None:
+    result = cli("prune", "--older-than", "30")
+    assert (result.exit_code, "30 of what?" in result.stderr) == (2, True)

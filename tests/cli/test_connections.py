@@ -169,3 +169,10 @@ def test_stats(cli) -> None:
         '{\n  "active_connections": 1,\n  "total_ever_connected": 2,\n'
         '  "total_messages": 1,\n  "agents": {"octavia": 1}\n}\n'
     )
+
+
+def test_connect_says_that_a_ws_id_was_another_agents(cli) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001")
+    result = cli("connect", "cipher", "--ws-id", "ws-001")
+    assert result.stdout == "Connected: ws-001 (agent=cipher)\n"
+    assert "belonged to octavia" in result.stderr

@@ -312,3 +312,10 @@ def test_history(cli, connected) -> None:
 def test_history_nests_content_as_it_was_sent(cli, connected) -> None:
     cli("send", "ws-001", '{"big": 12345678901234567890123, "text": "wést", "half": 1.50}')
     assert '"content":{"big":12345678901234567890123,"text":"wést",' in cli("history", "-o", "ndjson").stdout
+
+
+def test_a_broadcast_to_nobody_says_so(cli) -> None:
+    cli("connect", "octavia")
+    result = cli("broadcast", "1", "--agent", "octvia")
+    assert (result.exit_code, result.stdout) == (0, "Broadcast to 0 connection(s)\n")
+    assert "nobody got it" in result.stderr

@@ -636,3 +636,11 @@ class TestSpeaking:
                 running.db.execute("ROLLBACK")
 
         run(scenario())
+
+
+def test_the_address_of_the_sockets_is_understood_too(database: Path) -> None:
+    async def scenario() -> None:
+        async with gateway(database) as running, Agent(f"{running.url}/ws") as agent:
+            assert agent.ws_id == "ws-001"
+
+    run(scenario())

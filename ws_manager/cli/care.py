@@ -36,6 +36,8 @@ def prune(
     """
     from ws_manager.core.maintenance import prune as prune_ledger
 
+    if older_than.strip().replace(".", "").isdigit():
+        raise InvalidInput(f"{older_than} of what?", hint="write 30d for days; --dry-run shows what would go")
     seconds = parse_duration(older_than)
     if dry_run and vacuum:
         raise InvalidInput("--dry-run and --vacuum exclude each other", hint="leave one of them out")

@@ -9,7 +9,7 @@ import typer
 
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import global_options, open_registry, open_to_read
-from ws_manager.cli.output import Row, json_object, note_to_terminal, result, rows, write
+from ws_manager.cli.output import Row, json_object, note, note_to_terminal, result, rows, write
 from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, choose
 from ws_manager.core.listings import Listings
 from ws_manager.core.registry import Registry
@@ -54,10 +54,16 @@ def connect(
     options = global_options(ctx)
     given = None if metadata is None else _metadata(metadata)
     with open_registry(ctx) as registry:
+        known = None if ws_id is None else registry.find(ws_id)
         connection = registry.connect(agent, ws_id, given)
         row = _row(connection, registry.pending_counts([connection])) if options.output else {}
     line = f"Connected: {connection.ws_id} (agent={connection.agent})"
     result(options, line, row, connection.ws_id)
+    if known is not None and known.agent != agent:
+        note(
+            f"note: {connection.ws_id} belonged to {known.agent}: its socket is closed,"
+            " and what was pending is set aside"
+        )
 
 
 def disconnect(

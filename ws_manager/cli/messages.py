@@ -117,6 +117,8 @@ def broadcast(
         line = f"Broadcast to {len(sent.recipients)} connection(s)"
         row = {"broadcast_id": sent.broadcast_id, "recipients": sent.recipients}
         span = (sent.first_id, sent.last_id)
+        if not sent.recipients:
+            note("note: nobody got it: no such connection is active (ws-manager list --all shows all)")
         _tell(global_options(ctx), registry, line, row, sent.broadcast_id, span, seconds)
 
 

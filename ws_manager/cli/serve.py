@@ -107,8 +107,8 @@ async def _serve(options: "GatewayOptions") -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     if not resets_wal_safely():
-        logging.getLogger("ws_manager").warning(
-            "SQLite %s has the WAL-reset bug; checkpoints are made so that it cannot strike. 3.51.3 mends it",
+        logging.getLogger("ws_manager").info(
+            "SQLite %s has the WAL-reset bug, which 3.51.3 mends; checkpoints work around it: nothing to do",
             sqlite3.sqlite_version,
         )
 

@@ -14,7 +14,10 @@ from ws_manager.cli.times import STYLES, TIME_FIELDS, in_style, now
 from ws_manager.errors import InvalidInput
 
 FIELDS = typer.Option(
-    None, "--fields", metavar="NAMES", help="Only these fields, in this order: ws_id,agent. Not for -o id."
+    None,
+    "--fields",
+    metavar="NAMES",
+    help="Only these fields, in this order, with commas between. Not for -o id.",
 )
 NO_HEADERS = typer.Option(False, "--no-headers", help="Leave out the header of csv and of tables.")
 TIME = typer.Option(

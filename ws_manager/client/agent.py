@@ -319,7 +319,9 @@ class AgentClient:
             query["ws_id"] = self._session.ws_id
         if self._metadata is not None:
             query["metadata"] = json.dumps(self._metadata, ensure_ascii=False, separators=(",", ":"))
-        return (address / "ws").with_query(query)
+        # Who gives the sockets' own address means its base.
+        base = address.parent if address.name == "ws" else address
+        return (base / "ws").with_query(query)
 
     async def _read(self) -> str:
         """Read until the socket is gone, and return the cause in words.
