@@ -138,7 +138,7 @@ class TestDoctor:
         code, seen = terminal("doctor")
         assert code == 0
         assert len(seen.splitlines()) <= 24
-        assert seen.startswith("ok       database         ")
+        assert seen.startswith("ok       database")
         assert "→ start one with: ws-manager serve" in seen
 
     def test_a_running_gateway_and_one_that_has_gone(self, cli, connected, database: Path) -> None:
@@ -264,3 +264,10 @@ def test_all_of_them_are_in_the_help() -> None:
 def test_prune_asks_for_the_unit(cli) -> None:
     result = cli("prune", "--older-than", "30")
     assert (result.exit_code, "30 of what?" in result.stderr) == (2, True)
+
+
+def test_doctor_breaks_its_lines_between_words(terminal) -> None:
+    _, told = terminal("doctor", columns=60)
+    # A path is one word, whatever its length.
+    assert all(len(line) <= 60 or "/" in line for line in told.splitlines())
+    assert "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one" in " ".join(told.split())

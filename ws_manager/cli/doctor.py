@@ -1,7 +1,9 @@
 """`ws-manager doctor`: what is wrong, on one screen."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import shutil
 import sys
+import textwrap
 from importlib import metadata
 from typing import Optional
 
@@ -40,9 +42,19 @@ def _installed(package: str) -> Optional[str]:
 
 
 def _show(checks: list[Check]) -> None:
+    """Write a line a check, broken between words where the terminal is narrower."""
     width = max(len(check.check) for check in checks)
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    indent = " " * (7 + 2 + width + 2)
+
+    def write_wrapped(line: str, hanging: str) -> None:
+        for part in textwrap.wrap(
+            line, columns, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+        ):
+            write(part)
+
     for check, status, detail, advice in checks:
-        write(f"{status:<7}  {check:<{width}}  {detail}")
+        write_wrapped(f"{status:<7}  {check:<{width}}  {detail}", indent)
         if advice is not None:
-            write(f"{'':<7}  {'':<{width}}  → {advice}")
+            write_wrapped(f"{indent}→ {advice}", indent + "  ")
     sys.stdout.flush()
