@@ -16,6 +16,7 @@ from ws_manager import get_db
 from ws_manager.cli.app import COMMANDS
 from ws_manager.core import checks
 from ws_manager.core.checks import Check, check_all
+from ws_manager.repository.schema import EARLIER
 
 
 @pytest.fixture
@@ -232,7 +233,12 @@ def spoil(database: Path, contents: object) -> None:
     elif contents == "earlier":
         database.unlink()
         db = sqlite3.connect(database)
-        db.execute("CREATE TABLE connections (id INTEGER PRIMARY KEY)")
+        db.execute(f"CREATE TABLE connections ({', '.join(sorted(EARLIER['connections']))})")
+        db.close()
+    elif contents == "another program's":
+        database.unlink()
+        db = sqlite3.connect(database)
+        db.execute("CREATE TABLE messages (a)")
         db.close()
     else:
         db = sqlite3.connect(database)
@@ -271,3 +277,10 @@ def test_doctor_breaks_its_lines_between_words(terminal) -> None:
     # A path is one word, whatever its length.
     assert all(len(line) <= 60 or "/" in line for line in told.splitlines())
     assert "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one" in " ".join(told.split())
+
+
+def test_doctor_names_another_programs_tables(cli, connected, database: Path) -> None:
+    spoil(database, "another program's")
+    result = cli("doctor", "--json")
+    schema = next(check for check in json.loads(result.stdout) if check["check"] == "schema")
+    assert (result.exit_code, schema["status"], "messages" in schema["detail"]) == (1, "problem", True)

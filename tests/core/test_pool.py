@@ -442,3 +442,13 @@ class TestDeliverPending:
         connection = Delivery(db).registry.get("ws-001")
         assert connection is not None
         assert connection.confirmed_seq == sent.db_id
+
+
+def test_metadata_that_another_program_has_broken_is_shown_as_it_is(
+    pool: ConnectionPool, db: Database
+) -> None:
+    add_connection(pool, "ws-001", "octavia")
+    db.execute("UPDATE connections SET metadata = 'not json'")
+    connection = pool.get("ws-001")
+    assert connection is not None
+    assert connection.metadata == {"unreadable": "not json"}

@@ -231,7 +231,7 @@ class TestSweep:
                 last_heard(running, "ws-001", 31)
                 clock.forward(30.5)
                 await running.until(lambda: running.connection().status == "disconnected")
-                assert running.connection().close_reason == "heartbeat timeout"
+                assert running.connection().close_reason == "the connection was lost, then heartbeat timeout"
 
         run(scenario())
 

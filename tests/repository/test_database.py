@@ -432,7 +432,7 @@ class TestTransaction:
     def test_lock_that_is_held_too_long(self, connected: Database, other: sqlite3.Connection) -> None:
         other.execute("BEGIN IMMEDIATE")
         connected.execute("PRAGMA busy_timeout = 1")
-        with pytest.raises(LedgerBusy, match="has held the write lock"):
+        with pytest.raises(LedgerBusy, match="keeps the write lock"):
             send_message(ConnectionPool(connected), connected, "ws-001", 1)
         other.execute("ROLLBACK")
         assert send_message(ConnectionPool(connected), connected, "ws-001", 1)
@@ -571,3 +571,18 @@ class TestBackup:
         with pytest.raises(InvalidInput, match="exists already"):
             db.backup_to(tmp_path / "copy.db")
         assert (tmp_path / "copy.db").read_text() == "mine"
+
+
+def test_an_unfinished_select_is_named_as_the_cause(database: Path, db: Database) -> None:
+    with db.transaction():
+        for number in range(300):
+            db.execute("INSERT INTO events (kind) VALUES (?)", (str(number),))
+    reading = db.execute("SELECT * FROM events")
+    reading.fetchone()
+    other = get_db(database)
+    with other.transaction():
+        other.execute("INSERT INTO events (kind) VALUES ('x')")
+    other.close()
+    with pytest.raises(TransactionOpen, match="SELECT"), db.transaction():
+        pass
+    reading.close()

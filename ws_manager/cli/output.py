@@ -192,6 +192,8 @@ def stream_format(options: GlobalOptions) -> str:
     Raises:
         InvalidInput: for `id`, because a message that is confirmed must have been written whole.
     """
+    if sys.__stdout__ is None:
+        raise WsManagerError("stdout is closed: messages would be confirmed that nobody gets")
     if options.output == "id":
         raise InvalidInput(
             "ids alone would confirm messages that nobody has read",

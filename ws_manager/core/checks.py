@@ -208,6 +208,13 @@ def _schema(found: Inspection) -> Check:
             f"{VERSION}, but without the table(s) {', '.join(found.missing)}",
             "restore a backup",
         )
+    if found.foreign:
+        return Check(
+            "schema",
+            PROBLEM,
+            f"the table(s) {', '.join(found.foreign)} in this file are not ours",
+            "use another file with --db or BLACKROAD_WS_DB",
+        )
     if found.version < VERSION:
         return Check(
             "schema",

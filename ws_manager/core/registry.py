@@ -235,8 +235,9 @@ class Registry:
         """
         text = encode_content(content)
         check_name(msg_type, "message type")
-        if sender_id is not None:
-            check_name(sender_id, "sender")
+        for name, what in ((sender_id, "sender"), (agent, "agent")):
+            if name is not None:
+                check_name(name, what)
         chosen = None if filter_fn is None else {c.ws_id for c in self.active(agent) if filter_fn(c)}
         with self.db.transaction():
             now = utc_now()

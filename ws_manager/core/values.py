@@ -28,8 +28,12 @@ def check_name(value: object, what: str) -> str:
     if len(value) > MAX_NAME:
         raise InvalidInput(f"the {what} has {len(value)} characters", hint=f"at most {MAX_NAME} are allowed")
     for character in value:
-        # Cc: C0, DEL and C1. Cs: half of a surrogate pair, which UTF-8 cannot hold.
-        if unicodedata.category(character) in ("Cc", "Cs"):
+        category = unicodedata.category(character)
+        # Half of a surrogate pair: what Python makes of bytes in an argument that are no UTF-8.
+        if category == "Cs":
+            raise InvalidInput(f"the {what} is not valid Unicode", hint="give it in UTF-8")
+        # C0, DEL and C1.
+        if category == "Cc":
             raise InvalidInput(
                 f"the {what} has the control character U+{ord(character):04X}", hint="leave it out"
             )
@@ -70,7 +74,9 @@ def decode_json(text: str, what: str) -> Any:  # noqa: ANN401 - any JSON value
         return _DECODER.decode(text)
     except RecursionError:
         raise InvalidInput(f"the {what} nests too deeply", hint="flatten it") from None
-    except (json.JSONDecodeError, _NoJsonValue) as error:
+    except _NoJsonValue as error:
+        raise InvalidInput(f"the {what} is not JSON: {error}", hint="to send it as text, quote it") from None
+    except json.JSONDecodeError as error:
         raise NotJson(f"the {what} is not JSON: {error}", hint="check the quotes of the shell") from None
     except ValueError as error:
         raise InvalidInput(f"the {what} cannot be kept: {error}", hint="send such numbers as text") from None

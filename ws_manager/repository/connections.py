@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Optional
+from typing import Any, Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
 from ws_manager.repository.database import Database, Row
@@ -29,9 +29,18 @@ def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connecti
     if known is not None and known[0][METADATA] == row[METADATA]:
         metadata = known[1].metadata
     else:
-        # `json.loads` looks at its arguments, and for white space at both ends, for as long as it parses.
-        metadata, _ = _parse(row[METADATA].strip())
+        metadata = _metadata(row[METADATA])
     return Connection(row[WS_ID], row[1], metadata, *row[3:])
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    """Parse metadata; what another program has written there and is no JSON object is shown as it is."""
+    try:
+        # `json.loads` looks at its arguments, and for white space at both ends, for as long as it parses.
+        metadata, _ = _parse(text.strip())
+    except ValueError:
+        return {"unreadable": text}
+    return metadata if isinstance(metadata, dict) else {"unreadable": text}
 
 
 class Connections:
@@ -134,9 +143,10 @@ class Connections:
         """Mark a row as disconnected if it is still active and still without a sign of life."""
         return bool(
             self._db.execute(
-                f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason = ?"
+                f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason ="
+                " CASE WHEN close_code IS NULL THEN ? ELSE coalesce(close_reason || ', then ', '') || ? END"
                 f" WHERE ws_id = ? AND status = '{ACTIVE}' AND last_heartbeat < ?",
-                (at, reason, ws_id, cutoff),
+                (at, reason, reason, ws_id, cutoff),
             ).rowcount
         )
 

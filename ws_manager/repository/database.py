@@ -56,7 +56,7 @@ class Database(sqlite3.Connection):
             else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
         )
         with self.translated(joined=joined):
-            self.execute(begin)
+            self._begin(begin)
             try:
                 self.check_file()
                 yield
@@ -73,6 +73,18 @@ class Database(sqlite3.Connection):
                 # The commit stands, whatever becomes of the checkpoint: the log can be moved later.
                 with contextlib.suppress(LedgerError, sqlite3.Error):
                     self.checkpoint()
+
+    def _begin(self, statement: str) -> None:
+        waiting_since = time.monotonic()
+        try:
+            self.execute(statement)
+        except sqlite3.OperationalError as error:
+            # SQLITE_BUSY_SNAPSHOT does not wait: an unfinished SELECT of this connection reads an older state.
+            # Python 3.9 and 3.10 do not expose SQLite's error code, but the time tells.
+            limit = int(self.execute("PRAGMA busy_timeout").fetchone()[0]) / 1000
+            if _is_busy(error) and time.monotonic() - waiting_since < limit / 2:
+                raise _transaction_open() from error
+            raise
 
     def rows(self, sql: str, parameters: Union[Sequence[object], dict[str, object]] = ()) -> list[Row]:
         """Return the rows of a query as plain tuples.
@@ -324,12 +336,9 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
     text = str(error)
     if _is_busy(error):
         if joined:
-            return TransactionOpen(
-                "your open transaction began before another process wrote, so nothing can be written in it",
-                hint="begin it with BEGIN IMMEDIATE, and finish every SELECT first",
-            )
+            return _transaction_open()
         return LedgerBusy(
-            f"another process has held the write lock of {path} for {BUSY_SECONDS:.0f} seconds",
+            f"another process keeps the write lock of {path}",
             hint="find it (a backup, an open transaction in a shell?) and try again",
         )
     known = (
@@ -349,6 +358,13 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
         if sign in text:
             return LedgerError(f"{path} {what}", hint=hint)
     return None
+
+
+def _transaction_open() -> TransactionOpen:
+    return TransactionOpen(
+        "your open transaction or SELECT began before another process wrote, so nothing can be written in it",
+        hint="begin it with BEGIN IMMEDIATE, and finish every SELECT first",
+    )
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

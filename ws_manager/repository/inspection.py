@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 from urllib.parse import quote
 
 from ws_manager.models import Gateway
-from ws_manager.repository.schema import TABLES
+from ws_manager.repository.schema import EARLIER, TABLES
 
 _WAIT_SECONDS = 0.2
 
@@ -22,12 +22,14 @@ class Inspection(NamedTuple):
     Attributes:
         version: `PRAGMA user_version`.
         missing: tables of ours that it has not.
+        foreign: tables that bear a name of ours, and lack columns that even the earlier implementation's had.
         quick_check: what `PRAGMA quick_check` has found, at most ten lines; empty for nothing.
         gateway: the gateway that started last, where one is recorded.
     """
 
     version: int
     missing: list[str]
+    foreign: list[str]
     quick_check: list[str]
     gateway: Optional[Gateway]
 
@@ -61,6 +63,13 @@ def inspect(path: Path) -> Inspection:
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         present = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         found = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)") if row[0] != "ok"]
+        foreign = [
+            name
+            for name, columns in EARLIER.items()
+            if name in present
+            and not columns
+            <= {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (name,))}
+        ]
         gateway = None
         if "gateways" in present and not found:
             row = db.execute(
@@ -69,4 +78,4 @@ def inspect(path: Path) -> Inspection:
             gateway = None if row is None else Gateway(*row)
     finally:
         db.close()
-    return Inspection(version, [name for name in TABLES if name not in present], found, gateway)
+    return Inspection(version, [name for name in TABLES if name not in present], foreign, found, gateway)

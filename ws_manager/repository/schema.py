@@ -105,7 +105,7 @@ _INDEXES = (
 # Without those that SQLite made itself, for UNIQUE.
 _INDEXES_OF = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
 
-_EARLIER: dict[str, set[str]] = {
+EARLIER: dict[str, set[str]] = {
     "connections": {
         "id",
         "ws_id",
@@ -129,6 +129,7 @@ _EARLIER: dict[str, set[str]] = {
     },
     "heartbeat_log": {"id", "ws_id", "ts", "latency_ms"},
 }
+"""The columns that the tables of the earlier implementation had, by table."""
 
 
 def open_ledger(path: Union[str, Path], *, create: bool = True) -> Database:
@@ -190,9 +191,9 @@ def _create_or_adopt(tables: sqlite_utils.Database) -> None:
     An earlier table is renamed, copied and dropped, so that the result is the same to the letter as in a
     new file. One that has columns which we do not know is copied and kept beside ours.
     """
-    earlier = [name for name in _EARLIER if name in tables.table_names()]
+    earlier = [name for name in EARLIER if name in tables.table_names()]
     for name in earlier:
-        missing = _EARLIER[name] - set(tables[name].columns_dict)
+        missing = EARLIER[name] - set(tables[name].columns_dict)
         if missing:
             raise LedgerError(
                 f"the table {name} in this file is not ours: it has no column {', '.join(sorted(missing))}",
@@ -224,7 +225,7 @@ def _copy_earlier(tables: sqlite_utils.Database, name: str) -> None:
     if sequence:
         tables.execute("DELETE FROM sqlite_sequence WHERE name = ?", [name])
         tables.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", [name, sequence[0]])
-    if present == _EARLIER[name]:
+    if present == EARLIER[name]:
         tables.execute(f"DROP TABLE {source}")
 
 
