@@ -8,18 +8,17 @@ import os
 import secrets
 import ssl
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from aiohttp import web
 
 from ws_manager.core.locks import gateway_lock
-from ws_manager.core.values import decode_json
-from ws_manager.errors import Conflict, InvalidInput, LedgerError, NotAuthorised, WsManagerError
-from ws_manager.gateway.access import SUBPROTOCOL, Access, BadToken, check_address, http_log
+from ws_manager.errors import Conflict, InvalidInput, LedgerError, WsManagerError
+from ws_manager.gateway.access import Access, check_address, http_log
 from ws_manager.gateway.agent_socket import MAX_FRAME, AgentSocket
+from ws_manager.gateway.handshake import new_websocket, parse_query, refusal
 from ws_manager.gateway.hub import Hub
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.models import Closure, Connection, Gateway, new_id, utc_now
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ws_manager.gateway")
 _LOCK_SECONDS = 2.0
 _PRESENCE_SECONDS = 10.0
-_STATUS = {BadToken: 401, NotAuthorised: 403, InvalidInput: 400, Conflict: 409, LedgerError: 503}
-MAX_HANDSHAKE_METADATA = 4 * 1024
 
 
 @dataclass(frozen=True)
@@ -208,18 +205,10 @@ class GatewayServer:
     async def _open_socket(self, request: web.Request) -> web.StreamResponse:
         try:
             claims = self._access.check(request)
-            websocket = web.WebSocketResponse(
-                protocols=(SUBPROTOCOL,),
-                autoping=False,
-                heartbeat=None,
-                compress=False,
-                # Up to here it is read to its end: a close in the middle of one would be lost on its peer.
-                max_msg_size=4 * MAX_FRAME,
-                timeout=2.0,
-            )
+            websocket = new_websocket(MAX_FRAME)
             if not websocket.can_prepare(request).ok:
                 raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
-            agent, ws_id, metadata, explicit_ack = _parse_query(request.query)
+            agent, ws_id, metadata, explicit_ack = parse_query(request.query)
             # A token for one connection says which, so that nobody has to say it twice.
             ws_id = claims.ws_id if ws_id is None else ws_id
             claims.check(agent, ws_id)
@@ -229,7 +218,7 @@ class GatewayServer:
                 lambda delivery: delivery.open_socket(agent, ws_id, metadata, self._id)
             )
         except WsManagerError as error:
-            return _refusal(error)
+            return refusal(error)
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
             if request.transport is None:
@@ -310,38 +299,6 @@ def _base_address(options: GatewayOptions, port: int) -> str:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
     host = options.public_hosts[0] if options.public_hosts else host
     return f"https://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _parse_query(
-    query: Mapping[str, str],
-) -> tuple[str, Optional[str], Optional[dict[str, Any]], bool]:
-    agent = query.get("agent")
-    if agent is None:
-        raise InvalidInput("no agent given", hint="connect to /ws?agent=NAME")
-    ack = query.get("ack", "pong")
-    if ack not in ("pong", "explicit"):
-        raise InvalidInput("ack is neither pong nor explicit")
-    text = query.get("metadata")
-    if text is None:
-        return agent, query.get("ws_id"), None, ack == "explicit"
-    if len(text.encode("utf-8", "surrogateescape")) > MAX_HANDSHAKE_METADATA:
-        raise InvalidInput(f"metadata at the handshake is limited to {MAX_HANDSHAKE_METADATA} bytes")
-    metadata = decode_json(text, "metadata")
-    if not isinstance(metadata, dict):
-        raise InvalidInput("metadata must be a JSON object")
-    return agent, query.get("ws_id"), metadata, ack == "explicit"
-
-
-def _refusal(error: WsManagerError) -> web.Response:
-    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
-    headers = {"Retry-After": "1"} if status == 503 else {}
-    if isinstance(error, BadToken):
-        headers["WWW-Authenticate"] = error.challenge
-    return web.json_response(
-        {"error": {"code": error.code, "message": error.message, "hint": error.hint}},
-        status=status,
-        headers=headers,
-    )
 
 
 async def _wait(stop: asyncio.Event) -> None:

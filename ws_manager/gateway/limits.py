@@ -1,0 +1,34 @@
+"""What one agent, and all of them together, may cost the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ws_manager.settings import MAX_CONTENT, MAX_METADATA
+
+LARGEST_CONTENT = 1024 * 1024
+"""Bytes: no gateway can be told to take a larger content."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one gateway.
+
+    Attributes:
+        connections: sockets at the same time; one more is answered 503.
+        handshake_seconds: how long a connection may take to become a socket.
+        write_seconds: how long a peer may read nothing of what was written to it (close code 4008).
+        frame_bytes: of a frame from an agent, as it is on the wire (1009).
+        frames_per_second: from one agent (4029). What confirms a message does not count: there are no more of
+            those than messages.
+        content_bytes: of what an agent sends, as UTF-8 JSON.
+        metadata_bytes: of a registration's metadata, as UTF-8 JSON.
+    """
+
+    connections: int = 10_000
+    handshake_seconds: float = 10.0
+    write_seconds: float = 5.0
+    frame_bytes: int = 64 * 1024
+    frames_per_second: int = 100
+    content_bytes: int = MAX_CONTENT
+    metadata_bytes: int = MAX_METADATA
