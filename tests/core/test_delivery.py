@@ -109,17 +109,25 @@ class TestPending:
 class TestBacklog:
     def test_of_nothing_reaches_the_newest_message(self, delivery: Delivery, registry: Registry) -> None:
         registry.send("ws-002", 1)
-        assert delivery.backlog("ws-001", 0, 10) == ([], 1)
+        assert delivery.backlog("ws-001", 0, 10, 1000) == ([], 1)
 
     def test_reaches_its_last_row(self, delivery: Delivery, registry: Registry) -> None:
         registry.send("ws-001", 1)
         registry.send("ws-001", 2)
         registry.send("ws-002", 3)
-        rows, reached = delivery.backlog("ws-001", 0, 1)
+        rows, reached = delivery.backlog("ws-001", 0, 1, 1000)
         assert ([row.seq for row in rows], reached) == ([1], 1)
 
+    def test_stops_once_the_contents_have_so_many_characters(
+        self, delivery: Delivery, registry: Registry
+    ) -> None:
+        for _ in range(3):
+            registry.send("ws-001", "x" * 60)
+        rows, reached = delivery.backlog("ws-001", 0, 10, 100)
+        assert ([row.seq for row in rows], reached) == ([1, 2], 2)
+
     def test_never_goes_back(self, delivery: Delivery) -> None:
-        assert delivery.backlog("ws-001", 7, 10) == ([], 7)
+        assert delivery.backlog("ws-001", 7, 10, 1000) == ([], 7)
 
     def test_read_to_the_end_leaves_nothing_out(self, delivery: Delivery, registry: Registry) -> None:
         for number in range(7):
@@ -127,7 +135,7 @@ class TestBacklog:
             registry.send("ws-002", number)
         seen, cursor = [], 0
         while True:
-            rows, cursor = delivery.backlog("ws-001", cursor, 2)
+            rows, cursor = delivery.backlog("ws-001", cursor, 2, 1000)
             seen += [row.seq for row in rows]
             if not rows:
                 break

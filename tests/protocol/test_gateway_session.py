@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from typing import Any, Optional, Union
 
 import pytest
 
-from ws_manager.models import PendingMessage, Receipt, Rejection
-from ws_manager.protocol.gateway_session import MAX_ANSWERS, WRITE_BYTES, GatewaySession, Window
+from ws_manager.models import PendingMessage, Receipt, Rejection, Written
+from ws_manager.protocol.gateway_session import MAX_ANSWERS, QUEUE_BYTES, WRITE_BYTES, GatewaySession, Window
 
 NONCE = "a1b2"
 HEARTBEAT, TIMEOUT = 10.0, 30.0
 
 
 def session(
-    *, explicit: bool = False, live: bool = True, confirmed: int = 0, window: Optional[Window] = None
+    *,
+    explicit: bool = False,
+    live: bool = True,
+    confirmed: int = 0,
+    window: Optional[Window] = None,
+    frames_per_second: int = 1000,
 ) -> GatewaySession:
     """A session that began at 0 seconds."""
     made = GatewaySession(
@@ -30,6 +36,7 @@ def session(
         now=0.0,
         receipt_interval=0.0,
         window=window or Window(),
+        frames_per_second=frames_per_second,
     )
     made.live = live
     return made
@@ -171,7 +178,7 @@ class TestReceiptByPong:
         agent = session()
         write(agent, 1)
         ping(agent)
-        agent.sign_of_life(2.0)
+        agent.ping(2.0)
         agent.tick(11.0)
         assert agent.outcomes == []
 
@@ -265,7 +272,7 @@ class TestHeartbeat:
         write(agent, 1)
         first = ping(agent)
         for count in range(1, 40):
-            agent.sign_of_life(count * 10.0)
+            agent.ping(count * 10.0)
             agent.tick(count * 10.0 + 5)
             agent.next_ping(count * 10.0 + 5)
         agent.pong(first, 1000.0)
@@ -406,7 +413,8 @@ class TestReject:
 class TestWindow:
     def test_no_more_messages_than_it_has_room_for(self) -> None:
         agent = session()
-        assert len(write(agent, *range(1, 1101))) == 1000
+        sent = [seq for seq in range(1, 1101) for seq in write(agent, seq)]
+        assert len(sent) == 1000
 
     def test_full_one_sends_the_session_back_to_the_backlog(self) -> None:
         agent = session(window=Window(messages=1))
@@ -465,6 +473,157 @@ class TestWindow:
         agent = session(window=Window(messages=10))
         write(agent, 1, 2, 3)
         assert agent.backlog_limit == 7
+
+
+class TestQueue:
+    """What waits to be written is bounded: the ledger keeps the rest."""
+
+    def test_takes_no_more_once_it_is_full(self) -> None:
+        agent = session()
+        for seq in range(1, 1000):
+            agent.take_live(message(seq, json.dumps("x" * 1000)))
+        assert sum(map(len, agent.next_write())) < QUEUE_BYTES + 2000
+
+    def test_full_one_sends_the_session_back_to_the_backlog(self) -> None:
+        agent = session()
+        agent.take_live(message(1, json.dumps("x" * QUEUE_BYTES)))
+        agent.take_live(message(2))
+        assert (agent.live, agent.cursor) == (False, 1)
+
+    def test_backlog_is_not_read_before_what_was_read_is_written(self) -> None:
+        agent = session(live=False)
+        agent.take_backlog([message(1)], 1, 5)
+        assert not agent.wants_backlog
+        written(agent)
+        assert agent.wants_backlog
+
+    def test_backlog_that_overfills_it_is_read_again_from_there(self) -> None:
+        agent = session(live=False)
+        rows = [message(seq, json.dumps("x" * 20_000)) for seq in (1, 2, 3)]
+        agent.take_backlog(rows, 3, 3)
+        assert (written(agent), agent.cursor, agent.wants_backlog) == ([1, 2], 2, True)
+
+    def test_a_thousand_small_messages_in_flight_are_a_few_kib(self) -> None:
+        agent = session(live=False)
+        tracemalloc.start()
+        try:
+            while agent.unconfirmed < 1000:
+                first = agent.cursor + 1
+                rows = [message(seq) for seq in range(first, first + agent.backlog_limit)]
+                agent.take_backlog(rows, rows[-1].seq, 10_000)
+                written(agent)
+            del rows
+            used, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert used < 32 * 1024
+
+
+class TestTimesOfWriting:
+    """When something was written comes with its receipt, or is told about once a second while it waits."""
+
+    def test_each_writing_has_its_own(self) -> None:
+        agent = session(explicit=True)
+        for seq in (1, 2):
+            agent.take_live(message(seq))
+            agent.next_write(f"time {seq}")
+        say(agent, type="ack", seq=2)
+        assert agent.outcomes == [
+            Receipt("ws-001", 3, 1, 1, "time 1"),
+            Receipt("ws-001", 3, 2, 2, "time 2"),
+        ]
+
+    def test_what_waits_is_told_once(self) -> None:
+        agent = session(explicit=True)
+        for seq in (1, 2):
+            agent.take_live(message(seq))
+            agent.next_write(f"time {seq}")
+        assert agent.untold_writes() == [
+            Written("ws-001", 3, 1, 1, "time 1"),
+            Written("ws-001", 3, 2, 2, "time 2"),
+        ]
+        assert agent.untold_writes() == []
+
+    def test_what_was_told_is_confirmed_in_one(self) -> None:
+        agent = session(explicit=True)
+        for seq in (1, 2, 3):
+            agent.take_live(message(seq))
+            agent.next_write(f"time {seq}")
+        agent.untold_writes()
+        say(agent, type="ack", seq=2)
+        say(agent, type="ack", seq=3)
+        assert agent.outcomes == [Receipt("ws-001", 3, 1, 2, None), Receipt("ws-001", 3, 3, 3, None)]
+
+    def test_many_within_a_second_cost_no_more_memory(self) -> None:
+        agent = session(explicit=True)
+        for seq in range(1, 501):
+            agent.take_live(message(seq))
+            agent.next_write(f"time {seq}")
+        told = agent.untold_writes()
+        assert len(told) < 100
+        assert (told[0].first, told[-1].last) == (1, 500)
+
+
+class TestFrameRate:
+    def test_a_second_worth_of_frames_may_come_at_once(self) -> None:
+        agent = session(frames_per_second=10)
+        for _ in range(10):
+            agent.ping(0.0)
+        assert agent.close_with is None
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            '{"type":"send","to":"ws-002","content":1}',
+            '{"type":"broadcast","content":1}',
+            '{"type":"send"}',
+            '{"type":"ack","seq":1}',
+            '{"type":"reject","seq":1}',
+        ],
+    )
+    def test_one_frame_too_many_closes_with_4029(self, frame: str) -> None:
+        agent = session(frames_per_second=10)
+        for _ in range(11):
+            agent.text(frame, 0.0)
+        assert agent.close_with == (4029, "too many frames a second")
+
+    def test_pings_count(self) -> None:
+        agent = session(frames_per_second=10)
+        for _ in range(11):
+            agent.ping(0.0)
+        assert agent.close_with == (4029, "too many frames a second")
+
+    def test_pongs_that_answer_nothing_count(self) -> None:
+        agent = session(frames_per_second=10)
+        for _ in range(11):
+            agent.pong(b"unasked", 0.0)
+        assert agent.close_with == (4029, "too many frames a second")
+
+    def test_time_makes_room_for_more(self) -> None:
+        agent = session(frames_per_second=10)
+        for tenth in range(100):
+            agent.ping(tenth / 10)
+        assert agent.close_with is None
+
+    def test_acks_that_confirm_something_do_not_count(self) -> None:
+        agent = session(explicit=True, frames_per_second=10)
+        write(agent, *range(1, 101))
+        for seq in range(1, 101):
+            say(agent, type="ack", seq=seq)
+        assert agent.close_with is None
+
+    def test_rejections_do_not_count(self) -> None:
+        agent = session(explicit=True, frames_per_second=10)
+        write(agent, *range(1, 101))
+        for seq in range(1, 101):
+            say(agent, type="reject", seq=seq)
+        assert agent.close_with is None
+
+    def test_frame_that_is_too_many_asks_for_nothing(self) -> None:
+        agent = session(frames_per_second=1)
+        for _ in range(2):
+            say(agent, type="send", to="ws-002", content=1)
+        assert len(agent.requests) == 1
 
 
 class TestWriting:
@@ -559,6 +718,19 @@ class TestNotThisProtocol:
         agent.close(4009, "replaced")
         agent.text("hello", 1.0)
         assert agent.close_with == (4009, "replaced")
+
+    def test_nothing_is_asked_after_the_end(self) -> None:
+        agent = session()
+        agent.close(4009, "replaced")
+        say(agent, type="send", to="ws-002", content=1)
+        assert agent.requests == []
+
+    def test_confirmations_count_after_the_end(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        agent.close(1001, "the gateway is shutting down")
+        say(agent, type="ack", seq=1)
+        assert receipts(agent) == [(1, 1)]
 
     def test_backlog_is_not_read_after_the_end(self) -> None:
         agent = session(live=False)
@@ -687,7 +859,7 @@ class Model:
 
     def heartbeat(self) -> None:
         self.now += HEARTBEAT
-        self.session.sign_of_life(self.now)
+        self.session.ping(self.now)
         self.session.tick(self.now)
 
     def settle(self) -> None:
@@ -733,6 +905,8 @@ class Model:
             ):
                 act()
             if self.explicit and self.written:
+                # One that repeats the one before counts as a frame too many, if no time goes by.
+                self.now += 0.1
                 self.session.text(json.dumps({"type": "ack", "seq": self.written[-1]}), self.now)
                 self.settle()
             while self.pings:

@@ -64,15 +64,19 @@ class Delivery:
         """Return one connection's pending messages above an id, in order: at most `limit`, at most 1 MiB."""
         return self._messages.pending(ws_id, after, limit)
 
-    def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], int]:
+    def backlog(
+        self, ws_id: str, after: int, limit: int, characters: int
+    ) -> tuple[list[PendingMessage], int]:
         """Return one connection's pending messages above `after`, and how far this reading reached.
+
+        At most `limit`, and no more once their contents have so many characters.
 
         The second value is the id up to which nothing for this connection is left out: of the last row
         where there may be more, otherwise of the newest message in the ledger.
         """
         # Asked first: what is committed in between is then read again, never left out.
         newest = self._messages.last_id()
-        rows = self._messages.pending(ws_id, after, limit)
+        rows = self._messages.pending(ws_id, after, limit, characters)
         if not rows:
             return rows, max(after, newest)
         return rows, rows[-1].seq

@@ -15,7 +15,7 @@ from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.gateway.requests import perform
-from ws_manager.models import Closure, SignOfLife, seconds_before, utc_now
+from ws_manager.models import Closure, PendingMessage, SignOfLife, seconds_before, utc_now
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode, is_goodbye, meaning
 from ws_manager.protocol.frames import Request
 from ws_manager.protocol.gateway_session import GatewaySession
@@ -75,6 +75,8 @@ class AgentSocket:
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
         self._shrunk_at = now()
+        # "Drained" means that the system has it all: a peer that does not read costs one write, not two.
+        transport.set_write_buffer_limits(high=0)
 
     async def run(self, greeting: str) -> Closure:
         """Greet, then read and write until the socket is gone, and return how it ended."""
@@ -98,9 +100,15 @@ class AgentSocket:
                 asyncio.get_running_loop().call_later(STALLED_SECONDS, self._transport.abort)
         return self._closure()
 
+    def offer(self, message: PendingMessage) -> None:
+        """Give a live session a message that was just committed."""
+        if self.session.queue_is_full and self._may_write():
+            self._write_now()
+        self.session.take_live(message)
+
     def wake(self) -> None:
         """There may be something to write: it is written at once where the transport has room for it."""
-        if self._parked and self.session.close_with is None and self._has_room():
+        if self._may_write():
             self._write_now()
             if not self.session.has_work:
                 return
@@ -156,7 +164,7 @@ class AgentSocket:
             elif message.type == WSMsgType.PING:
                 # RFC 6455 section 5.5.3: only the most recent Ping has to be answered.
                 self._pong = bytes(message.data)
-                session.sign_of_life(self._now())
+                session.ping(self._now())
             elif message.type == WSMsgType.BINARY:
                 session.close(CloseCode.NOT_THIS_PROTOCOL, "binary frame")
             else:
@@ -233,8 +241,14 @@ class AgentSocket:
             )
             session.take_backlog(messages, reached, self._outbox.position)
 
-    def _has_room(self) -> bool:
-        return not self._transport.is_closing() and not self._transport.get_write_buffer_size()
+    def _may_write(self) -> bool:
+        """Say whether there is room, and the writer does not write itself just now."""
+        return (
+            self._parked
+            and self.session.close_with is None
+            and not self._transport.is_closing()
+            and not self._transport.get_write_buffer_size()
+        )
 
     def _write_now(self) -> bool:
         """Write what is to be written now, at most 64 KiB and a Ping; False if there was nothing.

@@ -80,7 +80,7 @@ class Hub:
         for message in messages:
             socket = self._sockets.get(message.recipient_id)
             if socket is not None and socket.session.live:
-                socket.session.take_live(message)
+                socket.offer(message)
                 woken[message.recipient_id] = socket
         for socket in woken.values():
             socket.wake()

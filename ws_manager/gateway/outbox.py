@@ -12,6 +12,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.ledger import LedgerThread, Watcher
 from ws_manager.models import Event, Outcome, PendingMessage
+from ws_manager.protocol.gateway_session import QUEUE_BYTES
 
 Result = TypeVar("Result")
 
@@ -104,7 +105,7 @@ class Outbox:
 
     async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], int]:
         """Read a connection's pending messages; see `Delivery.backlog`."""
-        return await self._reads.run(lambda delivery: delivery.backlog(ws_id, after, limit))
+        return await self._reads.run(lambda delivery: delivery.backlog(ws_id, after, limit, QUEUE_BYTES))
 
     def read(self, call: Callable[[Delivery], Result]) -> Awaitable[Result]:
         """Run a call on the reading thread."""

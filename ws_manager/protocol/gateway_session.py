@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Outcome, PendingMessage, Receipt, Rejection, Written
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import (
     Ack,
+    AgentFrame,
     BadRequest,
     BroadcastRequest,
+    Reject,
     Request,
     SendRequest,
     error_frame,
@@ -30,10 +32,15 @@ from ws_manager.protocol.frames import (
     message_frame,
     parse_agent_frame,
 )
+from ws_manager.protocol.in_flight import InFlight
 
 WRITE_BYTES = 64 * 1024
+QUEUE_BYTES = 32 * 1024
 RECEIPT_SECONDS = 0.05
 MAX_ANSWERS = 100
+FRAMES_PER_SECOND = 100
+_ENVELOPE = 200
+_UNTOLD_WRITES = 64
 _PINGS_KEPT = 16
 
 
@@ -76,6 +83,7 @@ class GatewaySession:
         cautious: True to have one message unconfirmed at a time until the backlog is confirmed, because the agent
             closed its last socket on one that it cannot take.
         receipt_interval: least seconds between two receipt Pings, so that under load one confirms many messages.
+        frames_per_second: how many frames that confirm nothing the agent may send; it may save up one second's.
 
     Attributes:
         cursor: the id up to which this session has taken what is for its connection.
@@ -101,6 +109,7 @@ class GatewaySession:
         cautious: bool = False,
         receipt_interval: float = RECEIPT_SECONDS,
         window: Window = Window(),
+        frames_per_second: int = FRAMES_PER_SECOND,
     ) -> None:
         self.ws_id = ws_id
         self.epoch = epoch
@@ -121,7 +130,8 @@ class GatewaySession:
         self._receipt_at = now
         self._unpinged = 0
         self._queue: deque[tuple[int, str, int]] = deque()
-        self._in_flight: deque[tuple[int, int]] = deque()
+        self._queued = 0
+        self._in_flight = InFlight()
         self._bytes = 0
         self._full = False
         self._written = 0
@@ -132,6 +142,9 @@ class GatewaySession:
         self._pinged_seq = 0
         self._ping_at = now + heartbeat
         self._ping_due = False
+        self._frames_per_second = frames_per_second
+        self._frames_left = float(frames_per_second)
+        self._frames_counted_at = now
 
     @property
     def has_frames(self) -> bool:
@@ -158,9 +171,13 @@ class GatewaySession:
 
     @property
     def wants_backlog(self) -> bool:
-        """True if the caller should read more of the backlog: it is not live, and half the window is free."""
+        """True if the caller should read more of the backlog.
+
+        It is not live, what was read before is written, and half the window is free.
+        """
         return (
             not self.live
+            and not self._queue
             and not self._full
             and self.close_with is None
             and self.unconfirmed * 2 <= self._window.messages
@@ -169,11 +186,16 @@ class GatewaySession:
 
     @property
     def backlog_limit(self) -> int:
-        """How many messages `take_backlog` can take at most."""
-        return max(1, self._window.messages - self.unconfirmed)
+        """How many messages `take_backlog` can take at most; of small ones no more than the queue holds."""
+        return max(1, min(self._window.messages - self.unconfirmed, QUEUE_BYTES // _ENVELOPE))
+
+    @property
+    def queue_is_full(self) -> bool:
+        """True while no more is taken before something is written: the ledger keeps it, not the memory."""
+        return self._queued >= QUEUE_BYTES
 
     def take_live(self, message: PendingMessage) -> bool:
-        """Take a message that was just committed; False, and back to the backlog, if the window is full.
+        """Take a message that was just committed; False, and back to the backlog, if window or queue is full.
 
         Only while live. One that the backlog has brought already is left out.
         """
@@ -193,19 +215,22 @@ class GatewaySession:
         """
         for message in messages:
             if not self._take(message):
-                # A large one, for which half a window is not enough: reading again would not help.
-                self._full = True
+                # The window's fault: a large one, for which half of it is not enough. Reading again would not help.
+                self._full = not self.queue_is_full
                 return
         self.cursor = max(self.cursor, reached)
         self.live = self.cursor >= position
 
     def _take(self, message: PendingMessage) -> bool:
+        if self.queue_is_full:
+            return False
         frame = message_frame(message)
         size = len(frame) if frame.isascii() else len(frame.encode("utf-8"))
         load = self.unconfirmed
         if load and (load >= self._window.messages or self._bytes + size > self._window.bytes):
             return False
         self._queue.append((message.seq, frame, size))
+        self._queued += size
         self._bytes += size
         self.cursor = message.seq
         return True
@@ -218,28 +243,35 @@ class GatewaySession:
         What is returned counts as written, at the time `at` (UTC text, for the ledger).
         """
         frames, self._answers = self._answers, []
-        answers, size = len(frames), 0
+        first, size = self._queue[0][0] if self._queue else 0, 0
         while self._queue and (not size or size + self._queue[0][2] <= WRITE_BYTES):
             seq, frame, length = self._queue.popleft()
-            self._in_flight.append((seq, length))
+            self._in_flight.append(seq, length)
             self._written = seq
             size += length
-            self._unpinged += length
             frames.append(frame)
+        self._queued -= size
+        self._unpinged += size
         if size:
-            first = self._in_flight[-(len(frames) - answers)][0]
-            if self._writes and self._writes[-1].at == at:
-                first = self._writes.pop().first
+            last = self._writes[-1] if self._writes else None
+            # Many that nobody has confirmed within a second share the time of one of them: memory is bounded.
+            if last and (last.at == at or (len(self._writes) >= _UNTOLD_WRITES and not last.told)):
+                first, at = self._writes.pop().first, last.at
             self._writes.append(_Write(first, self._written, at, told=at is None))
         return frames
 
     def untold_writes(self) -> list[Written]:
         """Return what was written, is not confirmed, and was not returned here before."""
-        told = []
-        for place, write in enumerate(self._writes):
-            if not write.told:
-                told.append(Written(self.ws_id, self.epoch, write.first, write.last, write.at or ""))
-                self._writes[place] = write._replace(told=True)
+        told = [
+            Written(self.ws_id, self.epoch, write.first, write.last, write.at or "")
+            for write in self._writes
+            if not write.told
+        ]
+        if told:
+            # The ledger knows their times now, so that they need not be kept apart.
+            whole = _Write(self._writes[0].first, self._writes[-1].last, None, told=True)
+            self._writes.clear()
+            self._writes.append(whole)
         return told
 
     def next_ping(self, now: float) -> Optional[bytes]:
@@ -273,7 +305,7 @@ class GatewaySession:
         """Something was written after the last Ping, and no Ping that confirms something is unanswered."""
         if self._explicit_ack or self._written <= self._pinged_seq:
             return False
-        return not self._pings or self._pinged_seq < self._in_flight[0][0]
+        return not self._pings or self._pinged_seq < self._in_flight.first
 
     # What was read
 
@@ -282,6 +314,7 @@ class GatewaySession:
         self.heard_at = now
         ping = self._pings.get(payload)
         if ping is None:
+            self._count_frame(now)
             return
         self.latency = now - ping.sent_at
         # An answer to a later Ping answers the earlier ones too: some peers answer only the last.
@@ -293,23 +326,30 @@ class GatewaySession:
             self._confirm(ping.seq)
 
     def text(self, text: str, now: float) -> None:
-        """Take a text frame."""
+        """Take a text frame. Once the session has ended, only what confirms a message still counts."""
         self.heard_at = now
         try:
             frame = parse_agent_frame(text)
         except InvalidInput as error:
             self.close(CloseCode.NOT_THIS_PROTOCOL, error.message)
             return
+        if self._explicit_ack and isinstance(frame, (Ack, Reject)) and self._is_in_flight(frame):
+            # There are no more of these than messages, so they are not counted.
+            self._settle(frame)
+            return
+        self._count_frame(now)
+        if self.close_with is None:
+            self._take_frame(frame)
+
+    def _take_frame(self, frame: AgentFrame) -> None:
         if isinstance(frame, (SendRequest, BroadcastRequest)):
             self.requests.append(frame)
         elif isinstance(frame, BadRequest):
             self.answer(failure_frame(frame.ref, "invalid", frame.reason))
         elif not self._explicit_ack:
             self._answer_conflict("this socket confirms by Pong; ask for ack=explicit")
-        elif isinstance(frame, Ack):
-            self._confirm(frame.seq)
-        else:
-            self._reject(frame.seq, frame.reason)
+        elif isinstance(frame, Reject):
+            self._answer_conflict(f"message {frame.seq} is not in flight")
 
     def answer(self, frame: str) -> None:
         """Take a frame that answers the agent. One that asks, and does not read the answers, is closed."""
@@ -320,11 +360,12 @@ class GatewaySession:
     @property
     def only_in_flight(self) -> Optional[int]:
         """The number of the only message that is written and not confirmed; None if there are none or more."""
-        return self._in_flight[0][0] if len(self._in_flight) == 1 else None
+        return self._in_flight.first if len(self._in_flight) == 1 else None
 
-    def sign_of_life(self, now: float) -> None:
-        """Note that the peer has sent something that needs nothing else, such as a Ping of its own."""
+    def ping(self, now: float) -> None:
+        """Take a Ping of the peer's own; the caller answers it."""
         self.heard_at = now
+        self._count_frame(now)
 
     def tick(self, now: float) -> bool:
         """Let time pass; True if there is something to write or to close now."""
@@ -340,12 +381,32 @@ class GatewaySession:
         if self.close_with is None:
             self.close_with = (int(code), reason)
 
+    def _is_in_flight(self, frame: Union[Ack, Reject]) -> bool:
+        """Say whether a frame confirms or rejects something."""
+        if isinstance(frame, Reject):
+            return frame.seq in self._in_flight
+        return len(self._in_flight) > 0 and self._in_flight.first <= frame.seq
+
+    def _settle(self, frame: Union[Ack, Reject]) -> None:
+        if isinstance(frame, Ack):
+            self._confirm(frame.seq)
+        else:
+            self._reject(frame.seq, frame.reason)
+
+    def _count_frame(self, now: float) -> None:
+        rate = self._frames_per_second
+        earned = max(0.0, now - self._frames_counted_at) * rate
+        self._frames_counted_at = now
+        self._frames_left = min(float(rate), self._frames_left + earned) - 1
+        if self._frames_left < 0:
+            self.close(CloseCode.TOO_FAST, "too many frames a second")
+
     def _confirm(self, seq: int) -> None:
-        if not self._in_flight or self._in_flight[0][0] > seq:
+        if not self._in_flight or self._in_flight.first > seq:
             return
         confirmed = 0
-        while self._in_flight and self._in_flight[0][0] <= seq:
-            confirmed, size = self._in_flight.popleft()
+        while self._in_flight and self._in_flight.first <= seq:
+            confirmed, size = self._in_flight.take_first()
             self._bytes -= size
         self._full = False
         if self.live and not self._queue and not self._in_flight:
@@ -359,16 +420,11 @@ class GatewaySession:
                 self._writes.appendleft(write._replace(first=last + 1))
 
     def _reject(self, seq: int, reason: str) -> None:
-        for entry in self._in_flight:
-            if entry[0] == seq:
-                self._in_flight.remove(entry)
-                self._bytes -= entry[1]
-                self._full = False
-                while self._writes and (not self._in_flight or self._writes[0].last < self._in_flight[0][0]):
-                    self._writes.popleft()
-                self.outcomes.append(Rejection(self.ws_id, self.epoch, seq, reason))
-                return
-        self._answer_conflict(f"message {seq} is not in flight")
+        self._bytes -= self._in_flight.remove(seq)
+        self._full = False
+        while self._writes and (not self._in_flight or self._writes[0].last < self._in_flight.first):
+            self._writes.popleft()
+        self.outcomes.append(Rejection(self.ws_id, self.epoch, seq, reason))
 
     def _answer_conflict(self, message: str) -> None:
         self.answer(error_frame("conflict", message))

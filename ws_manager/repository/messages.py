@@ -71,15 +71,23 @@ class Messages:
             f"SELECT {_WIRE} FROM messages WHERE id > ? AND {PENDING} ORDER BY id LIMIT ?", (seq, limit)
         )
 
-    def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
-        """Return the pending messages of one connection above an id: at most `limit`, at most 1 MiB."""
+    def pending(
+        self, ws_id: str, after: int, limit: int, characters: int = _READ_CHARACTERS
+    ) -> list[PendingMessage]:
+        """Return the pending messages of one connection above an id, in order.
+
+        At most `limit`, and no more once their contents have so many characters.
+        """
         return self._read(
             f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {PENDING}"
             " ORDER BY id LIMIT ?",
             (ws_id, after, limit),
+            characters,
         )
 
-    def _read(self, sql: str, parameters: tuple[object, ...]) -> list[PendingMessage]:
+    def _read(
+        self, sql: str, parameters: tuple[object, ...], characters: int = _READ_CHARACTERS
+    ) -> list[PendingMessage]:
         messages: list[PendingMessage] = []
         size = 0
         for row in self._db.stream(sql, parameters):
@@ -87,7 +95,7 @@ class Messages:
             messages.append(message)
             size += len(message.content)
             # Many large messages are read in several calls, not into memory at once.
-            if size > _READ_CHARACTERS:
+            if size > characters:
                 break
         return messages
 

@@ -1,0 +1,51 @@
+"""What a socket was sent and has not confirmed, in a few bytes a message: a slow agent may have a thousand."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+
+_SPENT = 256
+"""Places at the front that may be spent before the arrays are moved up."""
+
+
+class InFlight:
+    """Message numbers in ascending order, each with its size: 12 bytes a message."""
+
+    def __init__(self) -> None:
+        self._seqs = array("q")
+        self._sizes = array("I")
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self._seqs) - self._start
+
+    @property
+    def first(self) -> int:
+        """The lowest number. There must be one."""
+        return self._seqs[self._start]
+
+    def append(self, seq: int, size: int) -> None:
+        """Add a message; its number is higher than all before."""
+        self._seqs.append(seq)
+        self._sizes.append(size)
+
+    def take_first(self) -> tuple[int, int]:
+        """Take the message with the lowest number out, and return number and size."""
+        taken = self._seqs[self._start], self._sizes[self._start]
+        self._start += 1
+        if self._start == len(self._seqs) or self._start > _SPENT:
+            del self._seqs[: self._start], self._sizes[: self._start]
+            self._start = 0
+        return taken
+
+    def __contains__(self, seq: int) -> bool:
+        place = bisect_left(self._seqs, seq, self._start)
+        return place < len(self._seqs) and self._seqs[place] == seq
+
+    def remove(self, seq: int) -> int:
+        """Take one message out, and return its size. It must be here."""
+        place = bisect_left(self._seqs, seq, self._start)
+        size = self._sizes[place]
+        del self._seqs[place], self._sizes[place]
+        return size
