@@ -227,7 +227,7 @@ class TestLedgerInTrouble:
 
             server._outbox._read_new = broken  # type: ignore[assignment,method-assign]
             with pytest.raises(ZeroDivisionError):
-                await server.run(asyncio.Event(), lambda url: None)
+                await server.run(asyncio.get_running_loop().create_future(), lambda url: None)
 
         run(scenario())
 
