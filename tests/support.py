@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -333,6 +334,7 @@ async def gateway(
     key: Optional[bytes] = None,
     public_hosts: tuple[str, ...] = (),
     origins: tuple[str, ...] = (),
+    tls: Optional[ssl.SSLContext] = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway until the block ends; with a `key` it asks for tokens."""
@@ -351,6 +353,7 @@ async def gateway(
             key=key,
             public_hosts=public_hosts,
             origins=origins,
+            tls=tls,
         ),
         now,
         clock,

@@ -222,12 +222,10 @@ async def _serve(options: "GatewayOptions") -> None:
 
     stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
 
+    restarts: tuple[signal.Signals, ...] = ()
     # Windows has no SIGHUP; under nohup it is ignored, and stays so.
-    restarts = (
-        ()
-        if sys.platform == "win32" or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        else (signal.SIGHUP,)
-    )
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        restarts = (signal.SIGHUP,)
 
     def stopped(number: signal.Signals) -> None:
         tell_supervisor("STOPPING=1")
