@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from ws_manager import Conflict, Connection, LedgerBusy, get_db
+from ws_manager import Conflict, Connection, InvalidInput, LedgerBusy, get_db
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.registry import Registry
 from ws_manager.models import Receipt
