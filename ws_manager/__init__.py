@@ -24,13 +24,16 @@ if TYPE_CHECKING:
         send_message,
     )
     from ws_manager.core.pool import ConnectionPool
+    from ws_manager.core.webhooks import WebhookOutcome
     from ws_manager.errors import (
         Conflict,
         GatewayUnavailable,
         InvalidInput,
+        InvalidSignature,
         LedgerBusy,
         LedgerError,
         LedgerReplaced,
+        MissingExtra,
         NotAuthorised,
         NotFound,
         TransactionOpen,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     )
     from ws_manager.models import Connection, Message
     from ws_manager.settings import DB_PATH
+    from ws_manager.stripe_events import Route, handle_stripe_webhook
 
 _HOMES = {
     "ws_manager.client.agent": ("AgentClient",),
@@ -57,9 +61,11 @@ _HOMES = {
         "Conflict",
         "GatewayUnavailable",
         "InvalidInput",
+        "InvalidSignature",
         "LedgerBusy",
         "LedgerError",
         "LedgerReplaced",
+        "MissingExtra",
         "NotAuthorised",
         "NotFound",
         "TransactionOpen",
@@ -67,6 +73,8 @@ _HOMES = {
     ),
     "ws_manager.models": ("Connection", "Message"),
     "ws_manager.settings": ("DB_PATH",),
+    "ws_manager.core.webhooks": ("WebhookOutcome",),
+    "ws_manager.stripe_events": ("Route", "handle_stripe_webhook"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -78,13 +86,17 @@ __all__ = [
     "ConnectionPool",
     "GatewayUnavailable",
     "InvalidInput",
+    "InvalidSignature",
     "LedgerBusy",
     "LedgerError",
     "LedgerReplaced",
     "Message",
+    "MissingExtra",
     "NotAuthorised",
     "NotFound",
+    "Route",
     "TransactionOpen",
+    "WebhookOutcome",
     "WsManagerError",
     "__version__",
     "add_connection",
@@ -93,6 +105,7 @@ __all__ = [
     "get_active_connections",
     "get_db",
     "get_message_history",
+    "handle_stripe_webhook",
     "heartbeat_check",
     "remove_connection",
     "send_message",

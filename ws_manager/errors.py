@@ -4,6 +4,7 @@ The tree, and the stable `code` of each (it appears in JSON errors)::
 
     WsManagerError                error          the root: catch this to catch all of ours
     ├── InvalidInput              invalid        also a ValueError: an argument cannot be accepted
+    │   └── InvalidSignature      signature      a webhook is not signed as it should be
     ├── NotFound                  not_found      no such connection, agent or message
     ├── Conflict                  conflict       somebody else holds what was asked for
     ├── LedgerError               ledger         the database file cannot be used
@@ -11,6 +12,7 @@ The tree, and the stable `code` of each (it appears in JSON errors)::
     │   ├── LedgerReplaced        replaced       the file was moved, deleted or replaced underneath
     │   └── TransactionOpen       transaction    the caller's own transaction stands in the way
     ├── NotAuthorised             not_authorised no token, or one that does not reach far enough
+    ├── MissingExtra              missing_extra  a package is needed that is not installed
     └── GatewayUnavailable        unavailable    the gateway did not answer
 
 Exit codes and HTTP statuses are not decided here: see `ws_manager.cli.exit_codes` and
@@ -42,6 +44,18 @@ class InvalidInput(WsManagerError, ValueError):
     """An argument cannot be accepted. Nothing was changed."""
 
     code = "invalid"
+
+
+class InvalidSignature(InvalidInput):
+    """A webhook's signature or timestamp does not hold. The message never quotes either."""
+
+    code = "signature"
+
+
+class MissingExtra(WsManagerError):
+    """An optional package is needed that is not installed; the hint says how to get it."""
+
+    code = "missing_extra"
 
 
 class NotFound(WsManagerError):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 ACTIVE = "active"
 DISCONNECTED = "disconnected"
+ROUTED, UNROUTED = "routed", "unrouted"
 
 
 def timestamp(moment: datetime) -> str:

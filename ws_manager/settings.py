@@ -119,6 +119,12 @@ def given_token(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
     return (os.environ if environ is None else environ).get("BLACKROAD_WS_TOKEN") or None
 
 
+def stripe_secrets(environ: Optional[Mapping[str, str]] = None) -> list[str]:
+    """Return the signing secrets in `STRIPE_WEBHOOK_SECRET`: during a rotation several, separated by commas."""
+    value = (os.environ if environ is None else environ).get("STRIPE_WEBHOOK_SECRET") or ""
+    return [secret for secret in (part.strip() for part in value.split(",")) if secret]
+
+
 def load(environ: Optional[Mapping[str, str]] = None) -> Settings:
     """Read the environment.
 

@@ -11,8 +11,9 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn, Optional, Union
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -40,6 +41,7 @@ class Command(NamedTuple):
         help: one line, the first of the function's docstring too.
         example: one line that works as it stands.
         takes_url: whether it speaks to a gateway.
+        commands: of a group of commands, those; it has no function of its own then.
     """
 
     name: str
@@ -48,7 +50,36 @@ class Command(NamedTuple):
     help: str
     example: str
     takes_url: bool = False
+    commands: Mapping[str, Command] = MappingProxyType({})
 
+
+_STRIPE = {
+    command.name: command
+    for command in (
+        Command(
+            "events",
+            "stripe",
+            "events",
+            "List the events that have come, newest first.",
+            "ws-manager stripe events --status unrouted",
+        ),
+        Command(
+            "replay",
+            "stripe",
+            "replay",
+            "Send events now that nobody was connected for.",
+            "ws-manager stripe replay --since 2h",
+        ),
+        Command(
+            "trigger",
+            "stripe",
+            "trigger",
+            "Post a signed event of a test to the gateway.",
+            "ws-manager stripe trigger payment_intent.succeeded",
+            takes_url=True,
+        ),
+    )
+}
 
 COMMANDS = {
     command.name: command
@@ -160,6 +191,14 @@ COMMANDS = {
             "ws-manager token octavia --ttl 24h",
         ),
         Command(
+            "stripe",
+            "",
+            "",
+            "List, replay and try out webhook events of Stripe.",
+            "ws-manager stripe events",
+            commands=_STRIPE,
+        ),
+        Command(
             "doctor",
             "doctor",
             "doctor",
@@ -222,23 +261,31 @@ class _OneCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """The program: it knows its commands by the table, and turns what ends one into an exit code."""
+    """Commands that are known by a table, and imported when they run.
+
+    Attributes:
+        table: the commands by their names.
+    """
+
+    table: Mapping[str, Command] = COMMANDS
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - Typer's own
         super().__init__(**attributes)
         self.params += global_parameters(takes_url=True, shows_url=True)
         # Nobody asks for the values: Typer looks here for names that resemble a mistyped one.
-        self.commands: Any = dict.fromkeys(COMMANDS)
+        self.commands: Any = dict.fromkeys(self.table)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's or Typer's own context
         """Return the names, in the order of the table."""
-        return list(COMMANDS)
+        return list(self.table)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Optional[TyperCommand]:  # noqa: ANN401 - as above
+    def get_command(self, ctx: Any, cmd_name: str) -> Union[TyperCommand, TyperGroup, None]:  # noqa: ANN401 - as above
         """Import a command's module and return the command, or None if there is no such name."""
-        command = COMMANDS.get(cmd_name)
+        command = self.table.get(cmd_name)
         if command is None:
             return None
+        if command.commands:
+            return _group(command)
         module = importlib.import_module(f"ws_manager.cli.{command.module}")
         maker = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         example = f"Example: {command.example}"
@@ -255,12 +302,16 @@ class LazyGroup(TyperGroup):
         """Return the names and options that begin with what was typed, for the shell's completion."""
         from ws_manager.cli.completion import complete_commands
 
-        return list(complete_commands(ctx, incomplete, COMMANDS.values()))
+        return list(complete_commands(ctx, incomplete, self.table.values()))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
         """Write the table into the help, without importing a single command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(command.name, command.help) for command in COMMANDS.values()])
+            formatter.write_dl([(command.name, command.help) for command in self.table.values()])
+
+
+class Program(LazyGroup):
+    """The whole of it: turns what ends a command into an exit code."""
 
     def main(
         self,
@@ -297,6 +348,30 @@ class LazyGroup(TyperGroup):
         sys.exit(code)
 
 
+def _group(command: Command) -> TyperGroup:
+    """Make a group of commands."""
+    kind = type("Group", (LazyGroup,), {"table": command.commands})
+    maker = typer.Typer(
+        cls=kind,
+        name=command.name,
+        help=command.help,
+        epilog=f"Example: {command.example}",
+        invoke_without_command=True,
+        callback=_needs_command,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    return typer.main.get_group(maker)
+
+
+def _needs_command(ctx: typer.Context) -> None:
+    """Show the help where no command follows, as the program itself does."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(USAGE)
+
+
 def _number(code: object) -> int:
     return code if isinstance(code, int) else DONE if code is None else USAGE
 
@@ -321,7 +396,7 @@ def _as_ours(error: Any) -> InvalidInput:  # noqa: ANN401 - the class is Click's
 
 
 app = typer.Typer(
-    cls=LazyGroup,
+    cls=Program,
     name=PROGRAM,
     invoke_without_command=True,
     rich_markup_mode=None,
@@ -344,9 +419,7 @@ def program(
     ),
 ) -> None:
     """Who is connected, what was sent to whom, and whether it arrived."""
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help(), err=True)
-        raise typer.Exit(USAGE)
+    _needs_command(ctx)
 
 
 def main() -> None:

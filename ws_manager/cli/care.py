@@ -50,6 +50,7 @@ _WORDS = {
     "heartbeat_log": "heartbeat(s)",
     "events": "event(s)",
     "broadcasts": "broadcast(s)",
+    "webhook_events": "webhook event(s)",
     "connections": "connection(s)",
 }
 

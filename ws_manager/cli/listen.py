@@ -8,10 +8,11 @@ from typing import Any, Callable, Optional, TypeVar
 
 import typer
 
+from ws_manager.cli.gateways import gateway_url
 from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output import message_line, note, stream_format
 from ws_manager.cli.signals import stop_on_signals
-from ws_manager.errors import GatewayUnavailable, InvalidInput
+from ws_manager.errors import InvalidInput
 
 _BATCH = 100
 Result = TypeVar("Result")
@@ -56,7 +57,7 @@ def listen(
 
     client = AgentClient(
         check_name(agent, "agent"),
-        url=options.url or _finder(options),
+        url=options.url or (lambda: gateway_url(options.database)),
         ws_id=None if ws_id is None else check_name(ws_id, "ws_id"),
         metadata=_details(metadata),
         on_connected=lambda greeting: _tell_connected(greeting, ws_id),
@@ -131,38 +132,3 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Opt
 def _print(messages: list[Any], form: str) -> None:
     sys.stdout.write("".join(message_line(message.as_dict(), form) + "\n" for message in messages))
     sys.stdout.flush()
-
-
-def _finder(options: GlobalOptions) -> Callable[[], str]:
-    """Return a function that looks up the running gateway's address in the database."""
-    database = options.database
-
-    def find() -> str:
-        url = running_gateway(database)
-        if url is None:
-            raise GatewayUnavailable(
-                f"no gateway runs for {database}", hint="start one with: ws-manager serve"
-            )
-        return url
-
-    return find
-
-
-def running_gateway(database: Path) -> Optional[str]:
-    """Return the base address of the gateway that serves a database file, or None where none runs.
-
-    Raises:
-        LedgerError: the file cannot be used.
-    """
-    from ws_manager.core.locks import gateway_lock, is_held
-    from ws_manager.repository.journal import Gateways
-    from ws_manager.repository.schema import open_ledger
-
-    if not database.exists():
-        return None
-    db = open_ledger(database, create=False)
-    try:
-        latest = Gateways(db).latest()
-    finally:
-        db.close()
-    return latest.url if latest is not None and is_held(gateway_lock(database)) else None

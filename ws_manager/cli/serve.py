@@ -15,12 +15,13 @@ from ws_manager.cli.options import global_options, parse_age
 from ws_manager.cli.signals import stop_on_signals
 from ws_manager.cli.supervisor import tell_supervisor
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import Sizes, heartbeat_timeout, parse_duration, parse_size
+from ws_manager.settings import Sizes, heartbeat_timeout, parse_duration, parse_size, stripe_secrets
 
 if TYPE_CHECKING:
     import ssl
 
     from ws_manager.gateway.server import GatewayOptions
+    from ws_manager.gateway.stripe_route import StripeOptions
 
 _PUBLIC_HOST = typer.Option(
     None, "--public-host", metavar="NAME", help="Name under which others reach it; may be repeated."
@@ -30,6 +31,13 @@ _ALLOW_ORIGIN = typer.Option(
     "--allow-origin",
     metavar="ORIGIN",
     help="Let pages of this origin connect, such as https://app.example.com; may be repeated.",
+)
+_STRIPE_ROUTE = typer.Option(
+    None,
+    "--stripe-route",
+    metavar="PATTERN=AGENT[:TYPE]",
+    help="Where webhook events of Stripe go: 'payment_intent.*=billing'; may be repeated, the first that matches "
+    "decides. Others go to everyone. Needs STRIPE_WEBHOOK_SECRET.",
 )
 _LARGEST_FRAME = 16 * 1024 * 1024
 _LONGEST_WAIT = 3600.0
@@ -137,6 +145,18 @@ def serve(
         envvar="BLACKROAD_WS_DRAIN",
         help="Spread the closing of many sockets over so long when it stops.",
     ),
+    stripe_route: Optional[list[str]] = _STRIPE_ROUTE,
+    stripe_routes: Optional[str] = typer.Option(
+        None,
+        "--stripe-routes",
+        metavar="FILE",
+        help="More such routes, in a TOML file; those above come first.",
+    ),
+    stripe_accept_unrouted: bool = typer.Option(
+        False,
+        "--stripe-accept-unrouted",
+        help="Answer Stripe 200 although nobody is connected that an event is for: it waits here. Otherwise 503.",
+    ),
     log_level: str = typer.Option(
         "info",
         "--log-level",
@@ -186,9 +206,32 @@ def serve(
         log_interval=parse_duration(heartbeat_log_interval),
         log_keep=parse_age(heartbeat_log_keep, "--heartbeat-log-keep"),
         keep=None if keep is None else parse_age(keep, "--keep"),
+        stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
     )
     set_up(log_level)
     _run(options)
+
+
+def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "Optional[StripeOptions]":
+    """Return how events of Stripe are taken; None where there is no secret to check them with."""
+    from ws_manager.gateway.stripe_route import StripeOptions
+    from ws_manager.stripe_events import load_routes, load_stripe, parse_route
+
+    secrets = stripe_secrets()
+    asked = bool(routes or file or accept_unrouted)
+    if not secrets:
+        if asked:
+            raise InvalidInput(
+                "there is no secret to check events of Stripe with",
+                hint="set STRIPE_WEBHOOK_SECRET to whsec_…",
+            )
+        return None
+    if asked:
+        load_stripe()
+    chosen = [parse_route(route) for route in routes]
+    if file is not None:
+        chosen += load_routes(Path(file).expanduser())
+    return StripeOptions(tuple(secrets), tuple(chosen), accept_unrouted)
 
 
 def _wait(option: str, text: str, *, least: float) -> float:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ws_manager.cli.output import Json, Row, json_text, visible
 from ws_manager.cli.times import TIME_FIELDS, age, ago, in_style, now
-from ws_manager.models import ACTIVE
+from ws_manager.models import ACTIVE, ROUTED
 
 if TYPE_CHECKING:
     from ws_manager.cli.view import View
@@ -111,6 +111,29 @@ def show_history(found: Sequence[Row], view: View) -> None:
         Column("from", lambda row: str(row["sender_id"] or ""), goes=2),
         Column("msg_id", lambda row: str(row["msg_id"]), goes=3),
         Column("content", lambda row: json_text(row["content"]), shortened=True),
+    ]
+    _show(found, columns, headers=view.headers)
+
+
+def show_webhook_events(found: Sequence[Row], view: View) -> None:
+    """Draw events of webhooks.
+
+    Args:
+        found: rows of `stripe events`.
+        view: the style of times, and whether there is a header.
+    """
+    columns = [
+        Column("received", _time("received_at", view), right=True),
+        Column("event_id", lambda row: str(row["event_id"])),
+        Column("event", lambda row: str(row["event_type"])),
+        Column(
+            "status",
+            lambda row: str(row["status"]),
+            lambda row: "green" if row["status"] == ROUTED else "yellow",
+        ),
+        Column("to", lambda row: str(row["agent"] or "everyone")),
+        Column("sent", lambda row: str(row["recipients"]), right=True, goes=1),
+        Column("type", lambda row: str(row["msg_type"]), goes=2),
     ]
     _show(found, columns, headers=view.headers)
 

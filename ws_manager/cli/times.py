@@ -15,6 +15,8 @@ TIME_FIELDS = frozenset(
         "disconnected_at",
         "sent_at",
         "written_at",
+        "received_at",
+        "routed_at",
         "confirmed_at",
         "rejected_at",
         "at",

@@ -24,15 +24,16 @@ class Pruned:
     heartbeat_log: int
     events: int
     broadcasts: int
+    webhook_events: int
     connections: int
 
 
 def prune(db: Database, older_than: float, *, dry_run: bool = False, vacuum: bool = False) -> Pruned:
     """Delete what is over and older than so many seconds.
 
-    That is: confirmed messages, the heartbeat log, events, broadcasts without messages, and disconnected
-    connections without messages. What is pending or set aside is never deleted, and no id is used again. It
-    goes in small transactions, so that others can write in between.
+    That is: confirmed messages, the heartbeat log, events, broadcasts without messages, routed webhook events of
+    more than 30 days, and disconnected connections without messages. What is pending, set aside or unrouted is
+    never deleted, and no id is used again. It goes in small transactions, so that others can write in between.
 
     Args:
         db: the ledger.

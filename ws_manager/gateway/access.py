@@ -117,14 +117,11 @@ class Access:
         self._key = key
         self._clock = clock
 
-    def check(self, request: web.Request) -> Claims:
-        """Let a request pass, and return what its token allows, or raise.
+    def check_address(self, request: web.Request) -> None:
+        """Let a request pass that addresses this gateway, from a page that may do so or from no page.
 
         Raises:
-            BadToken: no token, or one that is not valid.
-            NotAuthorised: a foreign Host or Origin; or, where no tokens are asked for, a request that came
-                through a proxy: the gateway cannot know who is behind it.
-            InvalidInput: several tokens, or subprotocols without ours.
+            NotAuthorised: a foreign Host or Origin.
         """
         hosts = self._hosts
         if self._every_address and request.transport is not None:
@@ -136,6 +133,17 @@ class Access:
                 not origin.startswith(("http://", "https://")) or _host_of(origin) not in hosts
             ):
                 raise NotAuthorised("this Origin is not allowed")
+
+    def check(self, request: web.Request) -> Claims:
+        """Let a request pass, and return what its token allows, or raise.
+
+        Raises:
+            BadToken: no token, or one that is not valid.
+            NotAuthorised: a foreign Host or Origin; or, where no tokens are asked for, a request that came
+                through a proxy: the gateway cannot know who is behind it.
+            InvalidInput: several tokens, or subprotocols without ours.
+        """
+        self.check_address(request)
         tokens = _tokens(request)
         if self._key is None:
             if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:

@@ -13,6 +13,7 @@ from ws_manager.errors import (
     GatewayUnavailable,
     InvalidInput,
     LedgerError,
+    MissingExtra,
     NotAuthorised,
     WsManagerError,
 )
@@ -28,6 +29,7 @@ _STATUS = {
     Conflict: 409,
     LedgerError: 503,
     GatewayUnavailable: 503,
+    MissingExtra: 503,
 }
 
 

@@ -21,9 +21,11 @@ from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.listener import Listener
 from ws_manager.gateway.outbox import Outbox, Trouble
 from ws_manager.gateway.socket_route import SocketRoute
+from ws_manager.gateway.stripe_route import PATH, StripeOptions, StripeRoute
 from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.settings import HEARTBEAT_TIMEOUT
+from ws_manager.stripe_events import MAX_BODY
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -56,6 +58,7 @@ class GatewayOptions:
         log_interval: seconds between two rows of a connection in the heartbeat log, at least.
         log_keep: seconds that those rows stay.
         keep: seconds that confirmed messages, and all else that is over, stay; None for ever.
+        stripe: how webhook events of Stripe are taken; None for not at all.
     """
 
     database: Path
@@ -73,6 +76,7 @@ class GatewayOptions:
     log_interval: float = 60.0
     log_keep: float = 86400.0
     keep: Optional[float] = None
+    stripe: Optional[StripeOptions] = None
 
 
 class GatewayServer:
@@ -116,8 +120,11 @@ class GatewayServer:
             now,
             clock,
         )
-        application = web.Application()
+        application = web.Application(client_max_size=MAX_BODY)
         application.router.add_get("/ws", self._sockets.open)
+        if options.stripe is not None:
+            stripe = StripeRoute(options.stripe, access, self._outbox, options.limits.handshake_seconds)
+            application.router.add_post(PATH, stripe.take)
         self._listener = Listener(application, options.limits.handshake_seconds, now)
 
     async def run(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:

@@ -75,6 +75,15 @@ class Connections:
         """Return how many rows are active."""
         return int(self._db.value("SELECT count(*) FROM connections WHERE status = 'active'"))
 
+    def has_active(self, agent: Optional[str] = None) -> bool:
+        """Say whether any row is active, of one agent or of all."""
+        where, parameters = ("", ()) if agent is None else (" AND agent = ?", (agent,))
+        return bool(
+            self._db.value(
+                f"SELECT EXISTS (SELECT 1 FROM connections WHERE status = 'active'{where})", parameters
+            )
+        )
+
     def count_ever(self) -> int:
         """Return how many ws_ids were ever registered; deleting rows does not lower it."""
         return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'connections'") or 0)

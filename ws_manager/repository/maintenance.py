@@ -23,11 +23,16 @@ def _none_left(which: str) -> str:
     return f"NOT EXISTS (SELECT 1 FROM messages WHERE {which} AND NOT ({_OVER}))"
 
 
+WEBHOOK_DAYS = 30
+"""Events of webhooks stay at least so long: until then whoever sent one may send it again."""
+
 PRUNED = {
     "messages": _OVER,
     "heartbeat_log": "ts < :cutoff",
     "events": "ts < :cutoff",
     "broadcasts": f"sent_at < :cutoff AND {_none_left('messages.id BETWEEN first_id AND last_id')}",
+    "webhook_events": "status = 'routed' AND received_at < :cutoff AND received_at <"
+    f" strftime('%Y-%m-%dT%H:%M:%f', 'now', '-{WEBHOOK_DAYS} days')",
     "connections": "status = 'disconnected' AND disconnected_at < :cutoff"
     f" AND {_none_left('recipient_id = ws_id')} AND {_none_left('sender_id = ws_id')}",
 }

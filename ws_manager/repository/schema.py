@@ -19,7 +19,7 @@ from ws_manager.repository.database import Database, open_database
 if TYPE_CHECKING:
     import sqlite_utils
 
-VERSION = 2
+VERSION = 3
 OLDEST_SQLITE = (3, 34, 0)
 
 _NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -88,7 +88,20 @@ _TABLES = {
 )""",
 }
 
-TABLES = tuple(_TABLES)
+_WEBHOOK_EVENTS = f"""CREATE TABLE webhook_events (
+  event_id TEXT PRIMARY KEY,
+  event_type TEXT NOT NULL,
+  agent TEXT,
+  msg_type TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  received_at TEXT NOT NULL DEFAULT {_NOW},
+  status TEXT NOT NULL,
+  recipients INTEGER NOT NULL DEFAULT 0,
+  routed_at TEXT,
+  broadcast_id TEXT
+)"""
+
+TABLES = (*_TABLES, "webhook_events")
 """The names of the ledger's tables; a file may hold others, of its owner."""
 
 _INDEXES = (
@@ -283,4 +296,16 @@ def _note_writing(tables: sqlite_utils.Database) -> None:
     tables.execute("ALTER TABLE messages ADD COLUMN written_at TEXT")
 
 
-_STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (_create_or_adopt, _note_writing)
+def _keep_webhook_events(tables: sqlite_utils.Database) -> None:
+    """Step 3: the events that webhooks brought, and what became of them."""
+    tables.execute(_WEBHOOK_EVENTS)
+    tables.execute(
+        "CREATE INDEX idx_webhook_unrouted ON webhook_events (received_at) WHERE status = 'unrouted'"
+    )
+
+
+_STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
+    _create_or_adopt,
+    _note_writing,
+    _keep_webhook_events,
+)
