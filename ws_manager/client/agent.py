@@ -92,6 +92,7 @@ class AgentClient:
         self._task: Optional[asyncio.Task[None]] = None
         self._messages: deque[Received] = deque()
         self._ended: Optional[Exception] = None
+        self._leaving = False
         self._requests: dict[Any, asyncio.Future[Result]] = {}
         self._last_ref = 0
 
@@ -127,15 +128,23 @@ class AgentClient:
         traceback: Optional[TracebackType],
     ) -> None:
         """Say goodbye (1000), so that the connection is disconnected, and stop."""
+        self._leaving = True
         self._lose_requests()
+        # Before the reading is cancelled: aiohttp would end the connection at once then, and what the gateway has
+        # sent meanwhile would make that a reset, which takes the goodbye with it.
+        await self._say_goodbye()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        if self._websocket is not None:
-            await self._websocket.close(code=CloseCode.DONE)
+        # It may have come back at the last moment.
+        await self._say_goodbye()
         if self._http is not None:
             await self._http.close()
+
+    async def _say_goodbye(self) -> None:
+        if self._websocket is not None:
+            await self._websocket.close(code=CloseCode.DONE)
 
     async def __aiter__(self) -> AsyncIterator[Received]:
         """Give one message after the other; it ends by the error that `batch` raises."""
@@ -222,6 +231,8 @@ class AgentClient:
         try:
             while True:
                 cause = await self._read()
+                if self._leaving:
+                    return
                 self._lose_requests()
                 self._websocket = await self._reconnect(cause)
         except Exception as error:
