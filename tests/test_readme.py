@@ -14,8 +14,9 @@ import pytest
 from typer.main import get_command
 
 from tests.acceptance.processes import gateway, running
+from tests.commands import EVERY, made
 from ws_manager import ConnectionPool, add_connection, get_db, send_message
-from ws_manager.cli.app import COMMANDS, app
+from ws_manager.cli.app import app
 from ws_manager.repository.schema import _TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -105,12 +106,10 @@ def section(title: str) -> str:
     return README.split(f"\n{title}\n", 1)[1].split("\n## ", 1)[0].split("\n### ", 1)[0]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EVERY)
 def test_documents_every_option_and_argument_of(name: str) -> None:
-    group = get_command(app)
-    command = group.get_command(None, name)
-    text = section(f"### {name}") + section("## Commands")
-    for parameter in command.params:
+    text = section(f"### {name.split()[0]}") + section("## Commands")
+    for parameter in made(name).params:
         if getattr(parameter, "hidden", False):
             continue
         if parameter.param_type_name == "argument":

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import EVERY, made
 from ws_manager import get_db
-from ws_manager.cli.app import COMMANDS, app
 from ws_manager.core.registry import Registry
 
 AT = "2020-01-01T00:00:00.500000+00:00"
@@ -111,19 +111,12 @@ def test_list_can_be_narrowed(cli, registry: Registry) -> None:
 
 
 def test_options_exist_only_where_they_mean_something(cli) -> None:
-    from typer.main import get_command
-
     having = {
-        option: {
-            name
-            for name in COMMANDS
-            for parameter in get_command(app).get_command(None, name).params
-            if option in parameter.opts
-        }
+        option: {name for name in EVERY for parameter in made(name).params if option in parameter.opts}
         for option in ("--fields", "--no-headers", "--time", "--where", "--follow")
     }
-    assert having["--fields"] == {"list", "history"}
-    assert having["--time"] == having["--no-headers"] == {"list", "history", "show"}
+    assert having["--fields"] == {"list", "history", "stripe events"}
+    assert having["--time"] == having["--no-headers"] == {"list", "history", "show", "stripe events"}
     assert having["--where"] == {"broadcast"}
     assert having["--follow"] >= {"history"}
 

@@ -12,8 +12,9 @@ from ws_manager import get_db
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.maintenance import export_lines, import_lines, prune
 from ws_manager.core.registry import Registry
+from ws_manager.core.webhooks import IncomingEvent, Webhooks
 from ws_manager.errors import Conflict, InvalidInput
-from ws_manager.models import Gateway, Receipt, Rejection, utc_now
+from ws_manager.models import Gateway, Receipt, Rejection, seconds_before, utc_now
 from ws_manager.repository import maintenance
 from ws_manager.repository.schema import TABLES
 
@@ -25,6 +26,7 @@ TIMES = {
     "heartbeat_log": ("ts",),
     "broadcasts": ("sent_at",),
     "events": ("ts",),
+    "webhook_events": ("received_at", "routed_at"),
 }
 
 
@@ -67,6 +69,9 @@ def filled(db, registry: Registry) -> Registry:
     Delivery(db).settle([Rejection("ws-002", 1, sent.db_id, "no")])
     registry.send("ws-001", "pending")
     registry.disconnect("ws-gone")
+    for event_id in ("evt_1", "evt_2"):
+        Webhooks(registry).take(IncomingEvent(event_id, "invoice.paid", "{}", 1, "nobody", "stripe_invoice"))
+    db.execute("UPDATE webhook_events SET status = 'routed' WHERE event_id = 'evt_1'")
     now = utc_now()
     Delivery(db).record_gateway(Gateway("g-2", 1, "http://127.0.0.1:1", now, now))
     Delivery(db).record_gateway(Gateway("g-1", 2, "http://127.0.0.1:2", now, now))
@@ -86,9 +91,19 @@ class TestPrune:
             "heartbeat_log": 1,
             "events": 2,
             "broadcasts": 1,
+            "webhook_events": 0,
             "connections": 1,
         }
         assert all(not rows for table, rows in dump(db).items() if table != "sqlite_sequence")
+
+    def test_deletes_webhook_events_that_are_routed_and_over_30_days_old(self, filled: Registry, db) -> None:
+        age(db)
+        assert prune(db, DAY).webhook_events == 1
+        assert db.rows("SELECT event_id FROM webhook_events") == [("evt_2",)]
+
+    def test_keeps_routed_webhook_events_for_30_days_whatever_is_said(self, filled: Registry, db) -> None:
+        db.execute("UPDATE webhook_events SET received_at = ?", (seconds_before(utc_now(), 29 * DAY),))
+        assert prune(db, 3600).webhook_events == 0
 
     def test_keeps_what_is_recent(self, filled: Registry, db) -> None:
         before = dump(db)

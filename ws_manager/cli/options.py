@@ -165,7 +165,7 @@ def global_parameters(*, takes_url: bool, shows_url: bool) -> list[TyperOption]:
             ["--url"],
             _keep_url if takes_url else _refuse_url,
             "URL",
-            "Address of a gateway; for listen only.",
+            "Address of a gateway; for listen and stripe trigger.",
             hidden=not shows_url,
         ),
         _option(["-o", "--output"], _keep_output, "FORMAT", f"Output: {', '.join(FORMATS)}."),
@@ -234,7 +234,7 @@ def _refuse_url(ctx: typer.Context, option: TyperOption, value: Optional[str]) -
     if "url" in _given(ctx):
         raise InvalidInput(
             f"{ctx.info_name} works on the database file in this version: it takes no --url",
-            hint="use --db; only listen speaks to a gateway",
+            hint="use --db; listen and stripe trigger speak to a gateway",
         )
 
 

@@ -1,0 +1,177 @@
+"""Events become messages once, by whichever way they come."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ws_manager import Conflict, InvalidInput, NotFound, get_db
+from ws_manager.core.registry import Registry
+from ws_manager.core.webhooks import IncomingEvent, Webhooks
+from ws_manager.repository.database import Database
+
+
+@pytest.fixture
+def registry(db: Database) -> Registry:
+    return Registry(db)
+
+
+@pytest.fixture
+def webhooks(registry: Registry) -> Webhooks:
+    return Webhooks(registry)
+
+
+def incoming(event_id: str = "evt_1", agent: str | None = None, content: object = 1) -> IncomingEvent:
+    return IncomingEvent(event_id, "invoice.paid", '{"a":1}', content, agent, "stripe_invoice")
+
+
+def messages(db: Database) -> list[tuple[str, str, str]]:
+    return db.rows("SELECT recipient_id, msg_type, content FROM messages ORDER BY id")
+
+
+class TestTake:
+    def test_goes_to_everyone_who_is_connected(self, webhooks: Webhooks, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        registry.connect("mailer", "ws-2")
+        outcome = webhooks.take(incoming())
+        assert (outcome.status, outcome.recipients, outcome.duplicate) == ("routed", 2, False)
+        assert messages(registry.db) == [("ws-1", "stripe_invoice", "1"), ("ws-2", "stripe_invoice", "1")]
+
+    def test_goes_to_one_agent(self, webhooks: Webhooks, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        registry.connect("mailer", "ws-2")
+        assert webhooks.take(incoming(agent="billing")).recipients == 1
+        assert [row[0] for row in messages(registry.db)] == ["ws-1"]
+
+    def test_waits_where_nobody_is_connected_that_it_is_for(
+        self, webhooks: Webhooks, registry: Registry
+    ) -> None:
+        registry.connect("mailer", "ws-2")
+        outcome = webhooks.take(incoming(agent="billing"))
+        assert (outcome.status, outcome.recipients, outcome.broadcast_id) == ("unrouted", 0, None)
+        assert messages(registry.db) == []
+        assert webhooks.waiting() == ["evt_1"]
+        assert registry.db.value("SELECT count(*) FROM broadcasts") == 0
+
+    def test_routed_before_does_nothing(self, webhooks: Webhooks, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        first = webhooks.take(incoming())
+        again = webhooks.take(incoming(agent="mailer"))
+        assert (again.duplicate, again.recipients, again.broadcast_id) == (True, 1, first.broadcast_id)
+        assert len(messages(registry.db)) == 1
+
+    def test_that_waits_is_routed_when_it_comes_again(self, webhooks: Webhooks, registry: Registry) -> None:
+        webhooks.take(incoming())
+        registry.connect("billing", "ws-1")
+        outcome = webhooks.take(incoming())
+        assert (outcome.status, outcome.duplicate) == ("routed", False)
+        assert webhooks.waiting() == []
+
+    def test_keeps_the_payload_and_what_became_of_it(self, webhooks: Webhooks, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        outcome = webhooks.take(incoming())
+        row = registry.db.row(
+            "SELECT event_type, msg_type, payload, status, recipients, broadcast_id FROM webhook_events"
+        )
+        assert row == ("invoice.paid", "stripe_invoice", '{"a":1}', "routed", 1, outcome.broadcast_id)
+
+    def test_content_that_cannot_be_accepted_leaves_nothing(
+        self, webhooks: Webhooks, registry: Registry
+    ) -> None:
+        registry.connect("billing", "ws-1")
+        with pytest.raises(InvalidInput):
+            webhooks.take(incoming(content=float("nan")))
+        assert webhooks.events() == []
+
+    def test_at_once_in_many_processes_is_one_broadcast(self, database: Path, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        outcomes = []
+
+        def take() -> None:
+            db = get_db(database)
+            outcomes.append(Webhooks(Registry(db)).take(incoming()).duplicate)
+            db.close()
+
+        threads = [threading.Thread(target=take) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == [False] + [True] * 9
+        assert len(messages(registry.db)) == 1
+
+
+class TestReplay:
+    def test_sends_what_waits(self, webhooks: Webhooks, registry: Registry) -> None:
+        webhooks.take(incoming(agent="billing"))
+        registry.connect("billing", "ws-1")
+        assert webhooks.replay("evt_1", lambda payload: [payload]).recipients == 1
+        assert messages(registry.db) == [("ws-1", "stripe_invoice", '["{\\"a\\":1}"]')]
+
+    def test_to_another_agent(self, webhooks: Webhooks, registry: Registry) -> None:
+        webhooks.take(incoming(agent="billing"))
+        registry.connect("mailer", "ws-2")
+        assert webhooks.replay("evt_1", str, agent="mailer").status == "routed"
+
+    def test_still_waits_where_still_nobody_is_there(self, webhooks: Webhooks) -> None:
+        webhooks.take(incoming())
+        assert webhooks.replay("evt_1", str).status == "unrouted"
+        assert webhooks.waiting() == ["evt_1"]
+
+    def test_of_what_was_routed_is_a_conflict(self, webhooks: Webhooks, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        webhooks.take(incoming())
+        with pytest.raises(Conflict, match="routed already, to 1 connection"):
+            webhooks.replay("evt_1", str)
+        assert len(messages(registry.db)) == 1
+
+    def test_what_was_replayed_is_known_when_it_comes_again(
+        self, webhooks: Webhooks, registry: Registry
+    ) -> None:
+        webhooks.take(incoming())
+        registry.connect("billing", "ws-1")
+        webhooks.replay("evt_1", str)
+        assert webhooks.take(incoming()).duplicate
+
+    def test_of_what_is_not_known(self, webhooks: Webhooks) -> None:
+        with pytest.raises(NotFound):
+            webhooks.replay("evt_1", str)
+
+    def test_dry_run_changes_nothing(self, webhooks: Webhooks, registry: Registry) -> None:
+        webhooks.take(incoming())
+        registry.connect("billing", "ws-1")
+        assert webhooks.replay("evt_1", str, dry_run=True).recipients == 1
+        assert (webhooks.waiting(), messages(registry.db)) == (["evt_1"], [])
+
+
+class TestEvents:
+    @pytest.fixture(autouse=True)
+    def _three(self, webhooks: Webhooks, registry: Registry) -> None:
+        webhooks.take(incoming("evt_1"))
+        registry.connect("billing", "ws-1")
+        webhooks.take(incoming("evt_2")._replace(event_type="charge.refunded"))
+        webhooks.take(incoming("evt_3"))
+
+    def ids(self, webhooks: Webhooks, **chosen: object) -> list[str]:
+        return [row["event_id"] for row in webhooks.events(**chosen)]  # type: ignore[arg-type]
+
+    def test_are_listed_newest_first(self, webhooks: Webhooks) -> None:
+        assert self.ids(webhooks) == ["evt_3", "evt_2", "evt_1"]
+
+    def test_by_status(self, webhooks: Webhooks) -> None:
+        assert self.ids(webhooks, status="unrouted") == ["evt_1"]
+
+    def test_by_pattern(self, webhooks: Webhooks) -> None:
+        assert self.ids(webhooks, pattern="invoice.*") == ["evt_3", "evt_1"]
+
+    def test_by_limit(self, webhooks: Webhooks) -> None:
+        assert self.ids(webhooks, limit=1) == ["evt_3"]
+
+    def test_by_time(self, webhooks: Webhooks) -> None:
+        assert self.ids(webhooks, since="2999") == []
+
+    def test_of_no_such_status(self, webhooks: Webhooks) -> None:
+        with pytest.raises(InvalidInput, match="not a status"):
+            webhooks.events(status="lost")
