@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +9,8 @@ from socket import SO_SNDBUF, SOL_SOCKET
 
 import pytest
 
-from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Target
-from tests.support import PING, PONG, TEXT, Clock, RawAgent, RunningGateway, gateway, run, within
+from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Bystander, Target
+from tests.support import Clock, RunningGateway, gateway, run
 from ws_manager.gateway import hub, server
 from ws_manager.tokens import mint
 
@@ -25,52 +24,6 @@ def _short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway looks at its clock often; what it sees there is the test's business."""
     monkeypatch.setattr(hub, "_TICK_SECONDS", 0.005)
     monkeypatch.setattr(server, "_TICK_SECONDS", 0.005)
-
-
-class Bystander:
-    """An agent that does what agents do, and is not to notice anything."""
-
-    def __init__(self, agent: RawAgent) -> None:
-        self._agent = agent
-        self._pongs = 0
-        self._answered = asyncio.Event()
-        self._frames: asyncio.Queue[bytes] = asyncio.Queue()
-        self._task = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        while True:
-            opcode, payload = await self._agent.frame()
-            if opcode == PING:
-                await self._agent.send(PONG, payload)
-            elif opcode == PONG:
-                self._answered.set()
-            else:
-                assert opcode == TEXT, (opcode, payload)
-                self._frames.put_nowait(payload)
-
-    async def frame(self) -> bytes:
-        """Wait for the next text frame."""
-        return await within(self._or_end(self._frames.get()))
-
-    async def sign_of_life(self) -> None:
-        """Have the gateway read something, and wait until it has."""
-        self._answered.clear()
-        await self._agent.send(PING, b"alive")
-        await within(self._or_end(self._answered.wait()))
-
-    async def _or_end(self, work):
-        """Wait for something, or for the end of the socket, which is a failure."""
-        task = asyncio.ensure_future(work)
-        await asyncio.wait({task, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            self._task.result()
-        return task.result()
-
-    async def leave(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
 
 
 @contextlib.asynccontextmanager
