@@ -381,6 +381,24 @@ async def reject_of_anothers_message(target: Target) -> int:
         return await goes_on(agent)
 
 
+async def reject_for_a_reason_that_is_no_text(target: Target) -> int:
+    """JSON can name half of a surrogate pair; UTF-8, and with it the ledger, cannot hold it."""
+    async with target.agent() as agent:
+        seq = await _message(target, agent)
+        await agent.send(TEXT, b'{"type":"reject","seq":%d,"reason":"\\ud800"}' % seq)
+        query = "SELECT reject_reason FROM messages WHERE id = ?"
+        await until(lambda: target.db.value(query, (seq,)) is not None)
+        return await goes_on(agent)
+
+
+async def request_with_a_ref_that_is_no_text(target: Target) -> int:
+    async with target.agent() as agent:
+        for rest in (b'"to":"ws-nobody","content":1', b'"to":"ws-nobody"'):
+            await agent.send(TEXT, b'{"type":"send","ref":"\\ud800",' + rest + b"}")
+            assert (await agent.json())["ref"] == "\ud800"
+        return await goes_on(agent)
+
+
 async def ack_beyond_what_was_written(target: Target) -> int:
     """It confirms what was written, and nothing that comes after it."""
     async with target.agent() as agent:
@@ -471,6 +489,8 @@ ATTACKS = [
     Attack(ack_for_anothers_message, GOES_ON),
     Attack(reject_of_anothers_message, GOES_ON),
     Attack(ack_beyond_what_was_written, GOES_ON),
+    Attack(reject_for_a_reason_that_is_no_text, GOES_ON),
+    Attack(request_with_a_ref_that_is_no_text, GOES_ON),
     Attack(pong_that_nobody_asked_for, GOES_ON),
 ]
 """Every refusal, and every receipt that confirms nothing of another's."""
