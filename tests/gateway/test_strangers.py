@@ -17,6 +17,8 @@ from ws_manager.tokens import mint
 KEY = b"the key of this test, not a secret"
 STEP = 4.0
 """Seconds: less than any time-out of the gateway."""
+LATEST = 5000.0
+"""On the test's clock: past every time-out, however late the gateway looks at it."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,7 @@ def test_ends_as_documented_and_touches_nobody_else(database: Path, attack: Atta
             async with beside(running) as bystander:
 
                 async def pass_time() -> None:
+                    assert clock() < LATEST, "no time-out ended it"
                     clock.forward(STEP)
                     await bystander.sign_of_life()
 
