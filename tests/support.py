@@ -191,6 +191,14 @@ class RawAgent:
 async def handshake(
     url: str, query: str, headers: Optional[list[tuple[str, str]]] = None, *, receive_buffer: int = 0
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
+    """Send an upgrade request and read the answer's status."""
+    reader, writer, head = await upgrade(url, query, headers, receive_buffer=receive_buffer)
+    return reader, writer, int(head.split(" ", 2)[1])
+
+
+async def upgrade(
+    url: str, query: str, headers: Optional[list[tuple[str, str]]] = None, *, receive_buffer: int = 0
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
     """Send an upgrade request and read the answer's head."""
     address = urlsplit(url)
     host, port = address.hostname or "", address.port or 0
@@ -214,8 +222,7 @@ async def handshake(
         "Sec-WebSocket-Version: 13",
     ]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-    head = (await within(reader.readuntil(b"\r\n\r\n"))).decode()
-    return reader, writer, int(head.split(" ", 2)[1])
+    return reader, writer, (await within(reader.readuntil(b"\r\n\r\n"))).decode()
 
 
 async def refusal(url: str, query: str, headers: Optional[list[tuple[str, str]]] = None) -> int:
