@@ -118,7 +118,7 @@ class GatewayServer:
         )
         application = web.Application()
         application.router.add_get("/ws", self._sockets.open)
-        self._listener = Listener(application, options.limits.handshake_seconds, now)
+        self._listener = Listener(application, options.limits, now)
 
     async def run(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
         """Serve until `stop` is done.

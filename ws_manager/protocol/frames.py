@@ -22,7 +22,7 @@ def connected_frame(
         ws_id: the connection.
         agent: its agent.
         resumed: True if the ws_id was known already.
-        pending: messages that wait for it.
+        pending: messages that wait for it, counted up to 1,000.
         seq: the highest one that it has confirmed.
         heartbeat: seconds between the gateway's Pings.
     """
