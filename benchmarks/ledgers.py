@@ -14,6 +14,9 @@ from ws_manager.repository.database import Database
 
 MESSAGE = {"event": "deploy", "version": "2.1.0", "services": ["gateway", "billing"]}
 
+_ROWS_AT_ONCE = 500_000
+_BYTES_AT_ONCE = 50_000_000
+
 
 class Ledgers:
     """Ledgers of given sizes in one folder."""
@@ -53,6 +56,30 @@ class Ledgers:
         finally:
             db.close()
             path.unlink()
+
+
+def add_pending(db: Database, agent: str, connections: int, messages: int, size: int) -> None:
+    """Give so many connections of an agent, `<agent>-00000` and so on, so many pending messages each.
+
+    They lie as broadcasts leave them: one for each connection, then the next. Each has `size` bytes.
+    """
+    content = '{"n":0,"text":"%s"}' % ("x" * (size - len('{"n":0,"text":""}')))
+    now = utc_now()
+    db.executemany(
+        "INSERT OR IGNORE INTO connections (ws_id, agent, connected_at, last_heartbeat) VALUES (?, ?, ?, ?)",
+        [(f"{agent}-{number:05d}", agent, now, now) for number in range(connections)],
+    )
+    at_once = max(1, min(_BYTES_AT_ONCE // size, _ROWS_AT_ONCE) // connections)
+    for done in range(0, messages, at_once):
+        db.execute(
+            "WITH RECURSIVE round (number) AS (VALUES (1) UNION ALL SELECT number + 1 FROM round WHERE number < ?)"
+            " INSERT INTO messages (msg_id, recipient_id, content, sent_at)"
+            " SELECT printf('%032x', (SELECT coalesce(max(id), 0) FROM messages) + row_number() OVER ()),"
+            " ws_id, ?, ? FROM round CROSS JOIN connections WHERE agent = ?",
+            (min(at_once, messages - done), content, utc_now(), agent),
+        )
+        if messages > at_once:
+            db.checkpoint()
 
 
 def _connect(db: Database, count: int) -> None:
