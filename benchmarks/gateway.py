@@ -30,6 +30,7 @@ def stalled_one(ledgers: Ledgers) -> list[Figure]:
         for size in (100, KIB, 100 * KIB)
         for kind, live in (("stalled", False), ("stalled", True), ("mute", False), ("pong", False))
     ]
+    ledgers.of(10)
     # Its memory does not depend on what else the machine does.
     with ThreadPoolExecutor(4) as several:
         return list(several.map(lambda case: _stalled_one(ledgers, *case), cases))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from ws_manager import get_db
@@ -23,7 +24,7 @@ class Ledgers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._copies = 0
+        self._copies = count(1)
 
     def of(self, connections: int, messages: int = 0) -> Path:
         """Return a ledger with so many active connections and messages; it is made at the first call.
@@ -46,8 +47,7 @@ class Ledgers:
     @contextmanager
     def copy(self, original: Path) -> Iterator[Database]:
         """Open a copy that may be written to; it is gone after the block."""
-        self._copies += 1
-        path = self._folder / f"copy-{self._copies}.db"
+        path = self._folder / f"copy-{next(self._copies)}.db"
         # Nobody has the original open, so it is whole without a -wal file.
         shutil.copyfile(original, path)
         db = get_db(path)
@@ -82,7 +82,7 @@ def add_pending(db: Database, agent: str, connections: int, messages: int, size:
             db.checkpoint()
 
 
-def _connect(db: Database, count: int) -> None:
+def _connect(db: Database, connections: int) -> None:
     now = utc_now()
     with db.transaction():
         db.executemany(
@@ -95,7 +95,7 @@ def _connect(db: Database, count: int) -> None:
                     now,
                     now,
                 )
-                for n in range(count)
+                for n in range(connections)
             ),
         )
     db.checkpoint()
