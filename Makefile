@@ -8,7 +8,7 @@ RUN = $(VENV)/bin
 PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
 
-.PHONY: help test demo bench pictures lint format types check clean
+.PHONY: help test conformance demo bench pictures lint format types check clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -25,6 +25,14 @@ $(VENV)/.installed: pyproject.toml
 
 test: $(VENV)/.installed ## Run the tests, with branch coverage
 	"$(RUN)/python" -m pytest --cov --cov-report=term-missing:skip-covered $(TESTS)
+
+# Apart from the rest: there is none for Python 3.9, and no source of it for a platform without a wheel.
+$(VENV)/.conformance: $(VENV)/.installed
+	"$(RUN)/python" -m pip install --quiet --group conformance
+	@touch "$@"
+
+conformance: $(VENV)/.conformance ## Hold the gateway's sockets against the Autobahn test suite, with Python 3.10 or newer
+	"$(RUN)/python" -m tests.conformance.run
 
 demo: $(VENV)/.installed ## See it work: a gateway, three agents, a kill and a resume
 	"$(RUN)/python" demo/demo.py

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -17,8 +18,10 @@ from urllib.parse import urlencode, urlsplit
 
 from ws_manager import ConnectionPool, add_connection, get_db
 from ws_manager.core.registry import Registry
+from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Connection
+from ws_manager.protocol.close_codes import CloseCode
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 LIMIT = 20.0
@@ -320,11 +323,18 @@ async def gateway(
     now: Callable[[], float] = time.monotonic,
     heartbeat_timeout: float = 30.0,
     close_seconds: float = 5.0,
+    drain_seconds: float = 0.0,
+    stop_code: CloseCode = CloseCode.GOING_AWAY,
+    limits: Optional[Limits] = None,
+    log_interval: float = 60.0,
+    log_keep: float = 86400.0,
+    keep: Optional[float] = None,
     host: str = "127.0.0.1",
     port: int = 0,
     key: Optional[bytes] = None,
     public_hosts: tuple[str, ...] = (),
     origins: tuple[str, ...] = (),
+    tls: Optional[ssl.SSLContext] = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway until the block ends; with a `key` it asks for tokens."""
@@ -335,26 +345,33 @@ async def gateway(
             port,
             heartbeat_timeout=heartbeat_timeout,
             close_seconds=close_seconds,
+            drain_seconds=drain_seconds,
+            limits=limits or Limits(),
+            log_interval=log_interval,
+            log_keep=log_keep,
+            keep=keep,
             key=key,
             public_hosts=public_hosts,
             origins=origins,
+            tls=tls,
         ),
         now,
         clock,
     )
-    stop, ready = asyncio.Event(), asyncio.Event()
+    stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
+    ready = asyncio.Event()
     task = asyncio.create_task(server.run(stop, lambda url: ready.set()))
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT)
     waiting.cancel()
     if not ready.is_set():
-        stop.set()
+        stop.set_result(stop_code)
         await task
     running = RunningGateway(server, database)
     try:
         yield running
     finally:
-        stop.set()
+        stop.set_result(stop_code)
         try:
             await within(asyncio.shield(task))
         finally:

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import DB_PATH, Settings, database_path, heartbeat_timeout, load, parse_duration
+from ws_manager.settings import (
+    DB_PATH,
+    Settings,
+    Sizes,
+    database_path,
+    heartbeat_timeout,
+    load,
+    parse_duration,
+    parse_size,
+    sizes,
+)
 
 
 def test_defaults() -> None:
@@ -74,3 +84,26 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("300000", 300_000), ("64KiB", 65_536), ("64 kib", 65_536), ("1MiB", 1_048_576)],
+)
+def test_size(text: str, size: int) -> None:
+    assert parse_size(text, "--max-content") == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5MiB", "KiB", "64kB", "2MiB", "9" * 5000, "٣"])
+def test_what_is_no_size_is_an_error_that_names_the_option(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--max-content is not a size"):
+        parse_size(text, "--max-content")
+
+
+def test_sizes_come_from_the_environment() -> None:
+    environ = {"BLACKROAD_WS_MAX_CONTENT": "1MiB", "BLACKROAD_WS_MAX_METADATA": "2KiB"}
+    assert sizes(environ) == Sizes(content=1_048_576, metadata=2048)
+
+
+def test_sizes_have_defaults() -> None:
+    assert sizes({"BLACKROAD_WS_MAX_CONTENT": ""}) == Sizes(content=262_144, metadata=16_384)

@@ -57,9 +57,25 @@ class Conflict(WsManagerError):
 
 
 class LedgerError(WsManagerError):
-    """The database file cannot be opened, read or written. Nothing was half written."""
+    """The database file cannot be opened, read or written. Nothing was half written.
+
+    Args:
+        message: what happened, with the file's name.
+        hint: what to do next.
+        cause: what happened, for those whom the file's name is no business of.
+    """
 
     code = "ledger"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: Optional[str] = None,
+        cause: str = "the ledger cannot be used at the moment",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class LedgerBusy(LedgerError):

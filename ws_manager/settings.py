@@ -17,10 +17,13 @@ HEARTBEAT_TIMEOUT = 30.0
 """Seconds without a sign of life after which a connection counts as lost."""
 
 MAX_CONTENT = 256 * 1024
-"""Bytes of a message's content, as UTF-8 JSON."""
+"""Bytes of a message's content, as UTF-8 JSON, unless `BLACKROAD_WS_MAX_CONTENT` says otherwise."""
 
 MAX_METADATA = 16 * 1024
-"""Bytes of a connection's metadata, as UTF-8 JSON."""
+"""Bytes of a connection's metadata, as UTF-8 JSON, unless `BLACKROAD_WS_MAX_METADATA` says otherwise."""
+
+LARGEST = 1024 * 1024
+"""Bytes that both can be told to be at most."""
 
 MAX_NAME = 128
 """Characters of a ws_id, an agent's name or a message type."""
@@ -40,6 +43,33 @@ class Settings:
 
     database: Path
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large what enters the ledger may be, in bytes of UTF-8 JSON.
+
+    Attributes:
+        content: of a message.
+        metadata: of a connection.
+    """
+
+    content: int = MAX_CONTENT
+    metadata: int = MAX_METADATA
+
+
+def sizes(environ: Optional[Mapping[str, str]] = None) -> Sizes:
+    """Return `BLACKROAD_WS_MAX_CONTENT` and `BLACKROAD_WS_MAX_METADATA`, or the defaults.
+
+    Raises:
+        InvalidInput: if one is no size of 1 byte to 1 MiB.
+    """
+    values = os.environ if environ is None else environ
+    content, metadata = values.get("BLACKROAD_WS_MAX_CONTENT"), values.get("BLACKROAD_WS_MAX_METADATA")
+    return Sizes(
+        parse_size(content, "BLACKROAD_WS_MAX_CONTENT") if content else MAX_CONTENT,
+        parse_size(metadata, "BLACKROAD_WS_MAX_METADATA") if metadata else MAX_METADATA,
+    )
 
 
 def database_path(environ: Optional[Mapping[str, str]] = None) -> Path:
@@ -99,6 +129,29 @@ def load(environ: Optional[Mapping[str, str]] = None) -> Settings:
         InvalidInput: if a variable cannot be read.
     """
     return Settings(database=database_path(environ), heartbeat_timeout=heartbeat_timeout(environ))
+
+
+def parse_size(text: str, name: str, *, most: int = LARGEST) -> int:
+    """Turn `300000`, `64KiB` or `1MiB` into bytes.
+
+    Args:
+        text: as it was given.
+        name: of the option or variable, for the error.
+        most: bytes.
+
+    Raises:
+        InvalidInput: if it is not of that form, nothing at all, or over `most`.
+    """
+    number, unit = text.strip(), 1
+    for suffix, factor in (("KiB", 1024), ("MiB", 1024 * 1024)):
+        if number.lower().endswith(suffix.lower()):
+            number, unit = number[: -len(suffix)].rstrip(), factor
+    size = int(number) * unit if number.isascii() and number.isdigit() and len(number) < 16 else 0
+    if not 1 <= size <= most:
+        raise InvalidInput(
+            f"{name} is not a size: {text!r}", hint=f"write bytes, 64KiB or 1MiB; at most {most} bytes"
+        )
+    return size
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -108,7 +108,14 @@ def running(*arguments: str, stdin: Optional[int] = subprocess.DEVNULL) -> Itera
 @contextmanager
 def gateway(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
     """Run a gateway, and give it and its base address once it is ready."""
-    with running(*COMMAND, "--db", str(database), "serve", "--no-auth", "--port", "0", *options) as program:
+    with gateway_with_tokens(database, "--no-auth", *options) as started:
+        yield started
+
+
+@contextmanager
+def gateway_with_tokens(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
+    """The same for a gateway that asks for tokens."""
+    with running(*COMMAND, "--db", str(database), "serve", "--port", "0", *options) as program:
         yield program, program.error_line("Ready: ").split()[1]
 
 

@@ -7,26 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.acceptance.processes import COMMAND, Program, command, listener, running
+from tests.acceptance.processes import COMMAND, command, listener, running
+from tests.acceptance.processes import gateway_with_tokens as gateway
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.access import check_address
 from ws_manager.tokens import mint, signing_key
 
 HERE = Path(__file__).parent
-
-
-@contextmanager
-def gateway(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
-    """Run a gateway that asks for tokens, and give it and its base address once it is ready."""
-    with running(*COMMAND, "--db", str(database), "serve", "--port", "0", *options) as program:
-        yield program, program.error_line("Ready: ").split()[1]
 
 
 def listen_elsewhere(url: str, *options: str) -> list[str]:

@@ -15,7 +15,7 @@ from tests.acceptance.processes import COMMAND, PATIENCE, running
 from ws_manager import get_db
 from ws_manager.cli.lines import LONGEST
 from ws_manager.core import batch as core_batch
-from ws_manager.core.batch import Batch, request
+from ws_manager.core.batch import Batch
 from ws_manager.core.registry import Registry
 from ws_manager.errors import LedgerError
 
@@ -251,8 +251,8 @@ def test_broadcasts_to_many_are_several_transactions(db, monkeypatch: pytest.Mon
     for number in range(3):
         registry.connect("octavia", f"ws-{number}")
     monkeypatch.setattr(core_batch, "MOST_ROWS", 6)
-    requests = [request(number, "broadcast") for number in range(5)]
     bulk = Batch(registry)
+    requests = [bulk.request(number, "broadcast") for number in range(5)]
     assert [len(bulk.broadcast(requests[done:])) for done in (0, 2, 4)] == [2, 2, 1]
     assert registry.stats()["total_messages"] == 15
 
@@ -272,6 +272,7 @@ def test_a_bulk_that_the_file_cannot_take_leaves_nothing(db) -> None:
     registry.connect("octavia", "ws-001")
     db.execute("PRAGMA max_page_count = 40")
     with pytest.raises(LedgerError, match="full"):
-        Batch(registry).send([request("x" * 200_000, "data", "ws-001")] * 5)
+        bulk = Batch(registry)
+        bulk.send([bulk.request("x" * 200_000, "data", "ws-001")] * 5)
     assert registry.stats()["total_messages"] == 0
     assert registry.find("ws-001").message_count == 0

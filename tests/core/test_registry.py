@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from ws_manager import Conflict, Connection, LedgerBusy, get_db
+from ws_manager import Conflict, Connection, InvalidInput, LedgerBusy, get_db
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.registry import Registry
 from ws_manager.models import Receipt
@@ -297,3 +297,14 @@ db.close()
         elsewhere.db.execute("ROLLBACK")
         assert registry.count() == 3
         assert registry.history() == []
+
+
+def test_how_large_a_message_may_be_comes_from_the_environment(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLACKROAD_WS_MAX_CONTENT", "300KiB")
+    registry = Registry(db)
+    registry.connect("octavia", "ws-001")
+    assert registry.send("ws-001", "x" * (300 * 1024 - 2)) is not None
+    with pytest.raises(InvalidInput, match="bytes"):
+        registry.send("ws-001", "x" * (300 * 1024 - 1))

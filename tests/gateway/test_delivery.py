@@ -164,13 +164,13 @@ def test_registration_does_not_overtake_the_receipts_before_it(database: Path) -
                 await agent.send(PING, b"read so far")
                 assert await agent.frame() == (PONG, b"read so far")
             await agent.say_goodbye()
-            check, arrived = running.server._access.check, asyncio.Event()
+            check, arrived = running.server._sockets._access.check, asyncio.Event()
 
             def note(request: web.Request) -> Claims:
                 arrived.set()
                 return check(request)
 
-            running.server._access.check = note  # type: ignore[method-assign]
+            running.server._sockets._access.check = note  # type: ignore[method-assign]
             coming_back = asyncio.create_task(running.agent(ack="explicit"))
             await within(arrived.wait())
             for _ in range(10):

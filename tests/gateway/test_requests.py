@@ -92,16 +92,3 @@ def test_what_cannot_be_done_is_answered_and_changes_nothing(
         assert running.db.value("SELECT count(*) FROM messages") == 0
 
     with_two(database, scenario)
-
-
-def test_more_requests_than_may_wait_close_the_socket(database: Path) -> None:
-    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
-        # While another process holds the write lock, nothing can be done.
-        running.db.execute("BEGIN IMMEDIATE")
-        for number in range(150):
-            await speaker.say(type="send", ref=number, to="ws-002", content=number)
-        code = await speaker.closed()
-        running.db.execute("ROLLBACK")
-        assert code == 4029
-
-    with_two(database, scenario)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LIMIT, gateway, run
-from ws_manager.errors import Conflict, LedgerError
+from tests.support import LIMIT, PING, PONG, Refused, gateway, run
+from ws_manager import get_db
+from ws_manager.errors import Conflict, LedgerError, LedgerReplaced
+from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Closure
 
@@ -183,12 +185,89 @@ class TestLedgerInTrouble:
                     lambda delivery: delivery.db.execute("PRAGMA busy_timeout = 10").fetchall()
                 )
                 running.db.execute("BEGIN IMMEDIATE")
-                from tests.support import Refused
-
                 with pytest.raises(Refused) as refused:
                     await running.agent()
                 running.db.execute("ROLLBACK")
                 assert refused.value.status == 503
+
+        run(scenario())
+
+    def test_handshake_does_not_wait_longer_than_it_may(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, limits=Limits(handshake_seconds=0.1)) as running:
+                running.db.execute("BEGIN IMMEDIATE")
+                with pytest.raises(Refused) as refused:
+                    await running.agent()
+                running.db.execute("ROLLBACK")
+                assert refused.value.status == 503
+                # It was in the middle of it: what it wrote in the end is closed, and the ws_id can be used.
+                await running.until(lambda: running.registry.find("ws-001"))
+                assert (await running.socket_ended()).close_code == 1006
+                assert (await running.agent()).greeting["resumed"]
+
+        run(scenario())
+
+    def test_handshakes_that_were_given_up_are_not_written_later(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, limits=Limits(handshake_seconds=0.1)) as running:
+                running.db.execute("BEGIN IMMEDIATE")
+                for number in range(5):
+                    with pytest.raises(Refused):
+                        await running.agent(ws_id=f"ws-{number}")
+                running.db.execute("ROLLBACK")
+                await running.agent(ws_id="ws-last")
+                assert [c.ws_id for c in running.registry.active()] == ["ws-0", "ws-last"]
+
+        run(scenario())
+
+    def test_write_lock_held_elsewhere_delays_no_delivery(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                agent = await running.agent(ack="explicit")
+                first = running.send()
+                assert await agent.messages(1) == [first]
+                running.db.execute("BEGIN IMMEDIATE")
+                try:
+                    await agent.ack(first)
+                    await agent.say(type="send", ref=1, to="ws-001", content=1)
+                    for number in range(20):
+                        await agent.send(PING, b"%d" % number)
+                        assert await agent.frame() == (PONG, b"%d" % number)
+                finally:
+                    running.db.execute("ROLLBACK")
+                await running.confirmed(first)
+
+        run(scenario())
+
+    @pytest.mark.parametrize("how", ["unlinked", "replaced"])
+    def test_file_that_is_gone_ends_the_gateway_and_sends_the_agents_back(
+        self, database: Path, tmp_path: Path, how: str
+    ) -> None:
+        def remove() -> None:
+            if how == "unlinked":
+                database.unlink()
+            else:
+                get_db(tmp_path / "other.db").close()
+                (tmp_path / "other.db").replace(database)
+
+        async def scenario() -> None:
+            with pytest.raises(LedgerReplaced, match="moved, deleted or replaced"):
+                async with gateway(database) as running:
+                    agent = await running.agent()
+                    remove()
+                    assert await agent.closed() == 1012
+
+        run(scenario())
+
+    def test_error_for_agents_does_not_name_the_file(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, limits=Limits(handshake_seconds=0.1)) as running:
+                running.db.execute("BEGIN IMMEDIATE")
+                with pytest.raises(Refused) as refused:
+                    await running.agent()
+                running.db.execute("ROLLBACK")
+                assert "the ledger is busy" in refused.value.body
+                assert str(database) not in refused.value.body
 
         run(scenario())
 
@@ -227,7 +306,7 @@ class TestLedgerInTrouble:
 
             server._outbox._read_new = broken  # type: ignore[assignment,method-assign]
             with pytest.raises(ZeroDivisionError):
-                await server.run(asyncio.Event(), lambda url: None)
+                await server.run(asyncio.get_running_loop().create_future(), lambda url: None)
 
         run(scenario())
 

@@ -11,7 +11,7 @@ from ws_manager.cli.lines import LONGEST, Line, Lines
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output import json_text, note_to_terminal, visible
-from ws_manager.core.batch import Batch, Request, request
+from ws_manager.core.batch import Batch, Request
 from ws_manager.core.values import check_name, decode_json
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection
@@ -147,7 +147,7 @@ class BatchRun:
         sys.stdout.flush()
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[Any], Request]:
-        return lambda content: request(content, self._msg_type, ws_id)
+        return lambda content: self._batch.request(content, self._msg_type, ws_id)
 
     def _addressed(self, value: Any) -> Request:  # noqa: ANN401 - any JSON value
         if not isinstance(value, dict) or not {"to", "content"} <= value.keys() <= _KEYS:
@@ -156,7 +156,7 @@ class BatchRun:
                 hint='for example {"to":"ws-001","content":{"ping":true}}',
             )
         to = check_name(value["to"], "ws_id")
-        return request(value["content"], value.get("type", self._msg_type), to)
+        return self._batch.request(value["content"], value.get("type", self._msg_type), to)
 
     def _missing(self, number: int, each: Request) -> str:
         assert each.ws_id is not None

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
-from ws_manager.cli.options import global_options, open_registry
+from ws_manager.cli.options import global_options, open_registry, parse_age
 from ws_manager.cli.output import result, write
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import parse_duration
 
 if TYPE_CHECKING:
     from ws_manager.repository.database import Database
@@ -36,9 +35,7 @@ def prune(
     """
     from ws_manager.core.maintenance import prune as prune_ledger
 
-    if older_than.strip().replace(".", "").isdigit():
-        raise InvalidInput(f"{older_than} of what?", hint="write 30d for days; --dry-run shows what would go")
-    seconds = parse_duration(older_than)
+    seconds = parse_age(older_than, "--older-than")
     if dry_run and vacuum:
         raise InvalidInput("--dry-run and --vacuum exclude each other", hint="leave one of them out")
     with _existing(ctx) as db:

@@ -99,7 +99,7 @@ def _token_source(
 
 async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient
     stop = asyncio.Event()
-    stop_on_signals(stop)
+    stop_on_signals(lambda _number: stop.set())
     if await _unless(stop, client.__aenter__()) is None:
         return
     try:

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperOption
 
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import database_path
+from ws_manager.settings import database_path, parse_duration
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
@@ -116,6 +116,17 @@ def open_registry(ctx: typer.Context) -> Iterator[Registry]:
         yield Registry(db)
     finally:
         db.close()
+
+
+def parse_age(text: str, option: str) -> float:
+    """Turn the age at which something is deleted into seconds.
+
+    Raises:
+        InvalidInput: it is no duration, or has no unit: 30 seconds are seldom meant where 30 days would do.
+    """
+    if text.strip().replace(".", "").isdigit():
+        raise InvalidInput(f"{option} {text} of what?", hint="write 30d for days")
+    return parse_duration(text)
 
 
 def output_asked_for(arguments: list[str]) -> Optional[str]:

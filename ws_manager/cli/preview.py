@@ -12,6 +12,7 @@ from ws_manager.cli.output import Row, note_to_terminal, rows
 from ws_manager.core.listings import Listings
 from ws_manager.core.values import check_name, encode_content
 from ws_manager.core.where import Conditions
+from ws_manager.settings import sizes
 
 COLUMNS = ("ws_id", "agent", "status", "gets_it", "why_not")
 
@@ -32,7 +33,7 @@ def preview(
         InvalidInput: the message could not be sent.
     """
     options = global_options(ctx)
-    encode_content(content)
+    encode_content(content, sizes().content)
     check_name(msg_type, "message type")
     found: list[Row] = []
     with open_to_read(ctx) as db:

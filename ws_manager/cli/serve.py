@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sqlite3
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from ws_manager.cli.options import global_options
+from ws_manager.cli.logs import LEVELS, READY, set_up
+from ws_manager.cli.options import global_options, parse_age
 from ws_manager.cli.signals import stop_on_signals
+from ws_manager.cli.supervisor import tell_supervisor
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import heartbeat_timeout, parse_duration
+from ws_manager.settings import Sizes, heartbeat_timeout, parse_duration, parse_size
 
 if TYPE_CHECKING:
     import ssl
@@ -28,6 +31,8 @@ _ALLOW_ORIGIN = typer.Option(
     metavar="ORIGIN",
     help="Let pages of this origin connect, such as https://app.example.com; may be repeated.",
 )
+_LARGEST_FRAME = 16 * 1024 * 1024
+_LONGEST_WAIT = 3600.0
 
 
 def serve(
@@ -53,40 +58,150 @@ def serve(
     tls_key: Optional[str] = typer.Option(
         None, "--tls-key", metavar="FILE", help="The certificate's private key, as PEM."
     ),
+    max_connections: int = typer.Option(
+        10_000,
+        "--max-connections",
+        metavar="N",
+        min=1,
+        envvar="BLACKROAD_WS_MAX_CONNECTIONS",
+        help="Agents at the same time; one more is answered 503.",
+    ),
+    max_frame: str = typer.Option(
+        "64KiB",
+        "--max-frame",
+        metavar="SIZE",
+        envvar="BLACKROAD_WS_MAX_FRAME",
+        help="Size of a frame from an agent, up to 16MiB (close code 1009).",
+    ),
+    max_frame_rate: int = typer.Option(
+        100,
+        "--max-frame-rate",
+        metavar="N",
+        min=1,
+        envvar="BLACKROAD_WS_MAX_FRAME_RATE",
+        help="Frames a second from one agent, confirmations not counted (4029).",
+    ),
+    max_content: str = typer.Option(
+        "256KiB",
+        "--max-content",
+        metavar="SIZE",
+        envvar="BLACKROAD_WS_MAX_CONTENT",
+        help="Size of a message that an agent sends, as JSON, up to 1MiB.",
+    ),
+    max_metadata: str = typer.Option(
+        "16KiB",
+        "--max-metadata",
+        metavar="SIZE",
+        envvar="BLACKROAD_WS_MAX_METADATA",
+        help="Size of an agent's metadata, as JSON, up to 1MiB; at the handshake 4KiB at most.",
+    ),
+    handshake_timeout: str = typer.Option(
+        "10s",
+        "--handshake-timeout",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_HANDSHAKE_TIMEOUT",
+        help="How long a new connection may take to become a socket.",
+    ),
+    write_timeout: str = typer.Option(
+        "5s",
+        "--write-timeout",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_WRITE_TIMEOUT",
+        help="How long an agent may read nothing of what was written to it (4008).",
+    ),
+    heartbeat_log_interval: str = typer.Option(
+        "1m",
+        "--heartbeat-log-interval",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_HEARTBEAT_LOG_INTERVAL",
+        help="Log no more than one heartbeat of a connection in so long.",
+    ),
+    heartbeat_log_keep: str = typer.Option(
+        "24h",
+        "--heartbeat-log-keep",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_HEARTBEAT_LOG_KEEP",
+        help="Delete logged heartbeats that are older.",
+    ),
+    keep: Optional[str] = typer.Option(
+        None,
+        "--keep",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_KEEP",
+        help="Prune what is confirmed or over and older, such as 30d, every hour. Kept for ever unless said.",
+    ),
+    drain: str = typer.Option(
+        "5s",
+        "--drain",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_DRAIN",
+        help="Spread the closing of many sockets over so long when it stops.",
+    ),
+    log_level: str = typer.Option(
+        "info",
+        "--log-level",
+        metavar="LEVEL",
+        envvar="BLACKROAD_WS_LOG_LEVEL",
+        help=f"Of {', '.join(LEVELS)}. On a terminal the log is for people, otherwise lines of JSON.",
+    ),
 ) -> None:
     """Run the gateway that agents connect to.
 
     It serves one database, and delivers whatever is sent into it by any process. It ends on SIGTERM and
-    SIGINT; agents come back when it is started again.
+    SIGINT, and on SIGHUP if it is to be started again at once; agents come back then.
     """
+    from ws_manager.cli.descriptors import make_room
     from ws_manager.gateway.access import check_address
+    from ws_manager.gateway.limits import Limits
     from ws_manager.gateway.server import GatewayOptions
     from ws_manager.tokens import signing_key
 
+    if log_level not in LEVELS:
+        raise InvalidInput(f"not a log level: {log_level!r}", hint=f"one of {', '.join(LEVELS)}")
     check_address(host, tokens=not no_auth)
     seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
     if seconds < 1:
         raise InvalidInput("the time-out must be at least 1 second", hint="30s is a good one")
+    limits = Limits(
+        connections=max_connections,
+        handshake_seconds=_wait("--handshake-timeout", handshake_timeout, least=0.1),
+        write_seconds=_wait("--write-timeout", write_timeout, least=0.1),
+        frame_bytes=parse_size(max_frame, "--max-frame", most=_LARGEST_FRAME),
+        frames_per_second=max_frame_rate,
+        sizes=Sizes(parse_size(max_content, "--max-content"), parse_size(max_metadata, "--max-metadata")),
+    )
+    make_room(max_connections)
     database = global_options(ctx).database
     options = GatewayOptions(
         database,
         host,
         port,
         seconds,
+        drain_seconds=_wait("--drain", drain, least=0),
         key=None if no_auth else signing_key(database, create=True),
         public_hosts=tuple(public_host or ()),
         origins=tuple(allow_origin or ()),
         tls=_tls(tls_cert, tls_key),
+        limits=limits,
+        log_interval=parse_duration(heartbeat_log_interval),
+        log_keep=parse_age(heartbeat_log_keep, "--heartbeat-log-keep"),
+        keep=None if keep is None else parse_age(keep, "--keep"),
     )
+    set_up(log_level)
     _run(options)
+
+
+def _wait(option: str, text: str, *, least: float) -> float:
+    """Turn a duration for which something is waited into seconds."""
+    seconds = parse_duration(text)
+    if not least <= seconds <= _LONGEST_WAIT:
+        raise InvalidInput(f"{option} is out of range: {text!r}", hint=f"from {least:g}s to 1h")
+    return seconds
 
 
 def _run(options: "GatewayOptions") -> None:
     from ws_manager.gateway.access import is_loopback
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s"
-    )
     if options.tls is None and not is_loopback(options.host):
         logging.getLogger("ws_manager").warning(
             "without TLS, tokens and messages cross the network readable: give --tls-cert and --tls-key, "
@@ -102,10 +217,23 @@ def _run(options: "GatewayOptions") -> None:
 
 async def _serve(options: "GatewayOptions") -> None:
     from ws_manager.gateway.server import GatewayServer
+    from ws_manager.protocol.close_codes import CloseCode
     from ws_manager.repository.database import resets_wal_safely
 
-    stop = asyncio.Event()
-    stop_on_signals(stop)
+    stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
+
+    restarts: tuple[signal.Signals, ...] = ()
+    # Windows has no SIGHUP; under nohup it is ignored, and stays so.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        restarts = (signal.SIGHUP,)
+
+    def stopped(number: signal.Signals) -> None:
+        tell_supervisor("STOPPING=1")
+        # By then it may have ended by itself.
+        if not stop.done():
+            stop.set_result(CloseCode.RESTARTING if number in restarts else CloseCode.GOING_AWAY)
+
+    stop_on_signals(stopped, (signal.SIGTERM, signal.SIGINT, *restarts))
     if not resets_wal_safely():
         logging.getLogger("ws_manager").info(
             "SQLite %s has the WAL-reset bug, which 3.51.3 mends; checkpoints work around it: nothing to do",
@@ -113,7 +241,13 @@ async def _serve(options: "GatewayOptions") -> None:
         )
 
     def ready(url: str) -> None:
-        print(f"Ready: {url} (database {options.database})", file=sys.stderr, flush=True)  # noqa: T201
+        READY.info(
+            "Ready: %s (database %s)",
+            url,
+            options.database,
+            extra={"fields": {"url": url, "database": str(options.database)}},
+        )
+        tell_supervisor("READY=1")
 
     await GatewayServer(options).run(stop, ready)
 

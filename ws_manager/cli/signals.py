@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
+from typing import Callable
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set `stop` at the first SIGTERM or SIGINT; a second one ends the process at once."""
+def stop_on_signals(
+    stop: Callable[[signal.Signals], object],
+    numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+) -> None:
+    """Call `stop` at the first of these signals; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
 
-    def first() -> None:
-        stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+    def first(number: signal.Signals) -> None:
+        stop(number)
+        for other in numbers:
+            loop.remove_signal_handler(other)
+            signal.signal(other, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         try:
-            loop.add_signal_handler(number, first)
+            loop.add_signal_handler(number, first, number)
         except NotImplementedError:
             # Windows' event loop has no signal handlers of its own.
-            signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(stop.set))
+            signal.signal(
+                number, lambda number, _frame: loop.call_soon_threadsafe(stop, signal.Signals(number))
+            )

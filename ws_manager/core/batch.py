@@ -39,20 +39,6 @@ class Request(NamedTuple):
     ws_id: Optional[str] = None
 
 
-def request(content: object, msg_type: str, ws_id: Optional[str] = None) -> Request:
-    """Check one message that is to be sent with others.
-
-    Args:
-        content: any JSON value.
-        msg_type: a label.
-        ws_id: the recipient; None where it is a broadcast.
-
-    Raises:
-        InvalidInput: the content or the type cannot be accepted.
-    """
-    return Request(encode_content(content), check_name(msg_type, "message type"), ws_id)
-
-
 class Batch:
     """Sending in bulk into one ledger.
 
@@ -69,6 +55,20 @@ class Batch:
         self._connections = Connections(registry.db)
         self._messages = Messages(registry.db)
         self._broadcasts = Broadcasts(registry.db)
+
+    def request(self, content: object, msg_type: str, ws_id: Optional[str] = None) -> Request:
+        """Check one message that is to be sent with others.
+
+        Args:
+            content: any JSON value.
+            msg_type: a label.
+            ws_id: the recipient; None where it is a broadcast.
+
+        Raises:
+            InvalidInput: the content or the type cannot be accepted.
+        """
+        text = encode_content(content, self._registry.sizes.content)
+        return Request(text, check_name(msg_type, "message type"), ws_id)
 
     def send(self, requests: Sequence[Request]) -> list[Optional[str]]:
         """Commit one message for each request, in their order and in one transaction.

@@ -31,6 +31,7 @@ from ws_manager.repository.connections import Connections
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Events, Heartbeats
 from ws_manager.repository.messages import Messages
+from ws_manager.settings import Sizes
 
 MOST_REFUSALS = 3
 """Sockets that may close on one message before it is set aside."""
@@ -39,12 +40,16 @@ MOST_REFUSALS = 3
 class Delivery:
     """Delivery over one ledger. It belongs to the thread of its database connection.
 
+    Args:
+        db: an open ledger.
+        sizes: how large contents and metadata may be; what the environment says if None.
+
     Every method may raise `LedgerError` if the file cannot be used.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, sizes: Optional[Sizes] = None) -> None:
         self.db = db
-        self.registry = Registry(db)
+        self.registry = Registry(db, sizes=sizes)
         self._connections = Connections(db)
         self._messages = Messages(db)
         self._events = Events(db)

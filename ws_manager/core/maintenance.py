@@ -56,6 +56,21 @@ def prune(db: Database, older_than: float, *, dry_run: bool = False, vacuum: boo
     return Pruned(**counts)
 
 
+def trim_heartbeat_log(db: Database, older_than: float) -> int:
+    """Delete the oldest rows of the heartbeat log, and return how many that were.
+
+    It reads no further than to the first row that stays, so it can be done often.
+
+    Args:
+        db: the ledger.
+        older_than: seconds.
+
+    Raises:
+        LedgerError: the file cannot be written.
+    """
+    return Maintenance(db).delete_first("heartbeat_log", seconds_before(utc_now(), older_than))
+
+
 def export_lines(db: Database) -> Iterator[str]:
     """Give the whole ledger as lines of JSON, as it was at the first of them.
 

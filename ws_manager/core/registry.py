@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
+from ws_manager import settings
 from ws_manager.core.cache import ConnectionCache
 from ws_manager.core.heartbeat import HeartbeatReport, check_heartbeats
 from ws_manager.core.values import (
@@ -30,6 +31,7 @@ from ws_manager.repository.connections import Connections
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Broadcasts, Events, Gateways, Heartbeats
 from ws_manager.repository.messages import Messages
+from ws_manager.settings import Sizes
 
 _STATUS = 5
 _WAIT_STEP = 0.005
@@ -41,12 +43,16 @@ class Registry:
     Args:
         db: an open ledger (`ws_manager.get_db`). The registry belongs to its thread.
         cache: decoded connections to share with another registry of the same file.
+        sizes: how large contents and metadata may be; what the environment says if None.
 
     Every method may raise `LedgerError` if the file cannot be used; none leaves anything half written.
     """
 
-    def __init__(self, db: Database, cache: Optional[ConnectionCache] = None) -> None:
+    def __init__(
+        self, db: Database, cache: Optional[ConnectionCache] = None, sizes: Optional[Sizes] = None
+    ) -> None:
         self.db = db
+        self.sizes = sizes or settings.sizes()
         self.cache = cache or ConnectionCache()
         self.gateways = Gateways(db)
         self._connections = Connections(db)
@@ -89,7 +95,7 @@ class Registry:
                 last_heartbeat=now,
                 gateway=gateway,
             ),
-            None if metadata is None else encode_metadata(metadata),
+            None if metadata is None else encode_metadata(metadata, self.sizes.metadata),
         )
 
     def add(self, connection: Connection) -> Connection:
@@ -108,7 +114,7 @@ class Registry:
                 connected_at=check_timestamp(connection.connected_at, "connected_at"),
                 last_heartbeat=check_timestamp(connection.last_heartbeat, "last_heartbeat"),
             ),
-            encode_metadata(connection.metadata) if connection.metadata else None,
+            encode_metadata(connection.metadata, self.sizes.metadata) if connection.metadata else None,
         )
 
     def disconnect(self, ws_id: str, reason: str = "disconnected by an operator") -> bool:
@@ -197,7 +203,7 @@ class Registry:
         Raises:
             InvalidInput: the content, the type or the sender cannot be accepted.
         """
-        text = encode_content(content)
+        text = encode_content(content, self.sizes.content)
         check_name(msg_type, "message type")
         if sender_id is not None:
             check_name(sender_id, "sender")
@@ -233,7 +239,7 @@ class Registry:
         Raises:
             InvalidInput: the content, the type or the sender cannot be accepted.
         """
-        text = encode_content(content)
+        text = encode_content(content, self.sizes.content)
         check_name(msg_type, "message type")
         for name, what in ((sender_id, "sender"), (agent, "agent")):
             if name is not None:

@@ -52,15 +52,15 @@ def encode_content(content: object, limit: int = MAX_CONTENT) -> str:
     return _encode(content, "message", limit)
 
 
-def encode_metadata(metadata: object) -> str:
+def encode_metadata(metadata: object, limit: int = MAX_METADATA) -> str:
     """Turn metadata into compact JSON text.
 
     Raises:
-        InvalidInput: if it is no mapping with text keys, no JSON, or has more than 16 KiB.
+        InvalidInput: if it is no mapping with text keys, no JSON, or has more than `limit` bytes.
     """
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InvalidInput("metadata must be a JSON object", hint='for example {"region":"us-west"}')
-    return _encode(dict(metadata), "metadata", MAX_METADATA)
+    return _encode(dict(metadata), "metadata", limit)
 
 
 def decode_json(text: str, what: str) -> Any:  # noqa: ANN401 - any JSON value

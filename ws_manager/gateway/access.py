@@ -9,7 +9,6 @@ way, as a WebSocket subprotocol.
 from __future__ import annotations
 
 import ipaddress
-import logging
 import time
 from collections.abc import Iterable
 from typing import Callable, Optional
@@ -17,7 +16,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.tokens import EVERYTHING, Claims, verify
@@ -177,22 +175,6 @@ def _tokens(request: web.Request) -> list[str]:
     if SUBPROTOCOL not in [item.strip() for item in first.split(",")]:
         raise InvalidInput(f"the subprotocol here is {SUBPROTOCOL}", hint=f"offer {SUBPROTOCOL}, or none")
     return found
-
-
-class _OnlyDefects(logging.Filter):
-    """Leaves out what is no HTTP: aiohttp's tracebacks quote such a request's line, with its token."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        kind = record.exc_info[0] if record.exc_info else None
-        return kind is None or not issubclass(kind, HttpProcessingError)
-
-
-def http_log() -> logging.Logger:
-    """Return the log of the HTTP server, which never quotes a request."""
-    log = logging.getLogger("ws_manager.gateway.http")
-    if not any(isinstance(known, _OnlyDefects) for known in log.filters):
-        log.addFilter(_OnlyDefects())
-    return log
 
 
 def _origin(text: str) -> Optional[str]:

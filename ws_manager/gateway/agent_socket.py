@@ -13,17 +13,16 @@ from typing import Callable, Optional
 from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
+from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.gateway.requests import perform
 from ws_manager.models import Closure, PendingMessage, SignOfLife, seconds_before, utc_now
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode, is_goodbye, meaning
-from ws_manager.protocol.frames import Request
+from ws_manager.protocol.frames import Request, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import ping_frame, pong_frame, text_frame
 from ws_manager.tokens import EVERYTHING, Claims
 
-MAX_FRAME = 64 * 1024
-STALLED_SECONDS = 5.0
 MAX_REQUESTS = 100
 _log = logging.getLogger("ws_manager.gateway")
 
@@ -38,6 +37,7 @@ class AgentSocket:
         drain: waits until the transport has room.
         session: the state.
         outbox: where the backlog is read and outcomes are told.
+        limits: what it may cost.
         now: a monotonic clock.
         claims: of its token: what it may ask for, and until when it may stay.
         clock: the time of day, in seconds since 1970: when tokens expire.
@@ -51,6 +51,7 @@ class AgentSocket:
         drain: Callable[[], Awaitable[None]],
         session: GatewaySession,
         outbox: Outbox,
+        limits: Limits,
         now: Callable[[], float],
         claims: Claims = EVERYTHING,
         clock: Callable[[], float] = time.time,
@@ -63,6 +64,7 @@ class AgentSocket:
         self._transport = transport
         self._drain = drain
         self._outbox = outbox
+        self._limits = limits
         self._now = now
         self._claims = claims
         self._clock = clock
@@ -97,7 +99,7 @@ class AgentSocket:
             self._tell()
             if self._transport.get_write_buffer_size():
                 # It is sent while the peer reads it, but no stopped peer keeps the connection for ever.
-                asyncio.get_running_loop().call_later(STALLED_SECONDS, self._transport.abort)
+                asyncio.get_running_loop().call_later(self._limits.write_seconds, self._transport.abort)
         return self._closure()
 
     def offer(self, message: PendingMessage) -> None:
@@ -138,7 +140,7 @@ class AgentSocket:
         if self._clock() >= self._claims.expires_at:
             self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
         self._look_at_buffer(now)
-        if now - self._shrunk_at > STALLED_SECONDS:
+        if now - self._shrunk_at > self._limits.write_seconds:
             self.session.close(CloseCode.TOO_SLOW, "reads too slowly")
             self.abort()
         elif self.session.tick(now):
@@ -157,7 +159,7 @@ class AgentSocket:
             if message.type == WSMsgType.PONG:
                 session.pong(bytes(message.data), self._now())
             elif message.type == WSMsgType.TEXT:
-                if len(message.data.encode("utf-8")) > MAX_FRAME:
+                if self._is_too_large(message.data):
                     session.close(CloseCode.TOO_LARGE, "a frame was over the size limit")
                 else:
                     session.text(message.data, self._now())
@@ -180,15 +182,22 @@ class AgentSocket:
             if self._pong is not None or session.has_work:
                 self.wake()
 
+    def _is_too_large(self, text: str) -> bool:
+        most = self._limits.frame_bytes
+        # A character has at most four bytes: most frames need not be encoded to be measured.
+        return len(text) * 4 > most and len(text.encode("utf-8")) > most
+
     def _take_requests(self) -> None:
         """Do what the agent asks, one after the other, without keeping its receipts waiting."""
         if not self.session.requests:
             return
         requests, self.session.requests = self.session.requests, []
-        self._requests.extend(requests)
-        if len(self._requests) > MAX_REQUESTS:
-            self.session.close(CloseCode.TOO_FAST, "too many requests at once")
-        elif self._performing is None:
+        for request in requests:
+            if len(self._requests) < MAX_REQUESTS:
+                self._requests.append(request)
+            else:
+                self.session.answer(failure_frame(request.ref, "busy", "too many requests wait already"))
+        if self._performing is None:
             self._performing = asyncio.ensure_future(self._perform())
 
     async def _perform(self) -> None:

@@ -89,14 +89,20 @@ def parse_query(query: Mapping[str, str]) -> Asked:
     return Asked(agent, query.get("ws_id"), metadata, ack == "explicit")
 
 
+def told_to_agents(error: WsManagerError) -> str:
+    """Return what an error says to those who are not to learn where the database is."""
+    return error.cause if isinstance(error, LedgerError) else error.message
+
+
 def refusal(error: WsManagerError) -> web.Response:
     """Return the HTTP answer for a request that is refused."""
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     headers = {"Retry-After": "1"} if status == 503 else {}
     if isinstance(error, BadToken):
         headers["WWW-Authenticate"] = error.challenge
+    hint = None if isinstance(error, LedgerError) else error.hint
     return web.json_response(
-        {"error": {"code": error.code, "message": error.message, "hint": error.hint}},
+        {"error": {"code": error.code, "message": told_to_agents(error), "hint": hint}},
         status=status,
         headers=headers,
     )

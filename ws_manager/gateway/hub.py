@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Iterable
 from typing import Callable, Optional
 
@@ -17,7 +18,8 @@ from ws_manager.protocol.close_codes import CloseCode
 
 _log = logging.getLogger("ws_manager.gateway")
 _TICK_SECONDS = 1.0
-LOG_SECONDS = 60.0
+_BATCH_SECONDS = 0.1
+_LEAST_BATCH = 100
 
 _VOID = {
     "disconnected": (CloseCode.DISCONNECTED, "disconnected by an operator"),
@@ -34,12 +36,14 @@ class Hub:
     Args:
         outbox: the way to the ledger.
         timeout: seconds without a sign of life after which a connection is lost.
+        log_interval: seconds between two rows of a connection in the heartbeat log, at least.
         now: a monotonic clock.
     """
 
-    def __init__(self, outbox: Outbox, timeout: float, now: Callable[[], float]) -> None:
+    def __init__(self, outbox: Outbox, timeout: float, log_interval: float, now: Callable[[], float]) -> None:
         self._outbox = outbox
         self._timeout = timeout
+        self._log_interval = log_interval
         self._now = now
         self._sockets: dict[str, AgentSocket] = {}
         # With those that were replaced and have not gone yet: they must not hold on for ever either.
@@ -50,7 +54,12 @@ class Hub:
         self._swept_at = self._started_at
 
     def __len__(self) -> int:
-        return len(self._sockets)
+        """Return the number of open sockets, those that have to go included."""
+        return len(self._open)
+
+    def holds(self, ws_id: Optional[str]) -> bool:
+        """Say whether a connection has a socket here."""
+        return ws_id in self._sockets
 
     def add(self, socket: AgentSocket) -> None:
         """Take a socket in. An older one of the same ws_id is replaced; an older one that comes late, refused."""
@@ -107,8 +116,24 @@ class Hub:
                 self._swept_at = now
                 await self._sweep()
 
-    async def close(self, code: int, reason: str, seconds: float) -> None:
-        """Close every socket, and drop those that have not gone after `seconds`."""
+    async def close(self, code: int, reason: str, *, drain: float, seconds: float) -> None:
+        """Close every socket.
+
+        Args:
+            code: close code (RFC 6455 section 7.4).
+            reason: in words.
+            drain: seconds over which the closes are spread, so that not everybody comes back in the same moment. A
+                few sockets are closed at once.
+            seconds: after which those that have not gone are dropped.
+        """
+        waiting = list(self._open)
+        batch = max(_LEAST_BATCH, math.ceil(len(waiting) * _BATCH_SECONDS / max(drain, _BATCH_SECONDS)))
+        for start in range(0, len(waiting), batch):
+            if start:
+                await asyncio.sleep(_BATCH_SECONDS)
+            for socket in waiting[start : start + batch]:
+                socket.close(code, reason)
+        # Whoever was in the middle of a handshake then.
         for socket in self._open:
             socket.close(code, reason)
         if not await self._empty_within(seconds):
@@ -149,7 +174,7 @@ class Hub:
             session = socket.session
             signs += session.untold_writes()
             if session.heard_at > socket.recorded_at and now - socket.recorded_at >= self._timeout / 3:
-                logged = socket.logged_at is None or now - socket.logged_at >= LOG_SECONDS
+                logged = socket.logged_at is None or now - socket.logged_at >= self._log_interval
                 if logged:
                     socket.logged_at = now
                 socket.recorded_at = now

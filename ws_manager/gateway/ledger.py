@@ -6,14 +6,14 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
 
 from ws_manager.core.delivery import Delivery
-from ws_manager.errors import LedgerError
+from ws_manager.errors import LedgerError, LedgerReplaced
 from ws_manager.repository.schema import open_ledger
+from ws_manager.settings import Sizes
 
 Result = TypeVar("Result")
 
@@ -28,10 +28,12 @@ class LedgerThread:
     Args:
         path: the database file.
         name: of the thread.
+        sizes: how large contents and metadata may be.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, sizes: Sizes) -> None:
         self._path = path
+        self._sizes = sizes
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._delivery: Optional[Delivery] = None
 
@@ -43,7 +45,7 @@ class LedgerThread:
         """
         await asyncio.get_running_loop().run_in_executor(self._executor, self._open)
 
-    def run(self, call: Callable[[Delivery], Result]) -> Awaitable[Result]:
+    def run(self, call: Callable[[Delivery], Result]) -> asyncio.Future[Result]:
         """Run `call` with the thread's Delivery and return what it returns."""
         return asyncio.get_running_loop().run_in_executor(self._executor, self._run, call)
 
@@ -53,7 +55,7 @@ class LedgerThread:
         self._executor.shutdown()
 
     def _open(self) -> None:
-        self._delivery = Delivery(open_ledger(self._path))
+        self._delivery = Delivery(open_ledger(self._path), self._sizes)
 
     def _run(self, call: Callable[[Delivery], Result]) -> Result:
         assert self._delivery is not None
@@ -74,13 +76,21 @@ class Watcher(threading.Thread):
         path: the database file.
         loop: where `changed` is called.
         changed: called without arguments after each change.
+        replaced: called with the error if the file is no longer the one that was opened; that ends the watching.
     """
 
-    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        loop: asyncio.AbstractEventLoop,
+        changed: Callable[[], None],
+        replaced: Callable[[LedgerReplaced], None],
+    ) -> None:
         super().__init__(name="ws-manager-watcher", daemon=True)
         self._path = path
         self._loop = loop
         self._changed = changed
+        self._replaced = replaced
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -90,8 +100,12 @@ class Watcher(threading.Thread):
             version = None
             while not self._stopped.wait(POLL_SECONDS):
                 try:
-                    db = db or open_ledger(self._path)
+                    db = db or open_ledger(self._path, create=False)
+                    db.check_file()
                     current = db.data_version()
+                except LedgerReplaced as error:
+                    self._loop.call_soon_threadsafe(self._replaced, error)
+                    return
                 except (LedgerError, sqlite3.Error) as error:
                     _log.error("cannot watch the ledger: %s", error)
                     self._stopped.wait(_RETRY_SECONDS)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ws_manager.settings import MAX_CONTENT, MAX_METADATA
-
-LARGEST_CONTENT = 1024 * 1024
-"""Bytes: no gateway can be told to take a larger content."""
+from ws_manager.protocol.gateway_session import FRAMES_PER_SECOND
+from ws_manager.settings import Sizes
 
 
 @dataclass(frozen=True)
@@ -21,14 +19,12 @@ class Limits:
         frame_bytes: of a frame from an agent, as it is on the wire (1009).
         frames_per_second: from one agent (4029). What confirms a message does not count: there are no more of
             those than messages.
-        content_bytes: of what an agent sends, as UTF-8 JSON.
-        metadata_bytes: of a registration's metadata, as UTF-8 JSON.
+        sizes: of what an agent sends, and of a registration's metadata.
     """
 
     connections: int = 10_000
     handshake_seconds: float = 10.0
     write_seconds: float = 5.0
     frame_bytes: int = 64 * 1024
-    frames_per_second: int = 100
-    content_bytes: int = MAX_CONTENT
-    metadata_bytes: int = MAX_METADATA
+    frames_per_second: int = FRAMES_PER_SECOND
+    sizes: Sizes = field(default_factory=Sizes)

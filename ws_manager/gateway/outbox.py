@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable, Optional, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from ws_manager.errors import LedgerError
 from ws_manager.gateway.ledger import LedgerThread, Watcher
 from ws_manager.models import Event, Outcome, PendingMessage
 from ws_manager.protocol.gateway_session import QUEUE_BYTES
+from ws_manager.settings import Sizes
 
 Result = TypeVar("Result")
 
@@ -32,6 +33,30 @@ class Receivers(Protocol):
         """Something happened to these connections: look whether their sockets still hold."""
 
 
+class Trouble:
+    """Logs that something fails when it begins to, and when it is over: not at each of a thousand attempts.
+
+    Args:
+        what: cannot be done; continues "cannot".
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._cause: Optional[str] = None
+
+    def began(self, error: LedgerError) -> None:
+        """Note a failure."""
+        if error.message != self._cause:
+            self._cause = error.message
+            _log.error("cannot %s, will go on trying: %s", self._what, error.message)
+
+    def ended(self) -> None:
+        """Note that it has worked."""
+        if self._cause is not None:
+            self._cause = None
+            _log.info("can %s again", self._what)
+
+
 class Outbox:
     """The two directions between the ledger and the sockets.
 
@@ -40,15 +65,16 @@ class Outbox:
 
     Args:
         path: the database file.
+        sizes: how large contents and metadata may be.
 
     Attributes:
         position: the message id up to which everything was offered to the live sessions.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sizes: Sizes) -> None:
         self._path = path
-        self._reads = LedgerThread(path, "ws-manager-reads")
-        self._writes = LedgerThread(path, "ws-manager-writes")
+        self._reads = LedgerThread(path, "ws-manager-reads", sizes)
+        self._writes = LedgerThread(path, "ws-manager-writes", sizes)
         self.position = 0
         self._event_position = 0
         self._changed = asyncio.Event()
@@ -71,10 +97,21 @@ class Outbox:
         self.position, self._event_position = await self._reads.run(lambda delivery: delivery.last_ids())
 
     async def run(self, receivers: Receivers) -> None:
-        """Pump, settle and checkpoint until cancelled."""
-        self._watcher = Watcher(self._path, asyncio.get_running_loop(), self._changed.set)
+        """Pump, settle and checkpoint until cancelled.
+
+        Raises:
+            LedgerReplaced: the file is no longer the one that was opened.
+        """
+        loop = asyncio.get_running_loop()
+        replaced: asyncio.Future[None] = loop.create_future()
+        self._watcher = Watcher(
+            self._path,
+            loop,
+            self._changed.set,
+            lambda error: None if replaced.done() else replaced.set_exception(error),
+        )
         self._watcher.start()
-        await asyncio.gather(self._pump(receivers), self._settle(receivers), self._checkpoint())
+        await asyncio.gather(replaced, self._pump(receivers), self._settle(receivers), self._checkpoint())
 
     async def flush(self, seconds: float) -> None:
         """Wait until everything that was told is written, but no longer than `seconds`."""
@@ -107,15 +144,16 @@ class Outbox:
         """Read a connection's pending messages; see `Delivery.backlog`."""
         return await self._reads.run(lambda delivery: delivery.backlog(ws_id, after, limit, QUEUE_BYTES))
 
-    def read(self, call: Callable[[Delivery], Result]) -> Awaitable[Result]:
+    def read(self, call: Callable[[Delivery], Result]) -> asyncio.Future[Result]:
         """Run a call on the reading thread."""
         return self._reads.run(call)
 
-    def write(self, call: Callable[[Delivery], Result]) -> Awaitable[Result]:
+    def write(self, call: Callable[[Delivery], Result]) -> asyncio.Future[Result]:
         """Run a call on the writing thread."""
         return self._writes.run(call)
 
     async def _pump(self, receivers: Receivers) -> None:
+        trouble = Trouble("read the ledger")
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -123,9 +161,11 @@ class Outbox:
             try:
                 await self._pump_once(receivers)
             except LedgerError as error:
-                _log.error("cannot read the ledger: %s", error)
+                trouble.began(error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._changed.set()
+            else:
+                trouble.ended()
 
     async def _pump_once(self, receivers: Receivers) -> None:
         while True:
@@ -146,6 +186,7 @@ class Outbox:
         return messages, events, messages[-1].seq if messages else max(newest, self.position)
 
     async def _settle(self, receivers: Receivers) -> None:
+        trouble = Trouble("write receipts")
         while True:
             await self._told.wait()
             self._told.clear()
@@ -154,11 +195,12 @@ class Outbox:
                 void = await self._writes.run(lambda delivery, batch=batch: delivery.settle(batch))  # type: ignore[misc]
             except LedgerError as error:
                 # Nothing is lost: it is written when the ledger can be written again.
-                _log.error("cannot write receipts, will try again: %s", error)
+                trouble.began(error)
                 self._outcomes[:0] = batch
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._told.set()
                 continue
+            trouble.ended()
             receivers.check(void)
             self._settled_count += len(batch)
             # Wakes those who wait now, and makes those who come later wait again.
@@ -166,6 +208,7 @@ class Outbox:
             self._settled.clear()
 
     async def _checkpoint(self) -> None:
+        trouble = Trouble("move the write-ahead log into the database")
         while True:
             await asyncio.sleep(_CHECKPOINT_SECONDS)
             if self._dirty:
@@ -173,4 +216,7 @@ class Outbox:
                 try:
                     await self._writes.run(lambda delivery: delivery.db.checkpoint())
                 except LedgerError as error:
-                    _log.warning("checkpoint failed: %s", error)
+                    self._dirty = True
+                    trouble.began(error)
+                else:
+                    trouble.ended()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.values import check_name
 from ws_manager.errors import WsManagerError
+from ws_manager.gateway.handshake import told_to_agents
 from ws_manager.protocol.frames import Request, SendRequest, failure_frame, result_frame
 from ws_manager.tokens import Claims
 
@@ -32,7 +33,7 @@ def perform(delivery: Delivery, sender: str, request: Request, claims: Claims) -
             check_name(request.to, "ws_id"), request.content, request.msg_type, sender_id=sender
         )
     except WsManagerError as error:
-        return failure_frame(request.ref, error.code, error.message)
+        return failure_frame(request.ref, error.code, told_to_agents(error))
     if message is None:
         return failure_frame(request.ref, "not_found", f"no active connection {request.to}")
     return result_frame(request.ref, message.msg_id)

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import secrets
 import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from aiohttp import web
 
 from ws_manager.core.locks import gateway_lock
-from ws_manager.errors import Conflict, InvalidInput, LedgerError, WsManagerError
-from ws_manager.gateway.access import Access, check_address, http_log
-from ws_manager.gateway.agent_socket import MAX_FRAME, AgentSocket
-from ws_manager.gateway.handshake import new_websocket, parse_query, refusal
+from ws_manager.errors import Conflict, LedgerError
+from ws_manager.gateway.access import Access, check_address
+from ws_manager.gateway.care import Care
 from ws_manager.gateway.hub import Hub
-from ws_manager.gateway.outbox import Outbox
-from ws_manager.models import Closure, Connection, Gateway, new_id, utc_now
-from ws_manager.protocol.close_codes import REFUSALS, CloseCode
-from ws_manager.protocol.frames import connected_frame
-from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.gateway.limits import Limits
+from ws_manager.gateway.listener import Listener
+from ws_manager.gateway.outbox import Outbox, Trouble
+from ws_manager.gateway.socket_route import SocketRoute
+from ws_manager.models import Gateway, new_id, utc_now
+from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.settings import HEARTBEAT_TIMEOUT
-from ws_manager.tokens import Claims
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-_log = logging.getLogger("ws_manager.gateway")
 _LOCK_SECONDS = 2.0
 _PRESENCE_SECONDS = 10.0
+_TICK_SECONDS = 1.0
+_REASONS = {
+    CloseCode.GOING_AWAY: "the gateway is shutting down",
+    CloseCode.RESTARTING: "the gateway is restarting",
+}
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,33 @@ class GatewayOptions:
         host: the address to bind; without a key, a loopback address.
         port: 0 for one that is free.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        close_seconds: how long sockets may take to close when the gateway stops.
+        drain_seconds: over which the closes of many sockets are spread when the gateway stops.
+        close_seconds: how long a socket may take to close then.
         key: that signs tokens; None asks for no tokens, and lets everybody on this machine in.
         public_hosts: names under which others address it, beside the one that it binds.
         origins: of pages elsewhere that may connect.
         tls: serve https and wss with this.
+        limits: what agents may cost.
+        log_interval: seconds between two rows of a connection in the heartbeat log, at least.
+        log_keep: seconds that those rows stay.
+        keep: seconds that confirmed messages, and all else that is over, stay; None for ever.
     """
 
     database: Path
     host: str = "127.0.0.1"
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
+    drain_seconds: float = 5.0
     close_seconds: float = 5.0
     # Never part of its repr, which may end in a log.
     key: Optional[bytes] = field(default=None, repr=False)
     public_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     tls: Optional[ssl.SSLContext] = None
+    limits: Limits = field(default_factory=Limits)
+    log_interval: float = 60.0
+    log_keep: float = 86400.0
+    keep: Optional[float] = None
 
 
 class GatewayServer:
@@ -90,49 +101,59 @@ class GatewayServer:
         self._id = new_id()
         self._options = options
         self._now = now
-        self._clock = clock
-        self._access = Access([options.host, *options.public_hosts], options.origins, options.key, clock)
         self._lock: Optional[BaseFileLock] = None
-        self._outbox = Outbox(options.database)
-        self._hub = Hub(self._outbox, options.heartbeat_timeout, now)
-        application = web.Application()
-        application.router.add_get("/ws", self._open_socket)
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            logger=http_log(),
-            handle_signals=False,
-            keepalive_timeout=15,
-            shutdown_timeout=1,
+        self._outbox = Outbox(options.database, options.limits.sizes)
+        self._hub = Hub(self._outbox, options.heartbeat_timeout, options.log_interval, now)
+        self._care = Care(options.database, options.log_keep, options.keep)
+        access = Access([options.host, *options.public_hosts], options.origins, options.key, clock)
+        self._sockets = SocketRoute(
+            self._id,
+            options.heartbeat_timeout,
+            access,
+            options.limits,
+            self._outbox,
+            self._hub,
+            now,
+            clock,
         )
+        application = web.Application()
+        application.router.add_get("/ws", self._sockets.open)
+        self._listener = Listener(application, options.limits.handshake_seconds, now)
 
-    async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-        """Serve until `stop` is set.
+    async def run(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
+        """Serve until `stop` is done.
 
         Args:
-            stop: ends the gateway.
+            stop: ends the gateway; its result is the code that sockets are closed with, 1001 or 1012.
             ready: called with the base address when connections are accepted.
 
         Raises:
             Conflict: another gateway holds this file, or the address is in use.
-            LedgerError: the file cannot be used.
+            LedgerError: the file cannot be used, or was replaced meanwhile.
         """
         try:
             await self._outbox.open()
             await self._hold_lock()
+            outbox = asyncio.create_task(self._outbox.run(self._hub))
             work = [
-                asyncio.create_task(self._outbox.run(self._hub)),
+                outbox,
                 asyncio.create_task(self._hub.run()),
+                asyncio.create_task(self._care.run()),
+                asyncio.create_task(self._tick()),
                 asyncio.create_task(self._show_presence()),
-                asyncio.create_task(_wait(stop)),
             ]
+            done: list[asyncio.Task[None]] = []
             try:
                 await self._listen()
                 ready(self.url)
-                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                waited_for: list[asyncio.Future[Any]] = [stop, *work]
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+                done = [task for task in work if task.done()]
             finally:
-                await self._stop_listening()
-                await self._outbox.flush(self._options.close_seconds)
+                # A gateway that ends by a fault is started again, as a rule.
+                await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
+                if not outbox.done():
+                    await self._outbox.flush(self._options.close_seconds)
                 for task in work:
                     task.cancel()
                 await asyncio.gather(*work, return_exceptions=True)
@@ -167,17 +188,9 @@ class GatewayServer:
         self._lock = lock
 
     async def _listen(self) -> None:
-        host, port = self._options.host, self._options.port
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host, port, ssl_context=self._options.tls).start()
-        except OSError as error:
-            raise Conflict(
-                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}",
-                hint="choose another --port; 0 takes one that is free",
-            ) from error
-        port = self._runner.addresses[0][1]
-        self.url = _base_address(self._options, port)
+        options = self._options
+        port = await self._listener.start(options.host, options.port, options.tls)
+        self.url = _base_address(options, port)
         started = utc_now()
         await self._outbox.write(
             lambda delivery: delivery.record_gateway(
@@ -185,110 +198,30 @@ class GatewayServer:
             )
         )
 
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._listener.tick()
+
     async def _show_presence(self) -> None:
+        # For display only: receipts say the same, and they are kept until they can be written.
+        trouble = Trouble("write the gateway's record")
         while True:
             await asyncio.sleep(_PRESENCE_SECONDS)
             try:
                 await self._outbox.write(lambda delivery: delivery.gateway_seen(self._id))
             except LedgerError as error:
-                # For display only: receipts say the same, and they are kept until they can be written.
-                _log.warning("cannot write the gateway's record: %s", error)
+                trouble.began(error)
+            else:
+                trouble.ended()
 
-    async def _stop_listening(self) -> None:
-        for site in list(self._runner.sites):
-            await site.stop()
+    async def _close_sockets(self, code: CloseCode) -> None:
+        self._sockets.stopping = True
+        self._listener.stop_accepting()
         await self._hub.close(
-            CloseCode.GOING_AWAY, "the gateway is shutting down", self._options.close_seconds
+            code, _REASONS[code], drain=self._options.drain_seconds, seconds=self._options.close_seconds
         )
-        await self._runner.cleanup()
-
-    async def _open_socket(self, request: web.Request) -> web.StreamResponse:
-        try:
-            claims = self._access.check(request)
-            websocket = new_websocket(MAX_FRAME)
-            if not websocket.can_prepare(request).ok:
-                raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
-            agent, ws_id, metadata, explicit_ack = parse_query(request.query)
-            # A token for one connection says which, so that nobody has to say it twice.
-            ws_id = claims.ws_id if ws_id is None else ws_id
-            claims.check(agent, ws_id)
-            # A registration voids the receipts of the one before it, so what was told already goes first.
-            await self._outbox.settled()
-            connection, pending, last_code = await self._outbox.write(
-                lambda delivery: delivery.open_socket(agent, ws_id, metadata, self._id)
-            )
-        except WsManagerError as error:
-            return refusal(error)
-        closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
-        try:
-            if request.transport is None:
-                raise ConnectionResetError("the peer went away at the handshake")
-            await websocket.prepare(request)
-            socket = self._socket(
-                request,
-                websocket,
-                connection,
-                claims,
-                explicit_ack=explicit_ack,
-                cautious=last_code in REFUSALS,
-            )
-            _log.info("%s opened (agent=%s)", connection.ws_id, connection.agent)
-            closure = await self._attend(socket, connection, pending)
-        finally:
-            self._outbox.tell([closure])
-            _log.info("%s closed: %s (%d)", closure.ws_id, closure.reason, closure.code)
-        return websocket
-
-    def _socket(
-        self,
-        request: web.Request,
-        websocket: web.WebSocketResponse,
-        connection: Connection,
-        claims: Claims,
-        *,
-        explicit_ack: bool,
-        cautious: bool,
-    ) -> AgentSocket:
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the peer went away at the handshake")
-        session = GatewaySession(
-            ws_id=connection.ws_id,
-            epoch=connection.epoch,
-            confirmed_seq=connection.confirmed_seq,
-            nonce=secrets.token_hex(8),
-            explicit_ack=explicit_ack,
-            heartbeat=self._options.heartbeat_timeout / 3,
-            timeout=self._options.heartbeat_timeout,
-            now=self._now(),
-            cautious=cautious,
-        )
-        return AgentSocket(
-            connection.agent,
-            websocket,
-            transport,
-            request.writer.drain,
-            session,
-            self._outbox,
-            self._now,
-            claims,
-            self._clock,
-        )
-
-    async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
-        greeting = connected_frame(
-            ws_id=connection.ws_id,
-            agent=connection.agent,
-            resumed=connection.epoch > 1,
-            pending=pending,
-            seq=connection.confirmed_seq,
-            heartbeat=self._options.heartbeat_timeout / 3,
-        )
-        self._hub.add(socket)
-        try:
-            return await socket.run(greeting)
-        finally:
-            self._hub.remove(socket)
+        await self._listener.close()
 
 
 def _base_address(options: GatewayOptions, port: int) -> str:
@@ -299,7 +232,3 @@ def _base_address(options: GatewayOptions, port: int) -> str:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
     host = options.public_hosts[0] if options.public_hosts else host
     return f"https://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-async def _wait(stop: asyncio.Event) -> None:
-    await stop.wait()

@@ -340,6 +340,7 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
         return LedgerBusy(
             f"another process keeps the write lock of {path}",
             hint="find it (a backup, an open transaction in a shell?) and try again",
+            cause="the ledger is busy",
         )
     known = (
         ("not a database", "is not a SQLite database", "check --db and BLACKROAD_WS_DB"),
@@ -356,7 +357,7 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
     )
     for sign, what, hint in known:
         if sign in text:
-            return LedgerError(f"{path} {what}", hint=hint)
+            return LedgerError(f"{path} {what}", hint=hint, cause=f"the ledger {what}")
     return None
 
 

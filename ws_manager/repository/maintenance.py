@@ -69,6 +69,23 @@ class Maintenance:
                 ).rowcount
             last = found[-1]
 
+    def delete_first(self, table: str, cutoff: str) -> int:
+        """Delete the rows of a table from its first on that are over, so many at a time; return how many."""
+        deleted = 0
+        while True:
+            # Without the write lock first: as a rule there is nothing to delete.
+            found = self._db.rows(
+                f"SELECT rowid, {PRUNED[table]} FROM {table} ORDER BY rowid LIMIT 1", {"cutoff": cutoff}
+            )
+            if not found or not found[0][1]:
+                return deleted
+            first = found[0][0]
+            with self._db.transaction():
+                deleted += self._db.execute(
+                    f"DELETE FROM {table} WHERE rowid BETWEEN :first AND :last AND {PRUNED[table]}",
+                    {"first": first, "last": first + _CHUNK - 1, "cutoff": cutoff},
+                ).rowcount
+
     def vacuum(self) -> None:
         """Give the room of what was deleted back to the file system."""
         with self._db.translated():

@@ -1,0 +1,32 @@
+"""Room for sockets: how many files a process may have open."""
+
+from __future__ import annotations
+
+import sys
+
+from ws_manager.errors import InvalidInput
+
+_RESERVE = 1100
+"""Connections that have not become sockets yet, the database's files, and a few to spare."""
+
+
+def make_room(connections: int) -> None:
+    """Raise the limit of open files so that so many connections fit, and no further than the system allows.
+
+    Raises:
+        InvalidInput: the system does not allow so many.
+    """
+    if sys.platform == "win32":
+        # There is no such limit.
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _RESERVE
+    if hard not in (resource.RLIM_INFINITY, -1) and needed > hard:
+        raise InvalidInput(
+            f"--max-connections {connections} needs {needed} open files, and the system allows {hard}",
+            hint=f"give --max-connections {max(1, hard - _RESERVE)}, or raise the hard limit (ulimit -Hn)",
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,0 +1,215 @@
+"""`GET /ws`: from a handshake to a socket, and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Callable, NamedTuple, Optional
+
+from aiohttp import web
+
+from ws_manager.core.delivery import Delivery
+from ws_manager.errors import GatewayUnavailable, InvalidInput, LedgerBusy, WsManagerError
+from ws_manager.gateway.access import Access
+from ws_manager.gateway.agent_socket import AgentSocket
+from ws_manager.gateway.handshake import Asked, new_websocket, parse_query, refusal
+from ws_manager.gateway.hub import Hub
+from ws_manager.gateway.limits import Limits
+from ws_manager.gateway.outbox import Outbox
+from ws_manager.models import Closure, Connection
+from ws_manager.protocol.close_codes import REFUSALS, CloseCode
+from ws_manager.protocol.frames import connected_frame
+from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.tokens import Claims
+
+_log = logging.getLogger("ws_manager.gateway")
+
+Opened = tuple[Connection, int, Optional[int]]
+"""A registration, the number of messages that wait for it, and the close code of the socket before."""
+
+
+class _Handshake(NamedTuple):
+    """A handshake that was let in: what was asked for, what the token allows, and the socket to be."""
+
+    asked: Asked
+    claims: Claims
+    websocket: web.WebSocketResponse
+
+
+class SocketRoute:
+    """Turns handshakes into sockets.
+
+    Args:
+        gateway_id: goes into the row of each connection.
+        heartbeat_timeout: seconds without a sign of life after which a connection is lost.
+        access: lets requests in.
+        limits: what agents may cost.
+        outbox: the way to the ledger.
+        hub: holds the sockets.
+        now: a monotonic clock.
+        clock: the time of day, in seconds since 1970: when tokens expire.
+
+    Attributes:
+        stopping: set when no more sockets are to be opened.
+    """
+
+    def __init__(
+        self,
+        gateway_id: str,
+        heartbeat_timeout: float,
+        access: Access,
+        limits: Limits,
+        outbox: Outbox,
+        hub: Hub,
+        now: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.stopping = False
+        self._gateway_id = gateway_id
+        self._timeout = heartbeat_timeout
+        self._access = access
+        self._limits = limits
+        self._outbox = outbox
+        self._hub = hub
+        self._now = now
+        self._clock = clock
+        self._opening = 0
+
+    async def open(self, request: web.Request) -> web.StreamResponse:
+        """Answer a handshake, and attend to the socket until it is gone."""
+        try:
+            handshake = self._let_in(request)
+            self._opening += 1
+            try:
+                opened = await self._register(handshake.asked)
+            finally:
+                self._opening -= 1
+        except WsManagerError as error:
+            return refusal(error)
+        connection = opened[0]
+        closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
+        try:
+            if request.transport is None:
+                raise ConnectionResetError("the peer went away at the handshake")
+            await handshake.websocket.prepare(request)
+            socket = self._socket(request, handshake, opened)
+            _log.info(
+                "%s opened (agent=%s)",
+                connection.ws_id,
+                connection.agent,
+                extra={"fields": {"ws_id": connection.ws_id, "agent": connection.agent}},
+            )
+            closure = await self._attend(socket, connection, opened[1])
+        finally:
+            self._outbox.tell([closure])
+            _log.info(
+                "%s closed: %s (%d)",
+                closure.ws_id,
+                closure.reason,
+                closure.code,
+                extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
+            )
+        return handshake.websocket
+
+    def _let_in(self, request: web.Request) -> _Handshake:
+        claims = self._access.check(request)
+        websocket = new_websocket(self._limits.frame_bytes)
+        if not websocket.can_prepare(request).ok:
+            raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
+        asked = parse_query(request.query)
+        if asked.ws_id is None:
+            # A token for one connection says which, so that nobody has to say it twice.
+            asked = asked._replace(ws_id=claims.ws_id)
+        claims.check(asked.agent, asked.ws_id)
+        if self.stopping:
+            raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
+        # One that comes back takes the place of its own socket, which may not have noticed that it is lost.
+        full = len(self._hub) + self._opening >= self._limits.connections
+        if full and not self._hub.holds(asked.ws_id):
+            raise GatewayUnavailable(
+                "the gateway is full", hint="try again later, or raise --max-connections"
+            )
+        return _Handshake(asked, claims, websocket)
+
+    async def _register(self, asked: Asked) -> Opened:
+        """Write the registration, unless the ledger cannot be written for as long as a handshake may take.
+
+        Raises:
+            LedgerBusy: it cannot.
+        """
+        deadline = self._now() + self._limits.handshake_seconds
+        busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
+        given_up = False
+
+        def open_socket(delivery: Delivery) -> Opened:
+            if given_up:
+                raise busy
+            return delivery.open_socket(asked.agent, asked.ws_id, asked.metadata, self._gateway_id)
+
+        try:
+            # A registration voids the receipts of the one before it, so what was told already goes first.
+            await asyncio.wait_for(self._outbox.settled(), self._limits.handshake_seconds)
+        except asyncio.TimeoutError:
+            raise busy from None
+        writing = self._outbox.write(open_socket)
+        await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
+        if writing.done():
+            return writing.result()
+        given_up = True
+        writing.add_done_callback(self._let_go)
+        raise busy
+
+    def _let_go(self, writing: asyncio.Future[Opened]) -> None:
+        """Close a registration that was written after its handshake had been answered."""
+        if not writing.cancelled() and writing.exception() is None:
+            connection = writing.result()[0]
+            self._outbox.tell(
+                [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
+            )
+
+    def _socket(self, request: web.Request, handshake: _Handshake, opened: Opened) -> AgentSocket:
+        connection, _, last_code = opened
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the peer went away at the handshake")
+        session = GatewaySession(
+            ws_id=connection.ws_id,
+            epoch=connection.epoch,
+            confirmed_seq=connection.confirmed_seq,
+            nonce=secrets.token_hex(8),
+            explicit_ack=handshake.asked.explicit_ack,
+            heartbeat=self._timeout / 3,
+            timeout=self._timeout,
+            now=self._now(),
+            cautious=last_code in REFUSALS,
+            frames_per_second=self._limits.frames_per_second,
+        )
+        return AgentSocket(
+            connection.agent,
+            handshake.websocket,
+            transport,
+            request.writer.drain,
+            session,
+            self._outbox,
+            self._limits,
+            self._now,
+            handshake.claims,
+            self._clock,
+        )
+
+    async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
+        greeting = connected_frame(
+            ws_id=connection.ws_id,
+            agent=connection.agent,
+            resumed=connection.epoch > 1,
+            pending=pending,
+            seq=connection.confirmed_seq,
+            heartbeat=self._timeout / 3,
+        )
+        self._hub.add(socket)
+        try:
+            return await socket.run(greeting)
+        finally:
+            self._hub.remove(socket)
