@@ -121,10 +121,13 @@ def p99(ledgers: Ledgers) -> list[Figure]:
             others = Load()
             load.open("healthy", "pong", healthy, gateway.port)
             for _ in range(rounds):
+                # What connecting and closing left to do is done by then.
+                time.sleep(2)
                 alone.append(_latencies(db, load, "healthy", healthy, 100, 0.1))
                 others("open", "stalled", kind="stalled", count=CROWD, port=gateway.port)
                 while others("state", "stalled")["opened"] < CROWD:
                     arriving += _latencies(db, load, "healthy", healthy, 5, 0.1)
+                time.sleep(2)
                 beside.append(_latencies(db, load, "healthy", healthy, 100, 0.1))
                 others("close", "stalled")
                 wait_for(lambda: _closed(db, "stalled") == CROWD)
