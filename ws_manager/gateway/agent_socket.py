@@ -264,10 +264,13 @@ class AgentSocket:
             if not session.wants_backlog:
                 self._wake_for_receipt()
                 return
-            messages, reached = await self._outbox.backlog(
-                session.ws_id, session.cursor, session.backlog_limit
-            )
-            session.take_backlog(messages, reached, self._outbox.position)
+            await self._read_backlog()
+
+    async def _read_backlog(self) -> None:
+        # Apart from the writing: a writer that is blocked must not hold on to what was read.
+        session = self.session
+        messages, reached = await self._outbox.backlog(session.ws_id, session.cursor, session.backlog_limit)
+        session.take_backlog(messages, reached, self._outbox.position)
 
     def _may_write(self) -> bool:
         """Say whether there is room, and the writer does not write itself just now."""

@@ -75,7 +75,7 @@ class Outbox:
     def __init__(self, path: Path, sizes: Sizes) -> None:
         self._path = path
         self._reads = LedgerThread(path, "ws-manager-reads", sizes)
-        self._writes = LedgerThread(path, "ws-manager-writes", sizes, cache_kib=8192)
+        self._writes = LedgerThread(path, "ws-manager-writes", sizes, cache_kib=4096)
         # The pump waits behind no more than these, however many agents catch up.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
         self.position = 0
