@@ -37,7 +37,7 @@ conformance: $(VENV)/.conformance ## Hold the gateway's sockets against the Auto
 demo: $(VENV)/.installed ## See it work: a gateway, three agents, a kill and a resume
 	"$(RUN)/python" demo/demo.py
 
-bench: $(VENV)/.installed ## Measure it against its budgets: some minutes, and 2 GB of scratch room
+bench: $(VENV)/.installed ## Measure it against its budgets: half an hour, and 10 GB of scratch room
 	"$(RUN)/python" benchmarks/run.py $(ROWS)
 
 pictures: $(VENV)/.installed ## Draw the pictures of the documentation again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from ws_manager import get_db
@@ -14,13 +15,16 @@ from ws_manager.repository.database import Database
 
 MESSAGE = {"event": "deploy", "version": "2.1.0", "services": ["gateway", "billing"]}
 
+_ROWS_AT_ONCE = 500_000
+_BYTES_AT_ONCE = 50_000_000
+
 
 class Ledgers:
     """Ledgers of given sizes in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._copies = 0
+        self._copies = count(1)
 
     def of(self, connections: int, messages: int = 0) -> Path:
         """Return a ledger with so many active connections and messages; it is made at the first call.
@@ -43,8 +47,7 @@ class Ledgers:
     @contextmanager
     def copy(self, original: Path) -> Iterator[Database]:
         """Open a copy that may be written to; it is gone after the block."""
-        self._copies += 1
-        path = self._folder / f"copy-{self._copies}.db"
+        path = self._folder / f"copy-{next(self._copies)}.db"
         # Nobody has the original open, so it is whole without a -wal file.
         shutil.copyfile(original, path)
         db = get_db(path)
@@ -55,7 +58,31 @@ class Ledgers:
             path.unlink()
 
 
-def _connect(db: Database, count: int) -> None:
+def add_pending(db: Database, agent: str, connections: int, messages: int, size: int) -> None:
+    """Give so many connections of an agent, `<agent>-00000` and so on, so many pending messages each.
+
+    They lie as broadcasts leave them: one for each connection, then the next. Each has `size` bytes.
+    """
+    content = '{"n":0,"text":"%s"}' % ("x" * (size - len('{"n":0,"text":""}')))
+    now = utc_now()
+    db.executemany(
+        "INSERT OR IGNORE INTO connections (ws_id, agent, connected_at, last_heartbeat) VALUES (?, ?, ?, ?)",
+        [(f"{agent}-{number:05d}", agent, now, now) for number in range(connections)],
+    )
+    at_once = max(1, min(_BYTES_AT_ONCE // size, _ROWS_AT_ONCE) // connections)
+    for done in range(0, messages, at_once):
+        db.execute(
+            "WITH RECURSIVE round (number) AS (VALUES (1) UNION ALL SELECT number + 1 FROM round WHERE number < ?)"
+            " INSERT INTO messages (msg_id, recipient_id, content, sent_at)"
+            " SELECT printf('%032x', (SELECT coalesce(max(id), 0) FROM messages) + row_number() OVER ()),"
+            " ws_id, ?, ? FROM round CROSS JOIN connections WHERE agent = ?",
+            (min(at_once, messages - done), content, utc_now(), agent),
+        )
+        if messages > at_once:
+            db.checkpoint()
+
+
+def _connect(db: Database, connections: int) -> None:
     now = utc_now()
     with db.transaction():
         db.executemany(
@@ -68,7 +95,7 @@ def _connect(db: Database, count: int) -> None:
                     now,
                     now,
                 )
-                for n in range(count)
+                for n in range(connections)
             ),
         )
     db.checkpoint()

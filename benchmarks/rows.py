@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks import gateway
 from benchmarks.ledgers import MESSAGE, Ledgers
 from benchmarks.measure import Figure, in_turn, middle, quarters, ratios, seconds
 from ws_manager import ConnectionPool, broadcast, connection_stats, get_db, get_message_history, send_message
@@ -230,5 +231,6 @@ ROWS: dict[str, Callable[[Ledgers], list[Figure]]] = {
     "filter": filtering,
     "history": reading,
     "batch": batch,
+    **gateway.ROWS,
 }
 """Every row by the name that is typed."""

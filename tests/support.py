@@ -20,6 +20,7 @@ from ws_manager import ConnectionPool, add_connection, get_db
 from ws_manager.core.registry import Registry
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
+from ws_manager.gateway.stripe_route import StripeOptions
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
 
@@ -191,6 +192,14 @@ class RawAgent:
 async def handshake(
     url: str, query: str, headers: Optional[list[tuple[str, str]]] = None, *, receive_buffer: int = 0
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
+    """Send an upgrade request and read the answer's status."""
+    reader, writer, head = await upgrade(url, query, headers, receive_buffer=receive_buffer)
+    return reader, writer, int(head.split(" ", 2)[1])
+
+
+async def upgrade(
+    url: str, query: str, headers: Optional[list[tuple[str, str]]] = None, *, receive_buffer: int = 0
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
     """Send an upgrade request and read the answer's head."""
     address = urlsplit(url)
     host, port = address.hostname or "", address.port or 0
@@ -214,8 +223,7 @@ async def handshake(
         "Sec-WebSocket-Version: 13",
     ]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-    head = (await within(reader.readuntil(b"\r\n\r\n"))).decode()
-    return reader, writer, int(head.split(" ", 2)[1])
+    return reader, writer, (await within(reader.readuntil(b"\r\n\r\n"))).decode()
 
 
 async def refusal(url: str, query: str, headers: Optional[list[tuple[str, str]]] = None) -> int:
@@ -335,6 +343,7 @@ async def gateway(
     public_hosts: tuple[str, ...] = (),
     origins: tuple[str, ...] = (),
     tls: Optional[ssl.SSLContext] = None,
+    stripe: Optional[StripeOptions] = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway until the block ends; with a `key` it asks for tokens."""
@@ -354,6 +363,7 @@ async def gateway(
             public_hosts=public_hosts,
             origins=origins,
             tls=tls,
+            stripe=stripe,
         ),
         now,
         clock,

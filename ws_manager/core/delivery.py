@@ -33,6 +33,9 @@ from ws_manager.repository.journal import Events, Heartbeats
 from ws_manager.repository.messages import Messages
 from ws_manager.settings import Sizes
 
+MOST_COUNTED = 1000
+"""Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
+
 MOST_REFUSALS = 3
 """Sockets that may close on one message before it is set aside."""
 
@@ -166,8 +169,8 @@ class Delivery:
         """Register a socket.
 
         Returns:
-            Its connection, the number of messages that wait for it, and the code with which its last socket
-            was closed.
+            Its connection, the number of messages that wait for it, counted up to 1,000, and the code with which
+            its last socket was closed.
 
         Raises:
             InvalidInput: a name or the metadata cannot be accepted.
@@ -176,7 +179,9 @@ class Delivery:
         with self.db.transaction():
             known = None if ws_id is None else self.registry.find(ws_id)
             connection = self.registry.connect(agent, ws_id, metadata, gateway=gateway)
-            pending = self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
+            pending = self._messages.count_pending(
+                connection.ws_id, connection.confirmed_seq, limit=MOST_COUNTED
+            )
         return connection, pending, known.close_code if known else None
 
     def record_gateway(self, gateway: Gateway) -> None:

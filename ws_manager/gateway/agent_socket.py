@@ -13,17 +13,19 @@ from typing import Callable, Optional
 from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
+from ws_manager.gateway.connection import Connection
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.gateway.requests import perform
 from ws_manager.models import Closure, PendingMessage, SignOfLife, seconds_before, utc_now
-from ws_manager.protocol.close_codes import REFUSALS, CloseCode, is_goodbye, meaning
+from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
 from ws_manager.protocol.frames import Request, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
-from ws_manager.protocol.wire import ping_frame, pong_frame, text_frame
+from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
 from ws_manager.tokens import EVERYTHING, Claims
 
 MAX_REQUESTS = 100
+TURN_AWAY_SECONDS = 1.0
 _log = logging.getLogger("ws_manager.gateway")
 
 
@@ -77,6 +79,9 @@ class AgentSocket:
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
         self._shrunk_at = now()
+        connection = transport.get_protocol()
+        if isinstance(connection, Connection):
+            connection.expect_mask(lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask"))
         # "Drained" means that the system has it all: a peer that does not read costs one write, not two.
         transport.set_write_buffer_limits(high=0)
 
@@ -174,10 +179,11 @@ class AgentSocket:
                     # aiohttp has closed it: too large, not UTF-8, against RFC 6455.
                     session.close(message.data.code, str(message.data))
                 elif message.type == WSMsgType.CLOSE:
-                    # 0: a close frame without a code.
-                    self._peer_closed = (message.data or CloseCode.NO_STATUS, message.extra or "")
+                    self._peer_closed = _close_of(message)
                 return
             self._tell()
+            if session.close_with is not None and session.close_with[0] in MISBEHAVIOUR:
+                return
             self._take_requests()
             if self._pong is not None or session.has_work:
                 self.wake()
@@ -227,7 +233,10 @@ class AgentSocket:
                 self._parked = False
                 self._wake.clear()
             code, reason = self.session.close_with
-            await self._websocket.close(code=code, message=reason.encode("utf-8")[:120])
+            if code in MISBEHAVIOUR:
+                await self._turn_away(code, reason)
+            else:
+                await self._websocket.close(code=code, message=reason.encode("utf-8")[:120])
         except (ClientError, ConnectionError):
             # The peer is gone, or has closed. The reader sees it too, and what was written stays unconfirmed.
             self._transport.close()
@@ -235,6 +244,16 @@ class AgentSocket:
             # A defect. Without a writer the socket would stay open, and silent.
             self._transport.abort()
             raise
+
+    async def _turn_away(self, code: int, reason: str) -> None:
+        """Close without reading any more: a flood would cost as much after the close frame as before it.
+
+        The peer has a second to read why: ended at once, with its data unread, the frame could be lost in a reset.
+        """
+        self._transport.pause_reading()
+        self._transport.write(close_frame(code, reason))
+        await asyncio.sleep(TURN_AWAY_SECONDS)
+        self._transport.abort()
 
     async def _flush(self) -> None:
         session = self.session
@@ -245,10 +264,13 @@ class AgentSocket:
             if not session.wants_backlog:
                 self._wake_for_receipt()
                 return
-            messages, reached = await self._outbox.backlog(
-                session.ws_id, session.cursor, session.backlog_limit
-            )
-            session.take_backlog(messages, reached, self._outbox.position)
+            await self._read_backlog()
+
+    async def _read_backlog(self) -> None:
+        # Apart from the writing: a writer that is blocked must not hold on to what was read.
+        session = self.session
+        messages, reached = await self._outbox.backlog(session.ws_id, session.cursor, session.backlog_limit)
+        session.take_backlog(messages, reached, self._outbox.position)
 
     def _may_write(self) -> bool:
         """Say whether there is room, and the writer does not write itself just now."""
@@ -311,3 +333,15 @@ class AgentSocket:
             return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended, refused)
         # Not aiohttp's `close_code`: it is 1000 too where no close frame has come.
         return Closure(session.ws_id, session.epoch, CloseCode.LOST, meaning(CloseCode.LOST), ended=False)
+
+
+def _close_of(message: WSMessage) -> tuple[int, str]:
+    """Return code and reason of a peer's close frame.
+
+    RFC 6455 section 7.4: some codes are for use without a frame, and there are none from 5000 on. aiohttp takes them.
+    """
+    # 0: a close frame without a code.
+    code, reason = message.data or CloseCode.NO_STATUS, message.extra or ""
+    if message.data and (code in (CloseCode.NO_STATUS, CloseCode.LOST) or code >= 5000):
+        return CloseCode.PROTOCOL_ERROR, f"the close code {code} is none"
+    return code, reason

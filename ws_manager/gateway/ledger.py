@@ -29,10 +29,12 @@ class LedgerThread:
         path: the database file.
         name: of the thread.
         sizes: how large contents and metadata may be.
+        cache_kib: memory for pages of the file. The system has them too, and most are read once.
     """
 
-    def __init__(self, path: Path, name: str, sizes: Sizes) -> None:
+    def __init__(self, path: Path, name: str, sizes: Sizes, cache_kib: int = 2048) -> None:
         self._path = path
+        self._cache_kib = cache_kib
         self._sizes = sizes
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._delivery: Optional[Delivery] = None
@@ -55,7 +57,9 @@ class LedgerThread:
         self._executor.shutdown()
 
     def _open(self) -> None:
-        self._delivery = Delivery(open_ledger(self._path), self._sizes)
+        db = open_ledger(self._path)
+        db.execute(f"PRAGMA cache_size = -{self._cache_kib}")
+        self._delivery = Delivery(db, self._sizes)
 
     def _run(self, call: Callable[[Delivery], Result]) -> Result:
         assert self._delivery is not None

@@ -13,10 +13,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from ws_manager.errors import Conflict
+from ws_manager.gateway.connection import Connection
+from ws_manager.gateway.limits import Limits
 
 KEEPALIVE_SECONDS = 15
 MOST_WAITING = 1000
-"""Connections that have not sent their request yet. More are dropped: they can only be an attack."""
+"""Connections that have not sent their request yet. For one more the oldest is dropped: it is the least likely to."""
+
+MOST_WAITING_TLS = 250
+"""The same with TLS, where each costs a quarter of a megabyte."""
 
 _BACKLOG = 512
 
@@ -24,24 +29,22 @@ _BACKLOG = 512
 class Listener:
     """One address, and the connections that came to it.
 
-    aiohttp gives a client all the time it wants to send the head of its request, and to shake hands for TLS a
-    minute. Here both have the same few seconds.
+    Whoever dribbles the head of a request, or does not shake hands for TLS, has the same few seconds.
 
     Args:
         application: answers the requests. It gets a middleware that sees when a request begins and ends.
-        handshake_seconds: how long a connection may take to send a request.
+        limits: how long a connection may take to send a request, and how many bytes a second may come through it.
         now: a monotonic clock.
     """
 
-    def __init__(
-        self, application: web.Application, handshake_seconds: float, now: Callable[[], float]
-    ) -> None:
-        self._handshake_seconds = handshake_seconds
+    def __init__(self, application: web.Application, limits: Limits, now: Callable[[], float]) -> None:
+        self._handshake_seconds = limits.handshake_seconds
+        self._rate = float(limits.frame_bytes * limits.frames_per_second)
         self._now = now
         self._server: Optional[asyncio.AbstractServer] = None
-        # Connections without a request, with the time until which they may be so. A socket is one long request.
-        self._idle_until: dict[web.RequestHandler, float] = {}
-        self._requests = 0
+        self._most_waiting = MOST_WAITING
+        # Those that have no request yet or no more, the longest first. A socket is one long request.
+        self._waiting: dict[web.RequestHandler, Connection] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
             application,
@@ -59,6 +62,7 @@ class Listener:
             Conflict: it cannot be bound.
         """
         await self._runner.setup()
+        self._most_waiting = MOST_WAITING if tls is None else MOST_WAITING_TLS
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self._accept,
@@ -89,40 +93,39 @@ class Listener:
     def tick(self) -> None:
         """Drop the connections that have had their time."""
         now = self._now()
-        for connection, until in list(self._idle_until.items()):
-            if now >= until:
-                del self._idle_until[connection]
-                if connection.transport is not None:
-                    connection.transport.abort()
+        for connection in list(self._waiting.values()):
+            if now >= connection.idle_until:
+                self._forget(connection)
+                connection.drop()
 
     def _accept(self) -> asyncio.Protocol:
         assert self._runner.server is not None
-        if len(self._runner.server.connections) - self._requests >= MOST_WAITING:
-            return _Dropped()
-        connection = self._runner.server()
-        self._idle_until[connection] = self._now() + self._handshake_seconds
+        if len(self._waiting) >= self._most_waiting:
+            oldest = next(iter(self._waiting.values()))
+            self._forget(oldest)
+            oldest.drop()
+        connection = Connection(self._runner.server(), self._rate, self._now, self._forget)
+        self._wait(connection, self._handshake_seconds)
         return connection
+
+    def _wait(self, connection: Connection, seconds: float) -> None:
+        connection.idle_until = self._now() + seconds
+        self._waiting[connection.handler] = connection
+
+    def _forget(self, connection: Connection) -> None:
+        self._waiting.pop(connection.handler, None)
 
     def _middleware(self) -> Middleware:
         @web.middleware
         async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
-            self._idle_until.pop(request.protocol, None)
-            self._requests += 1
+            connection = self._waiting.pop(request.protocol, None)
             try:
                 return await handler(request)
             finally:
-                self._requests -= 1
-                self._idle_until[request.protocol] = self._now() + KEEPALIVE_SECONDS
+                if connection is not None and connection.transport is not None:
+                    self._wait(connection, KEEPALIVE_SECONDS)
 
         return timed
-
-
-class _Dropped(asyncio.Protocol):
-    """What becomes of a connection for which there is no room."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
 
 
 class _OnlyDefects(logging.Filter):

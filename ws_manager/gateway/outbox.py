@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger("ws_manager.gateway")
 _PUMP_ROWS = 10_000
+_BACKLOGS_AT_ONCE = 2
 _RETRY_SECONDS = 0.5
 _CHECKPOINT_SECONDS = 1.0
 
@@ -74,7 +75,9 @@ class Outbox:
     def __init__(self, path: Path, sizes: Sizes) -> None:
         self._path = path
         self._reads = LedgerThread(path, "ws-manager-reads", sizes)
-        self._writes = LedgerThread(path, "ws-manager-writes", sizes)
+        self._writes = LedgerThread(path, "ws-manager-writes", sizes, cache_kib=4096)
+        # The pump waits behind no more than these, however many agents catch up.
+        self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
         self.position = 0
         self._event_position = 0
         self._changed = asyncio.Event()
@@ -142,7 +145,8 @@ class Outbox:
 
     async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], int]:
         """Read a connection's pending messages; see `Delivery.backlog`."""
-        return await self._reads.run(lambda delivery: delivery.backlog(ws_id, after, limit, QUEUE_BYTES))
+        async with self._catching_up:
+            return await self._reads.run(lambda delivery: delivery.backlog(ws_id, after, limit, QUEUE_BYTES))
 
     def read(self, call: Callable[[Delivery], Result]) -> asyncio.Future[Result]:
         """Run a call on the reading thread."""

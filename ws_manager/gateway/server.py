@@ -125,7 +125,7 @@ class GatewayServer:
         if options.stripe is not None:
             stripe = StripeRoute(options.stripe, access, self._outbox, options.limits.handshake_seconds)
             application.router.add_post(PATH, stripe.take)
-        self._listener = Listener(application, options.limits.handshake_seconds, now)
+        self._listener = Listener(application, options.limits, now)
 
     async def run(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
         """Serve until `stop` is done.

@@ -10,6 +10,7 @@ class CloseCode(IntEnum):
 
     DONE = 1000
     GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
     NO_STATUS = 1005
     LOST = 1006
     TOO_LARGE = 1009
@@ -25,6 +26,7 @@ class CloseCode(IntEnum):
 MEANINGS = {
     CloseCode.DONE: "done",
     CloseCode.GOING_AWAY: "going away",
+    CloseCode.PROTOCOL_ERROR: "against RFC 6455",
     CloseCode.NO_STATUS: "closed without a code",
     CloseCode.LOST: "the connection was lost",
     CloseCode.TOO_LARGE: "a frame was over the size limit",
@@ -39,6 +41,11 @@ MEANINGS = {
 
 REFUSALS = frozenset({1003, 1007, 1009})
 """What a peer closes with if it cannot take a frame: its type, its text, its size."""
+
+MISBEHAVIOUR = frozenset(
+    {CloseCode.PROTOCOL_ERROR, CloseCode.TOO_LARGE, CloseCode.NOT_THIS_PROTOCOL, CloseCode.TOO_FAST}
+)
+"""What the gateway closes with where a peer does what it should not."""
 
 _FINAL = frozenset(
     {

@@ -22,7 +22,7 @@ def connected_frame(
         ws_id: the connection.
         agent: its agent.
         resumed: True if the ws_id was known already.
-        pending: messages that wait for it.
+        pending: messages that wait for it, counted up to 1,000.
         seq: the highest one that it has confirmed.
         heartbeat: seconds between the gateway's Pings.
     """
@@ -59,12 +59,15 @@ def result_frame(ref: object, message_id: str, recipients: Optional[int] = None)
     frame: dict[str, Any] = {"type": "result", "ref": ref, "ok": True, "id": message_id}
     if recipients is not None:
         frame["recipients"] = recipients
-    return _dump(frame)
+    return json.dumps(frame)
 
 
 def failure_frame(ref: object, code: str, message: str) -> str:
     """Write the failure of a request."""
-    return _dump({"type": "result", "ref": ref, "ok": False, "error": {"code": code, "message": message}})
+    # In ASCII: a ref may be what JSON can name and UTF-8 cannot hold, half of a surrogate pair.
+    return json.dumps(
+        {"type": "result", "ref": ref, "ok": False, "error": {"code": code, "message": message}}
+    )
 
 
 def error_frame(code: str, message: str) -> str:
@@ -156,7 +159,8 @@ def parse_agent_frame(text: str) -> AgentFrame:
         reason = frame.get("reason", "")
         if not isinstance(reason, str):
             raise InvalidInput("the reason of a reject is not text")
-        return Reject(_seq(frame), reason[:200])
+        # JSON can name half of a surrogate pair, and UTF-8, which the ledger holds, cannot.
+        return Reject(_seq(frame), reason[:200].encode("utf-8", "replace").decode("utf-8"))
     if kind in ("send", "broadcast"):
         try:
             return _request(frame)

@@ -37,7 +37,7 @@ from ws_manager.protocol.in_flight import InFlight
 WRITE_BYTES = 64 * 1024
 QUEUE_BYTES = 32 * 1024
 RECEIPT_SECONDS = 0.05
-MAX_ANSWERS = 100
+MAX_ANSWERS, MAX_ANSWER_CHARACTERS = 100, 128 * 1024
 FRAMES_PER_SECOND = 100
 _ENVELOPE = 200
 _UNTOLD_WRITES = 64
@@ -137,6 +137,7 @@ class GatewaySession:
         self._written = 0
         self._writes: deque[_Write] = deque()
         self._answers: list[str] = []
+        self._answer_characters = 0
         self._pings: dict[bytes, _Ping] = {}
         self._ping_count = 0
         self._pinged_seq = 0
@@ -242,7 +243,7 @@ class GatewaySession:
 
         What is returned counts as written, at the time `at` (UTC text, for the ledger).
         """
-        frames, self._answers = self._answers, []
+        frames, self._answers, self._answer_characters = self._answers, [], 0
         first, size = self._queue[0][0] if self._queue else 0, 0
         while self._queue and (not size or size + self._queue[0][2] <= WRITE_BYTES):
             seq, frame, length = self._queue.popleft()
@@ -354,7 +355,8 @@ class GatewaySession:
     def answer(self, frame: str) -> None:
         """Take a frame that answers the agent. One that asks, and does not read the answers, is closed."""
         self._answers.append(frame)
-        if len(self._answers) > MAX_ANSWERS:
+        self._answer_characters += len(frame)
+        if len(self._answers) > MAX_ANSWERS or self._answer_characters > MAX_ANSWER_CHARACTERS:
             self.close(CloseCode.TOO_FAST, "too many unread answers")
 
     @property
@@ -404,10 +406,8 @@ class GatewaySession:
     def _confirm(self, seq: int) -> None:
         if not self._in_flight or self._in_flight.first > seq:
             return
-        confirmed = 0
-        while self._in_flight and self._in_flight.first <= seq:
-            confirmed, size = self._in_flight.take_first()
-            self._bytes -= size
+        confirmed, size = self._in_flight.take_through(seq)
+        self._bytes -= size
         self._full = False
         if self.live and not self._queue and not self._in_flight:
             self._window = self._usual_window

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 _SPENT = 256
 """Places at the front that may be spent before the arrays are moved up."""
@@ -30,12 +30,13 @@ class InFlight:
         self._seqs.append(seq)
         self._sizes.append(size)
 
-    def take_first(self) -> tuple[int, int]:
-        """Take the message with the lowest number out, and return number and size."""
-        taken = self._seqs[self._start], self._sizes[self._start]
-        self._start += 1
-        if self._start == len(self._seqs) or self._start > _SPENT:
-            del self._seqs[: self._start], self._sizes[: self._start]
+    def take_through(self, seq: int) -> tuple[int, int]:
+        """Take the messages up to a number out; return the highest of them, and their size. There must be one."""
+        end = bisect_right(self._seqs, seq, self._start)
+        taken = self._seqs[end - 1], sum(self._sizes[self._start : end])
+        self._start = end
+        if end == len(self._seqs) or end > _SPENT:
+            del self._seqs[:end], self._sizes[:end]
             self._start = 0
         return taken
 

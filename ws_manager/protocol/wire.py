@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 _FINAL = 0x80
-_TEXT, _PING, _PONG = 0x1, 0x9, 0xA
+_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 
 
 def text_frame(text: str) -> bytes:
@@ -21,6 +21,12 @@ def ping_frame(payload: bytes) -> bytes:
 def pong_frame(payload: bytes) -> bytes:
     """Return a Pong frame; its payload has at most 125 bytes (section 5.5)."""
     return _frame(_PONG, payload)
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a Close frame; its reason has at most 123 bytes (section 5.5), and is cut off behind them."""
+    cut = reason.encode("utf-8")[:123].decode("utf-8", "ignore")
+    return _frame(_CLOSE, struct.pack("!H", code) + cut.encode("utf-8"))
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:

@@ -99,12 +99,13 @@ class Messages:
                 break
         return messages
 
-    def count_pending(self, ws_id: str, after: int) -> int:
-        """Return how many pending messages of one connection have a higher id than `after`."""
+    def count_pending(self, ws_id: str, after: int, limit: int = -1) -> int:
+        """Return how many pending messages of one connection have a higher id, counted up to a limit."""
         return int(
             self._db.value(
-                f"SELECT count(*) FROM messages WHERE recipient_id = ? AND id > ? AND {PENDING}",
-                (ws_id, after),
+                "SELECT count(*) FROM (SELECT 1 FROM messages"
+                f" WHERE recipient_id = ? AND id > ? AND {PENDING} LIMIT ?)",
+                (ws_id, after, limit),
             )
         )
 

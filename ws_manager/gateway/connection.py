@@ -1,0 +1,110 @@
+"""One TCP connection, between its transport and aiohttp: what aiohttp leaves out is here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Callable, Optional
+
+from aiohttp import web
+
+_BURST = 512 * 1024
+"""Bytes that may come at once, whatever the rate is."""
+
+
+class Connection(asyncio.Protocol):
+    """Hands everything on to aiohttp's protocol, and holds three things against the peer.
+
+    * It may send so many bytes a second, on average: more are left in the system's buffer, which stops the peer.
+      Fragments without content, say, cost no memory and end no message, but time.
+    * The first frame of a socket has to be masked: RFC 6455 section 5.1 obliges a server to close otherwise.
+    * Whoever made it learns when it is lost.
+
+    Args:
+        handler: aiohttp's protocol.
+        rate: bytes a second.
+        now: a monotonic clock.
+        lost: called with this connection when it has ended. A TLS handshake that fails ends without.
+
+    Attributes:
+        handler: as above.
+        transport: once it is connected; None before, and after its end.
+        idle_until: until when it may be without a request.
+    """
+
+    def __init__(
+        self,
+        handler: web.RequestHandler,
+        rate: float,
+        now: Callable[[], float],
+        lost: Callable[[Connection], None],
+    ) -> None:
+        self.handler = handler
+        self.transport: Optional[asyncio.Transport] = None
+        self.idle_until = now()
+        self._rate = rate
+        self._now = now
+        self._lost = lost
+        self._left = float(_BURST)
+        self._counted_at = now()
+        self._unmasked: Optional[Callable[[], None]] = None
+        self._seen = 0
+
+    def expect_mask(self, unmasked: Callable[[], None]) -> None:
+        """From now on there are frames; `unmasked` is called if the first has no mask, and nothing is read then."""
+        self._unmasked = unmasked
+
+    def drop(self) -> None:
+        """End it at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.handler.connection_made(transport)
+
+    def connection_lost(self, exc: Optional[BaseException]) -> None:  # noqa: D102 - as above
+        self.transport = None
+        self._lost(self)
+        self.handler.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102 - as above
+        self._pay(len(data))
+        if self._unmasked is not None and not self._is_masked(data):
+            return
+        self.handler.data_received(data)
+
+    def eof_received(self) -> None:  # noqa: D102 - as above
+        self.handler.eof_received()
+
+    def pause_writing(self) -> None:  # noqa: D102 - as above
+        self.handler.pause_writing()
+
+    def resume_writing(self) -> None:  # noqa: D102 - as above
+        self.handler.resume_writing()
+
+    def _pay(self, size: int) -> None:
+        now = self._now()
+        earned = max(0.0, now - self._counted_at) * self._rate
+        self._counted_at = now
+        self._left = min(float(_BURST), self._left + earned) - size
+        if self._left < 0 and self.transport is not None:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_later(-self._left / self._rate, self._read_on)
+
+    def _read_on(self) -> None:
+        # Should aiohttp have paused it meanwhile, it gets one piece more, which pauses it again.
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _is_masked(self, data: bytes) -> bool:
+        """Look at the second byte of the first frame (RFC 6455 section 5.2)."""
+        place, self._seen = 1 - self._seen, self._seen + len(data)
+        if place >= len(data):
+            return True
+        unmasked, self._unmasked = self._unmasked, None
+        if data[place] & 0x80:
+            return True
+        if unmasked is not None:
+            unmasked()
+        return False
