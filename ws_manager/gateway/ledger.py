@@ -18,6 +18,9 @@ from ws_manager.settings import Sizes
 Result = TypeVar("Result")
 
 POLL_SECONDS = 0.002
+_POLLS_A_LOOK = 50
+"""Polls between two looks whether the file is still there: a tenth of a second."""
+
 _RETRY_SECONDS = 0.5
 _log = logging.getLogger("ws_manager.gateway")
 
@@ -101,11 +104,13 @@ class Watcher(threading.Thread):
         """Watch until `stop`."""
         db = None
         try:
-            version = None
+            version, polls = None, 0
             while not self._stopped.wait(POLL_SECONDS):
                 try:
                     db = db or open_ledger(self._path, create=False)
-                    db.check_file()
+                    polls += 1
+                    if polls % _POLLS_A_LOOK == 0:
+                        db.check_file()
                     current = db.data_version()
                 except LedgerReplaced as error:
                     self._loop.call_soon_threadsafe(self._replaced, error)
