@@ -75,12 +75,15 @@ class TestTaken:
     def test_valid_event_is_200_and_reaches_the_agent(self, database: Path) -> None:
         async def scenario() -> None:
             async with stripe(database) as it:
-                agent = await it.running.agent()
+                agent = await it.running.agent(ack="explicit")
                 answer = await it.post(event())
                 assert answer.status == 200
-                assert answer.body.items() >= {"status": "routed", "recipients": 1, "duplicate": False}.items()
+                assert (
+                    answer.body.items() >= {"status": "routed", "recipients": 1, "duplicate": False}.items()
+                )
                 message = await agent.message()
                 assert (message["msg_type"], message["content"]["id"]) == ("stripe_payment", "evt_1")
+                await agent.ack(message["seq"])
                 await it.running.confirmed(message["seq"])
 
         run(scenario())
@@ -139,7 +142,9 @@ class TestTaken:
 class TestRefused:
     """Each is a 4xx, and nothing is stored."""
 
-    def refused(self, database: Path, status: int, body: bytes, header: Optional[str], **headers: str) -> None:
+    def refused(
+        self, database: Path, status: int, body: bytes, header: Optional[str], **headers: str
+    ) -> None:
         async def scenario() -> None:
             async with stripe(database) as it:
                 await it.running.agent()
@@ -195,8 +200,9 @@ class TestRefused:
     def test_without_a_secret_there_is_no_such_address(self, database: Path) -> None:
         async def scenario() -> None:
             async with gateway(database) as running, aiohttp.ClientSession() as http:
-                async with http.post(running.url + PATH, data=event()) as response:
-                    assert response.status == 404
+                response = await http.post(running.url + PATH, data=event())
+                response.close()
+                assert response.status == 404
 
         run(scenario())
 
@@ -286,15 +292,15 @@ class TestLedgerInTrouble:
         run(scenario())
 
 
-def test_no_secret_signature_or_card_data_is_logged(
-    database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_secret_signature_or_card_data_is_logged(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
     async def scenario() -> list[str]:
         async with stripe(database) as it:
             await it.running.agent()
-            body = event(data={"object": {"last4": "4242", "exp_year": 2031, "receipt_email": "j@example.com"}})
+            body = event(
+                data={"object": {"last4": "4242", "exp_year": 2031, "receipt_email": "j@example.com"}}
+            )
             header = signature(body)
             assert (await it.post(body, header)).status == 200
             assert (await it.post(body + b" ", header)).status == 400

@@ -74,7 +74,7 @@ def events(
 
 def replay(
     ctx: typer.Context,
-    event_ids: Optional[list[str]] = _EVENT_IDS,
+    event_id: Optional[list[str]] = _EVENT_IDS,
     since: Optional[str] = typer.Option(
         None, "--since", metavar="WHEN", help="All that wait, received since then: 2h, or an RFC 3339 time."
     ),
@@ -91,7 +91,7 @@ def replay(
     Each becomes messages once, however often and by whomever it is sent: one that is routed already is not sent
     again. Exit code 5 says that some still wait.
     """
-    if bool(event_ids) == (since is not None or watch) and not (since is not None and watch):
+    if bool(event_id) == (since is not None or watch) and not (since is not None and watch):
         raise InvalidInput(
             "replay takes events, --since or --watch",
             hint="ws-manager stripe events --status unrouted lists them",
@@ -104,7 +104,7 @@ def replay(
         if watch:
             _watch(options, registry, start, to)
             return
-        chosen = event_ids or Webhooks(registry).waiting(start)
+        chosen = event_id or Webhooks(registry).waiting(start)
         left = _replay(options, registry, chosen, to, dry_run=dry_run)
         if not chosen:
             note_to_terminal("no events wait")
