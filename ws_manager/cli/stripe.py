@@ -184,9 +184,9 @@ def trigger(
     """
     from ws_manager.stripe_trigger import post_event, sample_event
 
-    options = global_options(ctx)
+    options, sample = global_options(ctx), sample_event(event)
     url = options.url or gateway_url(options.database)
-    outcome = post_event(url, sample_event(event), None if ca is None else Path(ca).expanduser())
+    outcome = post_event(url, sample, None if ca is None else Path(ca).expanduser())
     _tell(options, outcome)
     if outcome.status != ROUTED:
         raise PartlyDone(
