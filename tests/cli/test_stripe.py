@@ -122,7 +122,7 @@ def test_trigger_that_cannot_be(cli, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("columns", [80, 200])
 def test_the_table_fits_the_terminal(terminal, waiting, columns: int) -> None:
-    code, seen = terminal("stripe", "events", columns=columns)
+    code, seen = terminal("stripe", "events", columns=columns, NO_COLOR="1")
     assert code == 0
     assert all(len(line) <= columns for line in seen.splitlines())
     for event_id in ("evt_1", "evt_2", "evt_3"):
