@@ -10,6 +10,7 @@ from typing import Callable
 import pytest
 
 from tests.support import RawAgent, RunningGateway, gateway, run
+from ws_manager.gateway.limits import Limits
 
 Scenario = Callable[[RunningGateway, RawAgent, RawAgent], Awaitable[None]]
 
@@ -97,7 +98,8 @@ def test_what_cannot_be_done_is_answered_and_changes_nothing(
 
 def test_answers_that_nobody_reads_end_the_socket(database: Path) -> None:
     async def scenario() -> None:
-        async with gateway(database) as running:
+        # Its close frame cannot be written either.
+        async with gateway(database, limits=Limits(write_seconds=0.5)) as running:
             speaker = await running.agent(receive_buffer=4096)
             transport = running.server._hub._sockets["ws-001"]._transport
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
