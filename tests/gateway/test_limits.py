@@ -108,20 +108,6 @@ class TestHandshake:
 
         run(scenario())
 
-    def test_too_many_half_open_ones_are_dropped_at_once(
-        self, database: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(listener, "MOST_WAITING", 3)
-
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                waiting = [await connected(running) for _ in range(4)]
-                assert await ended(waiting[3][0])
-                for _, writer in waiting:
-                    writer.close()
-
-        run(scenario())
-
     def test_those_who_have_gone_leave_room_for_others(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Callable
@@ -9,6 +10,7 @@ from typing import Callable
 import pytest
 
 from tests.support import RawAgent, RunningGateway, gateway, run
+from ws_manager.gateway.limits import Limits
 
 Scenario = Callable[[RunningGateway, RawAgent, RawAgent], Awaitable[None]]
 
@@ -92,3 +94,19 @@ def test_what_cannot_be_done_is_answered_and_changes_nothing(
         assert running.db.value("SELECT count(*) FROM messages") == 0
 
     with_two(database, scenario)
+
+
+def test_answers_that_nobody_reads_end_the_socket(database: Path) -> None:
+    async def scenario() -> None:
+        # Its close frame cannot be written either.
+        async with gateway(database, limits=Limits(write_seconds=0.5)) as running:
+            speaker = await running.agent(receive_buffer=4096)
+            transport = running.server._hub._sockets["ws-001"]._transport
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            speaker.stop_reading()
+            # Each is answered with its ref, which may be as long as a frame.
+            for _ in range(20):
+                await speaker.say(type="send", ref="x" * 60_000)
+            assert (await running.socket_ended()).close_code == 4029
+
+    run(scenario())

@@ -76,6 +76,8 @@ class AgentSocket:
         self._requests: deque[Request] = deque()
         self._performing: Optional[asyncio.Future[None]] = None
         self._receipt_timer: Optional[asyncio.TimerHandle] = None
+        self._turned_away = False
+        self._reader: Optional[asyncio.Task[None]] = None
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
         self._shrunk_at = now()
@@ -88,8 +90,12 @@ class AgentSocket:
     async def run(self, greeting: str) -> Closure:
         """Greet, then read and write until the socket is gone, and return how it ended."""
         writer = asyncio.create_task(self._write(greeting))
+        self._reader = asyncio.create_task(self._read())
         try:
-            await self._read()
+            await self._reader
+        except asyncio.CancelledError:
+            if not self._turned_away:
+                raise
         finally:
             # Our own close is the writer's last act: let it finish, but never wait for a blocked one.
             self._wake.set()
@@ -112,6 +118,15 @@ class AgentSocket:
         if self.session.queue_is_full and self._may_write():
             self._write_now()
         self.session.take_live(message)
+
+    async def linger(self) -> None:
+        """Give a peer that was turned away the time to read why, once all else is over.
+
+        Ended at once, with its data unread, the close frame could be lost in a reset.
+        """
+        if self._turned_away:
+            await asyncio.sleep(TURN_AWAY_SECONDS)
+            self._transport.abort()
 
     def wake(self) -> None:
         """There may be something to write: it is written at once where the transport has room for it."""
@@ -234,7 +249,7 @@ class AgentSocket:
                 self._wake.clear()
             code, reason = self.session.close_with
             if code in MISBEHAVIOUR:
-                await self._turn_away(code, reason)
+                self._turn_away(code, reason)
             else:
                 await self._websocket.close(code=code, message=reason.encode("utf-8")[:120])
         except (ClientError, ConnectionError):
@@ -245,15 +260,14 @@ class AgentSocket:
             self._transport.abort()
             raise
 
-    async def _turn_away(self, code: int, reason: str) -> None:
-        """Close without reading any more: a flood would cost as much after the close frame as before it.
-
-        The peer has a second to read why: ended at once, with its data unread, the frame could be lost in a reset.
-        """
+    def _turn_away(self, code: int, reason: str) -> None:
+        """Close without reading any more: a flood would cost as much after the close frame as before it."""
         self._transport.pause_reading()
         self._transport.write(close_frame(code, reason))
-        await asyncio.sleep(TURN_AWAY_SECONDS)
-        self._transport.abort()
+        self._turned_away = True
+        if self._reader is not None:
+            # It would wait for ever.
+            self._reader.cancel()
 
     async def _flush(self) -> None:
         session = self.session

@@ -111,6 +111,7 @@ class SocketRoute:
                 closure.code,
                 extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
             )
+        await socket.linger()
         return handshake.websocket
 
     def _let_in(self, request: web.Request) -> _Handshake:
