@@ -22,7 +22,6 @@ class Connection(asyncio.Protocol):
     Args:
         handler: aiohttp's protocol.
         rate: bytes a second.
-        now: a monotonic clock.
         lost: called with this connection when it has ended. A TLS handshake that fails ends without.
 
     Attributes:
@@ -35,17 +34,16 @@ class Connection(asyncio.Protocol):
         self,
         handler: web.RequestHandler,
         rate: float,
-        now: Callable[[], float],
         lost: Callable[[Connection], None],
     ) -> None:
         self.handler = handler
         self.transport: Optional[asyncio.Transport] = None
-        self.idle_until = now()
+        self.idle_until = 0.0
         self._rate = rate
-        self._now = now
+        self._loop = asyncio.get_running_loop()
         self._lost = lost
         self._left = float(_BURST)
-        self._counted_at = now()
+        self._counted_at = self._loop.time()
         self._unmasked: Optional[Callable[[], None]] = None
         self._seen = 0
 
@@ -84,13 +82,13 @@ class Connection(asyncio.Protocol):
         self.handler.resume_writing()
 
     def _pay(self, size: int) -> None:
-        now = self._now()
+        now = self._loop.time()
         earned = max(0.0, now - self._counted_at) * self._rate
         self._counted_at = now
         self._left = min(float(_BURST), self._left + earned) - size
         if self._left < 0 and self.transport is not None:
             self.transport.pause_reading()
-            asyncio.get_running_loop().call_later(-self._left / self._rate, self._read_on)
+            self._loop.call_later(-self._left / self._rate, self._read_on)
 
     def _read_on(self) -> None:
         # Should aiohttp have paused it meanwhile, it gets one piece more, which pauses it again.

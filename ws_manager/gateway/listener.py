@@ -104,7 +104,7 @@ class Listener:
             oldest = next(iter(self._waiting.values()))
             self._forget(oldest)
             oldest.drop()
-        connection = Connection(self._runner.server(), self._rate, self._now, self._forget)
+        connection = Connection(self._runner.server(), self._rate, self._forget)
         self._wait(connection, self._handshake_seconds)
         return connection
 
