@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import ssl
 import struct
 from pathlib import Path
 
@@ -131,3 +133,35 @@ async def _flood(agent, data: bytes) -> None:
             await within(agent._writer.drain())
     except ConnectionError:
         pass
+
+
+class TestTls:
+    def test_for_one_handshake_too_many_the_oldest_is_dropped(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listener, "MOST_WAITING_TLS", 3)
+
+        async def scenario() -> None:
+            # None of them comes as far as the certificate.
+            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+                waiting = [await connected(running) for _ in range(5)]
+                for reader, _ in waiting[:2]:
+                    assert await ended(reader)
+                assert len(running.server._listener._waiting) == 3
+                for _, writer in waiting:
+                    writer.close()
+
+        run(scenario())
+
+    def test_what_is_no_tls_is_dropped(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+                reader, writer = await connected(running)
+                writer.write(b"GET /ws?agent=octavia HTTP/1.1\r\n\r\n")
+                # An alert may come before the end (RFC 8446 section 6).
+                with contextlib.suppress(ConnectionResetError):
+                    await within(reader.read())
+                writer.close()
+                await running.until(lambda: not running.server._listener._waiting)
+
+        run(scenario())

@@ -29,6 +29,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         handler: as above.
         transport: once it is connected, for TLS the one below that; None before, and after its end.
+        dropped: whether it was ended from here.
         idle_until: until when it may be without a request.
     """
 
@@ -40,6 +41,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.handler = handler
         self.transport: Optional[asyncio.Transport] = None
+        self.dropped = False
         self.idle_until = 0.0
         self._rate = rate
         self._loop = asyncio.get_running_loop()
@@ -65,13 +67,17 @@ class Connection(asyncio.Protocol):
                 self.transport.pause_reading()
 
     def drop(self) -> None:
-        """End it at once."""
+        """End it at once, or as soon as it begins: many are accepted before the first of them hears of it."""
+        self.dropped = True
         if self.transport is not None:
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
         # Not an instance of it where the event loop is uvloop's.
         self.transport = cast(asyncio.Transport, transport)
+        if self.dropped:
+            self.transport.abort()
+            return
         self._made = True
         self.handler.connection_made(transport)
         early, self._early = self._early, []
@@ -151,6 +157,9 @@ class TlsGate(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
         below = cast(asyncio.Transport, transport)
+        if self._connection.dropped:
+            below.abort()
+            return
         # What comes before the handshake begins would be lost.
         below.pause_reading()
         self._connection.transport = below
