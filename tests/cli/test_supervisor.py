@@ -40,3 +40,11 @@ def test_gets_it_under_an_abstract_name(supervisor: socket.socket, monkeypatch: 
 def test_nobody_is_told_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     tell_supervisor("READY=1")
+
+
+def test_one_that_is_gone_is_no_reason_not_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    tell_supervisor("STOPPING=1")
+    assert "cannot tell STOPPING=1 to the service manager" in caplog.text

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import ssl
 import struct
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.test_limits import connected, ended
-from tests.support import LIMIT, PING, PONG, TEXT, Clock, gateway, run, within
+from tests.support import LIMIT, PING, PONG, TEXT, gateway, run, within
 from ws_manager.gateway import listener
 from ws_manager.gateway.limits import Limits
 
@@ -52,8 +54,7 @@ class TestBytes:
         limits = Limits(frame_bytes=64 * 1024, frames_per_second=100)
 
         async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, limits=limits, heartbeat_timeout=3600) as running:
+            async with gateway(database, limits=limits) as running:
                 agent = await running.agent(ack="explicit")
                 transport = running.server._hub._sockets["ws-001"]._transport
                 # 2 MiB of fragments without content: they end no message, and cost nothing but time.
@@ -63,11 +64,7 @@ class TestBytes:
                 # They are paid for by and by, and then what comes behind them is read.
                 await agent.send(0, b'{"type":"ack","seq":0}')
                 await agent.send(PING, b"after all that")
-                answer = asyncio.ensure_future(agent.frame())
-                while not answer.done():
-                    clock.forward(0.01)
-                    await asyncio.sleep(0.005)
-                assert await answer == (PONG, b"after all that")
+                assert await agent.frame() == (PONG, b"after all that")
 
         run(scenario())
 
@@ -136,3 +133,35 @@ async def _flood(agent, data: bytes) -> None:
             await within(agent._writer.drain())
     except ConnectionError:
         pass
+
+
+class TestTls:
+    def test_for_one_handshake_too_many_the_oldest_is_dropped(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listener, "MOST_WAITING_TLS", 3)
+
+        async def scenario() -> None:
+            # None of them comes as far as the certificate.
+            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+                waiting = [await connected(running) for _ in range(5)]
+                for reader, _ in waiting[:2]:
+                    assert await ended(reader)
+                assert len(running.server._listener._waiting) == 3
+                for _, writer in waiting:
+                    writer.close()
+
+        run(scenario())
+
+    def test_what_is_no_tls_is_dropped(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+                reader, writer = await connected(running)
+                writer.write(b"GET /ws?agent=octavia HTTP/1.1\r\n\r\n")
+                # An alert may come before the end (RFC 8446 section 6).
+                with contextlib.suppress(ConnectionResetError):
+                    await within(reader.read())
+                writer.close()
+                await running.until(lambda: not running.server._listener._waiting)
+
+        run(scenario())

@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from tests.support import RawAgent, RunningGateway, gateway, run
+from tests.support import TEXT, RawAgent, RunningGateway, gateway, run
 from ws_manager.gateway.limits import Limits
 
 Scenario = Callable[[RunningGateway, RawAgent, RawAgent], Awaitable[None]]
@@ -110,3 +110,13 @@ def test_answers_that_nobody_reads_end_the_socket(database: Path) -> None:
             assert (await running.socket_ended()).close_code == 4029
 
     run(scenario())
+
+
+@pytest.mark.parametrize("ref", ["1e999", "NaN", "[Infinity]"])
+def test_ref_that_no_json_can_hold_is_not_echoed(database: Path, ref: str) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        await speaker.send(TEXT, b'{"type":"send","ref":%s,"to":"ws-002","content":1}' % ref.encode())
+        result = await speaker.json()
+        assert (result["ref"], result["error"]["code"]) == (None, "invalid")
+
+    with_two(database, scenario)

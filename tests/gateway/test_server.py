@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LIMIT, PING, PONG, Refused, gateway, run
+from tests.support import LIMIT, PING, PONG, Clock, Refused, gateway, run
 from ws_manager import get_db
 from ws_manager.errors import Conflict, LedgerError, LedgerReplaced
 from ws_manager.gateway.limits import Limits
@@ -236,6 +236,41 @@ class TestLedgerInTrouble:
                 finally:
                     running.db.execute("ROLLBACK")
                 await running.confirmed(first)
+
+        run(scenario())
+
+    def test_sweep_that_waits_for_the_write_lock_holds_up_no_heartbeat(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+                agent = await running.agent(pongs=False)
+                # A full time-out after the start it begins to sweep.
+                for _ in range(3):
+                    clock.forward(10.5)
+                    await agent.send(PONG, await agent.ping())
+                running.db.execute("BEGIN IMMEDIATE")
+                try:
+                    for _ in range(3):
+                        clock.forward(10.5)
+                        await agent.send(PONG, await agent.ping())
+                finally:
+                    running.db.execute("ROLLBACK")
+
+        run(scenario())
+
+    def test_defect_with_one_socket_ends_that_socket_alone(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                broken = await running.agent()
+
+                def tick(_now: float) -> bool:
+                    raise ZeroDivisionError
+
+                running.server._hub._sockets["ws-001"].session.tick = tick  # type: ignore[method-assign]
+                other = await running.agent("cipher", "ws-002")
+                assert await broken.closed() == 1006
+                await other.send(PING, b"still here?")
+                assert await other.frame() == (PONG, b"still here?")
 
         run(scenario())
 

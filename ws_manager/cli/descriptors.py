@@ -24,9 +24,10 @@ def make_room(connections: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _RESERVE
     if hard not in (resource.RLIM_INFINITY, -1) and needed > hard:
+        fewer = f"give --max-connections {hard - _RESERVE}, or " if hard > _RESERVE else ""
         raise InvalidInput(
             f"--max-connections {connections} needs {needed} open files, and the system allows {hard}",
-            hint=f"give --max-connections {max(1, hard - _RESERVE)}, or raise the hard limit (ulimit -Hn)",
+            hint=f"{fewer}raise the hard limit (ulimit -Hn)",
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

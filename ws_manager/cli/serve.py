@@ -271,10 +271,10 @@ async def _serve(options: "GatewayOptions") -> None:
         restarts = (signal.SIGHUP,)
 
     def stopped(number: signal.Signals) -> None:
-        tell_supervisor("STOPPING=1")
         # By then it may have ended by itself.
         if not stop.done():
             stop.set_result(CloseCode.RESTARTING if number in restarts else CloseCode.GOING_AWAY)
+        tell_supervisor("STOPPING=1")
 
     stop_on_signals(stopped, (signal.SIGTERM, signal.SIGINT, *restarts))
     if not resets_wal_safely():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Sequence
 from typing import Callable
@@ -16,16 +17,17 @@ def stop_on_signals(
     loop = asyncio.get_running_loop()
 
     def first(number: signal.Signals) -> None:
-        stop(number)
         for other in numbers:
-            loop.remove_signal_handler(other)
+            # Windows' event loop has no signal handlers of its own.
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(other)
             signal.signal(other, signal.SIG_DFL)
+        stop(number)
 
     for number in numbers:
         try:
             loop.add_signal_handler(number, first, number)
         except NotImplementedError:
-            # Windows' event loop has no signal handlers of its own.
             signal.signal(
-                number, lambda number, _frame: loop.call_soon_threadsafe(stop, signal.Signals(number))
+                number, lambda number, _frame: loop.call_soon_threadsafe(first, signal.Signals(number))
             )

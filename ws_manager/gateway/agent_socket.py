@@ -81,9 +81,12 @@ class AgentSocket:
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
         self._shrunk_at = now()
-        connection = transport.get_protocol()
-        if isinstance(connection, Connection):
-            connection.expect_mask(lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask"))
+        protocol = transport.get_protocol()
+        self._connection = protocol if isinstance(protocol, Connection) else None
+        if self._connection is not None:
+            self._connection.expect_mask(
+                lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask")
+            )
         # "Drained" means that the system has it all: a peer that does not read costs one write, not two.
         transport.set_write_buffer_limits(high=0)
 
@@ -108,7 +111,7 @@ class AgentSocket:
             # The ledger hears of life in intervals only; from now on this one counts against the time-out.
             self.session.outcomes.append(self.sign_of_life(self._now(), logged=False))
             self._tell()
-            if self._transport.get_write_buffer_size():
+            if self._unwritten():
                 # It is sent while the peer reads it, but no stopped peer keeps the connection for ever.
                 asyncio.get_running_loop().call_later(self._limits.write_seconds, self._transport.abort)
         return self._closure()
@@ -166,8 +169,16 @@ class AgentSocket:
         elif self.session.tick(now):
             self._wake.set()
 
+    def _unwritten(self) -> int:
+        """Return how many bytes the system has not taken yet."""
+        try:
+            return self._transport.get_write_buffer_size()
+        except AttributeError:
+            # asyncio's TLS transport, once the connection is lost.
+            return 0
+
     def _look_at_buffer(self, now: float) -> None:
-        buffered = self._transport.get_write_buffer_size()
+        buffered = self._unwritten()
         if not buffered or buffered < self._buffered:
             self._shrunk_at = now
         self._buffered = buffered
@@ -262,7 +273,8 @@ class AgentSocket:
 
     def _turn_away(self, code: int, reason: str) -> None:
         """Close without reading any more: a flood would cost as much after the close frame as before it."""
-        self._transport.pause_reading()
+        if self._connection is not None:
+            self._connection.read_no_more()
         self._transport.write(close_frame(code, reason))
         self._turned_away = True
         if self._reader is not None:
@@ -292,7 +304,7 @@ class AgentSocket:
             self._parked
             and self.session.close_with is None
             and not self._transport.is_closing()
-            and not self._transport.get_write_buffer_size()
+            and not self._unwritten()
         )
 
     def _write_now(self) -> bool:

@@ -33,8 +33,8 @@ class Care:
 
     async def run(self) -> None:
         """Delete at once, and then again and again, until cancelled."""
-        await self._ledger.open()
         try:
+            await self._ledger.open()
             next_prune = 0.0
             while True:
                 try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, Optional
+import contextlib
+import ssl
+from typing import Callable, Optional, cast
 
 from aiohttp import web
 
@@ -22,12 +24,12 @@ class Connection(asyncio.Protocol):
     Args:
         handler: aiohttp's protocol.
         rate: bytes a second.
-        now: a monotonic clock.
         lost: called with this connection when it has ended. A TLS handshake that fails ends without.
 
     Attributes:
         handler: as above.
-        transport: once it is connected; None before, and after its end.
+        transport: once it is connected, for TLS the one below that; None before, and after its end.
+        dropped: whether it was ended from here.
         idle_until: until when it may be without a request.
     """
 
@@ -35,17 +37,20 @@ class Connection(asyncio.Protocol):
         self,
         handler: web.RequestHandler,
         rate: float,
-        now: Callable[[], float],
         lost: Callable[[Connection], None],
     ) -> None:
         self.handler = handler
         self.transport: Optional[asyncio.Transport] = None
-        self.idle_until = now()
+        self.dropped = False
+        self.idle_until = 0.0
         self._rate = rate
-        self._now = now
+        self._loop = asyncio.get_running_loop()
         self._lost = lost
         self._left = float(_BURST)
-        self._counted_at = now()
+        self._counted_at = self._loop.time()
+        self._made = False
+        self._early: list[bytes] = []
+        self._done_reading = False
         self._unmasked: Optional[Callable[[], None]] = None
         self._seen = 0
 
@@ -53,22 +58,43 @@ class Connection(asyncio.Protocol):
         """From now on there are frames; `unmasked` is called if the first has no mask, and nothing is read then."""
         self._unmasked = unmasked
 
+    def read_no_more(self) -> None:
+        """Leave what the peer sends from now on in the system's buffer."""
+        self._done_reading = True
+        # asyncio's TLS transport fails so where the connection is lost already.
+        with contextlib.suppress(AttributeError, RuntimeError):
+            if self.transport is not None:
+                self.transport.pause_reading()
+
     def drop(self) -> None:
-        """End it at once."""
+        """End it at once, or as soon as it begins: many are accepted before the first of them hears of it."""
+        self.dropped = True
         if self.transport is not None:
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not an instance of it where the event loop is uvloop's.
+        self.transport = cast(asyncio.Transport, transport)
+        if self.dropped:
+            self.transport.abort()
+            return
+        self._made = True
         self.handler.connection_made(transport)
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
 
     def connection_lost(self, exc: Optional[BaseException]) -> None:  # noqa: D102 - as above
         self.transport = None
         self._lost(self)
-        self.handler.connection_lost(exc)
+        if self._made:
+            self.handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:  # noqa: D102 - as above
+        if not self._made:
+            # It came with the end of the handshake for TLS.
+            self._early.append(data)
+            return
         self._pay(len(data))
         if self._unmasked is not None and not self._is_masked(data):
             return
@@ -84,16 +110,18 @@ class Connection(asyncio.Protocol):
         self.handler.resume_writing()
 
     def _pay(self, size: int) -> None:
-        now = self._now()
+        now = self._loop.time()
         earned = max(0.0, now - self._counted_at) * self._rate
         self._counted_at = now
         self._left = min(float(_BURST), self._left + earned) - size
         if self._left < 0 and self.transport is not None:
             self.transport.pause_reading()
-            asyncio.get_running_loop().call_later(-self._left / self._rate, self._read_on)
+            self._loop.call_later(-self._left / self._rate, self._read_on)
 
     def _read_on(self) -> None:
-        # Should aiohttp have paused it meanwhile, it gets one piece more, which pauses it again.
+        # aiohttp pauses the same transport while its own queue is full, and resumes it by itself.
+        if self._done_reading or self.handler._reading_paused:
+            return
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -108,3 +136,49 @@ class Connection(asyncio.Protocol):
         if unmasked is not None:
             unmasked()
         return False
+
+
+class TlsGate(asyncio.Protocol):
+    """Shakes hands for TLS, and then hands the connection over.
+
+    asyncio's own server does that too, and has no way to end a handshake that another one needs the room of.
+
+    Args:
+        connection: gets what comes then; until then it has the transport below, so that it can be dropped.
+        context: with the certificate.
+        seconds: how long the handshake may take.
+    """
+
+    def __init__(self, connection: Connection, context: ssl.SSLContext, seconds: float) -> None:
+        self._connection = connection
+        self._context = context
+        self._seconds = seconds
+        self._task: Optional[asyncio.Task[None]] = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
+        below = cast(asyncio.Transport, transport)
+        if self._connection.dropped:
+            below.abort()
+            return
+        # What comes before the handshake begins would be lost.
+        below.pause_reading()
+        self._connection.transport = below
+        self._task = asyncio.get_running_loop().create_task(self._shake_hands(below))
+
+    async def _shake_hands(self, below: asyncio.Transport) -> None:
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                below,
+                self._connection,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=self._seconds,
+            )
+        except (OSError, asyncio.TimeoutError):
+            # No TLS, a certificate that is not trusted, or nothing at all: the peer knows which.
+            secured = None
+        if secured is None or below.is_closing():
+            below.abort()
+            self._connection.connection_lost(None)
+        else:
+            self._connection.connection_made(secured)

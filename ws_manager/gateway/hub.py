@@ -49,6 +49,7 @@ class Hub:
         # With those that were replaced and have not gone yet: they must not hold on for ever either.
         self._open: set[AgentSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeping: Optional[asyncio.Task[None]] = None
         self._emptied = asyncio.Event()
         self._started_at = now()
         self._swept_at = self._started_at
@@ -108,13 +109,18 @@ class Hub:
             await asyncio.sleep(_TICK_SECONDS)
             now = self._now()
             for socket in list(self._open):
-                socket.tick(now)
+                try:
+                    socket.tick(now)
+                except Exception:
+                    # A defect with one socket must not be the end of all.
+                    _log.exception("%s fails, and is dropped", socket.session.ws_id)
+                    socket.abort()
             self._record(now)
             # After a start everybody gets one full time-out to come back.
             interval = self._timeout / 3
             if now - self._started_at > self._timeout and now - self._swept_at >= interval:
                 self._swept_at = now
-                await self._sweep()
+                self._begin_sweep()
 
     async def close(self, code: int, reason: str, *, drain: float, seconds: float) -> None:
         """Close every socket.
@@ -181,6 +187,13 @@ class Hub:
                 signs.append(socket.sign_of_life(now, logged=logged))
         if signs:
             self._outbox.tell(signs)
+
+    def _begin_sweep(self) -> None:
+        """Sweep beside the heartbeats: another process may keep the write lock for long."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep())
+            self._tasks.add(self._sweeping)
+            self._sweeping.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
         held = set(self._sockets)

@@ -25,6 +25,30 @@ _RETRY_SECONDS = 0.5
 _log = logging.getLogger("ws_manager.gateway")
 
 
+class Trouble:
+    """Logs that something fails when it begins to, and when it is over: not at each of a thousand attempts.
+
+    Args:
+        what: cannot be done; continues "cannot".
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._cause: Optional[str] = None
+
+    def began(self, error: Exception) -> None:
+        """Note a failure."""
+        if str(error) != self._cause:
+            self._cause = str(error)
+            _log.error("cannot %s, will go on trying: %s", self._what, error)
+
+    def ended(self) -> None:
+        """Note that it has worked."""
+        if self._cause is not None:
+            self._cause = None
+            _log.info("can %s again", self._what)
+
+
 class LedgerThread:
     """One thread, one database connection, and the calls in the order in which they were made.
 
@@ -102,7 +126,7 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         """Watch until `stop`."""
-        db = None
+        db, trouble = None, Trouble("watch the ledger")
         try:
             version, polls = None, 0
             while not self._stopped.wait(POLL_SECONDS):
@@ -116,9 +140,10 @@ class Watcher(threading.Thread):
                     self._loop.call_soon_threadsafe(self._replaced, error)
                     return
                 except (LedgerError, sqlite3.Error) as error:
-                    _log.error("cannot watch the ledger: %s", error)
+                    trouble.began(error)
                     self._stopped.wait(_RETRY_SECONDS)
                     continue
+                trouble.ended()
                 if current != version:
                     version = current
                     self._loop.call_soon_threadsafe(self._changed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from typing import Callable, Optional
 
@@ -12,13 +13,16 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from ws_manager.errors import Conflict
-from ws_manager.gateway.connection import Connection
+from ws_manager.errors import Conflict, InvalidInput
+from ws_manager.gateway.connection import Connection, TlsGate
 from ws_manager.gateway.limits import Limits
 
 KEEPALIVE_SECONDS = 15
 MOST_WAITING = 1000
 """Connections that have not sent their request yet. For one more the oldest is dropped: it is the least likely to."""
+
+LEAST_RATE = 1024 * 1024
+"""Bytes a second that a connection may always send: what confirms messages is not counted as frames."""
 
 MOST_WAITING_TLS = 250
 """The same with TLS, where each costs a quarter of a megabyte."""
@@ -39,9 +43,10 @@ class Listener:
 
     def __init__(self, application: web.Application, limits: Limits, now: Callable[[], float]) -> None:
         self._handshake_seconds = limits.handshake_seconds
-        self._rate = float(limits.frame_bytes * limits.frames_per_second)
+        self._rate = float(max(LEAST_RATE, limits.frame_bytes * limits.frames_per_second))
         self._now = now
         self._server: Optional[asyncio.AbstractServer] = None
+        self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
         # Those that have no request yet or no more, the longest first. A socket is one long request.
         self._waiting: dict[web.RequestHandler, Connection] = {}
@@ -60,18 +65,22 @@ class Listener:
 
         Raises:
             Conflict: it cannot be bound.
+            InvalidInput: the host is none.
         """
         await self._runner.setup()
+        self._tls = tls
         self._most_waiting = MOST_WAITING if tls is None else MOST_WAITING_TLS
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self._accept,
                 host,
                 port,
-                ssl=tls,
                 backlog=_BACKLOG,
-                ssl_handshake_timeout=None if tls is None else self._handshake_seconds,
             )
+        except socket.gaierror as error:
+            raise InvalidInput(
+                f"--host {host} is no address of this machine: {error.strerror}", hint="give an address"
+            ) from error
         except OSError as error:
             raise Conflict(
                 f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}",
@@ -104,8 +113,10 @@ class Listener:
             oldest = next(iter(self._waiting.values()))
             self._forget(oldest)
             oldest.drop()
-        connection = Connection(self._runner.server(), self._rate, self._now, self._forget)
+        connection = Connection(self._runner.server(), self._rate, self._forget)
         self._wait(connection, self._handshake_seconds)
+        if self._tls is not None:
+            return TlsGate(connection, self._tls, self._handshake_seconds)
         return connection
 
     def _wait(self, connection: Connection, seconds: float) -> None:

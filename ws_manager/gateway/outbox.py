@@ -10,7 +10,7 @@ from typing import Callable, Optional, Protocol, TypeVar
 
 from ws_manager.core.delivery import Delivery
 from ws_manager.errors import LedgerError
-from ws_manager.gateway.ledger import LedgerThread, Watcher
+from ws_manager.gateway.ledger import LedgerThread, Trouble, Watcher
 from ws_manager.models import Event, Outcome, PendingMessage
 from ws_manager.protocol.gateway_session import QUEUE_BYTES
 from ws_manager.settings import Sizes
@@ -32,30 +32,6 @@ class Receivers(Protocol):
 
     def check(self, ws_ids: Iterable[str]) -> None:
         """Something happened to these connections: look whether their sockets still hold."""
-
-
-class Trouble:
-    """Logs that something fails when it begins to, and when it is over: not at each of a thousand attempts.
-
-    Args:
-        what: cannot be done; continues "cannot".
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._cause: Optional[str] = None
-
-    def began(self, error: LedgerError) -> None:
-        """Note a failure."""
-        if error.message != self._cause:
-            self._cause = error.message
-            _log.error("cannot %s, will go on trying: %s", self._what, error.message)
-
-    def ended(self) -> None:
-        """Note that it has worked."""
-        if self._cause is not None:
-            self._cause = None
-            _log.info("can %s again", self._what)
 
 
 class Outbox:
@@ -121,7 +97,8 @@ class Outbox:
         try:
             await asyncio.wait_for(self.settled(), seconds)
         except asyncio.TimeoutError:
-            _log.error("%d receipts could not be written; the messages stay pending", len(self._outcomes))
+            unwritten = self._told_count - self._settled_count
+            _log.error("%d receipts could not be written; the messages stay pending", unwritten)
 
     async def settled(self) -> None:
         """Wait until everything that was told so far is written."""

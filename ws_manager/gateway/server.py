@@ -17,9 +17,10 @@ from ws_manager.errors import Conflict, LedgerError
 from ws_manager.gateway.access import Access, check_address
 from ws_manager.gateway.care import Care
 from ws_manager.gateway.hub import Hub
+from ws_manager.gateway.ledger import Trouble
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.listener import Listener
-from ws_manager.gateway.outbox import Outbox, Trouble
+from ws_manager.gateway.outbox import Outbox
 from ws_manager.gateway.socket_route import SocketRoute
 from ws_manager.gateway.stripe_route import PATH, StripeOptions, StripeRoute
 from ws_manager.models import Gateway, new_id, utc_now

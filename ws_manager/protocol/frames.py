@@ -165,7 +165,7 @@ def parse_agent_frame(text: str) -> AgentFrame:
         try:
             return _request(frame)
         except InvalidInput as error:
-            return BadRequest(frame.get("ref"), error.message)
+            return BadRequest(_echoed(frame.get("ref")), error.message)
     raise InvalidInput("unknown frame type")
 
 
@@ -292,10 +292,21 @@ def _request(frame: dict[str, Any]) -> Request:
     if "content" not in frame:
         raise InvalidInput("there is no content")
     ref, content = frame.get("ref"), frame["content"]
+    if _echoed(ref) is not ref:
+        raise InvalidInput("the ref is no JSON value")
     if frame["type"] == "send":
         return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"))
     agent = None if frame.get("agent") is None else _text(frame, "agent")
     return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"))
+
+
+def _echoed(ref: object) -> object:
+    """Return what a request is called; None where JSON cannot write it: an infinity, or what nests too deeply."""
+    try:
+        json.dumps(ref, allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
+    return ref
 
 
 def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> str:
