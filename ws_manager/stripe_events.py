@@ -271,7 +271,8 @@ def load_stripe() -> ModuleType:
             "the package stripe is not installed",
             hint='pip install "blackroad-websocket-manager[stripe]"',
         ) from None
-    return stripe
+    module: ModuleType = stripe
+    return module
 
 
 def _is_signed(stripe: ModuleType, body: bytes, signature: str, secret: str, tolerance: int) -> bool:

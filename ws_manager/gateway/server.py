@@ -121,7 +121,7 @@ class GatewayServer:
             now,
             clock,
         )
-        application = web.Application(client_max_size=MAX_BODY)
+        application = web.Application(client_max_size=MAX_BODY + 1)
         application.router.add_get("/ws", self._sockets.open)
         if options.stripe is not None:
             stripe = StripeRoute(options.stripe, access, self._outbox, options.limits.handshake_seconds)
