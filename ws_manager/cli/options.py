@@ -124,9 +124,10 @@ def parse_age(text: str, option: str) -> float:
     Raises:
         InvalidInput: it is no duration, or has no unit: 30 seconds are seldom meant where 30 days would do.
     """
+    seconds = parse_duration(text)
     if not text.strip()[-1:].isalpha():
         raise InvalidInput(f"{option} {text} of what?", hint="write 30d for days")
-    return parse_duration(text)
+    return seconds
 
 
 def output_asked_for(arguments: list[str]) -> Optional[str]:
