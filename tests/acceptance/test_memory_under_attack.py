@@ -75,6 +75,8 @@ async def attack_often(target: Target, bystander: Bystander, rounds: int) -> Non
         for each in ATTACKS:
             if not each.slow:
                 await asyncio.gather(*(attack(target, each, number) for number in range(AT_ONCE)))
+                # A round may take longer than the time-out.
+                await bystander.sign_of_life()
         target.registry.send(BYSTANDER, "in between")
         assert b"in between" in await bystander.frame()
     await asyncio.gather(*slow)

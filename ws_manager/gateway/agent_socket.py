@@ -246,7 +246,7 @@ class AgentSocket:
 
     async def _write(self, greeting: str) -> None:
         try:
-            self._transport.write(text_frame(greeting))
+            self._put(text_frame(greeting))
             while self.session.close_with is None:
                 try:
                     await self._flush()
@@ -275,11 +275,11 @@ class AgentSocket:
         """Close without reading any more: a flood would cost as much after the close frame as before it."""
         if self._connection is not None:
             self._connection.read_no_more()
-        self._transport.write(close_frame(code, reason))
         self._turned_away = True
         if self._reader is not None:
             # It would wait for ever.
             self._reader.cancel()
+        self._put(close_frame(code, reason))
 
     async def _flush(self) -> None:
         session = self.session
@@ -315,8 +315,8 @@ class AgentSocket:
         Raises:
             ConnectionResetError: the transport is closing.
         """
-        if self._transport.is_closing():
-            raise ConnectionResetError("the connection is closing")
+        # Before anything counts as written.
+        self._make_sure_it_is_open()
         frames: list[bytes] = []
         if self.session.has_frames:
             frames = [text_frame(text) for text in self.session.next_write(utc_now())]
@@ -329,8 +329,17 @@ class AgentSocket:
         if not frames:
             return False
         self._look_at_buffer(self._now())
-        self._transport.write(b"".join(frames))
+        self._put(b"".join(frames))
         return True
+
+    def _put(self, data: bytes) -> None:
+        self._make_sure_it_is_open()
+        self._transport.write(data)
+
+    def _make_sure_it_is_open(self) -> None:
+        # asyncio's transport would say nothing, and uvloop's raise an error of its own.
+        if self._transport.is_closing():
+            raise ConnectionResetError("the connection is closing")
 
     def _wake_for_receipt(self) -> None:
         """Come back when the next receipt Ping may go out, if one waits for its time."""
