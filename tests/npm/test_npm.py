@@ -174,7 +174,10 @@ class TestCommands:
 
     def test_usage_names_the_program(self, ws: list[str]) -> None:
         assert run([*ws, "send", "--help"]).stdout.startswith("Usage: ws-manager send ")
-        assert run([*ws, "--show-completion", "bash"]).stdout.count("ws-manager")
+        # The program looks at who started it to see which shell that is.
+        shown = run(["bash", "-c", '"$@" --show-completion; :', "bash", *ws])
+        assert "complete -o" in shown.stdout
+        assert " ws-manager" in shown.stdout
 
     def test_only_python_39_is_limited_to_loopback(self, ws: list[str], python: Path, db: Database) -> None:
         version = run([str(python), "-c", "import sys; print(sys.version_info >= (3, 10))"]).stdout.strip()
@@ -316,6 +319,22 @@ class TestFindingPython:
         self.program(only / "python3", "exit 127")
         self.program(later / "python3", f'exec "{python}" "$@"')
         assert run([shim, "--version"], PATH=f"{only}:{later}").returncode == 0
+
+    @pytest.mark.parametrize("trap", ["", "trap 'exit 1' TERM;"])
+    def test_told_to_end_while_it_looks_it_looks_no_further(
+        self, shim: str, only: Path, trap: str, tmp_path: Path
+    ) -> None:
+        self.program(only / "python3", f'{trap} echo up >> "$LOG"; while :; do /bin/sleep 0.1; done')
+        self.program(only / "python", 'echo next >> "$LOG"')
+        log = tmp_path / "log"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LOG", str(log))
+            with running(shim, "stats") as program:
+                limit = time.monotonic() + PATIENCE
+                while not log.exists():
+                    assert time.monotonic() < limit
+                assert program.end() == -signal.SIGTERM
+        assert log.read_text() == "up\n"
 
     def test_nothing_of_the_current_folder_or_of_pythons_variables_is_used(
         self, shim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Path
