@@ -8,11 +8,11 @@ RUN = $(VENV)/bin
 PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
 
-.PHONY: help test conformance demo bench pictures lint format types check clean
+.PHONY: help test conformance npm test-npm demo bench pictures lint format types check clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
 # Made again only when the project's metadata has changed; the install is editable, so code needs nothing.
 $(VENV)/.installed: pyproject.toml
@@ -33,6 +33,14 @@ $(VENV)/.conformance: $(VENV)/.installed
 
 conformance: $(VENV)/.conformance ## Hold the gateway's sockets against the Autobahn test suite, with Python 3.10 or newer
 	"$(RUN)/python" -m tests.conformance.run
+
+# With other interpreters: make npm PYTHON39=/path/to/python3.9 PYTHON310=/path/to/python3.10
+npm: ## Build the npm package, with Python 3.9 and 3.10, npm, and what pip can fetch
+	@"$(PYTHON)" npm/build.py $(if $(PYTHON39),--python39 "$(PYTHON39)") $(if $(PYTHON310),--python310 "$(PYTHON310)")
+
+# Apart from the rest, which leaves them out: they find the Pythons that they need themselves.
+test-npm: $(VENV)/.installed ## Build the npm package, install it and run all of its commands
+	"$(RUN)/python" -m pytest tests/npm
 
 demo: $(VENV)/.installed ## See it work: a gateway, three agents, a kill and a resume
 	"$(RUN)/python" demo/demo.py
@@ -58,4 +66,5 @@ check: lint types test ## All of the above, once
 
 clean: ## Remove what these targets made
 	rm -rf .venv .venv-* build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf npm/lib npm/LICENSE npm/*.tgz
 	find ws_manager blackroad_websocket_manager tests demo -name __pycache__ -type d -prune -exec rm -rf {} +

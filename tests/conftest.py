@@ -7,11 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
 from ws_manager import ConnectionPool, get_db
 from ws_manager.repository.database import Database
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
+    """Leave the tests of the npm package to `make test-npm`: they build it, and run once for all Pythons."""
+    asked = any("npm" in argument for argument in config.invocation_params.args)
+    return True if collection_path == Path(__file__).parent / "npm" and not asked else None
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -269,10 +270,17 @@ def load_stripe() -> ModuleType:
     except ImportError:
         raise MissingExtra(
             "the package stripe is not installed",
-            hint='pip install "blackroad-websocket-manager[stripe]"',
+            hint=_how_to_install(),
         ) from None
     module: ModuleType = stripe
     return module
+
+
+def _how_to_install() -> str:
+    # The npm package runs Python without its site-packages, and takes only this package from there.
+    if sys.flags.no_site:
+        return f"{shlex.quote(sys.executable)} -m pip install 'stripe>=7.0'"
+    return 'pip install "blackroad-websocket-manager[stripe]"'
 
 
 def _is_signed(stripe: ModuleType, body: bytes, signature: str, secret: str, tolerance: int) -> bool:

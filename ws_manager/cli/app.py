@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ws_manager.cli.exit_codes import CLOSED_PIPE, DONE, TERMINATED, USAGE, exit_code
 from ws_manager.cli.options import global_parameters, output_asked_for
+from ws_manager.cli.signals import next_one_ends
 from ws_manager.errors import InvalidInput
 from ws_manager.version import __version__
 
@@ -452,5 +453,6 @@ def _let_go_of_stdout() -> None:
         os.close(nowhere)
 
 
-def _terminate(_signal: int, _frame: object) -> None:
+def _terminate(number: int, _frame: object) -> None:
+    next_one_ends(number, [number])
     sys.exit(TERMINATED)

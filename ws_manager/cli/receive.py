@@ -14,6 +14,7 @@ import typer
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import global_options, open_registry
 from ws_manager.cli.output import MESSAGE_FIELDS, Json, message_line, note, note_to_terminal, stream_format
+from ws_manager.cli.signals import next_one_ends
 from ws_manager.core.delivery import Delivery
 from ws_manager.errors import WsManagerError
 from ws_manager.models import Connection, PendingMessage, SignOfLife, utc_now
@@ -186,10 +187,9 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     """Set `stop` at the first SIGTERM or SIGINT; a second one ends the process at once."""
     numbers = (signal.SIGTERM, signal.SIGINT)
 
-    def first(_number: int, _frame: object) -> None:
+    def first(number: int, _frame: object) -> None:
         stop.set()
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        next_one_ends(number, numbers)
 
     before = [signal.signal(number, first) for number in numbers]
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import signal
+import time
 from collections.abc import Sequence
-from typing import Callable
+from types import FrameType
+from typing import Callable, Optional
+
+_SAME_SECONDS = 0.3
+"""Within so long the same signal is the same request: it reached the process group, and a parent handed it on."""
 
 
 def stop_on_signals(
@@ -14,15 +17,17 @@ def stop_on_signals(
     numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
 ) -> None:
     """Call `stop` at the first of these signals; a second one ends the process at once."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
+    arrived: list[signal.Signals] = []
 
     def first(number: signal.Signals) -> None:
-        for other in numbers:
-            # Windows' event loop has no signal handlers of its own.
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(other)
-            signal.signal(other, signal.SIG_DFL)
-        stop(number)
+        if not arrived:
+            arrived.append(number)
+            # The loop keeps its handlers, so that there is no moment without one, and still calls this.
+            next_one_ends(number, numbers)
+            stop(number)
 
     for number in numbers:
         try:
@@ -31,3 +36,20 @@ def stop_on_signals(
             signal.signal(
                 number, lambda number, _frame: loop.call_soon_threadsafe(first, signal.Signals(number))
             )
+
+
+def next_one_ends(arrived: int, numbers: Sequence[int]) -> None:
+    """Let the next of these signals end the process, unless it is only the double of the one that has arrived.
+
+    A program that starts us and hands its signals on, such as npm, is in our process group as a rule. Then what is
+    sent to the group reaches us twice.
+    """
+    since = time.monotonic()
+
+    def again(number: int, _frame: Optional[FrameType]) -> None:
+        if time.monotonic() - since >= _SAME_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in numbers:
+        signal.signal(number, again if number == arrived else signal.SIG_DFL)
