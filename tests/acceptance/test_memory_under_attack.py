@@ -18,10 +18,10 @@ from ws_manager import get_db
 from ws_manager.core.registry import Registry
 from ws_manager.tokens import mint, signing_key
 
-WARM_UP, ROUNDS = 8, 14
+WARM_UP, ROUNDS = 18, 12
 AT_ONCE = 4
 BOUND = 12 * 1024
-"""KiB. Caches still grow by 3 to 6 MiB with the ledger; if the gateway kept the sockets, it would be 22."""
+"""KiB. Caches still grow by some MiB, less with each round; if the gateway kept the sockets, it would be 19."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 
