@@ -26,7 +26,7 @@ BOUND = 12 * 1024
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc"),
-    # Since then a write that need not wait does not give way, and attackers share their event loop with the bystander.
+    # Since then a write that need not wait gives nobody else a turn, and all of them share one event loop.
     pytest.mark.skipif(
         sys.version_info >= (3, 12), reason="the attackers keep the agent beside them from its turn"
     ),
