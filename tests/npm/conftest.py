@@ -46,7 +46,7 @@ def package() -> Path:
         [sys.executable, str(ROOT / "npm" / "build.py")], capture_output=True, text=True, check=False
     )
     if built.returncode == NOT_BUILT:
-        pytest.skip(built.stderr)
+        pytest.fail(built.stderr)
     assert built.returncode == 0, built.stderr
     return Path(built.stdout.strip())
 
@@ -78,7 +78,7 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     minors = [9] if request.param == "oldest" else range(30, 9, -1)
     found = next(filter(None, map(_interpreter, minors)), None)
     if found is None:
-        pytest.skip(f"no Python {'3.9' if request.param == 'oldest' else '3.10 or newer'} was found")
+        pytest.fail(f"no Python {'3.9' if request.param == 'oldest' else '3.10 or newer'} was found")
     folder = tmp_path_factory.mktemp("python")
     subprocess.run([found, "-m", "venv", "--without-pip", str(folder)], check=True)
     return folder / "bin" / "python"
