@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
+from typing import Any, Callable
 
 import pytest
+from aiohttp import web
 
-from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Bystander, Target
-from tests.support import Clock, RunningGateway, gateway, run
-from ws_manager.gateway import hub, server
+from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Bystander, Target, huge_head
+from tests.support import Clock, RunningGateway, gateway, run, until
+from ws_manager.gateway import agent_socket, hub, server
+from ws_manager.gateway.agent_socket import AgentSocket
+from ws_manager.gateway.connection import Connection
 from ws_manager.tokens import mint
 
 KEY = b"the key of this test, not a secret"
@@ -49,25 +55,66 @@ async def beside(running: RunningGateway) -> AsyncIterator[Bystander]:
         await bystander.leave()
 
 
+@contextlib.asynccontextmanager
+async def attacked(database: Path) -> AsyncIterator[Target]:
+    """A gateway to attack, and the agent beside it."""
+    clock = Clock()
+    async with gateway(database, now=clock, key=KEY, origins=(ORIGIN,)) as running:
+
+        def narrow(ws_id: str) -> None:
+            transport = running.server._hub._sockets[ws_id]._transport
+            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 4096)
+
+        async with beside(running) as bystander:
+
+            async def pass_time() -> None:
+                assert clock() < LATEST, "no time-out ended it"
+                clock.forward(STEP)
+                await bystander.sign_of_life()
+
+            foreign = running.db.value("SELECT max(id) FROM messages")
+            yield Target(running.url, KEY, running.db, foreign, pass_time=pass_time, narrow=narrow)
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
 def test_ends_as_documented_and_touches_nobody_else(database: Path, attack: Attack) -> None:
     async def scenario() -> None:
-        clock = Clock()
-        async with gateway(database, now=clock, key=KEY, origins=(ORIGIN,)) as running:
+        async with attacked(database) as target:
+            assert await attack.make(target) == attack.ends
 
-            def narrow(ws_id: str) -> None:
-                transport = running.server._hub._sockets[ws_id]._transport
-                transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 4096)
+    run(scenario())
 
-            async with beside(running) as bystander:
 
-                async def pass_time() -> None:
-                    assert clock() < LATEST, "no time-out ended it"
-                    clock.forward(STEP)
-                    await bystander.sign_of_life()
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
+    """What was made for sockets, and has not been freed."""
+    found: weakref.WeakSet[Any] = weakref.WeakSet()
+    for kind in (Connection, web.WebSocketResponse, AgentSocket):
 
-                foreign = running.db.value("SELECT max(id) FROM messages")
-                target = Target(running.url, KEY, running.db, foreign, pass_time=pass_time, narrow=narrow)
-                assert await attack.make(target) == attack.ends
+        def noted(self: Any, *args: Any, made: Callable[..., None] = kind.__init__, **options: Any) -> None:
+            found.add(self)
+            made(self, *args, **options)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+    return found
+
+
+# aiohttp keeps the head of a request that is none in a cycle of its own.
+@pytest.mark.parametrize("attack", [each for each in ATTACKS if each.make is not huge_head], ids=str)
+def test_leaves_nothing_to_the_garbage_collector(
+    database: Path, attack: Attack, alive: weakref.WeakSet[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the collector is as good as kept: it looks at its oldest objects rarely."""
+    monkeypatch.setattr(agent_socket, "TURN_AWAY_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        async with attacked(database) as target:
+            of_the_bystander = set(alive)
+            gc.disable()
+            try:
+                await attack.make(target)
+                await until(lambda: set(alive) == of_the_bystander)
+            finally:
+                gc.enable()
 
     run(scenario())

@@ -123,13 +123,16 @@ class AgentSocket:
         self.session.take_live(message)
 
     async def linger(self) -> None:
-        """Give a peer that was turned away the time to read why, once all else is over.
+        """Give a peer that was turned away the time to read why, once all else is over, and let go of everything.
 
         Ended at once, with its data unread, the close frame could be lost in a reset.
         """
         if self._turned_away:
             await asyncio.sleep(TURN_AWAY_SECONDS)
             self._transport.abort()
+            # aiohttp would do it after us, and keep the error that this is now.
+            await self._websocket.close()
+        _forget_frames(self._websocket.exception())
 
     def wake(self) -> None:
         """There may be something to write: it is written at once where the transport has room for it."""
@@ -380,3 +383,14 @@ def _close_of(message: WSMessage) -> tuple[int, str]:
     if message.data and (code in (CloseCode.NO_STATUS, CloseCode.LOST) or code >= 5000):
         return CloseCode.PROTOCOL_ERROR, f"the close code {code} is none"
     return code, reason
+
+
+def _forget_frames(error: Optional[BaseException]) -> None:
+    """Drop an error's tracebacks.
+
+    aiohttp keeps in a socket the error that ended it, whose frames hold the socket. It would stay, with all that came
+    and goes with it, until the garbage collector looks at its oldest objects: under attack those are many.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__

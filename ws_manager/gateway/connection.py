@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[BaseException]) -> None:  # noqa: D102 - as above
         self.transport = None
+        self._unmasked = None
         self._lost(self)
         if self._made:
             self.handler.connection_lost(exc)

@@ -157,7 +157,11 @@ class SocketRoute:
         writing = self._outbox.write(open_socket)
         await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
         if writing.done():
-            return writing.result()
+            try:
+                return writing.result()
+            finally:
+                # An error holds this frame, and the frame would hold the error.
+                del writing
         given_up = True
         writing.add_done_callback(self._let_go)
         raise busy
