@@ -31,11 +31,11 @@ LIMIT = 20.0
 Result = TypeVar("Result")
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
+def run(work: Coroutine[Any, Any, Result], seconds: float = 3 * LIMIT) -> Result:
     """Run a test's coroutine, bounded."""
 
     async def bounded() -> Result:
-        return await asyncio.wait_for(work, 3 * LIMIT)
+        return await asyncio.wait_for(work, seconds)
 
     return asyncio.run(bounded())
 

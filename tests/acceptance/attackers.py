@@ -1,7 +1,7 @@
 """Those who attack a gateway: a program, so that nobody else's event loop is kept from its turn.
 
 Arguments: the gateway's address, its database, and the number of a message that is in flight to somebody else.
-A line on stdin says how many rounds of all attacks to make; a line on stdout says that they have ended as they should.
+A line on stdin says how many rounds of all attacks to make; one on stdout, that they have ended as they should.
 """
 
 from __future__ import annotations
