@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import ssl
 import struct
+import weakref
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 
 from tests.gateway.test_limits import connected, ended
-from tests.support import LIMIT, PING, PONG, TEXT, gateway, run, within
+from tests.support import LIMIT, PING, PONG, TEXT, RawAgent, RunningGateway, gateway, run, within
 from ws_manager.gateway import listener
 from ws_manager.gateway.limits import Limits
 
@@ -133,6 +137,61 @@ async def _flood(agent, data: bytes) -> None:
             await within(agent._writer.drain())
     except ConnectionError:
         pass
+
+
+async def says_goodbye(running: RunningGateway, agent: RawAgent) -> None:
+    await agent.say_goodbye()
+
+
+async def vanishes(running: RunningGateway, agent: RawAgent) -> None:
+    agent.drop()
+
+
+async def is_disconnected_by_an_operator(running: RunningGateway, agent: RawAgent) -> None:
+    running.registry.disconnect("ws-001")
+    await agent.closed()
+
+
+async def is_replaced(running: RunningGateway, agent: RawAgent) -> None:
+    other = await running.agent()
+    await agent.closed()
+    other.drop()
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """What waits for the garbage collector is as good as kept: it looks at its oldest objects rarely."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+class TestNothingIsKept:
+    @pytest.mark.parametrize("end", [says_goodbye, vanishes, is_disconnected_by_an_operator, is_replaced])
+    def test_of_a_socket_that_ends(
+        self,
+        database: Path,
+        alive: weakref.WeakSet[Any],
+        end: Callable[[RunningGateway, RawAgent], Awaitable[None]],
+    ) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                await end(running, await running.agent())
+                await running.until(lambda: not alive)
+
+        run(scenario())
+
+    def test_of_a_handshake_for_tls_that_fails(self, database: Path, alive: weakref.WeakSet[Any]) -> None:
+        async def scenario() -> None:
+            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+                _, writer = await connected(running)
+                writer.write(b"\x16\x03\x01")
+                await running.until(lambda: alive)
+                writer.close()
+                await running.until(lambda: not alive)
+
+        run(scenario())
 
 
 class TestTls:

@@ -22,7 +22,6 @@ from tests.support import (
     run,
     within,
 )
-from ws_manager.gateway import listener
 from ws_manager.gateway.limits import Limits
 from ws_manager.settings import Sizes
 
@@ -105,22 +104,6 @@ class TestHandshake:
                 writer.close()
                 await agent.send(PING, b"still here?")
                 assert await agent.frame() == (PONG, b"still here?")
-
-        run(scenario())
-
-    def test_those_who_have_gone_leave_room_for_others(
-        self, database: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(listener, "MOST_WAITING", 3)
-
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                for _ in range(10):
-                    reader, writer = await connected(running)
-                    writer.write_eof()
-                    assert await ended(reader)
-                    writer.close()
-                assert (await running.agent()).greeting["ws_id"] == "ws-001"
 
         run(scenario())
 

@@ -8,16 +8,13 @@ import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
-from typing import Any, Callable
+from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Bystander, Target, huge_head
 from tests.support import Clock, RunningGateway, gateway, run, until
 from ws_manager.gateway import agent_socket, hub, server
-from ws_manager.gateway.agent_socket import AgentSocket
-from ws_manager.gateway.connection import Connection
 from ws_manager.tokens import mint
 
 KEY = b"the key of this test, not a secret"
@@ -83,20 +80,6 @@ def test_ends_as_documented_and_touches_nobody_else(database: Path, attack: Atta
             assert await attack.make(target) == attack.ends
 
     run(scenario())
-
-
-@pytest.fixture
-def alive(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
-    """What was made for sockets, and has not been freed."""
-    found: weakref.WeakSet[Any] = weakref.WeakSet()
-    for kind in (Connection, web.WebSocketResponse, AgentSocket):
-
-        def noted(self: Any, *args: Any, made: Callable[..., None] = kind.__init__, **options: Any) -> None:
-            found.add(self)
-            made(self, *args, **options)
-
-        monkeypatch.setattr(kind, "__init__", noted)
-    return found
 
 
 # aiohttp keeps the head of a request that is none in a cycle of its own.

@@ -13,7 +13,7 @@ from typing import Callable, Optional
 from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
-from ws_manager.gateway.connection import Connection
+from ws_manager.gateway.connection import Connection, forget_frames
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.gateway.requests import perform
@@ -130,9 +130,10 @@ class AgentSocket:
         if self._turned_away:
             await asyncio.sleep(TURN_AWAY_SECONDS)
             self._transport.abort()
-            # aiohttp would do it after us, and keep the error that this is now.
+            # aiohttp would do it after us, where nothing could be forgotten any more.
             await self._websocket.close()
-        _forget_frames(self._websocket.exception())
+        # aiohttp keeps the error that ended a socket.
+        forget_frames(self._websocket.exception())
 
     def wake(self) -> None:
         """There may be something to write: it is written at once where the transport has room for it."""
@@ -383,14 +384,3 @@ def _close_of(message: WSMessage) -> tuple[int, str]:
     if message.data and (code in (CloseCode.NO_STATUS, CloseCode.LOST) or code >= 5000):
         return CloseCode.PROTOCOL_ERROR, f"the close code {code} is none"
     return code, reason
-
-
-def _forget_frames(error: Optional[BaseException]) -> None:
-    """Drop an error's tracebacks.
-
-    aiohttp keeps in a socket the error that ended it, whose frames hold the socket. It would stay, with all that came
-    and goes with it, until the garbage collector looks at its oldest objects: under attack those are many.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__context__

@@ -88,8 +88,8 @@ class Connection(asyncio.Protocol):
         self.transport = None
         self._unmasked = None
         self._lost(self)
-        if self._made:
-            self.handler.connection_lost(exc)
+        # Where it was never made, too: only so does aiohttp undo what its protocol has of itself.
+        self.handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:  # noqa: D102 - as above
         if not self._made:
@@ -174,11 +174,23 @@ class TlsGate(asyncio.Protocol):
                 server_side=True,
                 ssl_handshake_timeout=self._seconds,
             )
-        except (OSError, asyncio.TimeoutError):
+        except (OSError, asyncio.TimeoutError) as error:
             # No TLS, a certificate that is not trusted, or nothing at all: the peer knows which.
             secured = None
+            forget_frames(error)
         if secured is None or below.is_closing():
             below.abort()
             self._connection.connection_lost(None)
         else:
             self._connection.connection_made(secured)
+
+
+def forget_frames(error: Optional[BaseException]) -> None:
+    """Drop an error's tracebacks, where somebody who keeps the error is held by one of its frames.
+
+    All that came and goes with a connection would stay until the garbage collector looks at its oldest objects: under
+    attack those are many.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__

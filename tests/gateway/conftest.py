@@ -1,0 +1,26 @@
+"""What the gateway's tests share."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Callable
+
+import pytest
+from aiohttp import web
+
+from ws_manager.gateway.agent_socket import AgentSocket
+from ws_manager.gateway.connection import Connection
+
+
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
+    """What was made for connections, and has not been freed."""
+    found: weakref.WeakSet[Any] = weakref.WeakSet()
+    for kind in (Connection, web.WebSocketResponse, AgentSocket):
+
+        def noted(self: Any, *args: Any, made: Callable[..., None] = kind.__init__, **options: Any) -> None:
+            found.add(self)
+            made(self, *args, **options)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+    return found
