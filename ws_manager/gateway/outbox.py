@@ -158,6 +158,8 @@ class Outbox:
                 self._event_position = events[-1].db_id
             if not messages:
                 return
+            # Before the next are read: together they would be twice as many.
+            del messages
 
     def _read_new(self, delivery: Delivery) -> tuple[list[PendingMessage], list[Event], int]:
         # Asked first: what is committed in between is then read again, never left out.
