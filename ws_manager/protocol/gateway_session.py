@@ -263,6 +263,9 @@ class GatewaySession:
 
     def untold_writes(self) -> list[Written]:
         """Return what was written, is not confirmed, and was not returned here before."""
+        if not self._writes:
+            # Of very many sockets, most of the time.
+            return []
         told = [
             Written(self.ws_id, self.epoch, write.first, write.last, write.at or "")
             for write in self._writes
