@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import COMMAND, command, gateway, listener, running
+from tests.acceptance.processes import COMMAND, Program, command, gateway, listener, running
 
 
 def serve(database: Path, *options: str):
@@ -42,8 +42,7 @@ class TestSignals:
             agent.send(signal.SIGSTOP)
             program.send(signal.SIGTERM)
             # By then it has replaced its handlers: it refuses connections.
-            while program.process.poll() is None and not _closed(database):
-                pass
+            _until_closed(program, database)
             # The same signal again within a moment is the first one, handed on by a parent: one of these is later.
             while program.process.poll() is None:
                 program.send(signal.SIGTERM)
@@ -53,16 +52,14 @@ class TestSignals:
         with gateway(database, "--drain", "1h") as (program, _), listener(database, "octavia") as agent:
             agent.send(signal.SIGSTOP)
             program.send(signal.SIGTERM)
-            while program.process.poll() is None and not _closed(database):
-                pass
+            _until_closed(program, database)
             program.send(signal.SIGINT)
             assert program.wait() == -signal.SIGINT
 
     def test_doubled_one_counts_once(self, database: Path) -> None:
         with gateway(database) as (program, _), listener(database, "octavia", "--ws-id", "ws-001") as agent:
             program.send(signal.SIGTERM)
-            while program.process.poll() is None and not _closed(database):
-                pass
+            _until_closed(program, database)
             program.send(signal.SIGTERM)
             agent.error_line("the gateway is shutting down (1001)")
             assert program.wait() == 0
@@ -76,6 +73,12 @@ class TestSignals:
             assert command(database, "stats").returncode == 0
             assert program.process.poll() is None
             assert program.end() == 0
+
+
+def _until_closed(program: Program, database: Path) -> None:
+    """Wait until a gateway takes no more connections, or has ended."""
+    while program.process.poll() is None and not _closed(database):
+        pass
 
 
 def _closed(database: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
@@ -13,8 +15,11 @@ from ws_manager.gateway.connection import Connection
 
 
 @pytest.fixture
-def alive(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
-    """What was made for connections, and has not been freed."""
+def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[weakref.WeakSet[Any]]:
+    """What was made for connections, and has not been freed, without the garbage collector.
+
+    What waits for it is as good as kept: it looks at its oldest objects rarely.
+    """
     found: weakref.WeakSet[Any] = weakref.WeakSet()
     for kind in (Connection, web.WebSocketResponse, AgentSocket):
 
@@ -23,4 +28,6 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
             made(self, *args, **options)
 
         monkeypatch.setattr(kind, "__init__", noted)
-    return found
+    gc.disable()
+    yield found
+    gc.enable()

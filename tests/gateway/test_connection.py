@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import ssl
 import struct
 import weakref
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Callable
 
@@ -158,15 +157,6 @@ async def is_replaced(running: RunningGateway, agent: RawAgent) -> None:
     other.drop()
 
 
-@pytest.fixture
-def _no_collector() -> Iterator[None]:
-    """What waits for the garbage collector is as good as kept: it looks at its oldest objects rarely."""
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("_no_collector")
 class TestNothingIsKept:
     @pytest.mark.parametrize("end", [says_goodbye, vanishes, is_disconnected_by_an_operator, is_replaced])
     def test_of_a_socket_that_ends(
