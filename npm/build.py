@@ -45,11 +45,11 @@ LIMIT = 4 * 1024 * 1024
 
 
 class Missing(Exception):
-    """Something that the build needs is not there. It exits with 3 then."""
+    """Something that the build needs is not there."""
 
 
 class Wrong(Exception):
-    """What was built must not be published. It exits with 1 then."""
+    """What was built must not be published."""
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
         print(build(chosen.python39, chosen.python310))
     except (Missing, Wrong) as error:
         print(f"npm package not built: {error}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, Missing) else 1)
+        sys.exit(1)
 
 
 def build(python39: Optional[str], python310: Optional[str]) -> Path:
