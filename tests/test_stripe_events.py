@@ -24,8 +24,9 @@ from ws_manager import (
     get_message_history,
     handle_stripe_webhook,
 )
+from ws_manager.core.webhooks import Webhooks
 from ws_manager.repository.database import Database
-from ws_manager.stripe_events import MAX_BODY, load_routes, parse_route, recommended_type
+from ws_manager.stripe_events import MAX_BODY, content_of, load_routes, parse_route, recommended_type
 
 DOCUMENTED = {
     "payment_intent.succeeded": "stripe_payment",
@@ -68,7 +69,53 @@ class TestHandle:
             "id": "evt_1",
             "created": 1764000000,
             "livemode": False,
+            "object": "event",
+            "api_version": "2024-06-20",
+            "pending_webhooks": 1,
+            "request": {"id": None},
         }
+
+    def test_hands_on_all_that_is_not_secret(self, connected: ConnectionPool, db: Database) -> None:
+        body = event(account="acct_1", context="ctx", request={"id": "req_1", "idempotency_key": "key"})
+        handle_stripe_webhook(body, signature(body), pool=connected)
+        content = contents(db)[0]
+        assert (content["account"], content["context"], content["request"]) == (
+            "acct_1",
+            "ctx",
+            {"id": "req_1"},
+        )
+
+    def test_text_of_numbers_is_kept(self, connected: ConnectionPool, db: Database) -> None:
+        body = event().replace(b"2000", b"20.00").replace(b"1764000000", b"17640e5")
+        handle_stripe_webhook(body, signature(body), pool=connected)
+        content = get_message_history(db, limit=1)[0]["content"]
+        assert '"amount":20.00' in content
+        assert '"created":17640e5' in content
+
+    @pytest.mark.parametrize("value", [b"1e400", b"[" * 200 + b"]" * 200, b"9" * 5000, b'{"a":1,"a":1}'])
+    def test_what_no_message_can_have_is_stored_with_the_reason(
+        self, connected: ConnectionPool, db: Database, value: bytes
+    ) -> None:
+        body = event().replace(b"2000", value)
+        outcome = handle_stripe_webhook(body, signature(body), pool=connected)
+        assert (outcome.status, outcome.recipients) == ("unrouted", 0)
+        assert outcome.reason
+        stored = db.value("SELECT payload FROM webhook_events")
+        assert stored == body.decode()
+        with pytest.raises(InvalidInput):
+            Webhooks(connected.registry).replay("evt_1", content_of)
+
+    def test_thin_event_of_the_other_api(self, connected: ConnectionPool, db: Database) -> None:
+        thin = {
+            "id": "evt_1",
+            "object": "v2.core.event",
+            "type": "v1.billing.meter.error_report_triggered",
+            "created": "2026-11-22T17:15:18.000Z",
+            "related_object": {"id": "mtr_1", "type": "billing.meter"},
+        }
+        body = json.dumps(thin).encode()
+        assert handle_stripe_webhook(body, signature(body), pool=connected).recipients == 2
+        assert contents(db)[0] == {"source": "stripe", **thin}
 
     def test_opens_the_database_of_the_environment_by_itself(
         self, database: Path, connected: ConnectionPool, db: Database, monkeypatch: pytest.MonkeyPatch
@@ -177,10 +224,6 @@ class TestRefusals:
     def test_signed_and_no_event(self, body: bytes) -> None:
         self.refused(body, signature(body), InvalidInput)
 
-    def test_thin_event_of_the_other_api(self) -> None:
-        body = b'{"id":"evt_1","object":"v2.core.event","type":"v1.billing.meter.error_report_triggered"}'
-        self.refused(body, signature(body), InvalidInput)
-
     @pytest.mark.parametrize("changes", [{"event_id": ""}, {"event_id": "e" * 256}, {"event_type": "a\nb"}])
     def test_id_or_type_that_are_none(self, changes: dict[str, str]) -> None:
         body = event(**changes)
@@ -192,6 +235,13 @@ class TestRefusals:
     def test_too_large(self) -> None:
         body = event(padding="x" * MAX_BODY)
         self.refused(body, signature(body), InvalidInput)
+
+    @pytest.mark.parametrize("secret", [f'"{SECRET}"', f"'{SECRET}'", f'{SECRET}"'])
+    def test_a_secret_in_quotes_is_named(self, secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", secret)
+        with pytest.raises(InvalidSignature) as error:
+            handle_stripe_webhook(event(), signature(event()))
+        assert "is in quotes" in str(error.value.hint)
 
     def test_without_a_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("STRIPE_WEBHOOK_SECRET")

@@ -60,8 +60,8 @@ class Connection:
     Attributes:
         ws_id: the WebSocket identifier; one row in the ledger for ever.
         agent: the logical name; many connections may belong to one agent.
-        metadata: the JSON object that came with the registration. Treat it as read-only: the pool
-            hands the same object to every caller.
+        metadata: the JSON object that came with the registration, decoded: a number may be rounded in it. Treat it
+            as read-only: the pool hands the same object to every caller.
         connected_at: when it was last registered.
         last_heartbeat: its last sign of life.
         status: `active` or `disconnected`.
@@ -74,6 +74,7 @@ class Connection:
             or where there never was one.
         close_reason: why the last socket or registration ended.
         gateway: id of the gateway that holds or held its socket; None where a command registered it.
+        metadata_json: the metadata as the JSON text that the ledger holds; None for a Connection made by hand.
     """
 
     ws_id: str
@@ -90,6 +91,7 @@ class Connection:
     close_code: Optional[int] = None
     close_reason: Optional[str] = None
     gateway: Optional[str] = None
+    metadata_json: Optional[str] = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

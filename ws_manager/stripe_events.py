@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from ws_manager.core.pool import ConnectionPool
 from ws_manager.core.registry import Registry, check_same_file
@@ -23,6 +23,7 @@ from ws_manager.core.values import check_name
 from ws_manager.core.webhooks import IncomingEvent, WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, InvalidSignature, MissingExtra
 from ws_manager.settings import stripe_secrets
+from ws_manager.strict_json import NotJson, decode, is_json, members
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -35,7 +36,12 @@ TOLERANCE = 300
 MAX_BODY = 256 * 1024
 """Bytes of an event's body."""
 
+QUOTED = "STRIPE_WEBHOOK_SECRET is in quotes, so no signature will match: remove them"
+"""Said of a secret from a file whose reader keeps the quotes that a shell would take away."""
+
 _MOST_CHARACTERS = 255
+# The order of what agents get; whatever else the event has comes behind it.
+_FIRST = ("type", "data", "id", "created", "livemode")
 
 
 @dataclass(frozen=True)
@@ -78,26 +84,19 @@ RECOMMENDED = (
 
 @dataclass(frozen=True)
 class StripeEvent:
-    """A verified event; the fields are those of https://docs.stripe.com/api/events/object."""
+    """A verified event: https://docs.stripe.com/api/events/object, or https://docs.stripe.com/api/v2/core/events.
+
+    Attributes:
+        id: Stripe's identifier.
+        type: such as `invoice.paid`.
+        payload: the body, as text.
+        content: what agents get, as JSON text.
+    """
 
     id: str
     type: str
-    created: Any
-    livemode: Any
-    data: Any
     payload: str
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What agents get."""
-        return {
-            "source": "stripe",
-            "type": self.type,
-            "data": self.data,
-            "id": self.id,
-            "created": self.created,
-            "livemode": self.livemode,
-        }
+    content: str
 
 
 def handle_stripe_webhook(
@@ -113,7 +112,7 @@ def handle_stripe_webhook(
     """Verify a webhook's request, and turn its event into messages, once. For any web framework.
 
     Answer it with 400 where this raises `InvalidInput`; with 503, so that Stripe sends it again, where it raises
-    `LedgerError` or the outcome's status is `unrouted`; and with 200 otherwise.
+    `LedgerError` or the outcome's status is `unrouted` without a `reason`; and with 200 otherwise.
 
     Args:
         request_body: as it came, unchanged.
@@ -178,12 +177,19 @@ def verified(
     if not any(_is_signed(stripe, body, signature, each, tolerance) for each in secrets if each):
         raise InvalidSignature(
             "the signature is not Stripe's, or too old",
-            hint="check STRIPE_WEBHOOK_SECRET, the clock, and that the body comes unchanged",
+            hint=QUOTED
+            if any(map(is_quoted, secrets))
+            else "check STRIPE_WEBHOOK_SECRET, the clock, and that the body comes unchanged",
         )
     # The package refuses what is too old, and accepts what comes from the future.
     if _timestamp(signature) > (time.time() if now is None else now) + tolerance:
         raise InvalidSignature("the signature is from the future", hint="check the clock")
     return _parsed(body)
+
+
+def is_quoted(secret: str) -> bool:
+    """Say whether a secret begins or ends with a quote, which no secret of Stripe's does."""
+    return secret.startswith(("'", '"')) or secret.endswith(("'", '"'))
 
 
 def addressed(event: StripeEvent, routes: Iterable[Route]) -> IncomingEvent:
@@ -204,8 +210,8 @@ def recommended_type(event_type: str) -> str:
     return next(route.msg_type for route in RECOMMENDED if route.msg_type and route.takes(event_type))
 
 
-def content_of(payload: str) -> dict[str, Any]:
-    """Return what agents get of an event that was stored.
+def content_of(payload: str) -> str:
+    """Return what agents get of an event that was stored, as JSON text.
 
     Raises:
         InvalidInput: it is no event: somebody else has written it.
@@ -285,13 +291,14 @@ def _how_to_install() -> str:
 
 def _is_signed(stripe: ModuleType, body: bytes, signature: str, secret: str, tolerance: int) -> bool:
     try:
-        stripe.Webhook.construct_event(body, signature, secret, tolerance)
+        stripe.WebhookSignature.verify_header(body.decode("utf-8"), signature, secret, tolerance)
+    except UnicodeDecodeError:
+        return False
     except Exception as error:
-        # Its class has moved from version to version, and a body that is signed and no event is told apart later.
-        if type(error).__name__ == "SignatureVerificationError" or isinstance(error, UnicodeDecodeError):
+        # Its class has moved from version to version.
+        if type(error).__name__ == "SignatureVerificationError":
             return False
-        if not isinstance(error, (ValueError, TypeError, AttributeError, RecursionError)):
-            raise
+        raise
     return True
 
 
@@ -304,18 +311,40 @@ def _timestamp(signature: str) -> int:
 def _parsed(body: bytes) -> StripeEvent:
     try:
         payload = body.decode("utf-8")
-        value = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise InvalidInput("the body is not JSON") from None
-    if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
-        raise InvalidInput("the body is no event of Stripe: it has no data")
-    for name in ("id", "type"):
-        text = value.get(name)
-        if not isinstance(text, str) or not 0 < len(text) <= _MOST_CHARACTERS or not text.isprintable():
-            raise InvalidInput(f"the body is no event of Stripe: it has no {name}")
-    return StripeEvent(
-        value["id"], value["type"], value.get("created"), value.get("livemode"), value["data"], payload
-    )
+    except UnicodeDecodeError:
+        raise InvalidInput("the body is not UTF-8") from None
+    try:
+        decode(payload, "body")
+    except InvalidInput as error:
+        # One that is JSON, and that no message can have, is stored with the reason.
+        if isinstance(error, NotJson) or not is_json(payload):
+            raise InvalidInput("the body is not JSON") from None
+    texts = members(payload)
+    return StripeEvent(_named(texts, "id"), _named(texts, "type"), payload, _content(texts))
+
+
+def _named(texts: dict[str, str], name: str) -> str:
+    text = texts.get(name, "")
+    value = json.loads(text) if text.startswith('"') else ""
+    if not 0 < len(value) <= _MOST_CHARACTERS or not value.isprintable():
+        raise InvalidInput(f"the body is not an event of Stripe: it has no {name}")
+    return str(value)
+
+
+def _content(texts: dict[str, str]) -> str:
+    """Put what agents get together from the texts of an event's members: numbers stay as Stripe wrote them."""
+    request = members(texts.get("request", ""))
+    if request:
+        # Whoever has this key can have the answer to your request to Stripe.
+        request.pop("idempotency_key", None)
+        texts["request"] = _object(request)
+    texts.pop("source", None)
+    first = {name: texts.pop(name) for name in _FIRST if name in texts}
+    return _object({"source": '"stripe"', **first, **texts})
+
+
+def _object(texts: dict[str, str]) -> str:
+    return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in texts.items()) + "}"
 
 
 def _load_toml() -> ModuleType:

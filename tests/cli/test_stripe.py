@@ -24,9 +24,9 @@ def waiting(registry: Registry) -> Registry:
     webhooks = Webhooks(registry)
     for event_id, event_type in (("evt_1", "invoice.paid"), ("evt_2", "payment_intent.succeeded")):
         payload = event(event_type, event_id).decode()
-        webhooks.take(IncomingEvent(event_id, event_type, payload, 1, "billing", "stripe_x"))
+        webhooks.take(IncomingEvent(event_id, event_type, payload, "1", "billing", "stripe_x"))
     registry.connect("octavia", "ws-001")
-    webhooks.take(IncomingEvent("evt_3", "charge.refunded", event().decode(), 1, None, "stripe_event"))
+    webhooks.take(IncomingEvent("evt_3", "charge.refunded", event().decode(), "1", None, "stripe_event"))
     return registry
 
 

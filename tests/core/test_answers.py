@@ -140,7 +140,7 @@ class TestConnection:
             answer = show(delivery, "ws-001")
         assert (answer.kind, answer.verdict) == ("connection", "the socket of ws-001 is open")
         assert happened(answer) == ["opened", "last heard"]
-        assert answer.facts["metadata"] == {"region": "us-west"}
+        assert answer.facts["metadata"] == '{"region":"us-west"}'
         assert answer.facts["pending"] == 0
 
     def test_that_has_messages_to_take(self, delivery: Delivery) -> None:

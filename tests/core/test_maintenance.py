@@ -70,7 +70,9 @@ def filled(db, registry: Registry) -> Registry:
     registry.send("ws-001", "pending")
     registry.disconnect("ws-gone")
     for event_id in ("evt_1", "evt_2"):
-        Webhooks(registry).take(IncomingEvent(event_id, "invoice.paid", "{}", 1, "nobody", "stripe_invoice"))
+        Webhooks(registry).take(
+            IncomingEvent(event_id, "invoice.paid", "{}", "1", "nobody", "stripe_invoice")
+        )
     db.execute("UPDATE webhook_events SET status = 'routed' WHERE event_id = 'evt_1'")
     now = utc_now()
     Delivery(db).record_gateway(Gateway("g-2", 1, "http://127.0.0.1:1", now, now))

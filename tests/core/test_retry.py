@@ -6,7 +6,7 @@ import pytest
 
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
 from ws_manager.core.retry import retry, retry_all
-from ws_manager.errors import Conflict, NotFound
+from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.models import Message, utc_now
 from ws_manager.repository.database import Database
 
@@ -63,17 +63,38 @@ def test_an_unknown_message_is_not_found(db: Database) -> None:
 
 def test_all_keeps_the_order(pool: ConnectionPool, db: Database) -> None:
     old = set_aside(pool, db, 1, 2, 3)
-    assert [again.retry_of for again in retry_all(db, "")] == [message.msg_id for message in old]
+    assert [again.retry_of for again in retry_all(db, "")[0]] == [message.msg_id for message in old]
     newest = [row["content"] for row in get_message_history(db, limit=3)]
     assert newest == ["3", "2", "1"]
 
 
 def test_all_leaves_out_what_was_set_aside_before(pool: ConnectionPool, db: Database) -> None:
     set_aside(pool, db, 1)
-    assert retry_all(db, utc_now()) == []
+    assert retry_all(db, utc_now()) == ([], 0)
 
 
 def test_all_leaves_out_what_was_sent_again(pool: ConnectionPool, db: Database) -> None:
     set_aside(pool, db, 1)
     retry_all(db, "")
-    assert retry_all(db, "") == []
+    assert retry_all(db, "") == ([], 0)
+
+
+def beyond_limits(pool: ConnectionPool, db: Database) -> str:
+    """A set-aside message of the time before there were limits."""
+    (old,) = set_aside(pool, db, 1)
+    db.execute("UPDATE messages SET content = ? WHERE msg_id = ?", ("[" * 101 + "]" * 101, old.msg_id))
+    return old.msg_id
+
+
+def test_what_is_beyond_the_limits_is_not_sent_again(pool: ConnectionPool, db: Database) -> None:
+    msg_id = beyond_limits(pool, db)
+    with pytest.raises(InvalidInput, match="beyond the limits"):
+        retry(db, msg_id)
+    assert len(get_message_history(db)) == 1
+
+
+def test_all_leaves_out_and_counts_what_is_beyond_the_limits(pool: ConnectionPool, db: Database) -> None:
+    beyond_limits(pool, db)
+    (within,) = set_aside(pool, db, 2)
+    sent, left = retry_all(db, "")
+    assert ([again.retry_of for again in sent], left) == ([within.msg_id], 1)

@@ -13,20 +13,12 @@ from ws_manager.core.values import (
     check_name,
     check_timeout,
     check_timestamp,
-    decode_json,
     encode_content,
     encode_metadata,
 )
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import MAX_CONTENT, MAX_METADATA
-
-
-def nested(depth: int) -> object:
-    """A list in a list in a list."""
-    value: list[object] = []
-    for _ in range(depth):
-        value = [value]
-    return value
+from ws_manager.strict_json import Json
 
 
 class StripeObject:
@@ -80,9 +72,12 @@ class TestContent:
         with pytest.raises(InvalidInput, match="surrogate"):
             encode_content(content)
 
-    def test_nesting_that_python_cannot_serialise(self) -> None:
-        with pytest.raises(InvalidInput, match="nests too deeply"):
-            encode_content(nested(200_000))
+    def test_checked_json_goes_in_as_it_is(self) -> None:
+        assert encode_content(Json('{"v":1.10}')) == '{"v":1.10}'
+
+    def test_checked_json_has_a_size_too(self) -> None:
+        with pytest.raises(InvalidInput, match="bytes"):
+            encode_content(Json('"ü"'), 3)
 
     def test_largest(self) -> None:
         assert len(encode_content("x" * (MAX_CONTENT - 2))) == MAX_CONTENT
@@ -138,20 +133,6 @@ class TestNames:
     def test_half_of_a_surrogate_pair(self) -> None:
         with pytest.raises(InvalidInput, match="not valid Unicode"):
             check_name("a\ud800b", "agent")
-
-
-class TestJson:
-    def test_is_parsed(self) -> None:
-        assert decode_json('{"a": [1]}', "message") == {"a": [1]}
-
-    @pytest.mark.parametrize("text", ["", "{", "NaN", "[Infinity]", "-Infinity", "{'a':1}"])
-    def test_what_is_none(self, text: str) -> None:
-        with pytest.raises(InvalidInput, match="the message is not JSON"):
-            decode_json(text, "message")
-
-    def test_nesting_that_python_cannot_parse(self) -> None:
-        with pytest.raises(InvalidInput, match="nests too deeply"):
-            decode_json("[" * 200_000, "message")
 
 
 class TestNumbers:

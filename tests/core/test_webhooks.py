@@ -11,6 +11,7 @@ from ws_manager import Conflict, InvalidInput, NotFound, get_db
 from ws_manager.core.registry import Registry
 from ws_manager.core.webhooks import IncomingEvent, Webhooks
 from ws_manager.repository.database import Database
+from ws_manager.settings import MAX_CONTENT
 
 
 @pytest.fixture
@@ -23,7 +24,17 @@ def webhooks(registry: Registry) -> Webhooks:
     return Webhooks(registry)
 
 
-def incoming(event_id: str = "evt_1", agent: str | None = None, content: object = 1) -> IncomingEvent:
+BEYOND_LIMITS = [
+    "[" * 101 + "]" * 101,
+    "1e400",
+    "1" * 1001,
+    '{"a":1,"a":2}',
+    '"\\ud800"',
+    f'"{"x" * MAX_CONTENT}"',
+]
+
+
+def incoming(event_id: str = "evt_1", agent: str | None = None, content: str = "1") -> IncomingEvent:
     return IncomingEvent(event_id, "invoice.paid", '{"a":1}', content, agent, "stripe_invoice")
 
 
@@ -77,13 +88,28 @@ class TestTake:
         )
         assert row == ("invoice.paid", "stripe_invoice", '{"a":1}', "routed", 1, outcome.broadcast_id)
 
-    def test_content_that_cannot_be_accepted_leaves_nothing(
-        self, webhooks: Webhooks, registry: Registry
+    @pytest.mark.parametrize("content", BEYOND_LIMITS, ids=lambda text: text[:10])
+    def test_content_that_no_message_can_have_is_stored_with_the_reason(
+        self, webhooks: Webhooks, registry: Registry, content: str
     ) -> None:
         registry.connect("billing", "ws-1")
-        with pytest.raises(InvalidInput):
-            webhooks.take(incoming(content=float("nan")))
-        assert webhooks.events() == []
+        for _ in range(2):
+            outcome = webhooks.take(incoming(content=content))
+            assert (outcome.status, outcome.recipients) == ("unrouted", 0)
+        assert outcome.reason
+        assert [(row["status"], row["reason"]) for row in webhooks.events()] == [("unrouted", outcome.reason)]
+        assert messages(registry.db) == []
+
+    def test_content_that_no_message_can_have_does_not_wait(
+        self, webhooks: Webhooks, registry: Registry
+    ) -> None:
+        webhooks.take(incoming(content="1e400"))
+        assert webhooks.waiting() == []
+
+    def test_the_text_of_numbers_is_kept(self, webhooks: Webhooks, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        webhooks.take(incoming(content='{ "amount": 1.10 }'))
+        assert [row[2] for row in messages(registry.db)] == ['{"amount":1.10}']
 
     def test_at_once_in_many_processes_is_one_broadcast(self, database: Path, registry: Registry) -> None:
         registry.connect("billing", "ws-1")
@@ -104,11 +130,17 @@ class TestTake:
 
 
 class TestReplay:
+    def test_of_what_no_message_can_have_is_refused(self, webhooks: Webhooks, registry: Registry) -> None:
+        registry.connect("billing", "ws-1")
+        webhooks.take(incoming(content="1e400"))
+        with pytest.raises(InvalidInput, match="cannot become messages"):
+            webhooks.replay("evt_1", lambda payload: "1e400")
+
     def test_sends_what_waits(self, webhooks: Webhooks, registry: Registry) -> None:
         webhooks.take(incoming(agent="billing"))
         registry.connect("billing", "ws-1")
-        assert webhooks.replay("evt_1", lambda payload: [payload]).recipients == 1
-        assert messages(registry.db) == [("ws-1", "stripe_invoice", '["{\\"a\\":1}"]')]
+        assert webhooks.replay("evt_1", lambda payload: f"[{payload}]").recipients == 1
+        assert messages(registry.db) == [("ws-1", "stripe_invoice", '[{"a":1}]')]
 
     def test_to_another_agent(self, webhooks: Webhooks, registry: Registry) -> None:
         webhooks.take(incoming(agent="billing"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.lines import LONGEST, Line, Lines
@@ -12,9 +12,10 @@ from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output import json_text, note_to_terminal, visible
 from ws_manager.core.batch import Batch, Request
-from ws_manager.core.values import check_name, decode_json
+from ws_manager.core.values import check_name
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection
+from ws_manager.strict_json import checked, compact, decode, members
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
@@ -112,7 +113,7 @@ class BatchRun:
     def _run(
         self,
         lines: Lines,
-        parse: Callable[[Any], Request],
+        parse: Callable[[str], Request],
         commit: Callable[[Accepted], list[tuple[int, str]]],
     ) -> None:
         for group in lines.groups(MOST_LINES, MOST_BYTES, IDLE_SECONDS):
@@ -146,17 +147,19 @@ class BatchRun:
         sys.stdout.write(visible(text, is_json=True) if self._escape else text)
         sys.stdout.flush()
 
-    def _to_one(self, ws_id: Optional[str]) -> Callable[[Any], Request]:
-        return lambda content: self._batch.request(content, self._msg_type, ws_id)
+    def _to_one(self, ws_id: Optional[str]) -> Callable[[str], Request]:
+        return lambda line: self._batch.request(checked(line, "line"), self._msg_type, ws_id)
 
-    def _addressed(self, value: Any) -> Request:  # noqa: ANN401 - any JSON value
+    def _addressed(self, line: str) -> Request:
+        value = decode(line, "line", envelope=1)
         if not isinstance(value, dict) or not {"to", "content"} <= value.keys() <= _KEYS:
             raise InvalidInput(
                 'the line is no object with "to", "content" and perhaps "type"',
                 hint='for example {"to":"ws-001","content":{"ping":true}}',
             )
         to = check_name(value["to"], "ws_id")
-        return self._batch.request(value["content"], value.get("type", self._msg_type), to)
+        content = compact(members(line)["content"], "line")
+        return self._batch.request(content, value.get("type", self._msg_type), to)
 
     def _missing(self, number: int, each: Request) -> str:
         assert each.ws_id is not None
@@ -168,15 +171,14 @@ class BatchRun:
         return json_text({"line": number, "ok": False, "error": told})
 
 
-def _decoded(line: Line) -> Any:  # noqa: ANN401 - any JSON value
+def _decoded(line: Line) -> str:
     if line.data is None:
         raise InvalidInput(
             f"the line has more than {LONGEST} bytes", hint="a message has at most 262144 as JSON"
         )
     try:
-        text = line.data.decode("utf-8")
+        return line.data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"the line is not UTF-8 (byte {error.start})", hint="convert it with iconv"
         ) from None
-    return decode_json(text, "line")

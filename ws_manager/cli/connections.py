@@ -13,10 +13,9 @@ from ws_manager.cli.output import Row, json_object, note, note_to_terminal, resu
 from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, choose
 from ws_manager.core.listings import Listings
 from ws_manager.core.registry import Registry
-from ws_manager.core.values import decode_json
-from ws_manager.errors import InvalidInput
 from ws_manager.models import DISCONNECTED, Connection
 from ws_manager.settings import heartbeat_timeout, parse_duration
+from ws_manager.strict_json import Json, checked_object
 
 COLUMNS = (
     "ws_id",
@@ -33,7 +32,10 @@ COLUMNS = (
 ENDING = ("disconnected_at", "close_code", "close_reason")
 """What `list --all` has beside them."""
 
-ALL_FIELDS = (*(field.name for field in fields(Connection)), "pending")
+ALL_FIELDS = (
+    *(field.name for field in fields(Connection) if field.name != "metadata_json"),
+    "pending",
+)
 """What `list --fields` takes."""
 
 
@@ -52,7 +54,7 @@ def connect(
     A known id is registered again: it keeps its row, its message count and what is pending.
     """
     options = global_options(ctx)
-    given = None if metadata is None else _metadata(metadata)
+    given = None if metadata is None else checked_object(metadata, "metadata")
     with open_registry(ctx) as registry:
         known = None if ws_id is None else registry.find(ws_id)
         connection = registry.connect(agent, ws_id, given)
@@ -184,14 +186,8 @@ def stats(ctx: typer.Context) -> None:
     write(json_object(counts, indent=global_options(ctx).output != "ndjson"), is_json=True)
 
 
-def _metadata(text: str) -> dict[str, Any]:
-    metadata = decode_json(text, "metadata")
-    if not isinstance(metadata, dict):
-        raise InvalidInput("metadata must be a JSON object", hint='for example \'{"region":"us-west"}\'')
-    return metadata
-
-
 def _row(connection: Connection, pending: dict[str, int]) -> Row:
-    row = {field.name: getattr(connection, field.name) for field in fields(connection)}
+    row = {name: getattr(connection, name) for name in ALL_FIELDS[:-1]}
+    row["metadata"] = Json(connection.metadata_json or "{}")
     row["pending"] = pending.get(connection.ws_id, 0)
     return row

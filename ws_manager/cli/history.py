@@ -10,13 +10,14 @@ from typing import Any, Callable, Optional
 import typer
 
 from ws_manager.cli.options import global_options, open_to_read
-from ws_manager.cli.output import Json, Row, note_to_terminal, row_line, rows
+from ws_manager.cli.output import Row, note_to_terminal, row_line, rows
 from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, View, choose
 from ws_manager.core.listings import Listings
 from ws_manager.core.values import check_limit, parse_moment
 from ws_manager.errors import InvalidInput, LedgerError
 from ws_manager.repository.messages import NAMES
 from ws_manager.repository.search import MessageFilter
+from ws_manager.strict_json import Json
 
 COLUMNS = (
     "id",

@@ -13,6 +13,7 @@ from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output import message_line, note, stream_format
 from ws_manager.cli.signals import stop_on_signals
 from ws_manager.errors import InvalidInput
+from ws_manager.strict_json import checked_object
 
 _BATCH = 100
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ def listen(
         check_name(agent, "agent"),
         url=options.url or (lambda: gateway_url(options.database)),
         ws_id=None if ws_id is None else check_name(ws_id, "ws_id"),
-        metadata=_details(metadata),
+        metadata=None if metadata is None else checked_object(metadata, "metadata"),
         on_connected=lambda greeting: _tell_connected(greeting, ws_id),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file),
@@ -73,15 +74,6 @@ def _tell_connected(greeting: Any, ws_id: Optional[str]) -> None:  # noqa: ANN40
     note(f"Ready: {what} {greeting.ws_id} (agent={greeting.agent}), {greeting.pending} pending")
     if ws_id is None and not greeting.resumed:
         note(f"Without --ws-id, {greeting.ws_id} cannot be resumed after this command has ended.")
-
-
-def _details(metadata: Optional[str]) -> Optional[dict[str, Any]]:
-    from ws_manager.core.values import decode_json
-
-    details = None if metadata is None else decode_json(metadata, "metadata")
-    if details is not None and not isinstance(details, dict):
-        raise InvalidInput("metadata must be a JSON object", hint='for example {"region":"us-west"}')
-    return details
 
 
 def _token_source(
@@ -130,5 +122,8 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Opt
 
 
 def _print(messages: list[Any], form: str) -> None:
-    sys.stdout.write("".join(message_line(message.as_dict(), form) + "\n" for message in messages))
+    lines = (
+        message_line({**message.as_dict(), "content": message.content_json}, form) for message in messages
+    )
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()

@@ -14,9 +14,10 @@ from ws_manager.cli.output import (
     note_to_terminal,
     result,
 )
-from ws_manager.core.values import NotJson, check_name, decode_json
+from ws_manager.core.values import check_name
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import parse_duration
+from ws_manager.strict_json import NotJson, checked
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
@@ -129,13 +130,16 @@ def _nothing_to_send(command: str, missing: str) -> InvalidInput:
     )
 
 
-def _content(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Return what a message argument stands for: JSON if it parses, otherwise the text itself."""
+def _content(text: str) -> str:
+    """Return what a message argument stands for: `Json` if it parses, otherwise the text itself."""
     if text == "-":
         text = _stdin()
     try:
-        return decode_json(text, "message")
-    except NotJson:
+        return checked(text, "message")
+    except NotJson as error:
+        # Somebody who begins like this means JSON, as a rule.
+        if text.lstrip()[:1] in ("{", "[", '"'):
+            note_to_terminal(f"note: {error.message}; it is sent as text")
         return text
 
 

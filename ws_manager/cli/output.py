@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.errors import InvalidInput, WsManagerError
+from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
     from ws_manager.cli.view import View
@@ -31,12 +32,6 @@ _UNSAFE_IN_TEXT = f"[{_UNSAFE}]"
 _UNSAFE_IN_JSON = f"(?!\n)[{_UNSAFE}]"
 _BREAKS = "[\t\n\r]"
 _BREAK_NAMES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
-
-
-class Json(str):
-    """JSON text from the ledger. It is nested as it stands: decoding it would change its numbers."""
-
-    __slots__ = ()
 
 
 def visible(text: str, *, is_json: bool = False) -> str:

@@ -13,13 +13,14 @@ import typer
 
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import global_options, open_registry
-from ws_manager.cli.output import MESSAGE_FIELDS, Json, message_line, note, note_to_terminal, stream_format
+from ws_manager.cli.output import MESSAGE_FIELDS, message_line, note, note_to_terminal, stream_format
 from ws_manager.cli.signals import next_one_ends
 from ws_manager.core.delivery import Delivery
 from ws_manager.errors import WsManagerError
 from ws_manager.models import Connection, PendingMessage, SignOfLife, utc_now
 from ws_manager.repository.database import Database
 from ws_manager.settings import heartbeat_timeout
+from ws_manager.strict_json import Json
 
 _BATCH = 100
 _STEP_SECONDS = 0.01

@@ -6,7 +6,7 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.options import global_options, open_registry
-from ws_manager.cli.output import result
+from ws_manager.cli.output import note, result
 from ws_manager.core.values import parse_moment
 from ws_manager.errors import InvalidInput
 
@@ -33,7 +33,10 @@ def retry(
         raise InvalidInput("--since goes with --all", hint="leave one of them out")
     start = "" if since is None else parse_moment(since)
     with open_registry(ctx) as registry:
-        sent = retry_all(registry.db, start) if msg_id is None else [retry_one(registry.db, msg_id)]
+        if msg_id is None:
+            sent, beyond_limits = retry_all(registry.db, start)
+        else:
+            sent, beyond_limits = [retry_one(registry.db, msg_id)], 0
     rows = [again._asdict() for again in sent]
     result(
         global_options(ctx),
@@ -41,3 +44,5 @@ def retry(
         {"retried": rows},
         "\n".join(again.msg_id for again in sent),
     )
+    if beyond_limits:
+        note(f"note: {beyond_limits} message(s) stay set aside: they are beyond the limits of what is sent")

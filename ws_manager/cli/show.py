@@ -7,11 +7,12 @@ from typing import Any, Optional
 import typer
 
 from ws_manager.cli.options import global_options, open_to_read
-from ws_manager.cli.output import Json, Row, json_object, rows, write
+from ws_manager.cli.output import Row, json_object, rows, write
 from ws_manager.cli.times import TIME_FIELDS, in_style, now
 from ws_manager.cli.view import NO_HEADERS, TIME, choose
 from ws_manager.core.answers import Answer, Answers
 from ws_manager.errors import NotFound
+from ws_manager.strict_json import Json
 
 COLUMNS = ("part", "at", "name", "value")
 """In csv, tsv and a plain table: a row for the verdict, each fact and each entry of the timeline."""
@@ -79,5 +80,5 @@ def _as_rows(answer: Answer, identifier: str) -> list[Row]:
 
 
 def _fact(name: str, value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Nest content as the JSON that it is."""
-    return Json(value) if name == "content" else value
+    """Nest content and metadata as the JSON that they are."""
+    return Json(value) if name in ("content", "metadata") else value

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
 
 COLUMNS = ("received_at", "event_id", "event_type", "status", "agent", "msg_type", "recipients")
-ALL_FIELDS = (*COLUMNS, "routed_at", "broadcast_id")
-OUTCOME = ("event_id", "event_type", "status", "agent", "msg_type", "recipients", "broadcast_id")
+ALL_FIELDS = (*COLUMNS, "routed_at", "broadcast_id", "reason")
+OUTCOME = ("event_id", "event_type", "status", "agent", "msg_type", "recipients", "broadcast_id", "reason")
 
 _WATCH_SECONDS = 0.05
 _EVENT_IDS = typer.Argument(None, metavar="<event_id>", help="The events; several may be given.")
@@ -49,7 +49,8 @@ def events(
 ) -> None:
     """List the events that have come, newest first.
 
-    One that is unrouted waits: nobody was connected that it is for.
+    One that is unrouted waits for somebody to connect that it is for; or no message can have it, and its reason says
+    why.
     """
     options = global_options(ctx)
     view = choose(options, ALL_FIELDS, names, no_headers, time)
@@ -153,6 +154,8 @@ def _tell(options: "GlobalOptions", outcome: WebhookOutcome, *, dry_run: bool = 
     elif outcome.status == ROUTED:
         verb = "Would send" if dry_run else "Sent"
         write(f"{verb} {outcome.event_id} ({outcome.event_type}) to {outcome.recipients} connection(s)")
+    elif outcome.reason is not None:
+        write(f"{outcome.event_id} ({outcome.event_type}) cannot become messages: {outcome.reason}")
     else:
         write(f"{outcome.event_id} ({outcome.event_type}) waits: nobody is connected as {whom}")
 
@@ -188,7 +191,7 @@ def trigger(
     url = options.url or gateway_url(options.database)
     outcome = post_event(url, sample, None if ca is None else Path(ca).expanduser())
     _tell(options, outcome)
-    if outcome.status != ROUTED:
+    if outcome.status != ROUTED and outcome.reason is None:
         raise PartlyDone(
             "nobody is connected that the event is for; it is stored",
             hint="connect an agent, then: ws-manager stripe replay " + outcome.event_id,

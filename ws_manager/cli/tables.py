@@ -14,9 +14,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ws_manager.cli.output import Json, Row, json_text, visible
+from ws_manager.cli.output import Row, json_text, visible
 from ws_manager.cli.times import TIME_FIELDS, age, ago, in_style, now
 from ws_manager.models import ACTIVE, ROUTED
+from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
     from ws_manager.cli.view import View
@@ -88,7 +89,7 @@ def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
         *([state] if has_state else []),
         Column(
             "metadata",
-            lambda row: json_text(row["metadata"]) if row["metadata"] else "",
+            lambda row: "" if row["metadata"] == "{}" else json_text(row["metadata"]),
             goes=5,
             shortened=True,
         ),
@@ -171,7 +172,7 @@ def show_answer(title: str, answer: Answer, style: Optional[str]) -> None:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in answer.facts.items():
-        if name not in _FOR_PROGRAMS and value not in (None, "", [], {}) and (value or name not in _RARE):
+        if name not in _FOR_PROGRAMS and value not in (None, "", [], "{}") and (value or name not in _RARE):
             facts.add_row(Text(name, "dim"), Text(_fact(name, value, style)))
     console.print(facts)
     missing = answer.facts.get("unconfirmed", [])

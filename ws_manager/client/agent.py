@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -29,6 +28,7 @@ from ws_manager.protocol.frames import (
     send_frame,
 )
 from ws_manager.settings import database_path
+from ws_manager.strict_json import Json, encode
 
 HANDSHAKE_SECONDS = 10.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
@@ -52,7 +52,7 @@ class AgentClient:
             every attempt in a thread of its own.
         ws_id: the connection to be or to resume; the gateway makes one up if None, and the client comes
             back under it.
-        metadata: a JSON object for the registration; None keeps what is there.
+        metadata: a JSON object for the registration, or its text as `Json`; None keeps what is there.
         on_connected: called with the greeting after each handshake.
         on_lost: called with the cause, in words, and the seconds until the next attempt.
         jitter: a function that returns a number from 0 to 1.
@@ -62,7 +62,7 @@ class AgentClient:
         ca: a file of PEM certificates to check an `https` gateway's with, instead of the system's.
 
     Raises:
-        InvalidInput: `ca` cannot be used.
+        InvalidInput: `ca` or the metadata cannot be used.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AgentClient:
         *,
         url: Union[str, Callable[[], str]],
         ws_id: Optional[str] = None,
-        metadata: Optional[Mapping[str, Any]] = None,
+        metadata: Union[Mapping[str, Any], Json, None] = None,
         on_connected: Callable[[Connected], None] = lambda greeting: None,
         on_lost: Callable[[str, float], None] = lambda cause, delay: None,
         jitter: Callable[[], float] = random.random,
@@ -82,7 +82,7 @@ class AgentClient:
         self._token = token
         self._tls = trust(ca)
         self._url = url
-        self._metadata = metadata
+        self._metadata = None if metadata is None else encode(metadata, "metadata")
         self._on_connected = on_connected
         self._on_lost = on_lost
         self._jitter = jitter
@@ -329,7 +329,7 @@ class AgentClient:
         if self._session.ws_id is not None:
             query["ws_id"] = self._session.ws_id
         if self._metadata is not None:
-            query["metadata"] = json.dumps(self._metadata, ensure_ascii=False, separators=(",", ":"))
+            query["metadata"] = self._metadata
         # Who gives the sockets' own address means its base.
         base = address.parent if address.name == "ws" else address
         return (base / "ws").with_query(query)

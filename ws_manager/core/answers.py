@@ -82,6 +82,7 @@ class Answers:
         pending = self._messages.count_pending(connection.ws_id, connection.confirmed_seq)
         heartbeat = self._heartbeats.latest(connection.ws_id)
         facts = {**vars(connection), "pending": pending, "latency_ms": heartbeat[1] if heartbeat else None}
+        facts["metadata"] = facts.pop("metadata_json")
         timeline = [_entry(event) for event in self._events.of(connection.ws_id, "", "~", _EVENTS)]
         for row in reversed(self._messages.history(connection.ws_id, _MESSAGES)):
             timeline += _life_of(row, name=row["msg_id"])

@@ -6,8 +6,8 @@ A gateway uses them for its sockets, `receive` and `ConnectionPool.attach` for c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Optional
+from collections.abc import Iterable, Iterator
+from typing import Optional
 
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.locks import gateway_lock, is_held, receiver_lock, try_to_hold
@@ -32,6 +32,7 @@ from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Events, Heartbeats
 from ws_manager.repository.messages import Messages
 from ws_manager.settings import Sizes
+from ws_manager.strict_json import Json
 
 MOST_COUNTED = 1000
 """Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
@@ -164,7 +165,7 @@ class Delivery:
     # The life of a socket
 
     def open_socket(
-        self, agent: str, ws_id: Optional[str], metadata: Optional[Mapping[str, Any]], gateway: str
+        self, agent: str, ws_id: Optional[str], metadata: Optional[Json], gateway: str
     ) -> tuple[Connection, int, Optional[int]]:
         """Register a socket.
 

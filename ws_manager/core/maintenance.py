@@ -11,7 +11,9 @@ from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
 from ws_manager.repository.database import Database
 from ws_manager.repository.maintenance import PRUNED, SEQUENCES, Maintenance
+from ws_manager.repository.messages import set_aside_beyond_limits
 from ws_manager.repository.schema import TABLES, VERSION
+from ws_manager.strict_json import is_json
 
 _FORMAT = "ws-manager-export"
 
@@ -96,7 +98,8 @@ def export_lines(db: Database) -> Iterator[str]:
 def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
     """Fill an empty ledger with the lines of an export, in one transaction: all rows or none.
 
-    Nobody else can write into it until the last line has come.
+    Nobody else can write into it until the last line has come. Rows beyond the limits of `strict_json` come back
+    unchanged; a message among them that is pending is set aside.
 
     Returns:
         The number of rows of each table.
@@ -135,6 +138,7 @@ def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
                 "the export is cut off: its last line is missing",
                 hint="nothing was imported; export it again",
             )
+        set_aside_beyond_limits(db, utc_now())
     del counts[SEQUENCES]
     return counts
 
@@ -190,12 +194,11 @@ def _check_json(name: str, text: object) -> None:
     """Make sure that what is read back as JSON is JSON: one bad row would spoil every list."""
     if not isinstance(text, str):
         raise InvalidInput(f"its {name} is no text")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidInput(f"its {name} is not JSON") from None
-    if name == "metadata" and not isinstance(value, dict):
-        raise InvalidInput("its metadata is no JSON object")
+    # However deep it nests: what was stored before there were limits comes back unchanged.
+    if not is_json(text):
+        raise InvalidInput(f"its {name} is not JSON")
+    if name == "metadata" and not text.lstrip().startswith("{"):
+        raise InvalidInput("its metadata is not a JSON object")
 
 
 def _line(value: dict[str, Any]) -> str:

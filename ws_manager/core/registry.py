@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from ws_manager import settings
 from ws_manager.core.cache import ConnectionCache
@@ -32,6 +32,7 @@ from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Broadcasts, Events, Gateways, Heartbeats
 from ws_manager.repository.messages import Messages
 from ws_manager.settings import Sizes
+from ws_manager.strict_json import Json
 
 _STATUS = 5
 _WAIT_STEP = 0.005
@@ -67,7 +68,7 @@ class Registry:
         self,
         agent: str,
         ws_id: Optional[str] = None,
-        metadata: Optional[Mapping[str, Any]] = None,
+        metadata: Union[Mapping[str, Any], Json, None] = None,
         *,
         gateway: Optional[str] = None,
     ) -> Connection:
@@ -79,7 +80,7 @@ class Registry:
         Args:
             agent: the logical name.
             ws_id: the identifier; a UUID is made if None.
-            metadata: replaces what is there; None keeps it.
+            metadata: replaces what is there; None keeps it. `Json` is an object's checked text.
             gateway: id of the gateway that opens a socket. A gateway cannot move a ws_id.
 
         Raises:
@@ -229,7 +230,7 @@ class Registry:
         """Commit one message to each active connection, in one transaction: all rows or none.
 
         Args:
-            content: any JSON value.
+            content: any JSON value, or `Json`: its checked text.
             agent: only to this agent's connections.
             filter_fn: only to those for which it returns something true. It runs before the write lock is
                 taken; who has gone by then is left out.

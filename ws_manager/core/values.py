@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Optional
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import seconds_before, timestamp, utc_now
 from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT, parse_duration
-
-
-class NotJson(InvalidInput):
-    """The text is not JSON at all; as opposed to JSON that cannot be kept."""
+from ws_manager.strict_json import Json, encode
 
 
 def check_name(value: object, what: str) -> str:
@@ -40,46 +36,29 @@ def check_name(value: object, what: str) -> str:
     return value
 
 
-def encode_content(content: object, limit: int = MAX_CONTENT) -> str:
-    """Turn a message's content into compact JSON text.
+def encode_content(content: object, limit: int = MAX_CONTENT) -> Json:
+    """Turn a message's content into compact JSON text; `Json` is that already.
 
-    A `str` becomes a JSON string: it is never parsed. Objects with `to_dict()` are accepted at any depth.
-
-    Raises:
-        InvalidInput: if it is no JSON value (NaN, Infinity, a lone surrogate, an unknown type), nests too
-            deeply, or has more than `limit` bytes.
-    """
-    return _encode(content, "message", limit)
-
-
-def encode_metadata(metadata: object, limit: int = MAX_METADATA) -> str:
-    """Turn metadata into compact JSON text.
+    Any other `str` becomes a JSON string: it is never parsed. Objects with `to_dict()` are accepted at any depth.
 
     Raises:
-        InvalidInput: if it is no mapping with text keys, no JSON, or has more than `limit` bytes.
+        InvalidInput: it is not a JSON value, exceeds the limits of `strict_json`, or has more than `limit` bytes.
     """
+    return _bounded(encode(content, "message"), "message", limit)
+
+
+def encode_metadata(metadata: object, limit: int = MAX_METADATA) -> Json:
+    """Turn metadata into compact JSON text; `Json` (of an object) is that already.
+
+    Raises:
+        InvalidInput: it is not a mapping with text keys, not JSON, exceeds the limits of `strict_json`, or has more
+            than `limit` bytes.
+    """
+    if isinstance(metadata, Json):
+        return _bounded(metadata, "metadata", limit)
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InvalidInput("metadata must be a JSON object", hint='for example {"region":"us-west"}')
-    return _encode(dict(metadata), "metadata", limit)
-
-
-def decode_json(text: str, what: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse strict JSON (RFC 8259: no NaN, no Infinity).
-
-    Raises:
-        NotJson: it is not JSON.
-        InvalidInput: it nests too deeply, or has a number with thousands of digits.
-    """
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise InvalidInput(f"the {what} nests too deeply", hint="flatten it") from None
-    except _NoJsonValue as error:
-        raise InvalidInput(f"the {what} is not JSON: {error}", hint="to send it as text, quote it") from None
-    except json.JSONDecodeError as error:
-        raise NotJson(f"the {what} is not JSON: {error}", hint="check the quotes of the shell") from None
-    except ValueError as error:
-        raise InvalidInput(f"the {what} cannot be kept: {error}", hint="send such numbers as text") from None
+    return _bounded(encode(dict(metadata), "metadata"), "metadata", limit)
 
 
 def check_limit(limit: object) -> int:
@@ -164,39 +143,8 @@ def parse_moment(text: str) -> str:
         ) from None
 
 
-def _encode(value: object, what: str, limit: int) -> str:
-    try:
-        text = _ENCODER.encode(value)
-        size = len(text.encode("utf-8"))
-    except RecursionError:
-        raise InvalidInput(f"the {what} nests too deeply", hint="flatten it") from None
-    except UnicodeEncodeError:
-        raise InvalidInput(
-            f"the {what} has half of a surrogate pair", hint="send valid Unicode text"
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"the {what} is not JSON: {error}", hint="send JSON values only") from None
+def _bounded(text: Json, what: str, limit: int) -> Json:
+    size = len(text) if text.isascii() else len(text.encode("utf-8"))
     if size > limit:
         raise InvalidInput(f"the {what} has {size} bytes", hint=f"at most {limit} are allowed")
     return text
-
-
-def _plain(value: object) -> object:
-    """Let `json` encode objects that can say what they hold, such as Stripe's."""
-    to_dict = getattr(value, "to_dict", None)
-    if callable(to_dict):
-        return to_dict()
-    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
-
-
-class _NoJsonValue(ValueError):
-    """NaN or an infinity."""
-
-
-def _refuse_constant(name: str) -> None:
-    raise _NoJsonValue(f"{name} is not a JSON value")
-
-
-# Made once: in a batch, making them anew for each line costs as much as the line itself.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple, Optional
 
 from ws_manager.core.registry import Registry
-from ws_manager.core.values import check_limit, check_name
+from ws_manager.core.values import check_limit, check_name, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.models import ROUTED, UNROUTED, utc_now
 from ws_manager.repository.connections import Connections
 from ws_manager.repository.webhook_events import WebhookEvents
+from ws_manager.strict_json import Json, checked
 
 
 class IncomingEvent(NamedTuple):
@@ -23,7 +24,7 @@ class IncomingEvent(NamedTuple):
         event_id: the sender's own identifier.
         event_type: such as `invoice.paid`.
         payload: the body, as text.
-        content: what becomes the messages' content; any JSON value.
+        content: what becomes the messages' content: JSON text, unchecked.
         agent: to whose connections; None for all.
         msg_type: of the messages.
     """
@@ -31,7 +32,7 @@ class IncomingEvent(NamedTuple):
     event_id: str
     event_type: str
     payload: str
-    content: Any
+    content: str
     agent: Optional[str]
     msg_type: str
 
@@ -49,6 +50,7 @@ class WebhookOutcome:
         recipients: how many messages it became.
         duplicate: True if it was routed before, so that nothing was done now.
         broadcast_id: of the broadcast; None while unrouted.
+        reason: why it cannot become messages, now or later; None where it can.
     """
 
     event_id: str
@@ -59,6 +61,7 @@ class WebhookOutcome:
     recipients: int
     duplicate: bool = False
     broadcast_id: Optional[str] = None
+    reason: Optional[str] = None
 
 
 class Webhooks:
@@ -79,26 +82,32 @@ class Webhooks:
     def take(self, event: IncomingEvent) -> WebhookOutcome:
         """Store an event, and route it if there is anybody that it is for; a known one that waits, again.
 
+        An event whose content no message can have (it is too large, or nests too deeply) is stored with the reason,
+        and not routed: it would come again for days, and never fare better.
+
         Raises:
-            InvalidInput: the content cannot be accepted.
+            InvalidInput: a name cannot be accepted.
         """
         check_name(event.msg_type, "message type")
         if event.agent is not None:
             check_name(event.agent, "agent")
+        content, reason = self._checked(event.content)
         with self._db.transaction():
             known = self._events.find(event.event_id)
             if known is not None and known["status"] == ROUTED:
                 return _routed_before(known)
             now = utc_now()
             self._events.put(
-                event.event_id, event.event_type, event.agent, event.msg_type, event.payload, now
+                event.event_id, event.event_type, event.agent, event.msg_type, event.payload, now, reason
             )
-            return self._route(event, now)
+            if content is None:
+                return _outcome(event, UNROUTED, 0, reason=reason)
+            return self._route(event, content, now)
 
     def replay(
         self,
         event_id: str,
-        content_of: Callable[[str], object],
+        content_of: Callable[[str], str],
         *,
         agent: Optional[str] = None,
         dry_run: bool = False,
@@ -107,13 +116,14 @@ class Webhooks:
 
         Args:
             event_id: the sender's own identifier.
-            content_of: makes the messages' content of the stored payload.
+            content_of: makes the messages' content, as JSON text, of the stored payload.
             agent: to whose connections, instead of where it was to go.
             dry_run: only say what would become of it.
 
         Raises:
             NotFound: there is no such event.
             Conflict: it was routed before.
+            InvalidInput: no message can have its content.
         """
         if agent is not None:
             check_name(agent, "agent")
@@ -134,10 +144,16 @@ class Webhooks:
                 agent or known["agent"],
                 known["msg_type"],
             )
+            content, reason = self._checked(event.content)
+            if content is None:
+                raise InvalidInput(
+                    f"event {event_id} cannot become messages: {reason}",
+                    hint="ask Stripe for the event by its id",
+                )
             if dry_run:
                 would = len(self._connections.active_ids(event.agent))
                 return _outcome(event, ROUTED if would else UNROUTED, would)
-            return self._route(event, utc_now())
+            return self._route(event, content, utc_now())
 
     def events(
         self,
@@ -163,19 +179,30 @@ class Webhooks:
         return self._events.listed(status, since, pattern, check_limit(limit))
 
     def waiting(self, since: str = "") -> list[str]:
-        """Return the ids of the events that are not routed, received since a time, the oldest first."""
+        """Return the ids of the events that wait to be routed, received since a time, the oldest first."""
         return list(self._events.unrouted_ids(since))
 
-    def _route(self, event: IncomingEvent, now: str) -> WebhookOutcome:
+    def _checked(self, text: str) -> tuple[Optional[Json], Optional[str]]:
+        """Return the content of messages, or None and why no message can have it."""
+        try:
+            return encode_content(checked(text, "event"), self._registry.sizes.content), None
+        except InvalidInput as error:
+            return None, error.message
+
+    def _route(self, event: IncomingEvent, content: Json, now: str) -> WebhookOutcome:
         if not self._connections.has_active(event.agent):
             return _outcome(event, UNROUTED, 0)
-        sent = self._registry.broadcast(event.content, agent=event.agent, msg_type=event.msg_type)
+        sent = self._registry.broadcast(content, agent=event.agent, msg_type=event.msg_type)
         self._events.routed(event.event_id, sent.broadcast_id, len(sent.recipients), now)
         return _outcome(event, ROUTED, len(sent.recipients), sent.broadcast_id)
 
 
 def _outcome(
-    event: IncomingEvent, status: str, recipients: int, broadcast_id: Optional[str] = None
+    event: IncomingEvent,
+    status: str,
+    recipients: int,
+    broadcast_id: Optional[str] = None,
+    reason: Optional[str] = None,
 ) -> WebhookOutcome:
     return WebhookOutcome(
         event.event_id,
@@ -185,6 +212,7 @@ def _outcome(
         status,
         recipients,
         broadcast_id=broadcast_id,
+        reason=reason,
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from aiohttp import web
 
-from ws_manager.core.values import decode_json
 from ws_manager.errors import (
     Conflict,
     GatewayUnavailable,
@@ -18,6 +17,7 @@ from ws_manager.errors import (
     WsManagerError,
 )
 from ws_manager.gateway.access import SUBPROTOCOL, BadToken
+from ws_manager.strict_json import Json, checked_object
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
 """Bytes of metadata in an address; those have to fit into one line of HTTP."""
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
 
     agent: str
     ws_id: Optional[str]
-    metadata: Optional[dict[str, Any]]
+    metadata: Optional[Json]
     explicit_ack: bool
 
 
@@ -85,10 +85,7 @@ def parse_query(query: Mapping[str, str]) -> Asked:
         return Asked(agent, query.get("ws_id"), None, ack == "explicit")
     if len(text.encode("utf-8", "surrogateescape")) > MAX_HANDSHAKE_METADATA:
         raise InvalidInput(f"metadata at the handshake is limited to {MAX_HANDSHAKE_METADATA} bytes")
-    metadata = decode_json(text, "metadata")
-    if not isinstance(metadata, dict):
-        raise InvalidInput("metadata must be a JSON object")
-    return Asked(agent, query.get("ws_id"), metadata, ack == "explicit")
+    return Asked(agent, query.get("ws_id"), checked_object(text, "metadata"), ack == "explicit")
 
 
 def told_to_agents(error: WsManagerError) -> str:

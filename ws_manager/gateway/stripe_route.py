@@ -14,7 +14,16 @@ from ws_manager.gateway.access import Access
 from ws_manager.gateway.handshake import refusal
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.models import UNROUTED
-from ws_manager.stripe_events import MAX_BODY, Route, StripeEvent, addressed, load_stripe, verified
+from ws_manager.stripe_events import (
+    MAX_BODY,
+    QUOTED,
+    Route,
+    StripeEvent,
+    addressed,
+    is_quoted,
+    load_stripe,
+    verified,
+)
 
 _log = logging.getLogger("ws_manager.gateway")
 
@@ -53,6 +62,8 @@ class StripeRoute:
         self._access = access
         self._outbox = outbox
         self._seconds = seconds
+        if any(map(is_quoted, options.secrets)):
+            _log.warning("%s takes no events: %s", PATH, QUOTED)
         try:
             load_stripe()
         except MissingExtra as error:
@@ -74,8 +85,9 @@ class StripeRoute:
             _log.warning("an event of Stripe was refused: %s", error.message)
             return refusal(error)
         told = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
-        _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, told)
-        waits = outcome.status == UNROUTED and not self._options.accept_unrouted
+        _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or told)
+        # One that no message can have would come again for days, and never fare better.
+        waits = outcome.status == UNROUTED and outcome.reason is None and not self._options.accept_unrouted
         return web.json_response(
             vars(outcome),
             status=503 if waits else 200,

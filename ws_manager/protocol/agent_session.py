@@ -8,6 +8,7 @@ from ws_manager.protocol.frames import (
     Connected,
     GatewayFrame,
     Received,
+    Unreadable,
     ack_frame,
     parse_gateway_frame,
     reject_frame,
@@ -51,6 +52,11 @@ class AgentSession:
             self.connected, self.ws_id = frame, frame.ws_id
             self._reached = -1
             self.answers.clear()
+        elif isinstance(frame, Unreadable):
+            self._reached = frame.seq
+            self._remember(frame.id, frame.reason)
+            self.answers.append(reject_frame(frame.seq, frame.reason))
+            return None
         elif isinstance(frame, Received):
             self._reached = frame.seq
             if frame.id in self._handled:

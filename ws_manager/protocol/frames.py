@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
+from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode, encode, members
 
 # Gateway to agent
 
@@ -48,26 +49,22 @@ def message_frame(message: PendingMessage) -> str:
     )
 
 
-def result_frame(ref: object, message_id: str, recipients: Optional[int] = None) -> str:
+def result_frame(ref: str, message_id: str, recipients: Optional[int] = None) -> str:
     """Write the success of a request.
 
     Args:
-        ref: what the agent called its request; any JSON value.
+        ref: what the agent called its request, as JSON text; it goes back as it came.
         message_id: the msg_id, or the broadcast_id.
         recipients: of a broadcast.
     """
-    frame: dict[str, Any] = {"type": "result", "ref": ref, "ok": True, "id": message_id}
-    if recipients is not None:
-        frame["recipients"] = recipients
-    return json.dumps(frame)
+    count = "" if recipients is None else f',"recipients":{recipients}'
+    return f'{{"type":"result","ref":{ref},"ok":true,"id":"{message_id}"{count}}}'
 
 
-def failure_frame(ref: object, code: str, message: str) -> str:
-    """Write the failure of a request."""
-    # In ASCII: a ref may be what JSON can name and UTF-8 cannot hold, half of a surrogate pair.
-    return json.dumps(
-        {"type": "result", "ref": ref, "ok": False, "error": {"code": code, "message": message}}
-    )
+def failure_frame(ref: str, code: str, message: str) -> str:
+    """Write the failure of a request; `ref` as for `result_frame`."""
+    error = _dump({"code": code, "message": message})
+    return f'{{"type":"result","ref":{ref},"ok":false,"error":{error}}}'
 
 
 def error_frame(code: str, message: str) -> str:
@@ -95,21 +92,21 @@ class Reject:
 
 @dataclass(frozen=True)
 class SendRequest:
-    """The agent sends to one connection; `ref` is its own name for the request."""
+    """The agent sends to one connection; `ref` is its own name for the request, any JSON text."""
 
-    ref: Any
+    ref: str
     to: str
-    content: Any
+    content: Json
     msg_type: str
 
 
 @dataclass(frozen=True)
 class BroadcastRequest:
-    """The agent sends to all active connections, or to those of one agent."""
+    """The agent sends to all active connections, or to those of one agent; `ref` as in `SendRequest`."""
 
-    ref: Any
+    ref: str
     agent: Optional[str]
-    content: Any
+    content: Json
     msg_type: str
 
 
@@ -124,20 +121,28 @@ def reject_frame(seq: int, reason: str) -> str:
 
 
 def send_frame(ref: int, to: str, content: object, msg_type: str) -> str:
-    """Write a request to send to one connection."""
-    return _dump({"type": "send", "ref": ref, "to": to, "msg_type": msg_type, "content": content})
+    """Write a request to send to one connection.
+
+    Raises:
+        InvalidInput: the content is not JSON, or exceeds the limits of `strict_json`.
+    """
+    return _with_content({"type": "send", "ref": ref, "to": to, "msg_type": msg_type}, content)
 
 
 def broadcast_frame(ref: int, agent: Optional[str], content: object, msg_type: str) -> str:
-    """Write a request to send to all, or to one agent's connections."""
-    return _dump({"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type, "content": content})
+    """Write a request to send to all, or to one agent's connections. Errors are those of `send_frame`."""
+    return _with_content({"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type}, content)
+
+
+def _with_content(frame: dict[str, Any], content: object) -> str:
+    return f'{_dump(frame)[:-1]},"content":{encode(content, "message")}}}'
 
 
 @dataclass(frozen=True)
 class BadRequest:
-    """A request that cannot be understood; it gets a failure as its result."""
+    """A request that cannot be accepted; it gets a failure as its result. `ref` as in `SendRequest`."""
 
-    ref: Any
+    ref: str
     reason: str
 
 
@@ -151,7 +156,14 @@ def parse_agent_frame(text: str) -> AgentFrame:
     Raises:
         InvalidInput: if it is no frame of this protocol. The message never quotes it.
     """
-    frame = _load(text)
+    try:
+        frame = decode(text, "frame", envelope=1)
+    except NotJson:
+        raise InvalidInput("not JSON") from None
+    except InvalidInput as error:
+        return _refused_request(text, error)
+    if not isinstance(frame, dict):
+        raise InvalidInput("not a JSON object")
     kind = frame.get("type")
     if kind == "ack":
         return Ack(_seq(frame))
@@ -162,11 +174,33 @@ def parse_agent_frame(text: str) -> AgentFrame:
         # JSON can name half of a surrogate pair, and UTF-8, which the ledger holds, cannot.
         return Reject(_seq(frame), reason[:200].encode("utf-8", "replace").decode("utf-8"))
     if kind in ("send", "broadcast"):
+        texts = members(text)
         try:
-            return _request(frame)
+            return _request(frame, texts)
         except InvalidInput as error:
-            return BadRequest(_echoed(frame.get("ref")), error.message)
+            return BadRequest(texts.get("ref", "null"), error.message)
     raise InvalidInput("unknown frame type")
+
+
+def _refused_request(text: str, error: InvalidInput) -> BadRequest:
+    """Return a request that is JSON and not accepted, such as one whose content nests too deeply.
+
+    Raises:
+        InvalidInput: it is not a request.
+    """
+    texts = members(text)
+    if texts.get("type") not in ('"send"', '"broadcast"'):
+        raise error
+    ref, reason = texts.get("ref", "null"), error.message
+    try:
+        decode(ref, "ref")
+    except InvalidInput:
+        ref = "null"
+    try:
+        decode(texts.get("content", "null"), "message")
+    except InvalidInput as problem:
+        reason = problem.message
+    return BadRequest(ref, reason)
 
 
 # Agent's side
@@ -186,7 +220,12 @@ class Connected:
 
 @dataclass(frozen=True)
 class Received:
-    """A message, with the wire's own names; `content` is decoded."""
+    """A message, with the wire's own names.
+
+    Attributes:
+        content: decoded; a number may be rounded in it.
+        content_json: the same as the JSON text that came.
+    """
 
     seq: int
     id: str
@@ -194,10 +233,20 @@ class Received:
     sender: Optional[str]
     sent_at: str
     content: Any
+    content_json: Json = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the envelope without its `type`."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "content_json"}
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A message that this side cannot take; it is to be rejected."""
+
+    seq: int
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -218,7 +267,7 @@ class Result:
     failure: Optional[Failure] = None
 
 
-GatewayFrame = Union[Connected, Received, Result, Failure]
+GatewayFrame = Union[Connected, Received, Unreadable, Result, Failure]
 
 
 def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
@@ -227,10 +276,12 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
     Raises:
         InvalidInput: if it is no frame of this protocol.
     """
-    frame = _load(text)
+    frame, unreadable = _load(text)
     kind = frame.get("type")
     try:
         if kind == "message":
+            if unreadable is not None:
+                return Unreadable(_seq(frame), _field(frame, "id", str), unreadable)
             return Received(
                 _seq(frame),
                 _field(frame, "id", str),
@@ -238,6 +289,7 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
                 None if frame["sender"] is None else _field(frame, "sender", str),
                 _field(frame, "sent_at", str),
                 frame["content"],
+                Json(members(text)["content"]),
             )
         if kind == "connected":
             return Connected(
@@ -264,14 +316,21 @@ def _failure(frame: dict[str, Any]) -> Failure:
     return Failure(_field(error, "code", str), _field(error, "message", str))
 
 
-def _load(text: str) -> dict[str, Any]:
+def _load(text: str) -> tuple[dict[str, Any], Optional[str]]:
+    """Return a frame; of one whose content cannot be taken, everything else, and why."""
     try:
-        frame = json.loads(text)
-    except (ValueError, RecursionError):
+        frame, problem = decode(text, "frame", envelope=1, duplicates=True), None
+    except NotJson:
         raise InvalidInput("not JSON") from None
+    except InvalidInput as error:
+        texts = members(text)
+        if texts.pop("content", None) is None:
+            raise
+        frame = {name: decode(value, "frame") for name, value in texts.items()}
+        problem = f"{BEYOND_LIMITS}: {error.message}"
     if not isinstance(frame, dict):
         raise InvalidInput("not a JSON object")
-    return frame
+    return frame, problem
 
 
 def _field(frame: dict[str, Any], name: str, kind: Union[type, tuple[type, ...]]) -> Any:  # noqa: ANN401 - of `kind`
@@ -288,25 +347,14 @@ def _seq(frame: dict[str, Any]) -> int:
     return seq
 
 
-def _request(frame: dict[str, Any]) -> Request:
+def _request(frame: dict[str, Any], texts: dict[str, str]) -> Request:
     if "content" not in frame:
         raise InvalidInput("there is no content")
-    ref, content = frame.get("ref"), frame["content"]
-    if _echoed(ref) is not ref:
-        raise InvalidInput("the ref is no JSON value")
+    ref, content = texts.get("ref", "null"), compact(texts["content"], "message")
     if frame["type"] == "send":
         return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"))
     agent = None if frame.get("agent") is None else _text(frame, "agent")
     return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"))
-
-
-def _echoed(ref: object) -> object:
-    """Return what a request is called; None where JSON cannot write it: an infinity, or what nests too deeply."""
-    try:
-        json.dumps(ref, allow_nan=False)
-    except (ValueError, RecursionError):
-        return None
-    return ref
 
 
 def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
 from ws_manager.repository.database import Database, Row
+from ws_manager.strict_json import MAX_DEPTH, depth
 
 COLUMNS = (
     "ws_id, agent, metadata, connected_at, last_heartbeat, status, message_count, id, disconnected_at,"
@@ -27,20 +28,29 @@ def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connecti
             its value is used again, because parsing it costs more than all the rest.
     """
     if known is not None and known[0][METADATA] == row[METADATA]:
-        metadata = known[1].metadata
+        metadata, text = known[1].metadata, known[1].metadata_json
     else:
-        metadata = _metadata(row[METADATA])
-    return Connection(row[WS_ID], row[1], metadata, *row[3:])
+        metadata, text = _metadata(row[METADATA])
+    others: Row = (*row[3:], text)
+    return Connection(row[WS_ID], row[1], metadata, *others)
 
 
-def _metadata(text: str) -> dict[str, Any]:
-    """Parse metadata; what another program has written there and is no JSON object is shown as it is."""
+def _metadata(text: str) -> tuple[dict[str, Any], str]:
+    """Parse metadata, and return it with its text.
+
+    What another program has written there, and is not a JSON object that every reader can read, is shown as it is.
+    """
+    text = text.strip()
     try:
-        # `json.loads` looks at its arguments, and for white space at both ends, for as long as it parses.
-        metadata, _ = _parse(text.strip())
+        if depth(text) <= MAX_DEPTH:
+            # `json.loads` looks at its arguments, and for white space at both ends, for as long as it parses.
+            metadata, end = _parse(text)
+            if isinstance(metadata, dict) and end == len(text):
+                return metadata, text
     except ValueError:
-        return {"unreadable": text}
-    return metadata if isinstance(metadata, dict) else {"unreadable": text}
+        pass
+    metadata = {"unreadable": text}
+    return metadata, json.dumps(metadata, ensure_ascii=False)
 
 
 class Connections:

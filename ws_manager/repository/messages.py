@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from functools import lru_cache
 from typing import Any, Optional
 
 from ws_manager.models import PendingMessage, new_ids
 from ws_manager.repository.database import Database
+from ws_manager.strict_json import BEYOND_LIMITS, is_beyond_limits
 
 _WIRE = "id, msg_id, msg_type, sender_id, recipient_id, content, sent_at"
 COLUMNS = f"{_WIRE}, delivered, confirmed_at, rejected_at, reject_reason, retry_of, refusals, written_at"
@@ -29,6 +31,26 @@ def _insert_many(rows: int) -> str:
         " INSERT INTO messages (msg_id, msg_type, sender_id, recipient_id, content, sent_at)"
         " SELECT each.column1, msg_type, sender_id, each.column2, content, sent_at"
         f" FROM shared CROSS JOIN (VALUES {each}) AS each"
+    )
+
+
+def set_aside_beyond_limits(db: sqlite3.Connection, at: str) -> None:
+    """Set aside what is pending and exceeds the limits of `strict_json`. It must be inside a transaction.
+
+    Only rows that came in before there were limits can be like that.
+    """
+    db.create_function("ws_manager_beyond_limits", 1, is_beyond_limits, deterministic=True)
+    found = db.execute(
+        f"SELECT id, recipient_id, msg_id FROM messages WHERE {PENDING} AND ws_manager_beyond_limits(content)"
+        " ORDER BY id"
+    ).fetchall()
+    db.executemany(
+        "INSERT INTO events (ts, ws_id, msg_id, kind, detail) VALUES (?, ?, ?, 'set_aside', ?)",
+        [(at, row[1], row[2], BEYOND_LIMITS) for row in found],
+    )
+    db.executemany(
+        "UPDATE messages SET rejected_at = ?, reject_reason = ? WHERE id = ?",
+        [(at, BEYOND_LIMITS, row[0]) for row in found],
     )
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ws_manager.errors import LedgerError
-from ws_manager.models import timestamp
+from ws_manager.models import timestamp, utc_now
 from ws_manager.repository.database import Database, open_database
+from ws_manager.repository.messages import set_aside_beyond_limits
+from ws_manager.strict_json import is_json
 
 if TYPE_CHECKING:
     import sqlite_utils
 
-VERSION = 3
+VERSION = 4
 OLDEST_SQLITE = (3, 34, 0)
 
 _NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -272,11 +274,7 @@ def _as_timestamp(text: Optional[str]) -> Optional[str]:
 def _as_content(text: Optional[str]) -> str:
     """Keep JSON; make a JSON string of anything else."""
     text = "" if text is None else str(text)
-    try:
-        json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return json.dumps(text, ensure_ascii=False)
-    return text
+    return text if is_json(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _as_metadata(text: Optional[str]) -> str:
@@ -285,10 +283,6 @@ def _as_metadata(text: Optional[str]) -> str:
         return "{}"
     content = _as_content(text)
     return content if content.lstrip().startswith("{") else f'{{"earlier":{content}}}'
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _note_writing(tables: sqlite_utils.Database) -> None:
@@ -304,8 +298,15 @@ def _keep_webhook_events(tables: sqlite_utils.Database) -> None:
     )
 
 
+def _set_limits(tables: sqlite_utils.Database) -> None:
+    """Step 4: why an event was not routed; what is pending and beyond the limits of `strict_json` is set aside."""
+    tables.execute("ALTER TABLE webhook_events ADD COLUMN reason TEXT")
+    set_aside_beyond_limits(tables.conn, utc_now())
+
+
 _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _create_or_adopt,
     _note_writing,
     _keep_webhook_events,
+    _set_limits,
 )

@@ -8,7 +8,9 @@ from typing import Any, Optional
 from ws_manager.models import ROUTED, UNROUTED
 from ws_manager.repository.database import Database
 
-_SUMMARY = "event_id, event_type, agent, msg_type, received_at, status, recipients, routed_at, broadcast_id"
+_SUMMARY = (
+    "event_id, event_type, agent, msg_type, received_at, status, recipients, routed_at, broadcast_id, reason"
+)
 NAMES = tuple(_SUMMARY.split(", "))
 """The columns without the payload."""
 
@@ -25,21 +27,33 @@ class WebhookEvents:
         return None if row is None else dict(zip((*NAMES, "payload"), row))
 
     def put(
-        self, event_id: str, event_type: str, agent: Optional[str], msg_type: str, payload: str, at: str
+        self,
+        event_id: str,
+        event_type: str,
+        agent: Optional[str],
+        msg_type: str,
+        payload: str,
+        at: str,
+        reason: Optional[str],
     ) -> None:
-        """Write an event that is to be routed; of one that is there already, where it is to go."""
+        """Write an event that is not routed; of one that is there already, where it is to go.
+
+        With a reason it can be routed neither now nor later; without one it waits for a connection.
+        """
         self._db.execute(
-            "INSERT INTO webhook_events (event_id, event_type, agent, msg_type, payload, received_at, status)"
-            f" VALUES (?, ?, ?, ?, ?, ?, '{UNROUTED}')"
-            " ON CONFLICT (event_id) DO UPDATE SET agent = excluded.agent, msg_type = excluded.msg_type",
-            (event_id, event_type, agent, msg_type, payload, at),
+            "INSERT INTO webhook_events"
+            " (event_id, event_type, agent, msg_type, payload, received_at, reason, status)"
+            f" VALUES (?, ?, ?, ?, ?, ?, ?, '{UNROUTED}')"
+            " ON CONFLICT (event_id) DO UPDATE SET agent = excluded.agent, msg_type = excluded.msg_type,"
+            " reason = excluded.reason",
+            (event_id, event_type, agent, msg_type, payload, at, reason),
         )
 
     def routed(self, event_id: str, broadcast_id: str, recipients: int, at: str) -> None:
         """Note that an event has become messages."""
         self._db.execute(
-            f"UPDATE webhook_events SET status = '{ROUTED}', broadcast_id = ?, recipients = ?, routed_at = ?"
-            " WHERE event_id = ?",
+            f"UPDATE webhook_events SET status = '{ROUTED}', broadcast_id = ?, recipients = ?, routed_at = ?,"
+            " reason = NULL WHERE event_id = ?",
             (broadcast_id, recipients, at, event_id),
         )
 
@@ -71,7 +85,8 @@ class WebhookEvents:
     def unrouted_ids(self, since: str) -> Iterator[str]:
         """Give the ids of the events that wait, received since a time, the oldest first."""
         rows = self._db.rows(
-            f"SELECT event_id FROM webhook_events WHERE status = '{UNROUTED}' AND received_at >= ?"
+            f"SELECT event_id FROM webhook_events WHERE status = '{UNROUTED}' AND reason IS NULL"
+            " AND received_at >= ?"
             " ORDER BY received_at, rowid",
             (since,),
         )

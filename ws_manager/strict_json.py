@@ -1,0 +1,381 @@
+"""JSON as the ledger takes it: RFC 8259, with limits that every reader can hold, and the text of its numbers kept.
+
+A text that comes in is checked and goes on as the same text (`Json`). What was written as `1.10` or `77950e8` is not
+printed again from a parsed value. The limits are fixed and far below those of interpreters, which differ by version
+and by call site: what one side accepts, every other side can read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Optional
+
+from ws_manager.errors import InvalidInput
+
+MAX_DEPTH = 100
+"""Levels of nesting: a scalar has 0, `[]` has 1. The envelope around a message's content does not count."""
+
+MAX_DIGITS = 1000
+"""Digits of one number."""
+
+BEYOND_LIMITS = "beyond the limits"
+"""Why a stored message that exceeds the limits is set aside."""
+
+_SHOWN = 40
+# A whole number of fewer digits is below the largest double, 1.8e308.
+_LONG_NUMBER = re.compile("[0-9]{309}")
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
+# A string without its end reaches to the end of the text: looking for it again and again would take quadratic time.
+_BRACKETS = re.compile(rf"{_STRING}|[\[\]{{}}]", re.DOTALL)
+_SPACES = re.compile(rf"{_STRING}|[ \t\n\r]+", re.DOTALL)
+_NUMBERS = re.compile(rf"{_STRING}|-?[0-9][-+.0-9eE]*", re.DOTALL)
+_LARGE_NUMBER = re.compile("[0-9.][eE][+]?[0-9]|[0-9]{309}")
+_VALUE_END = re.compile(r"[^,\]} \t\n\r]*")
+_SPACE = re.compile(r"[ \t\n\r]*")
+_TOKEN = re.compile(
+    r"[ \t\n\r]*(?:"
+    r'(?P<string>"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*")'
+    r"|(?P<scalar>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)"
+    r"|(?P<mark>[\[\]{},:])"
+    r")[ \t\n\r]*"
+)
+
+
+class NotJson(InvalidInput):
+    """The text is not JSON at all, as opposed to JSON that is not accepted."""
+
+
+class Json(str):
+    """Checked JSON text. It is stored and nested as it stands: printing a parsed value would change its numbers."""
+
+    __slots__ = ()
+
+
+def decode(text: str, what: str, *, envelope: int = 0, duplicates: bool = False) -> Any:  # noqa: ANN401 - any JSON value
+    """Check JSON text and return its value. A number may be rounded in it.
+
+    Args:
+        text: of any length; bound it before.
+        what: what the text is, for the error: "the message …".
+        envelope: levels that may stand around the content.
+        duplicates: let a key be there twice; the last one counts. For what is read, never for what is taken in.
+
+    Raises:
+        NotJson: it is not JSON.
+        InvalidInput: it nests deeper than 100 levels, has a number of more than 1,000 digits or one that no double
+            can hold, has NaN or an infinity, or has a key twice in one object.
+    """
+    if depth(text) > MAX_DEPTH + envelope:
+        raise _too_deep(what)
+    # Calling Python for each whole number costs more than looking whether a long one is there.
+    integers = len(text) > _SHORT and _LONG_NUMBER.search(text) is not None
+    try:
+        return _decoder(duplicates, integers).decode(text)
+    except _Refused as error:
+        raise InvalidInput(f"the {what} {error}", hint=error.hint) from None
+    except json.JSONDecodeError as error:
+        raise NotJson(f"the {what} is not JSON: {error}", hint="check the quotes of the shell") from None
+
+
+def checked(text: str, what: str) -> Json:
+    """Check JSON text and return it compact: without white space between its tokens, non-ASCII not escaped.
+
+    Args and errors are those of `decode`; besides:
+
+    Raises:
+        InvalidInput: a text in it has half of a surrogate pair, which UTF-8 cannot hold.
+    """
+    decode(text, what)
+    return compact(text, what)
+
+
+def checked_object(text: str, what: str) -> Json:
+    """Check the JSON text of an object and return it compact. Errors are those of `checked`.
+
+    Raises:
+        InvalidInput: it is JSON, and not an object.
+    """
+    if not isinstance(decode(text, what), dict):
+        raise InvalidInput(f"{what} must be a JSON object", hint='for example {"region":"us-west"}')
+    return compact(text, what)
+
+
+def encode(value: object, what: str) -> Json:
+    """Turn a Python value into compact JSON text. `Json` stays as it is; any other `str` becomes a JSON string.
+
+    Objects with `to_dict()` (such as Stripe's) are accepted at any depth.
+
+    Raises:
+        InvalidInput: it has no JSON form (NaN, an infinity, an unknown type), or is one that `decode` or `checked`
+            would refuse.
+    """
+    if isinstance(value, Json):
+        return value
+    try:
+        text = _ENCODER.encode(value)
+    except RecursionError:
+        raise _too_deep(what) from None
+    except (TypeError, ValueError) as error:
+        # Python from 3.11 on does not print a number of over 4,300 digits.
+        if "digits" in str(error):
+            raise _refused(what, _too_many_digits()) from None
+        raise InvalidInput(f"the {what} is not JSON: {error}", hint="send JSON values only") from None
+    _check_unicode(text, what)
+    if depth(text) > MAX_DEPTH:
+        raise _too_deep(what)
+    if len(text) > _SHORT and _LONG_NUMBER.search(text):
+        for number in _numbers(text):
+            try:
+                _checked_number(number)
+            except _Refused as error:
+                raise _refused(what, error) from None
+    return Json(text)
+
+
+def compact(text: str, what: str) -> Json:
+    """Take white space out between the tokens of checked JSON text, and escapes out of its strings.
+
+    Raises:
+        InvalidInput: a text in it has half of a surrogate pair.
+    """
+    if " " in text or "\\" in text or "\n" in text or "\t" in text or "\r" in text:
+        text = _SPACES.sub(_compact_token, text)
+    if not text.isascii():
+        _check_unicode(text, what)
+    return Json(text)
+
+
+def members(text: str) -> dict[str, str]:
+    """Split the JSON text of an object into its keys and the texts of their values, however deep those nest.
+
+    What is not an object has no members. Values are not checked: give each to `decode` or `checked`.
+
+    Raises:
+        InvalidInput: a key is there twice.
+    """
+    found: dict[str, str] = {}
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        return found
+    at = _skip(text, at + 1)
+    while text[at : at + 1] == '"':
+        try:
+            key, at = json.decoder.scanstring(text, at + 1, True)  # type: ignore[attr-defined]
+        except ValueError:
+            return found
+        start = _skip(text, _skip(text, at) + 1)
+        end = _end_of_value(text, start)
+        if key in found:
+            raise _refused("object", _twice(key))
+        found[key] = text[start:end]
+        at = _skip(text, _skip(text, end) + 1)
+    return found
+
+
+def depth(text: str) -> int:
+    """Return how deep a JSON text nests; where that is at most `MAX_DEPTH`, perhaps a higher number up to it.
+
+    Counting all brackets is cheap, and is enough for most texts.
+    """
+    bound = text.count("[") + text.count("{")
+    if bound <= MAX_DEPTH:
+        return bound
+    deepest = level = 0
+    for found in _BRACKETS.finditer(text):
+        mark = found.group()
+        if mark in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif mark in "]}":
+            level -= 1
+    return deepest
+
+
+def is_beyond_limits(text: str) -> bool:
+    """Say whether stored JSON text nests too deeply, or has a number that is too long or too large for a double."""
+    if depth(text) > MAX_DEPTH:
+        return True
+    if not _LARGE_NUMBER.search(text):
+        return False
+    try:
+        for number in _numbers(text):
+            _checked_number(number)
+    except _Refused:
+        return True
+    except ValueError:
+        # Another program has written what is not JSON: that is somebody else's to notice.
+        return False
+    return False
+
+
+def is_json(text: str) -> bool:
+    """Say whether a text is JSON (RFC 8259), however deep it nests."""
+    stack: list[str] = []
+    expected, at = "value", 0
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            return False
+        at = token.end()
+        kind, mark = token.lastgroup, token["mark"]
+        if kind == "mark" and mark in "]}":
+            if not stack or stack.pop() != mark or expected not in ("after", f"first {mark}"):
+                return False
+            expected = "after"
+        elif expected == "after":
+            if not stack or mark != ",":
+                return False
+            expected = "value" if stack[-1] == "]" else "key"
+        elif expected in ("key", "first }"):
+            if kind != "string":
+                return False
+            expected = "colon"
+        elif expected == "colon":
+            if mark != ":":
+                return False
+            expected = "value"
+        elif kind != "mark":
+            expected = "after"
+        elif mark in "[{":
+            stack.append("]" if mark == "[" else "}")
+            expected = f"first {stack[-1]}"
+        else:
+            return False
+    return expected == "after" and not stack
+
+
+class _Refused(ValueError):
+    """JSON that is not accepted. Its text goes on from "the message"; only the hint quotes what it is about."""
+
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__(problem)
+        self.hint = hint
+
+
+def _refused(what: str, error: _Refused) -> InvalidInput:
+    return InvalidInput(f"the {what} {error}", hint=error.hint)
+
+
+def _too_deep(what: str) -> InvalidInput:
+    return InvalidInput(
+        f"the {what} nests deeper than {MAX_DEPTH} levels",
+        hint="flatten it, or send it as text: quoted, as one JSON string",
+    )
+
+
+def _too_many_digits() -> _Refused:
+    return _Refused(f"has a number of more than {MAX_DIGITS} digits", "send it as text: in quotes")
+
+
+def _twice(key: str) -> _Refused:
+    shown = json.dumps(key[:_SHOWN], ensure_ascii=False)
+    return _Refused("has a key twice in one object", f"keep one of the members named {shown}")
+
+
+def _checked_number(text: str) -> float:
+    """Return the double of a number's text.
+
+    Raises:
+        _Refused: it has over 1,000 digits, or no finite double.
+    """
+    if len(text) > MAX_DIGITS and sum(map(str.isdigit, text)) > MAX_DIGITS:
+        raise _too_many_digits()
+    value = float(text)
+    if math.isinf(value):
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise _Refused(
+            "has a number that is too large for a double (IEEE 754)",
+            f'quote it, to send it as text: "{shown}"',
+        )
+    return value
+
+
+def _checked_integer(text: str) -> int:
+    _checked_number(text)
+    return int(text)
+
+
+def _refuse_constant(name: str) -> None:
+    raise _Refused(f"is not JSON: {name} is not a JSON value", "to send it as text, quote it")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _twice(key)
+            seen.add(key)
+    return value
+
+
+def _plain(value: object) -> object:
+    """Let `json` encode objects that can say what they hold, such as Stripe's."""
+    to_dict = getattr(value, "to_dict", None)
+    if callable(to_dict):
+        return to_dict()
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
+
+
+_SHORT = 308
+"""Characters of a text that cannot hold a whole number beyond the doubles."""
+
+# Made once: in a batch, making one for each line costs as much as the line itself.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+@cache
+def _decoder(duplicates: bool, integers: bool) -> json.JSONDecoder:
+    """Make a decoder, once: making one for each line of a batch costs as much as the line itself."""
+    return json.JSONDecoder(
+        object_pairs_hook=None if duplicates else _without_duplicates,
+        parse_float=_checked_number,
+        parse_int=_checked_integer if integers else None,
+        parse_constant=_refuse_constant,
+    )
+
+
+def _compact_token(token: re.Match[str]) -> str:
+    text = token.group()
+    if text[0] != '"':
+        return ""
+    return json.dumps(json.loads(text), ensure_ascii=False) if "\\" in text else text
+
+
+def _check_unicode(text: str, what: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            f"the {what} has half of a surrogate pair", hint="send valid Unicode text"
+        ) from None
+
+
+def _numbers(text: str) -> Iterator[str]:
+    """Give the numbers of a JSON text."""
+    return (found.group() for found in _NUMBERS.finditer(text) if found.group()[0] != '"')
+
+
+def _skip(text: str, at: int) -> int:
+    """Return the place of the next character that is not white space."""
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Return where a value that begins at a place ends."""
+    if text[start : start + 1] not in ('"', "[", "{"):
+        found: Optional[re.Match[str]] = _VALUE_END.match(text, start)
+        return found.end() if found else start
+    level = 0
+    for token in _BRACKETS.finditer(text, start):
+        mark = token.group()
+        level += 1 if mark in "[{" else -1 if mark in "]}" else 0
+        if level == 0:
+            return token.end()
+    return len(text)
