@@ -127,11 +127,11 @@ def listener(database: Path, agent: str, *options: str) -> Iterator[Program]:
         yield program
 
 
-def command(database: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(database: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [*COMMAND, "--db", str(database), *arguments],
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -120,3 +120,49 @@ def test_ref_that_no_json_can_hold_is_not_echoed(database: Path, ref: str) -> No
         assert (result["ref"], result["error"]["code"]) == (None, "invalid")
 
     with_two(database, scenario)
+
+
+def test_numbers_keep_their_text_in_content_and_ref(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        for kind in (b'"send","to":"ws-002"', b'"broadcast","agent":"cipher"'):
+            await speaker.send(TEXT, b'{"type":%s,"ref":[1.10, 1E5],"content":{"a": 77950e8}}' % kind)
+            assert b'"ref":[1.10, 1E5]' in (await speaker.frame())[1]
+            while b'"content":{"a":77950e8}}' not in (await hearer.frame())[1]:
+                pass
+
+    with_two(database, scenario)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[" * 101 + b"]" * 101, "100 levels"),
+        (b"[" * 20_000 + b"]" * 20_000, "100 levels"),
+        (b"1e400", "double"),
+        (b"0." + b"1" * 1001, "1000 digits"),
+        (b"NaN", "NaN"),
+        (b'{"a":1,"a":2}', "twice"),
+        (b'"\\ud800"', "surrogate"),
+    ],
+)
+def test_content_beyond_the_limits_is_refused_and_the_socket_stays(
+    database: Path, content: bytes, told: str
+) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        await speaker.send(TEXT, b'{"type":"send","to":"ws-002","ref":9,"content":%s}' % content)
+        result = await speaker.json()
+        assert (result["ref"], result["error"]["code"]) == (9, "invalid")
+        assert told in result["error"]["message"]
+        await speaker.say(type="send", ref=10, to="ws-002", content=1)
+        assert (await speaker.json())["ok"]
+
+    with_two(database, scenario)
+
+
+def test_the_deepest_content_is_taken_from_a_socket(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        deepest = b"[" * 100 + b"]" * 100
+        await speaker.send(TEXT, b'{"type":"send","to":"ws-002","content":%s}' % deepest)
+        assert (await speaker.json())["ok"]
+
+    with_two(database, scenario)

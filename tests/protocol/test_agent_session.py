@@ -201,3 +201,23 @@ class TestSentAgain:
         for start in range(0, 10_000, 100):
             session.ack(receive(session, *range(start, start + 100))[-1])
         assert len(session._handled) + len(session._handed_out) <= 2000
+
+
+class TestUnreadable:
+    FRAME = message(7).replace('{"n": 7}', "[" * 980 + "]" * 980)
+
+    def test_is_rejected_and_the_next_one_is_taken(self) -> None:
+        session = AgentSession()
+        session.text(greeting())
+        assert session.text(self.FRAME) is None
+        (answer,) = answers(session)
+        assert (answer["type"], answer["seq"]) == ("reject", 7)
+        assert "100 levels" in str(answer["reason"])
+        assert receive(session, 8)
+
+    def test_is_rejected_again_when_it_comes_again(self) -> None:
+        session = AgentSession()
+        for _ in range(2):
+            session.text(greeting())
+            session.text(self.FRAME)
+            assert [answer["type"] for answer in answers(session)] == ["reject"]

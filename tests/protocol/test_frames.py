@@ -10,9 +10,12 @@ from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
 from ws_manager.protocol.frames import (
     Ack,
+    BadRequest,
     Connected,
     Received,
     Reject,
+    SendRequest,
+    Unreadable,
     ack_frame,
     connected_frame,
     error_frame,
@@ -20,6 +23,7 @@ from ws_manager.protocol.frames import (
     parse_agent_frame,
     parse_gateway_frame,
     reject_frame,
+    send_frame,
 )
 
 GREETING = {
@@ -129,3 +133,58 @@ def test_gateway_frame_with_a_field_of_the_wrong_type_is_an_error(frame: dict[st
 def test_malformed_error_is_an_error(error: str) -> None:
     with pytest.raises(InvalidInput):
         parse_gateway_frame(f'{{"type":"error","error":{error}}}')
+
+
+@pytest.mark.parametrize("kind", ["send", "broadcast"])
+@pytest.mark.parametrize("content", ["[" * 200 + "]" * 200, "1e400", "NaN", '{"a":1,"a":2}'])
+def test_request_whose_content_is_not_accepted_is_answered(kind: str, content: str) -> None:
+    frame = parse_agent_frame(f'{{"content":{content},"ref":1.10,"to":"ws-1","type":"{kind}"}}')
+    assert isinstance(frame, BadRequest)
+    assert frame.ref == "1.10"
+
+
+@pytest.mark.parametrize("ref", ["1e400", "[" * 200 + "]" * 200, "[[1}"])
+def test_ref_that_is_not_accepted_is_null_in_the_answer(ref: str) -> None:
+    frame = parse_agent_frame(f'{{"type":"send","content":NaN,"to":"ws-1","ref":{ref}}}')
+    assert isinstance(frame, BadRequest)
+    assert frame.ref == "null"
+
+
+@pytest.mark.parametrize("text", ['{"type":"ack","seq":[' + "[" * 200, '{"type":"ack","seq":NaN}', "[" * 200])
+def test_frame_beyond_the_limits_that_is_no_request_is_an_error(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_agent_frame(text)
+
+
+def test_content_of_a_request_keeps_the_text_of_its_numbers() -> None:
+    frame = parse_agent_frame('{"type":"send","to":"ws-1","content":{ "a" : 1.10 }}')
+    assert isinstance(frame, SendRequest)
+    assert (frame.content, frame.ref) == ('{"a":1.10}', "null")
+
+
+def test_content_that_a_client_sends_is_checked() -> None:
+    with pytest.raises(InvalidInput, match="not JSON"):
+        send_frame(1, "ws-001", float("nan"), "data")
+
+
+def test_received_message_has_the_text_of_its_content() -> None:
+    received = parse_gateway_frame(
+        message_frame(PendingMessage(1, "id-1", "data", None, "w", "1.10", "2026"))
+    )
+    assert isinstance(received, Received)
+    assert (received.content, received.content_json) == (1.1, "1.10")
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 980 + "]" * 980, "[" * 100_000 + "]" * 100_000, "1e400", "1" * 5000]
+)
+def test_message_whose_content_cannot_be_taken_is_told_apart(content: str) -> None:
+    frame = parse_gateway_frame(message_frame(PendingMessage(7, "id-7", "data", None, "w", content, "2026")))
+    assert isinstance(frame, Unreadable)
+    assert (frame.seq, frame.id) == (7, "id-7")
+    assert frame.reason.startswith("beyond the limits: ")
+
+
+def test_message_of_older_days_with_a_key_twice_is_taken() -> None:
+    text = message_frame(PendingMessage(7, "id-7", "data", None, "w", '{"a":1,"a":2}', "2026"))
+    assert isinstance(parse_gateway_frame(text), Received)

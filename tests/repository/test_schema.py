@@ -422,3 +422,57 @@ class TestManyAtOnce:
             assert ConnectionPool(db).count() == 3 + 8
             assert len(get_message_history(db)) == 7
             assert schema_of(db) == fresh_schema
+
+
+class TestContentBeyondTheLimits:
+    """The earlier implementation, and our own before it had limits, stored whatever Python could parse."""
+
+    DEEP = "[" * 5000 + "]" * 5000
+    ROWS = (
+        (60, "m-60", DEEP, 0),
+        (61, "m-61", DEEP, 1),
+        (62, "m-62", "1e400", 0),
+        (63, "m-63", "1" * 5000, 0),
+        (64, "m-64", '{"a": 1, "a": 2}', 0),
+    )
+
+    @pytest.fixture(params=["earlier", "schema 3"])
+    def old(self, request: pytest.FixtureRequest, earlier: Path) -> Path:
+        if request.param == "schema 3":
+            get_db(earlier).close()
+        with plain(earlier) as db:
+            if request.param == "schema 3":
+                db.execute("ALTER TABLE webhook_events DROP COLUMN reason")
+                db.execute("PRAGMA user_version = 3")
+            db.executemany(
+                "INSERT INTO messages (id, msg_id, recipient_id, content, delivered, msg_type, sent_at)"
+                " VALUES (?, ?, 'ws-001', ?, ?, 'data', '2025-03-01T10:20:30')",
+                self.ROWS,
+            )
+        return earlier
+
+    def test_stays_unchanged(self, old: Path) -> None:
+        with contextlib.closing(get_db(old)) as db:
+            rows = db.rows("SELECT id, msg_id, content, delivered FROM messages WHERE id >= 60 ORDER BY id")
+        assert rows == list(self.ROWS)
+
+    def test_is_set_aside_where_it_is_pending(self, old: Path) -> None:
+        with contextlib.closing(get_db(old)) as db:
+            rows = db.rows(
+                "SELECT msg_id, reject_reason FROM messages WHERE rejected_at IS NOT NULL ORDER BY id"
+            )
+            events = db.rows("SELECT msg_id, ws_id FROM events WHERE kind = 'set_aside' ORDER BY id")
+        assert rows == [(f"m-{number}", "beyond the limits") for number in (60, 62, 63)]
+        assert events == [(f"m-{number}", "ws-001") for number in (60, 62, 63)]
+
+    def test_schema_equals_a_fresh_one(self, old: Path, fresh_schema: list[tuple[object, ...]]) -> None:
+        with contextlib.closing(get_db(old)) as db:
+            assert schema_of(db) == fresh_schema
+
+    def test_metadata_that_nests_too_deeply_is_shown_as_it_is(self, old: Path) -> None:
+        text = f'{{"a":{self.DEEP}}}'
+        with contextlib.closing(get_db(old)) as db:
+            db.execute("UPDATE connections SET metadata = ? WHERE ws_id = 'ws-001'", (text,))
+            found = ConnectionPool(db).get("ws-001")
+        assert found is not None
+        assert found.metadata == {"unreadable": text}
