@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Optional
+from typing import Any
 
 from ws_manager.errors import InvalidInput
 
@@ -26,17 +26,22 @@ BEYOND_LIMITS = "beyond the limits"
 """Why a stored message that exceeds the limits is set aside."""
 
 _SHOWN = 40
+# Patterns are compiled when they are first needed: a one-shot command needs few of them.
 # A whole number of fewer digits is below the largest double, 1.8e308.
-_LONG_NUMBER = re.compile("[0-9]{309}")
+_LONG_NUMBER = "[0-9]{309}"
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
 # A string without its end reaches to the end of the text: looking for it again and again would take quadratic time.
-_BRACKETS = re.compile(rf"{_STRING}|[\[\]{{}}]", re.DOTALL)
-_SPACES = re.compile(rf"{_STRING}|[ \t\n\r]+", re.DOTALL)
-_NUMBERS = re.compile(rf"{_STRING}|-?[0-9][-+.0-9eE]*", re.DOTALL)
-_LARGE_NUMBER = re.compile("[0-9.][eE][+]?[0-9]|[0-9]{309}")
-_VALUE_END = re.compile(r"[^,\]} \t\n\r]*")
-_SPACE = re.compile(r"[ \t\n\r]*")
-_TOKEN = re.compile(
+_BRACKETS = rf"(?s){_STRING}|[\[\]{{}}]"
+_SPACES = rf"(?s){_STRING}|[ \t\n\r]+"
+_NUMBERS = rf"(?s){_STRING}|-?[0-9][-+.0-9eE]*"
+_LARGE_NUMBER = "[0-9.][eE][+]?[0-9]|[0-9]{309}"
+_OBJECT = r"[ \t\n\r]*\{"
+# A member's key, and its value where that is neither a list nor an object.
+_MEMBER = (
+    r'(?s)[ \t\n\r,]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*:[ \t\n\r]*'
+    r'(?:("[^"\\]*(?:\\.[^"\\]*)*"|[^\]\[{}", \t\n\r]+)|(?=[\[{]))'
+)
+_LEXEME = (
     r"[ \t\n\r]*(?:"
     r'(?P<string>"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*")'
     r"|(?P<scalar>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)"
@@ -72,7 +77,7 @@ def decode(text: str, what: str, *, envelope: int = 0, duplicates: bool = False)
     if depth(text) > MAX_DEPTH + envelope:
         raise _too_deep(what)
     # Calling Python for each whole number costs more than looking whether a long one is there.
-    integers = len(text) > _SHORT and _LONG_NUMBER.search(text) is not None
+    integers = len(text) > _SHORT and re.search(_LONG_NUMBER, text) is not None
     try:
         return _decoder(duplicates, integers).decode(text)
     except _Refused as error:
@@ -127,7 +132,7 @@ def encode(value: object, what: str) -> Json:
     _check_unicode(text, what)
     if depth(text) > MAX_DEPTH:
         raise _too_deep(what)
-    if len(text) > _SHORT and _LONG_NUMBER.search(text):
+    if len(text) > _SHORT and re.search(_LONG_NUMBER, text):
         for number in _numbers(text):
             try:
                 _checked_number(number)
@@ -143,7 +148,7 @@ def compact(text: str, what: str) -> Json:
         InvalidInput: a text in it has half of a surrogate pair.
     """
     if " " in text or "\\" in text or "\n" in text or "\t" in text or "\r" in text:
-        text = _SPACES.sub(_compact_token, text)
+        text = re.sub(_SPACES, _compact_token, text)
     if not text.isascii():
         _check_unicode(text, what)
     return Json(text)
@@ -158,22 +163,24 @@ def members(text: str) -> dict[str, str]:
         InvalidInput: a key is there twice.
     """
     found: dict[str, str] = {}
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
-        return found
-    at = _skip(text, at + 1)
-    while text[at : at + 1] == '"':
+    begin = re.match(_OBJECT, text)
+    at = begin.end() if begin else len(text)
+    pattern = re.compile(_MEMBER)
+    while True:
+        member = pattern.match(text, at)
+        if member is None:
+            return found
+        key, value, at = member[1], member[2], member.end()
+        if value is None:
+            end = _end_of_container(text, at)
+            value, at = text[at:end], end
         try:
-            key, at = json.decoder.scanstring(text, at + 1, True)  # type: ignore[attr-defined]
+            name = json.loads(key) if "\\" in key else key[1:-1]
         except ValueError:
             return found
-        start = _skip(text, _skip(text, at) + 1)
-        end = _end_of_value(text, start)
-        if key in found:
-            raise _refused("object", _twice(key))
-        found[key] = text[start:end]
-        at = _skip(text, _skip(text, end) + 1)
-    return found
+        if name in found:
+            raise _refused("object", _twice(name))
+        found[name] = value
 
 
 def depth(text: str) -> int:
@@ -185,7 +192,7 @@ def depth(text: str) -> int:
     if bound <= MAX_DEPTH:
         return bound
     deepest = level = 0
-    for found in _BRACKETS.finditer(text):
+    for found in re.finditer(_BRACKETS, text):
         mark = found.group()
         if mark in "[{":
             level += 1
@@ -199,7 +206,7 @@ def is_beyond_limits(text: str) -> bool:
     """Say whether stored JSON text nests too deeply, or has a number that is too long or too large for a double."""
     if depth(text) > MAX_DEPTH:
         return True
-    if not _LARGE_NUMBER.search(text):
+    if not re.search(_LARGE_NUMBER, text):
         return False
     try:
         for number in _numbers(text):
@@ -216,8 +223,9 @@ def is_json(text: str) -> bool:
     """Say whether a text is JSON (RFC 8259), however deep it nests."""
     stack: list[str] = []
     expected, at = "value", 0
+    pattern = re.compile(_LEXEME)
     while at < len(text):
-        token = _TOKEN.match(text, at)
+        token = pattern.match(text, at)
         if token is None:
             return False
         at = token.end()
@@ -358,22 +366,13 @@ def _check_unicode(text: str, what: str) -> None:
 
 def _numbers(text: str) -> Iterator[str]:
     """Give the numbers of a JSON text."""
-    return (found.group() for found in _NUMBERS.finditer(text) if found.group()[0] != '"')
+    return (found.group() for found in re.finditer(_NUMBERS, text) if found.group()[0] != '"')
 
 
-def _skip(text: str, at: int) -> int:
-    """Return the place of the next character that is not white space."""
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
-
-
-def _end_of_value(text: str, start: int) -> int:
-    """Return where a value that begins at a place ends."""
-    if text[start : start + 1] not in ('"', "[", "{"):
-        found: Optional[re.Match[str]] = _VALUE_END.match(text, start)
-        return found.end() if found else start
+def _end_of_container(text: str, start: int) -> int:
+    """Return where a list or an object that begins at a place ends, whatever is in it."""
     level = 0
-    for token in _BRACKETS.finditer(text, start):
+    for token in re.compile(_BRACKETS).finditer(text, start):
         mark = token.group()
         level += 1 if mark in "[{" else -1 if mark in "]}" else 0
         if level == 0:
