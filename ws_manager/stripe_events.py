@@ -276,17 +276,10 @@ def load_stripe() -> ModuleType:
     except ImportError:
         raise MissingExtra(
             "the package stripe is not installed",
-            hint=_how_to_install(),
+            hint=f"{shlex.quote(sys.executable)} -m pip install 'stripe>=7.0'",
         ) from None
     module: ModuleType = stripe
     return module
-
-
-def _how_to_install() -> str:
-    # The npm package runs Python without its site-packages, and takes only this package from there.
-    if sys.flags.no_site:
-        return f"{shlex.quote(sys.executable)} -m pip install 'stripe>=7.0'"
-    return 'pip install "blackroad-websocket-manager[stripe]"'
 
 
 def _is_signed(stripe: ModuleType, body: bytes, signature: str, secret: str, tolerance: int) -> bool:

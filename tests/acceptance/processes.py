@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
@@ -22,7 +22,13 @@ COMMAND = [sys.executable, "-m", "ws_manager"]
 class Program:
     """A running program whose lines can be waited for."""
 
-    def __init__(self, arguments: list[str], *, stdin: Optional[int] = subprocess.DEVNULL) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        stdin: Optional[int] = subprocess.DEVNULL,
+        environment: Optional[Mapping[str, str]] = None,
+    ) -> None:
         self.process = subprocess.Popen(
             arguments,
             stdin=stdin,
@@ -30,7 +36,7 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**(os.environ if environment is None else environment), "PYTHONUNBUFFERED": "1"},
         )
         self.errors: list[str] = []
         self._output: queue.Queue[Optional[str]] = queue.Queue()
@@ -91,9 +97,13 @@ class Program:
 
 
 @contextmanager
-def running(*arguments: str, stdin: Optional[int] = subprocess.DEVNULL) -> Iterator[Program]:
+def running(
+    *arguments: str,
+    stdin: Optional[int] = subprocess.DEVNULL,
+    environment: Optional[Mapping[str, str]] = None,
+) -> Iterator[Program]:
     """Run a program for the length of a block, and end it at the latest there."""
-    program = Program(list(arguments), stdin=stdin)
+    program = Program(list(arguments), stdin=stdin, environment=environment)
     try:
         yield program
     finally:
