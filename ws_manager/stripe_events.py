@@ -23,6 +23,7 @@ from ws_manager.core.values import check_name
 from ws_manager.core.webhooks import IncomingEvent, WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, InvalidSignature, MissingExtra
 from ws_manager.settings import stripe_secrets
+from ws_manager.text import read_text
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,6 +37,7 @@ MAX_BODY = 256 * 1024
 """Bytes of an event's body."""
 
 _MOST_CHARACTERS = 255
+_MOST_ROUTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,11 @@ def load_routes(path: Path) -> list[Route]:
     """
     toml = _load_toml()
     try:
-        tables = toml.loads(path.read_text(encoding="utf-8")).get("route", [])
+        with path.open("rb") as file:
+            text = read_text(file, str(path), _MOST_ROUTES)
+        tables = toml.loads(text).get("route", [])
+    except InvalidInput:
+        raise
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}", hint="check --stripe-routes") from None
     except ValueError as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 from urllib.parse import urlsplit
 
+from ws_manager.client.credentials import trust
 from ws_manager.core.webhooks import WebhookOutcome
 from ws_manager.errors import (
     Conflict,
@@ -99,7 +99,7 @@ def post_event(url: str, event: dict[str, Any], ca: Optional[Path] = None) -> We
     # No proxy: it is the gateway that is tried out.
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if ca is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
+        handlers.append(urllib.request.HTTPSHandler(context=trust(ca)))
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=_PATIENCE) as response:
             answer = response.read()

@@ -15,6 +15,7 @@ from ws_manager.core.batch import Batch, Request
 from ws_manager.core.values import check_name, decode_json
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection
+from ws_manager.text import decode
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
@@ -155,7 +156,7 @@ class BatchRun:
                 'the line is no object with "to", "content" and perhaps "type"',
                 hint='for example {"to":"ws-001","content":{"ping":true}}',
             )
-        to = check_name(value["to"], "ws_id")
+        to = check_name(value["to"], "ws_id", known=True)
         return self._batch.request(value["content"], value.get("type", self._msg_type), to)
 
     def _missing(self, number: int, each: Request) -> str:
@@ -173,10 +174,4 @@ def _decoded(line: Line) -> Any:  # noqa: ANN401 - any JSON value
         raise InvalidInput(
             f"the line has more than {LONGEST} bytes", hint="a message has at most 262144 as JSON"
         )
-    try:
-        text = line.data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"the line is not UTF-8 (byte {error.start})", hint="convert it with iconv"
-        ) from None
-    return decode_json(text, "line")
+    return decode_json(decode(line.data, "the line"), "line")

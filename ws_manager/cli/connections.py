@@ -17,6 +17,7 @@ from ws_manager.core.values import decode_json
 from ws_manager.errors import InvalidInput
 from ws_manager.models import DISCONNECTED, Connection
 from ws_manager.settings import heartbeat_timeout, parse_duration
+from ws_manager.text import without_mark
 
 COLUMNS = (
     "ws_id",
@@ -185,7 +186,7 @@ def stats(ctx: typer.Context) -> None:
 
 
 def _metadata(text: str) -> dict[str, Any]:
-    metadata = decode_json(text, "metadata")
+    metadata = decode_json(without_mark(text), "metadata")
     if not isinstance(metadata, dict):
         raise InvalidInput("metadata must be a JSON object", hint='for example \'{"region":"us-west"}\'')
     return metadata

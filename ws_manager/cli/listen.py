@@ -13,6 +13,7 @@ from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output import message_line, note, stream_format
 from ws_manager.cli.signals import stop_on_signals
 from ws_manager.errors import InvalidInput
+from ws_manager.text import without_mark
 
 _BATCH = 100
 Result = TypeVar("Result")
@@ -56,9 +57,9 @@ def listen(
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
 
     client = AgentClient(
-        check_name(agent, "agent"),
+        check_name(agent, "agent", known=True),
         url=options.url or (lambda: gateway_url(options.database)),
-        ws_id=None if ws_id is None else check_name(ws_id, "ws_id"),
+        ws_id=None if ws_id is None else check_name(ws_id, "ws_id", known=True),
         metadata=_details(metadata),
         on_connected=lambda greeting: _tell_connected(greeting, ws_id),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
@@ -78,7 +79,7 @@ def _tell_connected(greeting: Any, ws_id: Optional[str]) -> None:  # noqa: ANN40
 def _details(metadata: Optional[str]) -> Optional[dict[str, Any]]:
     from ws_manager.core.values import decode_json
 
-    details = None if metadata is None else decode_json(metadata, "metadata")
+    details = None if metadata is None else decode_json(without_mark(metadata), "metadata")
     if details is not None and not isinstance(details, dict):
         raise InvalidInput("metadata must be a JSON object", hint='for example {"region":"us-west"}')
     return details

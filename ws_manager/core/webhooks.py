@@ -116,7 +116,7 @@ class Webhooks:
             Conflict: it was routed before.
         """
         if agent is not None:
-            check_name(agent, "agent")
+            check_name(agent, "agent", known=True)
         with self._db.transaction():
             known = self._events.find(event_id)
             if known is None:
