@@ -10,7 +10,7 @@ from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.lines import LONGEST, Line, Lines
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions
-from ws_manager.cli.output import json_text, note_to_terminal, visible
+from ws_manager.cli.output import json_for, json_text, note_to_terminal
 from ws_manager.core.batch import Batch, Request
 from ws_manager.core.values import check_name, decode_json
 from ws_manager.errors import InvalidInput, WsManagerError
@@ -66,7 +66,6 @@ class BatchRun:
         self._msg_type = msg_type
         self._lines = 0
         self._failed = 0
-        self._escape = sys.stdout.isatty()
 
     def send(self, lines: Lines, ws_id: Optional[str]) -> None:
         """Send each line to one connection, or, with None, to the one that it names.
@@ -144,7 +143,7 @@ class BatchRun:
 
     def _write(self, answers: Sequence[tuple[int, str]]) -> None:
         text = "".join(f"{answer}\n" for _, answer in sorted(answers))
-        sys.stdout.write(visible(text, is_json=True) if self._escape else text)
+        sys.stdout.write(json_for(sys.stdout, text))
         sys.stdout.flush()
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[Any], Request]:

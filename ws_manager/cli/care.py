@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import typer
 
 from ws_manager.cli.options import global_options, open_registry, parse_age
-from ws_manager.cli.output import result, write
+from ws_manager.cli.output import result, whole_line, write
 from ws_manager.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def export(
         return
     with _existing(ctx) as db, _new_file(file) as sink:
         for line in export_lines(db):
-            sink.write(line.encode("utf-8") + b"\n")
+            sink.write(whole_line(line).encode("utf-8") + b"\n")
             lines += 1
     # All but the first and the last line are rows.
     row = {"file": file, "rows": lines - 2}

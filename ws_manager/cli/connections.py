@@ -10,7 +10,7 @@ import typer
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import global_options, open_registry, open_to_read
 from ws_manager.cli.output import Row, json_object, note, note_to_terminal, result, rows, write
-from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, choose
+from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, choose
 from ws_manager.core.listings import Listings
 from ws_manager.core.registry import Registry
 from ws_manager.core.values import decode_json
@@ -96,6 +96,7 @@ def list_connections(
     names: Optional[str] = FIELDS,
     no_headers: bool = NO_HEADERS,
     time: Optional[str] = TIME,
+    excel: bool = EXCEL,
 ) -> None:
     """List the active connections.
 
@@ -104,7 +105,7 @@ def list_connections(
     and close_reason before the last.
     """
     options = global_options(ctx)
-    view = choose(options, ALL_FIELDS, names, no_headers, time)
+    view = choose(options, ALL_FIELDS, names, no_headers, time, excel)
     timeout = heartbeat_timeout()
     found: list[Row] = []
     with open_to_read(ctx) as db:

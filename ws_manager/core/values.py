@@ -23,7 +23,7 @@ def check_name(value: object, what: str, *, known: bool = False) -> str:
     Args:
         value: the name.
         what: what it names, for errors.
-        known: True where it only has to find what is there: a ledger may hold names with invisible characters from
+        known: True where it only has to find what is there: a ledger may hold names with such characters from
             before they were refused.
 
     Raises:
@@ -40,11 +40,10 @@ def check_name(value: object, what: str, *, known: bool = False) -> str:
         # Half of a surrogate pair: what Python makes of bytes in an argument that are no UTF-8.
         if 0xD800 <= number <= 0xDFFF:
             raise InvalidInput(f"the {what} is not valid Unicode", hint="give it in UTF-8")
-        # C0, DEL and C1.
-        if number < 0xA0:
-            raise InvalidInput(f"the {what} has the control character U+{number:04X}", hint="leave it out")
         if not known:
-            raise InvalidInput(f"the {what} has the invisible character U+{number:04X}", hint="leave it out")
+            # C0, DEL and C1.
+            kind = "control" if number < 0xA0 else "invisible"
+            raise InvalidInput(f"the {what} has the {kind} character U+{number:04X}", hint="leave it out")
     return value
 
 
