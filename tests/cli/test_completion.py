@@ -91,6 +91,11 @@ def test_messages_and_broadcasts(cli, connected, offered) -> None:
     assert len(offered("ws-manager show ")) == 6
 
 
+def test_names_that_would_steer_the_terminal_are_not_offered(connected, offered, db) -> None:
+    db.execute("UPDATE connections SET ws_id = 'ws-\u202e\u200b1' WHERE ws_id = 'ws-001'")
+    assert offered("ws-manager send ") == ["ws-002"]
+
+
 def test_conditions(cli, offered) -> None:
     label = '{"app.kubernetes.io/name":"web","region":"us-west","long":"%s","lines":"a\\nb"}' % ("x" * 100)
     cli("connect", "octavia", "--ws-id", "ws-001", "--metadata", label)

@@ -14,6 +14,7 @@ from ws_manager.core.functions import add_connection
 from ws_manager.core.pool import ConnectionPool
 from ws_manager.errors import InvalidInput
 from ws_manager.repository.database import Database
+from ws_manager.settings import given_token
 from ws_manager.stripe_events import load_routes
 from ws_manager.tokens import key_path, mint, signing_key
 
@@ -70,6 +71,9 @@ class TestArguments:
     def test_metadata(self, cli) -> None:
         result = cli("connect", "cipher", "--ws-id", "ws-002", "--metadata", '\ufeff{"a":1}', "--json")
         assert json.loads(result.stdout)["metadata"] == {"a": 1}
+
+    def test_token_of_the_environment(self) -> None:
+        assert given_token({"BLACKROAD_WS_TOKEN": "\ufeffabc"}) == "abc"
 
 
 @pytest.mark.usefixtures("connected")

@@ -20,6 +20,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.errors import WsManagerError
 from ws_manager.repository import names
 from ws_manager.repository.inspection import open_read_only
+from ws_manager.text import unseen
 
 _BASH = """
 %(complete_func)s() {
@@ -200,7 +201,7 @@ def _conditions(db: sqlite3.Connection, prefix: str) -> list[str]:
     for text in names.metadata(db):
         with contextlib.suppress(ValueError, RecursionError):
             found.update(dict.fromkeys(equalities(json.loads(text))))
-    fitting = (each for each in found if each.startswith(prefix) and each.isprintable())
+    fitting = (each for each in found if each.startswith(prefix))
     return sorted(each for each in fitting if len(each) <= _LONGEST_CONDITION)[: names.MOST]
 
 
@@ -251,7 +252,8 @@ def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
         try:
             db = open_read_only(global_options(ctx).database)
             try:
-                return [Item(name) for name in found(db, incomplete)]
+                # A shell lists them as they are: what nobody can see must not reach the terminal.
+                return [Item(name) for name in found(db, incomplete) if not unseen().search(name)]
             finally:
                 db.close()
         except (sqlite3.Error, OSError, ValueError, WsManagerError):
