@@ -224,6 +224,7 @@ def test_new_names_with_what_nobody_can_see_are_refused(registry: Registry, cli,
         ["broadcast", "1", "--type", name],
         ["broadcast", "1", "--type", name, "--dry-run"],
         ["send", "ws-001", "--batch", "/dev/null", "--type", name],
+        ["listen", name],
         ["token", name],
         ["token", "octavia", "--ws-id", name],
     ):

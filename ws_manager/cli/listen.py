@@ -57,7 +57,8 @@ def listen(
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
 
     client = AgentClient(
-        check_name(agent, "agent", known=True),
+        # A connection that is resumed may have names of an earlier version: then the gateway decides.
+        check_name(agent, "agent", known=ws_id is not None),
         url=options.url or (lambda: gateway_url(options.database)),
         ws_id=None if ws_id is None else check_name(ws_id, "ws_id", known=True),
         metadata=_details(metadata),
