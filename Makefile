@@ -14,11 +14,18 @@ TESTS ?= tests
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
-# Made again only when the project's metadata has changed; the install is editable, so code needs nothing.
-$(VENV)/.installed: pyproject.toml
+# The program and what it runs on. Made again only when the project's metadata has changed; the install is editable, so
+# code needs nothing.
+$(VENV)/.runnable: pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
 		|| { echo "$(PYTHON) is older than Python 3.9, or does not run: set PYTHON" >&2; exit 1; }
 	"$(RUN)/python" -c '' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
+	"$(RUN)/python" -m pip install --quiet --disable-pip-version-check "pip>=21.3"
+	"$(RUN)/python" -m pip install --quiet --disable-pip-version-check --editable .
+	@touch "$@"
+
+# The same, and what developers need.
+$(VENV)/.installed: $(VENV)/.runnable
 	"$(RUN)/python" -m pip install --quiet --upgrade "pip>=25.1"
 	"$(RUN)/python" -m pip install --quiet --editable . --group dev
 	@touch "$@"
@@ -42,7 +49,7 @@ npm: ## Build the npm package, with Python 3.9 and 3.10, npm, and what pip can f
 test-npm: $(VENV)/.installed ## Build the npm package, install it and run all of its commands
 	"$(RUN)/python" -m pytest tests/npm
 
-demo: $(VENV)/.installed ## See it work: a gateway, three agents, a kill and a resume
+demo: $(VENV)/.runnable ## See it work: a gateway, three agents, a kill and a resume
 	"$(RUN)/python" demo/demo.py
 
 bench: $(VENV)/.installed ## Measure it against its budgets: half an hour, and 10 GB of scratch room

@@ -14,7 +14,7 @@ from ws_manager.strict_json import (
     NotJson,
     checked,
     checked_object,
-    decode,
+    decode_json,
     encode,
     is_beyond_limits,
     is_json,
@@ -129,7 +129,7 @@ class TestChecked:
         assert checked(text, "message") == text
 
     def test_the_envelope_does_not_count(self) -> None:
-        assert decode(f'{{"content":{LISTS}}}', "frame", envelope=1)["content"]
+        assert decode_json(f'{{"content":{LISTS}}}', "frame", envelope=1)["content"]
 
     @pytest.mark.parametrize(
         "text", ["1e400", "-4e98765", "[1, 1e309]", '{"x":1e400}', "9" * 309, f"{'1' * 300}e10", "1" * 1000]
@@ -180,10 +180,10 @@ class TestChecked:
 
 class TestDecode:
     def test_value(self) -> None:
-        assert decode('{"a": [1, 1.5, null]}', "message") == {"a": [1, 1.5, None]}
+        assert decode_json('{"a": [1, 1.5, null]}', "message") == {"a": [1, 1.5, None]}
 
     def test_a_reader_may_let_a_key_be_there_twice(self) -> None:
-        assert decode('{"a":1,"a":2}', "frame", duplicates=True) == {"a": 2}
+        assert decode_json('{"a":1,"a":2}', "frame", duplicates=True) == {"a": 2}
 
 
 class TestEncode:

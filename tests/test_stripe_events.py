@@ -251,7 +251,7 @@ class TestRefusals:
         monkeypatch.setitem(sys.modules, "stripe", None)
         with pytest.raises(MissingExtra) as error:
             handle_stripe_webhook(b"", "")
-        assert "blackroad-websocket-manager[stripe]" in str(error.value.hint)
+        assert "-m pip install" in str(error.value.hint)
 
 
 class TestRotation:

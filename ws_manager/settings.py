@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from ws_manager.errors import InvalidInput
+from ws_manager.text import without_mark
 
 DB_PATH = Path("~/.blackroad/websocket-manager.db").expanduser()
 """Where the ledger is, unless `BLACKROAD_WS_DB` or an argument says otherwise."""
@@ -116,7 +117,8 @@ def signing_secret(environ: Optional[Mapping[str, str]] = None) -> Optional[byte
 
 def given_token(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
     """Return the token in `BLACKROAD_WS_TOKEN`, or None where it is unset or empty."""
-    return (os.environ if environ is None else environ).get("BLACKROAD_WS_TOKEN") or None
+    value = (os.environ if environ is None else environ).get("BLACKROAD_WS_TOKEN") or ""
+    return without_mark(value) or None
 
 
 def stripe_secrets(environ: Optional[Mapping[str, str]] = None) -> list[str]:

@@ -60,7 +60,7 @@ class Json(str):
     __slots__ = ()
 
 
-def decode(text: str, what: str, *, envelope: int = 0, duplicates: bool = False) -> Any:  # noqa: ANN401 - any JSON value
+def decode_json(text: str, what: str, *, envelope: int = 0, duplicates: bool = False) -> Any:  # noqa: ANN401 - any JSON value
     """Check JSON text and return its value. A number may be rounded in it.
 
     Args:
@@ -89,12 +89,12 @@ def decode(text: str, what: str, *, envelope: int = 0, duplicates: bool = False)
 def checked(text: str, what: str) -> Json:
     """Check JSON text and return it compact: without white space between its tokens, non-ASCII not escaped.
 
-    Args and errors are those of `decode`; besides:
+    Args and errors are those of `decode_json`; besides:
 
     Raises:
         InvalidInput: a text in it has half of a surrogate pair, which UTF-8 cannot hold.
     """
-    decode(text, what)
+    decode_json(text, what)
     return compact(text, what)
 
 
@@ -104,7 +104,7 @@ def checked_object(text: str, what: str) -> Json:
     Raises:
         InvalidInput: it is JSON, and not an object.
     """
-    if not isinstance(decode(text, what), dict):
+    if not isinstance(decode_json(text, what), dict):
         raise InvalidInput(f"{what} must be a JSON object", hint='for example {"region":"us-west"}')
     return compact(text, what)
 
@@ -115,8 +115,7 @@ def encode(value: object, what: str) -> Json:
     Objects with `to_dict()` (such as Stripe's) are accepted at any depth.
 
     Raises:
-        InvalidInput: it has no JSON form (NaN, an infinity, an unknown type), or is one that `decode` or `checked`
-            would refuse.
+        InvalidInput: it has no JSON form (NaN, an infinity, an unknown type), or `checked` would refuse that form.
     """
     if isinstance(value, Json):
         return value
@@ -157,7 +156,7 @@ def compact(text: str, what: str) -> Json:
 def members(text: str) -> dict[str, str]:
     """Split the JSON text of an object into its keys and the texts of their values, however deep those nest.
 
-    What is not an object has no members. Values are not checked: give each to `decode` or `checked`.
+    What is not an object has no members. Values are not checked: give each to `decode_json` or `checked`.
 
     Raises:
         InvalidInput: a key is there twice.

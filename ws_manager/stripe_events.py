@@ -23,7 +23,8 @@ from ws_manager.core.values import check_name
 from ws_manager.core.webhooks import IncomingEvent, WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, InvalidSignature, MissingExtra
 from ws_manager.settings import stripe_secrets
-from ws_manager.strict_json import NotJson, decode, is_json, members
+from ws_manager.strict_json import NotJson, decode_json, is_json, members
+from ws_manager.text import read_text
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -42,6 +43,7 @@ QUOTED = "STRIPE_WEBHOOK_SECRET is in quotes, so no signature will match: remove
 _MOST_CHARACTERS = 255
 # The order of what agents get; whatever else the event has comes behind it.
 _FIRST = ("type", "data", "id", "created", "livemode")
+_MOST_ROUTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,11 @@ def load_routes(path: Path) -> list[Route]:
     """
     toml = _load_toml()
     try:
-        tables = toml.loads(path.read_text(encoding="utf-8")).get("route", [])
+        with path.open("rb") as file:
+            text = read_text(file, str(path), _MOST_ROUTES)
+        tables = toml.loads(text).get("route", [])
+    except InvalidInput:
+        raise
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}", hint="check --stripe-routes") from None
     except ValueError as error:
@@ -307,7 +313,7 @@ def _parsed(body: bytes) -> StripeEvent:
     except UnicodeDecodeError:
         raise InvalidInput("the body is not UTF-8") from None
     try:
-        decode(payload, "body")
+        decode_json(payload, "body")
     except InvalidInput as error:
         # One that is JSON, and that no message can have, is stored with the reason.
         if isinstance(error, NotJson) or not is_json(payload):

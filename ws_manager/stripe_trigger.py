@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 from urllib.parse import urlsplit
 
+from ws_manager.client.credentials import trust
 from ws_manager.core.webhooks import WebhookOutcome
 from ws_manager.errors import (
     Conflict,
@@ -29,6 +29,7 @@ from ws_manager.stripe_events import load_stripe
 
 PATH = "stripe/webhook"
 _PATIENCE = 15.0
+_LONGEST_ANSWER = 64 * 1024
 _API_VERSION = "2024-06-20"
 
 
@@ -99,38 +100,47 @@ def post_event(url: str, event: dict[str, Any], ca: Optional[Path] = None) -> We
     # No proxy: it is the gateway that is tried out.
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if ca is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
+        handlers.append(urllib.request.HTTPSHandler(context=trust(ca)))
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=_PATIENCE) as response:
-            answer = response.read()
+            status, answer = response.status, response.read(_LONGEST_ANSWER)
     except urllib.error.HTTPError as error:
         with error:
-            answer = error.read()
-        if error.code != 503 or b'"unrouted"' not in answer:
-            raise _refused(error.code, answer, url) from None
+            status, answer = error.code, error.read(_LONGEST_ANSWER)
     except (OSError, urllib.error.URLError) as error:
         raise GatewayUnavailable(
             f"the gateway at {url} does not answer: {getattr(error, 'reason', error)}",
             hint="start it with: ws-manager serve",
         ) from None
-    told = json.loads(answer)
-    return WebhookOutcome(
-        told["event_id"],
-        event["type"],
-        told["msg_type"],
-        told["agent"],
-        told["status"],
-        told["recipients"],
-        told["duplicate"],
-        told["broadcast_id"],
-    )
+    outcome = _outcome(answer, event)
+    if outcome is None or status not in (200, 503):
+        raise _refused(status, answer, url)
+    return outcome
+
+
+def _outcome(answer: bytes, event: dict[str, Any]) -> Optional[WebhookOutcome]:
+    """Return what a gateway says has become of an event; None where the answer says something else."""
+    try:
+        told = json.loads(answer)
+        return WebhookOutcome(
+            told["event_id"],
+            event["type"],
+            told["msg_type"],
+            told["agent"],
+            told["status"],
+            told["recipients"],
+            told["duplicate"],
+            told["broadcast_id"],
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _refused(status: int, answer: bytes, url: str) -> WsManagerError:
     try:
         told = json.loads(answer)["error"]
         code, message = told["code"], str(told["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         code, message = "", f"it answered {status}"
     if code == InvalidSignature.code:
         return InvalidSignature(

@@ -20,6 +20,7 @@ from typing import Any, Optional
 
 from ws_manager.errors import InvalidInput, LedgerError, NotAuthorised
 from ws_manager.settings import MAX_TIMEOUT, signing_secret
+from ws_manager.text import decode
 
 AUDIENCE = "ws-manager"
 """The `aud` of every token (RFC 7519 section 4.1.3)."""
@@ -214,7 +215,7 @@ def _read(path: Path) -> Optional[bytes]:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            key = file.read(4096).strip()
+            key = _bare(file.read(4096)).strip()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -231,6 +232,15 @@ def _read(path: Path) -> Optional[bytes]:
             hint="delete it for a new one; the tokens that it signed end with it",
         )
     return key
+
+
+def _bare(key: bytes) -> bytes:
+    """Return a key without the byte order mark of a text editor or a shell; one of random bytes stays as it is."""
+    try:
+        text = decode(key, "the key")
+    except InvalidInput:
+        return key
+    return text.encode("ascii") if text.isascii() else key
 
 
 def _make(path: Path) -> None:

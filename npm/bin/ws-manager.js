@@ -10,6 +10,7 @@ const path = require("node:path");
 const LAUNCH = path.join(__dirname, "..", "lib", "launch.py");
 const WINDOWS = process.platform === "win32";
 const NOT_FOUND = 127;
+const UNREADABLE = 1;
 
 // Where launch.py finds the real stdout and stderr: higher than any file that a shell hands on by itself.
 const STDOUT = 90;
@@ -184,20 +185,46 @@ function endWithShellOfNpx() {
   watch.unref();
 }
 
+// The file that ours lie in, if a package manager keeps them in an archive: Node may have been taught to look into it,
+// as Yarn's Plug'n'Play does, and Python has not.
+function archive() {
+  for (let folder = path.dirname(LAUNCH); folder !== path.dirname(folder); folder = path.dirname(folder)) {
+    try {
+      if (fs.statSync(folder).isFile()) return folder;
+    } catch {
+      // It is no folder of the system's: go on above it.
+    }
+  }
+  return null;
+}
+
 function main() {
+  const file = archive();
+  if (file) {
+    console.error(`ws-manager: its files are inside ${file}, which Python cannot read.`);
+    console.error("Have them unpacked: yarn unplug blackroad-websocket-manager, or nodeLinker: node-modules in .yarnrc.yml.");
+    process.exit(UNREADABLE);
+  }
   for (const name of FORWARDED) process.on(name, handOn);
   if (process.env.npm_lifecycle_event === "npx" && !WINDOWS) endWithShellOfNpx();
   const refusals = [];
+  let unopened = false; // whether a Python was found that could not open our own file
   const each = candidates();
   const next = () => {
     const { value: candidate, done } = each.next();
     if (done) {
-      console.error("ws-manager needs Python 3.9 or newer, and found none:");
+      const told = unopened ? `: Python cannot open its files, in ${path.dirname(LAUNCH)}` : " needs Python 3.9 or newer, and found none";
+      console.error(`ws-manager${told}:`);
       for (const { label, why } of refusals) console.error(`  ${label}: ${why}`);
-      console.error("Install one from https://www.python.org, or name one with BLACKROAD_WS_PYTHON.");
-      process.exit(NOT_FOUND);
+      console.error(
+        unopened
+          ? "Install the package again, where Python may read it."
+          : "Install one from https://www.python.org, or name one with BLACKROAD_WS_PYTHON."
+      );
+      process.exit(unopened ? UNREADABLE : NOT_FOUND);
     }
     const refused = (why) => {
+      if (why.includes("can't open file") && why.includes(path.basename(LAUNCH))) unopened = true;
       refusals.push({ label: candidate.label, why });
       if (candidate.label.startsWith("BLACKROAD_WS_PYTHON")) {
         console.error(`ws-manager: ${candidate.label} is not used: ${why}`);

@@ -153,6 +153,14 @@ class TestTls:
         assert ended.returncode == 2
         assert [line.split(":")[0] for line in ended.stderr.splitlines()] == ["error", "hint"]
 
+    @pytest.mark.parametrize("file", ["cert.pem", "key.pem"])
+    def test_a_byte_order_mark_is_named(self, database: Path, certificate: Path, file: str) -> None:
+        path = certificate / file
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        options = ("--tls-cert", certificate / "cert.pem", "--tls-key", certificate / "key.pem")
+        ended = command(database, "serve", *map(str, options))
+        assert (ended.returncode, f"{path} begins with a byte order mark" in ended.stderr) == (2, True)
+
 
 def test_an_address_that_others_reach_is_warned_of_without_tls(database: Path) -> None:
     try:

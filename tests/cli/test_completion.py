@@ -91,6 +91,32 @@ def test_messages_and_broadcasts(cli, connected, offered) -> None:
     assert len(offered("ws-manager show ")) == 6
 
 
+def test_names_that_would_steer_the_terminal_are_not_offered(connected, offered, db) -> None:
+    db.execute("UPDATE connections SET ws_id = 'ws-\u202e\u200b1' WHERE ws_id = 'ws-001'")
+    assert offered("ws-manager send ") == ["ws-002"]
+
+
+def test_conditions(cli, offered) -> None:
+    label = '{"app.kubernetes.io/name":"web","region":"us-west","long":"%s","lines":"a\\nb"}' % ("x" * 100)
+    cli("connect", "octavia", "--ws-id", "ws-001", "--metadata", label)
+    cli("connect", "cipher", "--ws-id", "ws-002", "--metadata", '{"region":"eu"}')
+    assert offered("ws-manager broadcast x --where '") == [
+        "agent=cipher",
+        "agent=octavia",
+        'metadata."app.kubernetes.io/name"=web',
+        "metadata.region=eu",
+        "metadata.region=us-west",
+    ]
+    assert offered("ws-manager broadcast x --where agent=o") == ["octavia"]
+    assert offered("ws-manager broadcast x --where metadata.r") == [
+        "metadata.region=eu",
+        "metadata.region=us-west",
+    ]
+    assert offered("ws-manager broadcast x --where 'metadata.\"app") == [
+        'metadata."app.kubernetes.io/name"=web'
+    ]
+
+
 def test_a_database_that_the_line_names(cli, connected, offered, database: Path, tmp_path: Path) -> None:
     other = tmp_path / "other one.db"
     cli("--db", str(other), "connect", "octavia", "--ws-id", "elsewhere")
@@ -187,30 +213,45 @@ def in_shell(arguments: list[str], typed: str, environment: dict[str, str], unti
     return seen
 
 
-@pytest.mark.parametrize("quote", ["", "'", '"'])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_survives_a_real_bash(
-    cli, environment, tmp_path: Path, process, name: str, quote: str
-) -> None:
-    cli("connect", "octavia", "--ws-id", name)
+@pytest.fixture
+def bash(environment, tmp_path: Path, process):
+    """Type into a bash that completes ws-manager, and return what is seen."""
     script = tmp_path / "completion.sh"
     shown = process("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     script.write_bytes(shown.stdout + b"\nPS1='$ '\n")
-    scripts = sysconfig.get_path("scripts")
-    seen = in_shell(
-        ["bash", "--noprofile", "--rcfile", str(script), "-i"],
-        # The tab completes the word and, as it is the only one, ends it with a space.
-        f"ws-manager send {quote}\t'\"x\"'; echo do''ne\n",
-        {
-            **environment,
-            "TERM": "dumb",
-            "LANG": "C.UTF-8",
-            "HISTFILE": "",
-            "PATH": scripts + os.pathsep + environment["PATH"],
-        },
-        "\ndone",
-    )
+
+    def run(typed: str) -> str:
+        return in_shell(
+            ["bash", "--noprofile", "--rcfile", str(script), "-i"],
+            f"{typed}; echo do''ne\n",
+            {
+                **environment,
+                "TERM": "dumb",
+                "LANG": "C.UTF-8",
+                "HISTFILE": "",
+                "PATH": sysconfig.get_path("scripts") + os.pathsep + environment["PATH"],
+            },
+            "\ndone",
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_survives_a_real_bash(cli, bash, name: str, quote: str) -> None:
+    cli("connect", "octavia", "--ws-id", name)
+    # The tab completes the word and, as it is the only one, ends it with a space.
+    seen = bash(f"ws-manager send {quote}\t'\"x\"'")
     assert f"to {name}\r\n" in seen, seen
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_condition_survives_a_real_bash(cli, bash, quote: str) -> None:
+    cli("connect", "octavia", "--metadata", '{"app.kubernetes.io/name":"web server"}')
+    cli("connect", "cipher")
+    seen = bash(f"ws-manager broadcast 1 --where {quote}metadata.\t")
+    assert "Broadcast to 1 connection(s)\r\n" in seen, seen
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")

@@ -44,3 +44,18 @@ def test_what_an_agent_has_put_into_it_cannot_steer_a_terminal() -> None:
     assert "\x1b" not in line
     assert "\u202e" not in line
     assert "\n" not in line
+
+
+def test_a_traceback_cannot_steer_a_terminal_either() -> None:
+    try:
+        raise ValueError("\x1b[2J\u200b")
+    except ValueError:
+        text = TerminalFormatter().format(record("failed", exc_info=sys.exc_info()))
+    assert r"ValueError: \u001b[2J\u200b" in text
+    assert text.count("\n") > 2
+
+
+def test_json_stays_on_one_line_for_every_reader() -> None:
+    line = JsonFormatter().format(record("closed: a\u2028b\x85c"))
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["message"] == "closed: a\u2028b\x85c"

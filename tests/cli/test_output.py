@@ -26,13 +26,32 @@ def registry(database: Path):
     db.close()
 
 
+# Each kind of what nobody can see: spaces of no width, a byte order mark, a tag, separators of lines, a filler.
+INVISIBLE = "\u200b\u2060\u00ad\u2028\u2029\ufeff\u3164\U000e0041\U000e007f\x85"
+EARLIER = f"ws-{INVISIBLE}\u202e001"
+
+
+def earlier_names(registry: Registry, ws_id: str = EARLIER, agent: str = f"oct{INVISIBLE}avia") -> None:
+    """Leave a connection as an earlier version may have: with names that nobody can take any more."""
+    registry.connect("to be renamed", "to be renamed", {"text": HOSTILE + INVISIBLE})
+    registry.db.execute(
+        "UPDATE connections SET ws_id = ?, agent = ? WHERE ws_id = 'to be renamed'", (ws_id, agent)
+    )
+
+
 def test_visible() -> None:
     assert visible(HOSTILE) == SEEN
+    assert visible(f"a{INVISIBLE}b") == (
+        r"a\u200b\u2060\u00ad\u2028\u2029\ufeff\u3164\U000e0041\U000e007f\u0085b"
+    )
+    # What writing needs stays: Persian, a family of emoji, a flag.
+    for text in ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "👩\u200d👧", "🏳\ufe0f\u200d🌈"):
+        assert visible(text) == text
     assert visible("wést 日本 🙂 a\\b") == "wést 日本 🙂 a\\b"
     assert visible("a\nb") == "a\\u000ab"
-    hostile = json.dumps({"text": HOSTILE}, ensure_ascii=False, indent=2)
-    assert json.loads(visible(hostile, is_json=True)) == {"text": HOSTILE}
-    assert "\x9b" not in visible(hostile, is_json=True)
+    hostile = json.dumps({"text": HOSTILE + INVISIBLE}, ensure_ascii=False, indent=2)
+    assert json.loads(visible(hostile, is_json=True)) == {"text": HOSTILE + INVISIBLE}
+    assert visible(hostile, is_json=True).isascii()
 
 
 def test_json_from_the_ledger_is_nested_as_it_stands() -> None:
@@ -139,15 +158,145 @@ def test_colours_can_be_refused(registry: Registry, terminal, variables: dict[st
     assert "\x1b[3" in terminal("list")[1]
 
 
+def harmless(seen: str) -> bool:
+    return not {"\x1b", "\x9b", "\u202e", "\u2067", "\x07", *INVISIBLE} & set(seen)
+
+
 @pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv", "tsv"])
 def test_nothing_steers_the_terminal(registry: Registry, terminal, form: str) -> None:
-    registry.connect("octavia", "ws-\u202e001", {"text": HOSTILE})
-    registry.send("ws-\u202e001", HOSTILE)
-    for arguments in (["list"], ["history"], ["receive", "ws-\u202e001"], ["disconnect", "ws-\u202e001"]):
-        code, seen = terminal(*arguments, "-o", form, columns=400, NO_COLOR="1", TERM="dumb")
-        assert code == 0
-        assert not {"\x1b", "\x9b", "\u202e", "\u2067", "\x07"} & set(seen)
-        assert "ws-\\u202e001" in seen or arguments[0] == "receive"
+    earlier_names(registry)
+    registry.send(EARLIER, HOSTILE + INVISIBLE, sender_id=EARLIER)
+    commands = [["list"], ["history"], ["show", EARLIER], ["receive", EARLIER], ["disconnect", EARLIER]]
+    for arguments in (*commands, ["list", "--all"], ["history", "--follow", "--since", "1h", "--limit", "1"]):
+        code, seen = terminal(*arguments, "-o", form, columns=600, NO_COLOR="1", TERM="dumb")
+        assert code == 0, seen
+        assert harmless(seen), arguments
+        assert "\\u202e001" in seen, arguments
+
+
+def test_nothing_steers_the_terminal_of_a_view(registry: Registry, terminal) -> None:
+    earlier_names(registry)
+    registry.send(EARLIER, HOSTILE + INVISIBLE)
+    code, seen = terminal("top", "--once", columns=600, NO_COLOR="1", TERM="dumb")
+    assert (code, harmless(seen), "\\u202e001" in seen) == (0, True, True), seen
+
+
+def test_names_of_earlier_versions_can_be_addressed(registry: Registry, cli) -> None:
+    earlier_names(registry)
+    agent = f"oct{INVISIBLE}avia"
+    for arguments in (
+        ["list", "--agent", agent],
+        ["send", EARLIER, "1"],
+        ["broadcast", "1", "--agent", agent],
+        ["history", "--agent", agent],
+        ["show", EARLIER],
+        ["top", "--once", "--agent", agent],
+        ["heartbeat", EARLIER],
+        ["disconnect", EARLIER],
+        ["connect", agent, "--ws-id", EARLIER],
+        ["receive", EARLIER],
+    ):
+        result = cli(*arguments, "--json") if arguments[0] != "top" else cli(*arguments)
+        assert result.exit_code == 0, (arguments, result.stderr)
+        assert result.stdout.count("\n") >= 1
+    lines = f'{{"to":{json.dumps(EARLIER)},"content":1}}\n'
+    assert registry.send(EARLIER, 1, sender_id=EARLIER) is not None
+    batch = Path(registry.db.path).with_name("batch")
+    batch.write_text(lines, encoding="utf-8")
+    assert cli("send", "--batch", str(batch)).exit_code == 0
+    # It keeps its names, and nobody else gets such a name.
+    assert cli("connect", "cipher", "--ws-id", EARLIER).exit_code == 2
+    assert cli("connect", agent, "--ws-id", "ws-002").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "character", ["\u200b", "\ufeff", "\u2028", "\u202e", "\u00ad", "\U000e0041", "\u200d", "\u3164"]
+)
+def test_new_names_with_what_nobody_can_see_are_refused(registry: Registry, cli, character: str) -> None:
+    registry.connect("octavia", "ws-001")
+    before = list(registry.db.iterdump())
+    name = f"oct{character}avia"
+    for arguments in (
+        ["connect", name],
+        ["connect", "octavia", "--ws-id", name],
+        ["connect", name, "--ws-id", "ws-001"],
+        ["send", "ws-001", "1", "--type", name],
+        ["broadcast", "1", "--type", name],
+        ["broadcast", "1", "--type", name, "--dry-run"],
+        ["send", "ws-001", "--batch", "/dev/null", "--type", name],
+        ["listen", name],
+        ["token", name],
+        ["token", "octavia", "--ws-id", name],
+    ):
+        result = cli(*arguments)
+        assert result.exit_code == 2, arguments
+        assert f"invisible character U+{ord(character):04X}" in result.stderr
+    assert list(registry.db.iterdump()) == before
+
+
+def test_lines_stay_whole_for_every_reader(registry: Registry, process) -> None:
+    breaks = "a\x85b\u2028c\u2029d"
+    registry.connect("octavia", "ws-001", {"text": breaks})
+    registry.db.execute("UPDATE connections SET agent = ?", (f"{breaks}\x0b\x0c\x1c",))
+    registry.send("ws-001", breaks)
+    lines = {
+        name: process(*arguments).stdout.decode("utf-8")
+        for name, arguments in {
+            "list": ["list"],
+            "csv": ["list", "-o", "csv", "--no-headers"],
+            "ndjson": ["list", "-o", "ndjson"],
+            "history": ["history", "-o", "ndjson"],
+            "follow": ["history", "--follow", "--since", "1h", "--limit", "1"],
+            "receive": ["receive", "ws-001"],
+        }.items()
+    }
+    for name, line in lines.items():
+        assert len(line.splitlines()) == 1, name
+        assert "\\u2028" in line, name
+    assert json.loads(lines["receive"])["content"] == breaks
+    assert json.loads(lines["ndjson"])["metadata"] == {"text": breaks}
+    exported = process("export").stdout.decode("utf-8")
+    assert len(exported.splitlines()) == exported.count("\n")
+
+
+class TestExcel:
+    NAMES = ("=cmd|' /C calc'!A0", "+1", "-1", "@x", "\uff1dx", "a=b")
+
+    def agents(self, cli, *arguments: str) -> list[str]:
+        result = cli("list", "-o", "csv", "--fields", "agent,message_count", *arguments)
+        assert result.exit_code == 0, result.stderr
+        return [row["agent"] for row in csv.DictReader(io.StringIO(result.stdout))]
+
+    def test_cells_stay_as_they_are(self, registry: Registry, cli) -> None:
+        for name in self.NAMES:
+            registry.connect(name)
+        assert self.agents(cli) == list(self.NAMES)
+
+    def test_formulas_are_quoted_where_it_is_asked_for(self, registry: Registry, cli) -> None:
+        for name in self.NAMES:
+            registry.connect(name)
+        assert self.agents(cli, "--excel") == [*(f"'{name}" for name in self.NAMES[:-1]), "a=b"]
+
+    def test_numbers_are_no_formulas(self, registry: Registry, cli) -> None:
+        connection = registry.connect("=a")
+        registry.send(connection.ws_id, -5)
+        result = cli("history", "-o", "csv", "--excel", "--fields", "content,recipient_id", "--no-headers")
+        assert result.stdout.split(",")[0] == "-5"
+
+    def test_of_what_is_followed(self, registry: Registry, cli) -> None:
+        registry.connect("octavia", "=ws")
+        registry.send("=ws", 1)
+        follow = ("history", "--follow", "--since", "1h", "--limit", "1", "--no-headers")
+        result = cli(*follow, "-o", "csv", "--excel", "--fields", "recipient_id")
+        assert result.stdout == "'=ws\n"
+
+    @pytest.mark.parametrize("command", ["list", "history", "show ws-001", "stripe events"])
+    def test_is_for_csv_alone(self, registry: Registry, cli, command: str) -> None:
+        registry.connect("octavia", "ws-001")
+        assert cli(*command.split(), "--excel", "-o", "csv").exit_code == 0
+        for output in ((), ("-o", "tsv"), ("--json",)):
+            result = cli(*command.split(), "--excel", *output)
+            assert (result.exit_code, "--excel is for csv alone" in result.stderr) == (2, True)
 
 
 def test_errors_do_not_steer_the_terminal(terminal) -> None:
@@ -158,8 +307,8 @@ def test_errors_do_not_steer_the_terminal(terminal) -> None:
 
 
 def test_a_pipe_gets_everything_as_it_is(registry: Registry, process) -> None:
-    registry.connect("octavia", "ws-\u202e001", {"text": HOSTILE})
-    assert json.loads(process("list", "--json").stdout)[0]["metadata"] == {"text": HOSTILE}
+    earlier_names(registry, "ws-\u202e001")
+    assert json.loads(process("list", "--json").stdout)[0]["metadata"] == {"text": HOSTILE + INVISIBLE}
     assert "ws-\u202e001".encode() in process("list").stdout
 
 

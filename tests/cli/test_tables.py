@@ -40,8 +40,13 @@ def ledger(database: Path) -> Iterator[None]:
     db = get_db(database)
     registry = Registry(db)
     registry.connect("octavia", "ws-001", {"region": "us-west", "ip": "10.0.0.1"})
-    registry.connect(NAME, "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", {"note": HOSTILE})
-    registry.connect("cipher", "ws-\u202e003", {"list": [1, {"日本": "語" * 60}]})
+    registry.connect("hostile", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", {"note": HOSTILE})
+    registry.connect("cipher", "ws-003", {"list": [1, {"日本": "語" * 60}]})
+    # Names that nobody can take any more, from before they were refused.
+    db.execute("UPDATE connections SET agent = ? WHERE agent = 'hostile'", (NAME,))
+    db.execute("UPDATE events SET detail = ? WHERE detail = 'agent=hostile'", (f"agent={NAME}",))
+    for table in ("connections", "events"):
+        db.execute(f"UPDATE {table} SET ws_id = 'ws-\u202e003' WHERE ws_id = 'ws-003'")
     registry.connect("octavia", "ws-004", gateway="g")
     registry.connect("cipher", "ws-005")
     registry.disconnect("ws-005", "[bold]enough\x1b[0m")
@@ -118,3 +123,12 @@ def test_snapshot(screen: Callable[..., str], name: str, arguments: list[str], c
     if os.environ.get("WRITE_SNAPSHOTS"):
         snapshot.write_text(shown, encoding="utf-8")
     assert shown == snapshot.read_text(encoding="utf-8")
+
+
+def test_the_state_decides_the_colour(terminal, cli) -> None:
+    cli("connect", "octavia", "--ws-id", "lost-and-found, set aside")
+    _, seen = terminal("show", "lost-and-found, set aside")
+    assert "\x1b[32mlost-and-found, set aside was registered by a command" in seen
+    cli("disconnect", "lost-and-found, set aside")
+    _, seen = terminal("show", "lost-and-found, set aside")
+    assert "\x1b[31mlost-and-found, set aside is disconnected since" in seen

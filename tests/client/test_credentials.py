@@ -18,6 +18,20 @@ from ws_manager.tokens import mint, signing_key, verify
 
 HERE = "http://127.0.0.1:8765"
 
+AUTHORITY = """\
+# Főtanúsítvány
+-----BEGIN CERTIFICATE-----
+MIIBdjCCARugAwIBAgIUJSfrB/CcDDx2clcL/CQfOzHAVpUwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjYxNDU3MDFaGA8yMTI2MTEwMjE0NTcw
+MVowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABEAn
+BCuOhmTiPimYV3YgMkXuF5KieqXyWGqBbABsBwhvQtW3CjB2FTF6AufX/REYZRH6
+j24Z11EpgFmu380diaujUzBRMB0GA1UdDgQWBBTc9rtI9p481NPRbnphndHkGKS8
+2zAfBgNVHSMEGDAWgBTc9rtI9p481NPRbnphndHkGKS82zAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0kAMEYCIQDMQ4bkO7LV9hssKwEBm4tuIhcjGR0glawF
+lajdfaL16gIhAKCqyVqT34NymuFmLb3sQft7FXpcHXKjjDrMkAjpPAkc
+-----END CERTIFICATE-----
+"""
+
 
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +89,9 @@ class TestTokenFile:
         path.write_text("second\n")
         assert read() == "second"
 
-    @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff", b"two words", b"two\nlines", b"a\x00b"])
+    @pytest.mark.parametrize(
+        "content", [None, b"", b"\n", b"\xff", b"two words", b"two\nlines", b"a\x00b", "tök".encode("utf-16")]
+    )
     def test_without_a_token_is_an_error_that_does_not_repeat_it(
         self, tmp_path: Path, content: Optional[bytes]
     ) -> None:
@@ -94,6 +110,16 @@ def test_certificates_that_are_none_are_invalid(tmp_path: Path, content: Optiona
         path.write_bytes(content)
     with pytest.raises(InvalidInput):
         trust(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_certificates_are_read_in_any_encoding_of_windows(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes((AUTHORITY * 2).replace("\n", "\r\n").encode(encoding))
+    context = trust(path)
+    assert context is not None
+    # These and no others: not the system's.
+    assert [found["subject"] for found in context.get_ca_certs()] == [((("commonName", "test"),),)]
 
 
 class TestClient:

@@ -58,7 +58,7 @@ class TestConnect:
             registry.connect("octavia", "ws-001", [1])  # type: ignore[arg-type]
 
     def test_keeps_any_unicode(self, registry: Registry) -> None:
-        registry.connect("Übersetzer 🛰", "ws [/x] ‮", {"größe": "日本"})
+        registry.connect("Übersetzer 🛰", "ws [/x] שלום", {"größe": "日本"})
         assert registry.active()[0].agent == "Übersetzer 🛰"
         assert registry.active()[0].metadata == {"größe": "日本"}
 

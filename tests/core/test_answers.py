@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ws_manager import NotFound
-from ws_manager.core.answers import Answer, Answers
+from ws_manager.core.answers import BAD, GOOD, WAITING, Answer, Answers
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.locks import gateway_lock
 from ws_manager.core.maintenance import prune
@@ -68,6 +68,11 @@ class TestMessage:
         answer = show(delivery, msg_id)
         assert answer.verdict == "set aside: no such printer"
         assert happened(answer) == ["sent", "set aside"]
+
+    def test_that_was_set_aside_with_others_tells_it_once(self, delivery: Delivery) -> None:
+        msg_id, _ = sent(delivery, "ws-002")
+        delivery.registry.connect("octavia", "ws-002")
+        assert happened(show(delivery, msg_id)).count("set aside") == 1
 
     def test_that_waits_for_a_command(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery, "ws-002")
@@ -156,6 +161,13 @@ class TestConnection:
         assert ": disk full;" in answer.verdict
         assert happened(answer) == ["registered", "last heard", "disconnected"]
 
+    def test_that_set_messages_aside_tells_each_once(self, delivery: Delivery) -> None:
+        rejected = [sent(delivery) for _ in range(12)]
+        for msg_id, seq in rejected:
+            delivery.settle([Rejection("ws-001", 1, seq, f"no {msg_id}")])
+        told = [entry.detail for entry in show(delivery, "ws-001").timeline if entry.what == "set aside"]
+        assert sorted(told) == sorted(f"{msg_id} no {msg_id}" for msg_id, _ in rejected)
+
     def test_that_lost_its_heartbeat(self, delivery: Delivery) -> None:
         delivery.db.execute("UPDATE connections SET last_heartbeat = '2020-01-01T00:00:00.000000+00:00'")
         delivery.registry.heartbeat_check(30)
@@ -201,6 +213,55 @@ class TestBroadcast:
         answer = show(delivery, call.broadcast_id)
         assert answer.verdict.startswith("addressed to nobody")
         assert (answer.facts["confirmed"], answer.facts["unconfirmed"]) == (0, [])
+
+
+class TestStanding:
+    """What decides the colour is how it stands, whatever the words of its names and reasons are."""
+
+    WORDS = "lost-and-found"
+
+    def test_connection(self, delivery: Delivery) -> None:
+        delivery.registry.connect(self.WORDS, self.WORDS)
+        assert show(delivery, self.WORDS).standing == GOOD
+        sent(delivery, self.WORDS)
+        assert show(delivery, self.WORDS).standing == WAITING
+        delivery.registry.disconnect(self.WORDS, "all messages delivered, confirmed")
+        assert show(delivery, self.WORDS).standing == BAD
+
+    def test_connection_with_a_socket(self, delivery: Delivery) -> None:
+        assert show(delivery, "ws-001").standing == WAITING  # no gateway runs
+        with gateway_lock(delivery.db.path):
+            assert show(delivery, "ws-001").standing == GOOD
+            delivery.settle([Closure("ws-001", 1, 1006, "delivered", ended=False)])
+            assert show(delivery, "ws-001").standing == BAD
+
+    @pytest.mark.parametrize("word", ["delivered", "set aside", "disconnected", "lost"])
+    def test_message(self, delivery: Delivery, word: str) -> None:
+        ws_id = f"{word} confirmed"
+        delivery.registry.connect("cipher", ws_id)
+        delivery.open_socket("cipher", ws_id, None, "g")
+        (confirmed, first), (refused, second), (pending, _) = (sent(delivery, ws_id) for _ in range(3))
+        delivery.settle([Receipt(ws_id, 2, first, first), Rejection(ws_id, 2, second, "delivered")])
+        standings = [show(delivery, msg_id).standing for msg_id in (confirmed, refused, pending)]
+        assert standings == [GOOD, BAD, WAITING]
+        delivery.settle([Closure(ws_id, 2, 1000, "well", ended=True)])
+        assert show(delivery, pending).standing == BAD
+
+    def test_broadcast(self, delivery: Delivery) -> None:
+        call = delivery.registry.broadcast(1)
+        assert call.first_id is not None
+        assert call.last_id is not None
+        assert show(delivery, call.broadcast_id).standing == WAITING
+        delivery.settle([Receipt("ws-001", 1, call.first_id, call.first_id)])
+        assert show(delivery, call.broadcast_id).standing == WAITING
+        delivery.settle([Receipt("ws-002", 1, call.last_id, call.last_id)])
+        assert show(delivery, call.broadcast_id).standing == GOOD
+        delivery.db.execute(
+            "UPDATE messages SET delivered = 0, rejected_at = sent_at WHERE id = ?", (call.last_id,)
+        )
+        assert show(delivery, call.broadcast_id).standing == BAD
+        nobody = delivery.registry.broadcast(1, agent="nobody")
+        assert show(delivery, nobody.broadcast_id).standing == WAITING
 
 
 def test_asking_writes_nothing(delivery: Delivery, db: Database) -> None:

@@ -55,6 +55,24 @@ class TestCheck:
             "heartbeat timeout",
         )
 
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ("heartbeat timeout", "heartbeat timeout"),
+            ("the connection was lost", "the connection was lost, then heartbeat timeout"),
+            (None, "heartbeat timeout"),
+        ],
+    )
+    def test_tells_first_why_the_socket_was_closed(
+        self, db: Database, before: str | None, after: str
+    ) -> None:
+        registered(db, "ws-001", "11:00:00")
+        db.execute("UPDATE connections SET close_code = 4008, close_reason = ?", (before,))
+        check_heartbeats(db, 30, NOON)
+        gone = Registry(db).find("ws-001")
+        assert gone is not None
+        assert (gone.close_reason, gone.close_code) == (after, 4008)
+
     def test_of_the_disconnected(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00")
         Registry(db).disconnect("ws-001")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ws_manager import InvalidInput
-from ws_manager.core.where import all_of, parse_condition
+from ws_manager.core.registry import Registry
+from ws_manager.core.where import all_of, equalities, parse_condition
 from ws_manager.models import Connection, seconds_before, utc_now
+from ws_manager.repository.database import Database
+from ws_manager.strict_json import Json
 
 CONNECTION = Connection(
     ws_id="ws-001",
@@ -21,6 +24,9 @@ CONNECTION = Connection(
         "tags": ["a", {"name": "b"}],
         "rack": {"row": {"n": 3}},
         "": "empty",
+        "app.kubernetes.io/name": "web",
+        'it\'s "x" = y\\': {"a b": 1},
+        "größe": "XL",
     },
     connected_at=seconds_before(utc_now(), 7200),
     last_heartbeat=seconds_before(utc_now(), 60),
@@ -44,6 +50,18 @@ CONNECTION = Connection(
         ("metadata.tags.1.name=b", True),
         ("metadata.tags.7=a", False),
         ("metadata.tags.0!=a", False),
+        ('metadata."app.kubernetes.io/name"=web', True),
+        ("metadata.'app.kubernetes.io/name'=web", True),
+        ('metadata."app.kubernetes.io/name"~^w', True),
+        ('metadata."app.kubernetes.io/name" != web', False),
+        ('metadata."app.kubernetes\\u002eio/name"=web', True),
+        (r"""metadata."it's \"x\" = y\\".'a b'=1""", True),
+        (r"""metadata."it's \"x\" = y\\"."a b"<1""", False),
+        ("metadata.\"region\"='us-west'", False),
+        ("metadata.größe=XL", True),
+        ('metadata.""=empty', True),
+        ("metadata.''=empty", True),
+        ('metadata."rack"."row".n=3', True),
         ("metadata.nothing=us-west", False),
         ("metadata.nothing!=us-west", True),
         ("metadata.nothing<5", False),
@@ -87,6 +105,14 @@ def test_condition(text: str, holds: bool) -> None:
         "metadata.=1",
         "metadata..a=1",
         "agent.name=1",
+        "metadata.app.kubernetes.io/name=web",
+        'metadata."a=1',
+        "metadata.'a\"=1",
+        'metadata."a"b=1',
+        'metadata."\\x"=1',
+        'metadata."a" "b"=1',
+        '"metadata".a=1',
+        'agent."name"=1',
         "agent~(",
         "last_heartbeat<soon",
         "1=1; DROP TABLE connections",
@@ -104,3 +130,39 @@ def test_all_have_to_hold_and_those_that_do_not_are_named() -> None:
     assert both.failed(CONNECTION) == ["metadata.region=eu", "message_count<5"]
     assert all_of(["agent=octavia", "message_count>5"])(CONNECTION)
     assert all_of([])(CONNECTION)
+
+
+def test_a_key_that_needs_quotes_is_shown_how() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        parse_condition("metadata.app.kubernetes.io/name=web")
+    assert 'metadata."app.kubernetes.io/name"=web' in str(raised.value.hint)
+
+
+def test_equalities_hold_for_the_connection_that_they_are_of() -> None:
+    found = list(equalities(CONNECTION.metadata))
+    assert 'metadata."app.kubernetes.io/name"=web' in found
+    assert "metadata.tags.1.name=b" in found
+    assert len(found) == 13
+    assert all(parse_condition(text)(CONNECTION) for text in found)
+
+
+def test_equalities_that_could_not_be_written_are_left_out() -> None:
+    assert list(equalities({"a": " b", "b": "=b", "c": "c"})) == ["metadata.c=c"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        (r"metadata.v~^1\.10$", True),
+        (r"metadata.v~^1\.1$", False),
+        ("metadata.v=1.10", True),
+        ("metadata.v=1.1", True),
+        ("metadata.big=77950e8", True),
+        ("metadata.big~^77950e8$", True),
+    ],
+)
+def test_numbers_of_a_ledger_are_compared_as_numbers_and_searched_as_text(
+    db: Database, condition: str, holds: bool
+) -> None:
+    connection = Registry(db).connect("octavia", "ws-001", Json('{"v":1.10,"big":77950e8}'))
+    assert parse_condition(condition)(connection) is holds

@@ -80,6 +80,9 @@ def test_requests_are_done_in_their_order(database: Path) -> None:
         ({"type": "send", "to": "ws-002"}, "invalid"),
         ({"type": "send", "content": 1}, "invalid"),
         ({"type": "send", "to": "ws-002", "content": 1, "msg_type": "a\nb"}, "invalid"),
+        ({"type": "send", "to": "ws-002", "content": 1, "msg_type": "a\u200bb"}, "invalid"),
+        ({"type": "broadcast", "content": 1, "msg_type": "a\u2028b"}, "invalid"),
+        ({"type": "send", "to": "no\u200bbody", "content": 1}, "not_found"),
         ({"type": "broadcast"}, "invalid"),
         ({"type": "broadcast", "agent": ["cipher"], "content": 1}, "invalid"),
     ],
@@ -166,3 +169,19 @@ def test_the_deepest_content_is_taken_from_a_socket(database: Path) -> None:
         assert (await speaker.json())["ok"]
 
     with_two(database, scenario)
+
+
+def test_a_connection_with_a_name_of_an_earlier_version_comes_back_and_speaks(database: Path) -> None:
+    async def work() -> None:
+        async with gateway(database) as running:
+            running.offline("octavia", "to be renamed")
+            running.db.execute("UPDATE connections SET ws_id = 'ws\u200b1', agent = 'oct\ufeffavia'")
+            running.send("waited", "ws\u200b1")
+            agent = await running.agent("oct\ufeffavia", "ws\u200b1", pongs=False)
+            assert (await agent.message())["content"] == "waited"
+            await agent.say(type="send", ref=1, to="ws\u200b1", content="to myself")
+            frames = {frame["type"]: frame for frame in (await agent.json(), await agent.json())}
+            assert frames["result"]["ok"] is True
+            assert frames["message"]["sender"] == "ws\u200b1"
+
+    run(work())

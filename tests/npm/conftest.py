@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +68,26 @@ def project(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the package keeps compiled files, for all tests."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def yarn(package: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Yarn 4, a program for Node."""
+    folder = tmp_path_factory.mktemp("yarn")
+    fetched = subprocess.run(
+        ["npm", "pack", "--silent", "@yarnpkg/cli-dist@4"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if fetched.returncode:
+        pytest.skip(f"npm cannot fetch Yarn: {' '.join(fetched.stderr.split())}")
+    with tarfile.open(folder / fetched.stdout.strip()) as archive:
+        program = archive.extractfile("package/bin/yarn.js")
+        assert program is not None
+        (folder / "yarn.js").write_bytes(program.read())
+    return str(folder / "yarn.js")
 
 
 @pytest.fixture(scope="session", params=["oldest", "newest"])

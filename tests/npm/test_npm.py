@@ -268,6 +268,18 @@ class TestFindingPython:
             "Install one from https://www.python.org, or name one with BLACKROAD_WS_PYTHON.",
         ]
 
+    def test_files_that_python_cannot_open_are_not_its_fault(
+        self, project: Path, python: Path, only: Path, tmp_path: Path
+    ) -> None:
+        package = tmp_path / "package"
+        shutil.copytree(project / "node_modules" / "blackroad-websocket-manager", package)
+        (package / "lib" / "launch.py").unlink()
+        (only / "python3").symlink_to(python)
+        ended = run([str(package / "bin" / "ws-manager.js"), "stats"])
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith(f"ws-manager: Python cannot open its files, in {package / 'lib'}:\n")
+        assert "needs Python" not in ended.stderr
+
     def test_old_one_is_refused_and_the_next_gets_stdin(
         self, shim: str, only: Path, python: Path, db: Database
     ) -> None:
@@ -672,3 +684,53 @@ class TestSignals:
             terminal.type(b"echo ended=$?\n")
             terminal.until(r"ended=\d+")
             terminal.type(b"exit\n")
+
+
+@ONE_PYTHON
+class TestYarn:
+    """Yarn 4 with Plug'n'Play, which keeps packages in archives unless they ask for more."""
+
+    @pytest.fixture
+    def yarn_project(
+        self, yarn: str, package: Path, environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        folder = tmp_path / "project"
+        folder.mkdir()
+        shutil.copy(package, folder / "package.tgz")
+        (folder / "yarn.lock").touch()
+        for name, value in {
+            "YARN_GLOBAL_FOLDER": str(tmp_path / "global"),
+            "YARN_ENABLE_TELEMETRY": "0",
+            "YARN_ENABLE_NETWORK": "0",
+            "YARN_ENABLE_IMMUTABLE_INSTALLS": "0",
+            "YARN_NODE_LINKER": "pnp",
+        }.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(folder)
+        return folder
+
+    @staticmethod
+    def install(folder: Path, yarn: str, **more: object) -> None:
+        dependencies = {"blackroad-websocket-manager": "file:./package.tgz"}
+        (folder / "package.json").write_text(
+            json.dumps({"private": True, "dependencies": dependencies, **more})
+        )
+        installed = run(["node", yarn, "install"])
+        assert installed.returncode == 0, installed.stdout
+
+    def test_it_is_unpacked_by_itself(self, yarn_project: Path, yarn: str) -> None:
+        self.install(yarn_project, yarn)
+        ended = run(["node", yarn, "ws-manager", "connect", "octavia", "--ws-id", "ws-001"])
+        assert (ended.returncode, ended.stdout) == (0, "Connected: ws-001 (agent=octavia)\n"), ended.stderr
+
+    def test_where_it_may_not_be_the_archive_is_named_not_python(self, yarn_project: Path, yarn: str) -> None:
+        self.install(
+            yarn_project, yarn, dependenciesMeta={"blackroad-websocket-manager": {"unplugged": False}}
+        )
+        ended = run(["node", yarn, "ws-manager", "stats"])
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert re.match(
+            r"ws-manager: its files are inside .*\.zip, which Python cannot read\.\n", ended.stderr
+        )
+        assert "yarn unplug" in ended.stderr
+        assert "Python 3.9" not in ended.stderr

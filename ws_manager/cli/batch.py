@@ -10,12 +10,13 @@ from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.lines import LONGEST, Line, Lines
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions
-from ws_manager.cli.output import json_text, note_to_terminal, visible
+from ws_manager.cli.output import json_for, json_text, note_to_terminal
 from ws_manager.core.batch import Batch, Request
 from ws_manager.core.values import check_name
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection
-from ws_manager.strict_json import checked, compact, decode, members
+from ws_manager.strict_json import checked, compact, decode_json, members
+from ws_manager.text import decode
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
@@ -66,7 +67,6 @@ class BatchRun:
         self._msg_type = msg_type
         self._lines = 0
         self._failed = 0
-        self._escape = sys.stdout.isatty()
 
     def send(self, lines: Lines, ws_id: Optional[str]) -> None:
         """Send each line to one connection, or, with None, to the one that it names.
@@ -144,20 +144,20 @@ class BatchRun:
 
     def _write(self, answers: Sequence[tuple[int, str]]) -> None:
         text = "".join(f"{answer}\n" for _, answer in sorted(answers))
-        sys.stdout.write(visible(text, is_json=True) if self._escape else text)
+        sys.stdout.write(json_for(sys.stdout, text))
         sys.stdout.flush()
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[str], Request]:
         return lambda line: self._batch.request(checked(line, "line"), self._msg_type, ws_id)
 
     def _addressed(self, line: str) -> Request:
-        value = decode(line, "line", envelope=1)
+        value = decode_json(line, "line", envelope=1)
         if not isinstance(value, dict) or not {"to", "content"} <= value.keys() <= _KEYS:
             raise InvalidInput(
                 'the line is no object with "to", "content" and perhaps "type"',
                 hint='for example {"to":"ws-001","content":{"ping":true}}',
             )
-        to = check_name(value["to"], "ws_id")
+        to = check_name(value["to"], "ws_id", known=True)
         content = compact(members(line)["content"], "line")
         return self._batch.request(content, value.get("type", self._msg_type), to)
 
@@ -176,9 +176,4 @@ def _decoded(line: Line) -> str:
         raise InvalidInput(
             f"the line has more than {LONGEST} bytes", hint="a message has at most 262144 as JSON"
         )
-    try:
-        return line.data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"the line is not UTF-8 (byte {error.start})", hint="convert it with iconv"
-        ) from None
+    return decode(line.data, "the line")

@@ -3,7 +3,6 @@
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -11,11 +10,15 @@ from typing import TYPE_CHECKING, BinaryIO
 import typer
 
 from ws_manager.cli.options import global_options, open_registry, parse_age
-from ws_manager.cli.output import result, write
+from ws_manager.cli.output import result, whole_line, write
 from ws_manager.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ws_manager.repository.database import Database
+
+
+_LONGEST = 256 * 1024 * 1024
+"""Bytes of a line of an export: an earlier version may have written messages of any size."""
 
 
 def prune(
@@ -90,7 +93,7 @@ def export(
         return
     with _existing(ctx) as db, _new_file(file) as sink:
         for line in export_lines(db):
-            sink.write(line.encode("utf-8") + b"\n")
+            sink.write(whole_line(line).encode("utf-8") + b"\n")
             lines += 1
     # All but the first and the last line are rows.
     row = {"file": file, "rows": lines - 2}
@@ -105,10 +108,12 @@ def import_ledger(
 
     All of it or nothing, in one transaction.
     """
+    from ws_manager.cli.lines import lines_of
     from ws_manager.core.maintenance import import_lines
 
     with _source(file) as source, open_registry(ctx) as registry:
-        counts = import_lines(registry.db, _decoded(source))
+        lines = lines_of(source, "stdin" if file == "-" else file, _LONGEST)
+        counts = import_lines(registry.db, lines)
     told = f"Imported: {counts['connections']} connection(s), {counts['messages']} message(s)"
     result(global_options(ctx), told, counts, "")
 
@@ -149,7 +154,9 @@ def _new_file(file: str) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _source(file: str) -> Iterator[BinaryIO]:
     if file == "-":
-        yield sys.stdin.buffer
+        from ws_manager.cli.lines import stdin
+
+        yield stdin()
         return
     try:
         source = Path(file).expanduser().open("rb")
@@ -159,13 +166,3 @@ def _source(file: str) -> Iterator[BinaryIO]:
         ) from None
     with source:
         yield source
-
-
-def _decoded(source: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(source, start=1):
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidInput(
-                f"line {number} is not UTF-8 (byte {error.start})", hint="nothing was imported"
-            ) from None

@@ -5,6 +5,8 @@ Typer knows the shells; their scripts and quoting are ours, because names may ho
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import sqlite3
@@ -18,6 +20,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.errors import WsManagerError
 from ws_manager.repository import names
 from ws_manager.repository.inspection import open_read_only
+from ws_manager.text import unseen
 
 _BASH = """
 %(complete_func)s() {
@@ -187,6 +190,21 @@ class _PowerShell(_completion_classes.PowerShellComplete):
         return f"{value}:::{' '.join(item.help.split()) if item.help else ' '}"
 
 
+_LONGEST_CONDITION = 100
+
+
+def _conditions(db: sqlite3.Connection, prefix: str) -> list[str]:
+    """Return whole conditions for `--where`: agents, and what is in the metadata of active connections."""
+    from ws_manager.core.where import equalities
+
+    found = {f"agent={name}": None for name in names.agents(db, "")}
+    for text in names.metadata(db):
+        with contextlib.suppress(ValueError, RecursionError):
+            found.update(dict.fromkeys(equalities(json.loads(text))))
+    fitting = (each for each in found if each.startswith(prefix))
+    return sorted(each for each in fitting if len(each) <= _LONGEST_CONDITION)[: names.MOST]
+
+
 # What a parameter's value is, by command and parameter; "" stands for every command.
 _ACTIVE: Names = lambda db, prefix: names.ws_ids(db, prefix, active=True)  # noqa: E731
 _EVER: Names = lambda db, prefix: names.ws_ids(db, prefix, active=False)  # noqa: E731
@@ -204,6 +222,7 @@ _VALUES: dict[tuple[str, str], Names] = {
     ("", "msg_id"): names.msg_ids,
     ("", "broadcast"): names.broadcast_ids,
     ("show", "identifier"): _ANYTHING,
+    ("broadcast", "where"): _conditions,
 }
 
 
@@ -233,7 +252,8 @@ def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
         try:
             db = open_read_only(global_options(ctx).database)
             try:
-                return [Item(name) for name in found(db, incomplete)]
+                # A shell lists them as they are: what nobody can see must not reach the terminal.
+                return [Item(name) for name in found(db, incomplete) if not unseen().search(name)]
             finally:
                 db.close()
         except (sqlite3.Error, OSError, ValueError, WsManagerError):

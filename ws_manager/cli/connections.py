@@ -10,12 +10,13 @@ import typer
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import global_options, open_registry, open_to_read
 from ws_manager.cli.output import Row, json_object, note, note_to_terminal, result, rows, write
-from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, choose
+from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, choose
 from ws_manager.core.listings import Listings
 from ws_manager.core.registry import Registry
 from ws_manager.models import DISCONNECTED, Connection
 from ws_manager.settings import heartbeat_timeout, parse_duration
 from ws_manager.strict_json import Json, checked_object
+from ws_manager.text import without_mark
 
 COLUMNS = (
     "ws_id",
@@ -54,7 +55,7 @@ def connect(
     A known id is registered again: it keeps its row, its message count and what is pending.
     """
     options = global_options(ctx)
-    given = None if metadata is None else checked_object(metadata, "metadata")
+    given = None if metadata is None else checked_object(without_mark(metadata), "metadata")
     with open_registry(ctx) as registry:
         known = None if ws_id is None else registry.find(ws_id)
         connection = registry.connect(agent, ws_id, given)
@@ -97,6 +98,7 @@ def list_connections(
     names: Optional[str] = FIELDS,
     no_headers: bool = NO_HEADERS,
     time: Optional[str] = TIME,
+    excel: bool = EXCEL,
 ) -> None:
     """List the active connections.
 
@@ -105,7 +107,7 @@ def list_connections(
     and close_reason before the last.
     """
     options = global_options(ctx)
-    view = choose(options, ALL_FIELDS, names, no_headers, time)
+    view = choose(options, ALL_FIELDS, names, no_headers, time, excel)
     timeout = heartbeat_timeout()
     found: list[Row] = []
     with open_to_read(ctx) as db:

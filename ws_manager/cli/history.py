@@ -11,7 +11,7 @@ import typer
 
 from ws_manager.cli.options import global_options, open_to_read
 from ws_manager.cli.output import Row, note_to_terminal, row_line, rows
-from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, View, choose
+from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, View, choose
 from ws_manager.core.listings import Listings
 from ws_manager.core.values import check_limit, parse_moment
 from ws_manager.errors import InvalidInput, LedgerError
@@ -83,6 +83,7 @@ def history(
     names: Optional[str] = FIELDS,
     no_headers: bool = NO_HEADERS,
     time: Optional[str] = TIME,
+    excel: bool = EXCEL,
 ) -> None:
     """Show messages, newest first.
 
@@ -90,7 +91,7 @@ def history(
     recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With --follow it begins with
     what comes now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
     """
-    view = choose(global_options(ctx), NAMES, names, no_headers, time)
+    view = choose(global_options(ctx), NAMES, names, no_headers, time, excel)
     if ws_id is not None and agent is not None:
         raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
     if search == "":

@@ -1,4 +1,4 @@
-"""Lines from a file or from stdin, as they come: for commands that answer each line."""
+"""Lines from a file or from stdin, as they come, in UTF-8 whatever the file is in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import BinaryIO, NamedTuple, Optional
 
 from ws_manager.errors import InvalidInput
+from ws_manager.text import ToUtf8, decode
 
 LONGEST = 4 * 1024 * 1024
 """Bytes of a line. A longer one is given as None and not kept in memory."""
@@ -24,11 +25,55 @@ class Line(NamedTuple):
 
     Attributes:
         number: the first one is 1.
-        data: its bytes, without the line's end; None where it is longer than `LONGEST`.
+        data: its bytes in UTF-8, without the line's end; None where it is too long.
     """
 
     number: int
     data: Optional[bytes]
+
+
+class Splitter:
+    """Makes lines of a file's bytes, as they come.
+
+    Args:
+        name: the file, for errors.
+        longest: bytes of a line, in UTF-8. A longer one is given without its bytes, and not kept in memory.
+    """
+
+    def __init__(self, name: str, longest: int) -> None:
+        self._to_utf8 = ToUtf8(name)
+        self._longest = longest
+        self._number = 0
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes, *, final: bool = False) -> Iterator[Line]:
+        """Give the lines that these bytes end; with `final`, also what the file ends with.
+
+        Raises:
+            InvalidInput: the file is neither UTF-8 nor UTF-16 with a byte order mark.
+        """
+        *ends, last = self._to_utf8.feed(piece, final=final).split(b"\n")
+        for end in ends:
+            self._keep(end)
+            yield self._line()
+        self._keep(last)
+        if final and self._size:
+            yield self._line()
+
+    def _keep(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self._longest:
+            self._parts.clear()
+        else:
+            self._parts.append(part)
+
+    def _line(self) -> Line:
+        data = None if self._size > self._longest else b"".join(self._parts)
+        self._number, self._size = self._number + 1, 0
+        self._parts.clear()
+        # An editor or a shell of Windows puts a carriage return there.
+        return Line(self._number, data[:-1] if data is not None and data.endswith(b"\r") else data)
 
 
 class Lines:
@@ -85,23 +130,15 @@ class Lines:
 
     def _lines(self, idle: float) -> Iterator[Optional[Line]]:
         """Give each line, and None whenever nothing has come for a while."""
-        number, rest, skipping = 0, b"", False
+        splitter = Splitter(self.name, LONGEST)
         while True:
             piece = self._next(idle)
             if piece is None:
                 yield None
                 piece = self._next(None)
                 assert piece is not None
-            *whole, last = (rest + piece).split(b"\n")
-            for data in whole:
-                number += 1
-                yield Line(number, None if skipping or len(data) > LONGEST else _bare(data, number))
-                skipping = False
-            skipping = skipping or len(last) > LONGEST
-            rest = b"" if skipping else last
+            yield from splitter.feed(piece, final=not piece)
             if not piece:
-                if rest or skipping:
-                    yield Line(number + 1, None if skipping else _bare(rest, number + 1))
                 return
 
     def _next(self, seconds: Optional[float]) -> Optional[bytes]:
@@ -130,21 +167,42 @@ class Lines:
                 os.close(self._descriptor)
 
 
+def lines_of(source: BinaryIO, name: str, longest: int) -> Iterator[str]:
+    """Give the lines of a file that is read to its end.
+
+    Raises:
+        InvalidInput: one has more than `longest` bytes, or is no text.
+        OSError: it cannot be read.
+    """
+    splitter = Splitter(name, longest)
+    piece = b"-"
+    while piece:
+        piece = source.read(_PIECE)
+        for line in splitter.feed(piece, final=not piece):
+            if line.data is None:
+                raise InvalidInput(
+                    f"line {line.number} has more than {longest} bytes", hint="is it an export?"
+                )
+            yield decode(line.data, f"line {line.number}")
+
+
+def stdin() -> BinaryIO:
+    """Return stdin, for bytes.
+
+    Raises:
+        InvalidInput: it is closed.
+    """
+    if sys.stdin is None:
+        raise InvalidInput("stdin is closed", hint="give the name of a file, or redirect stdin")
+    return sys.stdin.buffer
+
+
 def _open(name: str) -> int:
     if name == "-":
-        if sys.stdin is None:
-            raise InvalidInput("stdin is closed", hint="give the name of a file")
-        return sys.stdin.fileno()
+        return stdin().fileno()
     try:
         return os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise InvalidInput(
             f"cannot read {name}: {error.strerror}", hint="give the name of a file, or - for stdin"
         ) from None
-
-
-def _bare(data: bytes, number: int) -> bytes:
-    """Return a line without what an editor or a shell of Windows puts around it."""
-    if number == 1 and data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-    return data[:-1] if data.endswith(b"\r") else data

@@ -14,6 +14,7 @@ from ws_manager.cli.output import message_line, note, stream_format
 from ws_manager.cli.signals import stop_on_signals
 from ws_manager.errors import InvalidInput
 from ws_manager.strict_json import checked_object
+from ws_manager.text import without_mark
 
 _BATCH = 100
 Result = TypeVar("Result")
@@ -57,10 +58,11 @@ def listen(
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
 
     client = AgentClient(
-        check_name(agent, "agent"),
+        # A connection that is resumed may have names of an earlier version: then the gateway decides.
+        check_name(agent, "agent", known=ws_id is not None),
         url=options.url or (lambda: gateway_url(options.database)),
-        ws_id=None if ws_id is None else check_name(ws_id, "ws_id"),
-        metadata=None if metadata is None else checked_object(metadata, "metadata"),
+        ws_id=None if ws_id is None else check_name(ws_id, "ws_id", known=True),
+        metadata=None if metadata is None else checked_object(without_mark(metadata), "metadata"),
         on_connected=lambda greeting: _tell_connected(greeting, ws_id),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file),

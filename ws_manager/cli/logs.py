@@ -6,8 +6,9 @@ import json
 import logging
 import sys
 import time
+from typing import Any
 
-from ws_manager.cli.output import visible
+from ws_manager.cli.output import visible, whole_line
 
 LEVELS = ("debug", "info", "warning", "error")
 """What `--log-level` takes."""
@@ -43,6 +44,10 @@ class TerminalFormatter(logging.Formatter):
         """Return the line, without the traceback that may follow it."""
         return visible(super().formatMessage(record))
 
+    def formatException(self, ei: Any) -> str:  # noqa: N802, ANN401 - logging's own name and type
+        """Return a traceback; what it quotes cannot move anybody's cursor either."""
+        return "\n".join(map(visible, super().formatException(ei).split("\n")))
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a record: `time` (RFC 3339, UTC), `level`, `logger`, `message`, perhaps `exception`.
@@ -62,4 +67,4 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+        return whole_line(json.dumps(entry, ensure_ascii=False, separators=(",", ":")))

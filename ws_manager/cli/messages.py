@@ -1,7 +1,6 @@
 """send and broadcast."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-import sys
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
@@ -18,6 +17,7 @@ from ws_manager.core.values import check_name
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import parse_duration
 from ws_manager.strict_json import NotJson, checked
+from ws_manager.text import read_text, without_mark
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
@@ -132,8 +132,7 @@ def _nothing_to_send(command: str, missing: str) -> InvalidInput:
 
 def _content(text: str) -> str:
     """Return what a message argument stands for: `Json` if it parses, otherwise the text itself."""
-    if text == "-":
-        text = _stdin()
+    text = _stdin() if text == "-" else without_mark(text)
     try:
         return checked(text, "message")
     except NotJson as error:
@@ -144,12 +143,9 @@ def _content(text: str) -> str:
 
 
 def _stdin() -> str:
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"the message on stdin is not UTF-8 (byte {error.start})", hint="convert it with iconv"
-        ) from None
+    from ws_manager.cli.lines import LONGEST, stdin
+
+    text = read_text(stdin(), "the message on stdin", LONGEST)
     # `echo hello | ws-manager send ws-001 -` sends what `ws-manager send ws-001 hello` sends.
     text = text[: -len("\r\n")] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
     if not text:

@@ -10,11 +10,12 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, TextIO
 
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.strict_json import Json
+from ws_manager.text import unseen
 
 if TYPE_CHECKING:
     from ws_manager.cli.view import View
@@ -25,24 +26,48 @@ Row = Mapping[str, object]
 MESSAGE_FIELDS = ("seq", "id", "msg_type", "sender", "sent_at", "content")
 """A received message, under the names that it has on the wire."""
 
-# C0, DEL and C1 controls; the marks, embeddings, overrides and isolates of the bidirectional algorithm.
-_UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 # Not compiled here: a one-shot `send` needs none of them.
-_UNSAFE_IN_TEXT = f"[{_UNSAFE}]"
-_UNSAFE_IN_JSON = f"(?!\n)[{_UNSAFE}]"
 _BREAKS = "[\t\n\r]"
 _BREAK_NAMES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+# What many readers take for the end of a line beside a line feed: Python's splitlines, JavaScript before ES2019.
+_OTHER_BREAKS = "\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+# With these a cell is a formula; the wide ones are those of East Asian keyboards.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def visible(text: str, *, is_json: bool = False) -> str:
-    r"""Escape, as `\uXXXX`, what could steer a terminal or turn the order of characters around.
+    r"""Escape, as `\uXXXX`, what nobody can see, and what steers a terminal or the order of characters.
 
     Args:
         text: what is to be written.
         is_json: True for JSON text: its line breaks stay, and it stays JSON.
     """
-    pattern = _UNSAFE_IN_JSON if is_json else _UNSAFE_IN_TEXT
-    return re.sub(pattern, lambda found: f"\\u{ord(found.group()):04x}", text)
+    if text.isascii() and text.isprintable():
+        return text
+
+    def escaped(found: re.Match[str]) -> str:
+        return "\n" if is_json and found.group() == "\n" else _escaped(found, is_json=is_json)
+
+    return unseen().sub(escaped, text)
+
+
+def whole_line(text: str) -> str:
+    """Escape what some readers take for the end of a line. JSON text stays what it is: it stands within strings."""
+    return text if text.isascii() else re.sub("[\x85\u2028\u2029]", _escaped, text)
+
+
+def json_for(stream: TextIO, text: str) -> str:
+    """Return JSON text as a stream gets it: a line stays one, and nothing in it steers a terminal."""
+    return visible(text, is_json=True) if stream.isatty() else whole_line(text)
+
+
+def _escaped(found: re.Match[str], *, is_json: bool = False) -> str:
+    number = ord(found.group())
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    # JSON knows such a character as a pair of surrogates (RFC 8259 section 7).
+    high, low = divmod(number - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}" if is_json else f"\\U{number:08x}"
 
 
 def json_text(value: object, *, compact: bool = True) -> str:
@@ -65,7 +90,11 @@ def json_object(row: Row, *, indent: bool = False) -> str:
 
 def write(text: str, *, is_json: bool = False) -> None:
     """Write one line to stdout; what a terminal must not get is escaped there."""
-    sys.stdout.write((visible(text, is_json=is_json) if sys.stdout.isatty() else text) + "\n")
+    if is_json:
+        text = json_for(sys.stdout, text)
+    elif sys.stdout.isatty():
+        text = visible(text)
+    sys.stdout.write(text + "\n")
 
 
 def note(text: str) -> None:
@@ -144,7 +173,7 @@ def rows(
         for row in found:
             write(str(row[identifier]))
     elif form in ("csv", "tsv"):
-        _separated(form, columns, found, headers=view.headers)
+        _separated(form, columns, found, headers=view.headers, excel=view.excel)
     elif found:
         _aligned(columns, found, headers=view.headers)
     sys.stdout.flush()
@@ -172,10 +201,9 @@ def row_line(
         return _cells([row[identifier]], "tsv")[0]
     told = view.told(row, view.time or "iso")
     if form in ("json", "ndjson"):
-        text = json_object(told)
-        return visible(text, is_json=True) if sys.stdout.isatty() else text
+        return json_for(sys.stdout, json_object(told))
     if form in ("csv", "tsv"):
-        return _joined(form, _cells((told[name] for name in view.fields or columns), form))
+        return _joined(form, _cells((told[name] for name in view.fields or columns), form, excel=view.excel))
     if view.fields:
         return "  ".join(_cells((told[name] for name in view.fields), form))
     return visible(readable(told))
@@ -204,11 +232,9 @@ def message_line(message: Row, form: str) -> str:
         message: `MESSAGE_FIELDS`, `content` decoded or as `Json`; other members are left out.
         form: what `stream_format` returned. JSON is an object a line.
     """
-    terminal = sys.stdout.isatty()
     fields = {name: message[name] for name in MESSAGE_FIELDS}
     if form in ("json", "ndjson"):
-        text = json_object(fields)
-        return visible(text, is_json=True) if terminal else text
+        return json_for(sys.stdout, json_object(fields))
     if form in ("csv", "tsv"):
         return _joined(form, _cells(fields.values(), form))
     sender = fields["sender"]
@@ -229,7 +255,8 @@ def report(error: BaseException, output: Optional[str], *, debug: bool) -> None:
     if debug:
         import traceback
 
-        sys.stderr.write("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        sys.stderr.write("\n".join(map(visible, told.split("\n"))))
     code, message, hint = _explained(error)
     if output in ("json", "ndjson"):
         explained = {"error": {"code": code, "message": message, "hint": hint}}
@@ -252,12 +279,14 @@ def _explained(error: BaseException) -> tuple[str, str, Optional[str]]:
     return "internal", f"unexpected {type(error).__name__}", "run it again with --debug for the traceback"
 
 
-def _separated(form: str, columns: Sequence[str], found: Iterable[Row], *, headers: bool = True) -> None:
+def _separated(
+    form: str, columns: Sequence[str], found: Iterable[Row], *, headers: bool = True, excel: bool = False
+) -> None:
     """Write csv with a header, or tsv without one."""
     if form == "csv" and headers:
         sys.stdout.write(",".join(columns) + "\n")
     for row in found:
-        sys.stdout.write(_joined(form, _cells((row[name] for name in columns), form)) + "\n")
+        sys.stdout.write(_joined(form, _cells((row[name] for name in columns), form, excel=excel)) + "\n")
 
 
 def _joined(form: str, cells: list[str]) -> str:
@@ -272,14 +301,26 @@ def _joined(form: str, cells: list[str]) -> str:
     return line.getvalue()[: -len("\r\n")]
 
 
-def _cells(values: Iterable[object], form: str) -> list[str]:
-    cells = [_cell(value) for value in values]
+def _cells(values: Iterable[object], form: str, *, excel: bool = False) -> list[str]:
+    cells = [_quoted_for_excel(value) if excel else _cell(value) for value in values]
     if sys.stdout.isatty():
         return [visible(cell) for cell in cells]
-    if form == "csv":
-        return cells
-    # A row stays a row. Backslashes stay single, so that names can be given back to a command.
-    return [re.sub(_BREAKS, lambda found: _BREAK_NAMES[found.group()], cell) for cell in cells]
+    # A row stays a row. Backslashes stay single, so that names can be given back to a command. In csv, quotes hold
+    # line feeds, as RFC 4180 has it.
+    if form != "csv":
+        cells = [re.sub(_BREAKS, lambda found: _BREAK_NAMES[found.group()], cell) for cell in cells]
+    return [re.sub(f"[{_OTHER_BREAKS}]", _escaped, cell) for cell in cells]
+
+
+def _quoted_for_excel(value: object) -> str:
+    """Return a cell that a spreadsheet takes for text: one that begins as a formula does gets a quote before it."""
+    cell = _cell(value)
+    # JSON text begins with none of these but the sign of a number.
+    return (
+        f"'{cell}"
+        if isinstance(value, str) and not isinstance(value, Json) and cell.startswith(_FORMULAS)
+        else cell
+    )
 
 
 def _cell(value: object) -> str:

@@ -310,6 +310,8 @@ def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLCon
     def no_passphrase() -> str:
         raise InvalidInput(f"the private key {key} is encrypted", hint="give one without a passphrase")
 
+    for name in (certificate, key):
+        _check_pem(name)
     try:
         context.load_cert_chain(Path(certificate).expanduser(), Path(key).expanduser(), no_passphrase)
     except ssl.SSLError as error:
@@ -322,6 +324,26 @@ def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLCon
             f"cannot read {certificate} or {key}: {error.strerror}", hint="check the two names"
         ) from None
     return context
+
+
+def _check_pem(name: str) -> None:
+    """Refuse a PEM file with a byte order mark: OpenSSL reads it itself, and would skip its first certificate.
+
+    Raises:
+        InvalidInput: it has one.
+    """
+    from ws_manager.text import has_mark
+
+    try:
+        with Path(name).expanduser().open("rb") as file:
+            marked = has_mark(file.read(4))
+    except OSError as error:
+        raise InvalidInput(f"cannot read {name}: {error.strerror}", hint="check the name") from None
+    if marked:
+        raise InvalidInput(
+            f"{name} begins with a byte order mark, and OpenSSL does not read that",
+            hint="save it as ASCII, or as UTF-8 without the mark",
+        )
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

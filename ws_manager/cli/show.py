@@ -9,7 +9,7 @@ import typer
 from ws_manager.cli.options import global_options, open_to_read
 from ws_manager.cli.output import Row, json_object, rows, write
 from ws_manager.cli.times import TIME_FIELDS, in_style, now
-from ws_manager.cli.view import NO_HEADERS, TIME, choose
+from ws_manager.cli.view import EXCEL, NO_HEADERS, TIME, choose
 from ws_manager.core.answers import Answer, Answers
 from ws_manager.errors import NotFound
 from ws_manager.strict_json import Json
@@ -25,6 +25,7 @@ def show(
     ),
     no_headers: bool = NO_HEADERS,
     time: Optional[str] = TIME,
+    excel: bool = EXCEL,
 ) -> None:
     """Show all about a connection, message or broadcast.
 
@@ -33,7 +34,7 @@ def show(
     fact or timeline), at, name, value.
     """
     options = global_options(ctx)
-    view = choose(options, COLUMNS, None, no_headers, time)
+    view = choose(options, COLUMNS, None, no_headers, time, excel)
     with open_to_read(ctx) as db:
         if db is None:
             raise NotFound(

@@ -12,7 +12,7 @@ from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.gateways import gateway_url
 from ws_manager.cli.options import global_options, open_registry, open_to_read
 from ws_manager.cli.output import Row, note, note_to_terminal, report, rows, write
-from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, choose
+from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, choose
 from ws_manager.core.values import parse_moment
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, WsManagerError
@@ -46,6 +46,7 @@ def events(
     names: Optional[str] = FIELDS,
     no_headers: bool = NO_HEADERS,
     time: Optional[str] = TIME,
+    excel: bool = EXCEL,
 ) -> None:
     """List the events that have come, newest first.
 
@@ -53,7 +54,7 @@ def events(
     why.
     """
     options = global_options(ctx)
-    view = choose(options, ALL_FIELDS, names, no_headers, time)
+    view = choose(options, ALL_FIELDS, names, no_headers, time, excel)
     start = "" if since is None else parse_moment(since)
     found: list[Row] = []
     with open_to_read(ctx) as db:

@@ -27,6 +27,7 @@ _GAP = 2
 _MOST_OF_A_FACT = 400
 _LEAST_OF_A_TIMELINE = 10
 _AROUND_A_TIMELINE = 6
+_STANDING = {"good": "green", "waiting": "yellow", "bad": "red"}
 # What an operator does not ask for; JSON has it.
 _FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "first_id", "last_id", "unconfirmed"})
 # What is worth a line only where it is not 0.
@@ -163,10 +164,8 @@ def show_answer(title: str, answer: Answer, style: Optional[str]) -> None:
         style: one of `times.STYLES`; None for relative and absolute times.
     """
     console = console_of(*shutil.get_terminal_size())
-    good = answer.verdict.startswith(("delivered", "confirmed")) and " pending" not in answer.verdict
-    bad = "set aside" in answer.verdict or "disconnected" in answer.verdict or "lost" in answer.verdict
     console.print(Text(visible(title), "bold"))
-    console.print(Text(visible(answer.verdict), "red" if bad else "green" if good else "yellow"))
+    console.print(Text(visible(answer.verdict), _STANDING[answer.standing]))
     console.print()
     facts = Table.grid(padding=(0, _GAP, 0, 0))
     facts.add_column(no_wrap=True)

@@ -1,6 +1,5 @@
 """`ws-manager token`: make a token for an agent, or look into one."""
 
-import sys
 from datetime import datetime, timezone
 from typing import Optional
 
@@ -10,6 +9,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.cli.output import json_object, note_to_terminal, result, write
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.settings import given_token, parse_duration, signing_secret
+from ws_manager.text import read_text
 
 _SCOPE = typer.Option(
     None,
@@ -69,7 +69,7 @@ def token(
 def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
     from ws_manager.tokens import AUDIENCE, SCOPES, signing_key, verify
 
-    text = sys.stdin.read().strip() if given == "-" else given or given_token()
+    text = _stdin() if given == "-" else given or given_token()
     if not text:
         raise InvalidInput("no token to look into", hint="give it, or - for stdin, or set BLACKROAD_WS_TOKEN")
     database = global_options(ctx).database
@@ -89,6 +89,13 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
         "exp": _time(claims.expires_at),
     }
     write(json_object(shown, indent=not global_options(ctx).output), is_json=True)
+
+
+def _stdin() -> str:
+    from ws_manager.cli.lines import stdin
+    from ws_manager.client.credentials import MAX_TOKEN
+
+    return read_text(stdin(), "the token on stdin", MAX_TOKEN).strip()
 
 
 def _time(seconds: float) -> str:

@@ -20,6 +20,11 @@ FIELDS = typer.Option(
     help="Only these fields, in this order, with commas between. Not for -o id.",
 )
 NO_HEADERS = typer.Option(False, "--no-headers", help="Leave out the header of csv and of tables.")
+EXCEL = typer.Option(
+    False,
+    "--excel",
+    help="For -o csv: put ' before a cell that begins with = + - @, which Excel would take for a formula.",
+)
 TIME = typer.Option(
     None,
     "--time",
@@ -36,11 +41,13 @@ class View:
         fields: the names chosen, in order; None for the usual ones.
         headers: whether csv and tables begin with one.
         time: one of `STYLES`; None for the usual one.
+        excel: whether csv is made safe for spreadsheets.
     """
 
     fields: Optional[tuple[str, ...]] = None
     headers: bool = True
     time: Optional[str] = None
+    excel: bool = False
 
     def told(self, row: Row, style: str) -> Row:
         """Return a row with the fields that were chosen, and its times written in a style."""
@@ -55,7 +62,12 @@ class View:
 
 
 def choose(
-    options: GlobalOptions, known: Sequence[str], fields: Optional[str], no_headers: bool, time: Optional[str]
+    options: GlobalOptions,
+    known: Sequence[str],
+    fields: Optional[str],
+    no_headers: bool,
+    time: Optional[str],
+    excel: bool,
 ) -> View:
     """Turn what was given on the command line into a view.
 
@@ -65,10 +77,13 @@ def choose(
         fields: the value of `--fields`.
         no_headers: whether `--no-headers` was given.
         time: the value of `--time`.
+        excel: whether `--excel` was given.
 
     Raises:
-        InvalidInput: a field or a style is not known, or the format has no fields.
+        InvalidInput: a field or a style is not known, or the format has no fields or no formulas.
     """
+    if excel and options.output != "csv":
+        raise InvalidInput("--excel is for csv alone", hint="give -o csv with it")
     if fields is not None and options.output == "id":
         raise InvalidInput("-o id and --fields exclude each other", hint="use -o tsv with --fields")
     if time is not None and time not in STYLES:
@@ -77,4 +92,4 @@ def choose(
     for name in names or ():
         if name not in known:
             raise InvalidInput(f"no such field: {name!r}", hint=f"one of {', '.join(known)}")
-    return View(names, not no_headers, time)
+    return View(names, not no_headers, time, excel)

@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.settings import given_token
+from ws_manager.text import read_text
 from ws_manager.tokens import mint, signing_key
+
+MAX_TOKEN = 64 * 1024
+"""Bytes of a file with a token. A token has a few hundred."""
+
+_MAX_CERTIFICATES = 16 * 1024 * 1024
 
 
 def own_token(
@@ -49,15 +55,16 @@ def token_file(path: Path) -> Callable[[], str]:
 
     def read() -> str:
         try:
-            token = path.read_text(encoding="ascii").strip()
-        except UnicodeDecodeError:
-            token = ""
+            with path.open("rb") as file:
+                token = read_text(file, f"the token in {path}", MAX_TOKEN).strip()
+        except InvalidInput as error:
+            raise NotAuthorised(error.message, hint=error.hint) from None
         except OSError as error:
             raise NotAuthorised(
                 f"cannot read the token in {path}: {os.strerror(error.errno or errno.EIO)}",
                 hint="check --token-file",
             ) from None
-        if not token or not token.isprintable() or " " in token:
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise NotAuthorised(f"there is no token in {path}", hint="ws-manager token <agent> prints one")
         return token
 
@@ -73,13 +80,18 @@ def trust(ca: Optional[Path]) -> Optional[ssl.SSLContext]:
     if ca is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=ca)
-    except ssl.SSLError:
-        raise InvalidInput(f"{ca} holds no certificate", hint="it has to be a PEM file") from None
+        with ca.open("rb") as file:
+            text = read_text(file, str(ca), _MAX_CERTIFICATES)
     except OSError as error:
         raise InvalidInput(
             f"cannot read {ca}: {os.strerror(error.errno or errno.EIO)}", hint="check --ca"
         ) from None
+    try:
+        # Comments between certificates may be in any language, and OpenSSL takes ASCII alone. Never empty: nothing
+        # would be the system's certificates.
+        context = ssl.create_default_context(cadata=text.encode("ascii", "replace").decode("ascii") or "-")
+    except ssl.SSLError:
+        raise InvalidInput(f"{ca} holds no certificate", hint="it has to be a PEM file") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

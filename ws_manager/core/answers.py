@@ -22,6 +22,10 @@ _MESSAGES = 10
 _UNCONFIRMED = 20
 
 
+GOOD, WAITING, BAD = "good", "waiting", "bad"
+"""How what is asked for stands: as it should, not there yet, or in need of somebody who looks after it."""
+
+
 class Entry(NamedTuple):
     """One line of a timeline: when (UTC), what, and what more there is to say."""
 
@@ -36,12 +40,14 @@ class Answer:
 
     Attributes:
         kind: `connection`, `message` or `broadcast`.
+        standing: `GOOD`, `WAITING` or `BAD`.
         verdict: one sentence that answers the question.
         facts: names and values, as the ledger has them; JSON values.
         timeline: what happened to it, oldest first.
     """
 
     kind: str
+    standing: str
     verdict: str
     facts: dict[str, Any]
     timeline: list[Entry] = field(default_factory=list)
@@ -83,14 +89,22 @@ class Answers:
         heartbeat = self._heartbeats.latest(connection.ws_id)
         facts = {**vars(connection), "pending": pending, "latency_ms": heartbeat[1] if heartbeat else None}
         facts["metadata"] = facts.pop("metadata_json")
-        timeline = [_entry(event) for event in self._events.of(connection.ws_id, "", "~", _EVENTS)]
-        for row in reversed(self._messages.history(connection.ws_id, _MESSAGES)):
+        messages = self._messages.history(connection.ws_id, _MESSAGES)
+        told = {row["msg_id"] for row in messages}
+        # That one of these was set aside is in its row already.
+        timeline = [
+            _entry(event)
+            for event in self._events.of(connection.ws_id, "", "~", _EVENTS)
+            if event.kind != "set_aside" or event.msg_id not in told
+        ]
+        for row in reversed(messages):
             timeline += _life_of(row, name=row["msg_id"])
         timeline.append(Entry(connection.last_heartbeat, "last heard", ""))
-        verdict = self._state(connection)
+        standing, verdict = self._state(connection)
         if pending:
+            standing = WAITING if standing == GOOD else standing
             verdict += f"; {pending} message(s) pending"
-        return Answer("connection", verdict, facts, _in_order(timeline))
+        return Answer("connection", standing, verdict, facts, _in_order(timeline))
 
     def _message(self, message: dict[str, Any]) -> Answer:
         timeline = _life_of(message)
@@ -100,10 +114,10 @@ class Answers:
         timeline += [
             _entry(event)
             for event in self._events.of(recipient, message["sent_at"], ended, _EVENTS)
-            if event.msg_id is None or (event.msg_id == message["msg_id"] and event.kind != "set_aside")
+            if event.kind != "set_aside" and event.msg_id in (None, message["msg_id"])
         ]
         facts = {**message, "delivered": bool(message["delivered"])}
-        return Answer("message", self._verdict(message), facts, _in_order(timeline))
+        return Answer("message", *self._verdict(message), facts, _in_order(timeline))
 
     def _broadcast(self, broadcast: dict[str, Any]) -> Answer:
         timeline = [Entry(broadcast["sent_at"], "sent", f"to {broadcast['recipients']} connection(s)")]
@@ -119,7 +133,7 @@ class Answers:
                 Entry(last, "last confirmed", _after(broadcast["sent_at"], last)),
             ]
         missing = [
-            {"ws_id": row["recipient_id"], "msg_id": row["msg_id"], "why": self._verdict(row)}
+            {"ws_id": row["recipient_id"], "msg_id": row["msg_id"], "why": self._verdict(row)[1]}
             for row in self._messages.unconfirmed_between(*span, _UNCONFIRMED)
         ]
         facts = {
@@ -130,45 +144,49 @@ class Answers:
             "pruned": confirmed - kept,
             "unconfirmed": missing,
         }
+        standing = BAD if aside else WAITING if pending or not broadcast["recipients"] else GOOD
         verdict = f"confirmed by {confirmed} of {broadcast['recipients']}"
         if not broadcast["recipients"]:
             verdict = "addressed to nobody: no connection was active, or none was chosen"
         if pending or aside:
             verdict += f": {pending} pending, {aside} set aside"
-        return Answer("broadcast", verdict, facts, timeline)
+        return Answer("broadcast", standing, verdict, facts, timeline)
 
-    def _verdict(self, message: dict[str, Any]) -> str:
-        """Say whether a message arrived, and if not, why."""
+    def _verdict(self, message: dict[str, Any]) -> tuple[str, str]:
+        """Return how a message stands, and in words whether it arrived, and if not, why."""
         if message["delivered"]:
             after = message["confirmed_at"]
-            return f"delivered {_after(message['sent_at'], after)} it was sent" if after else "delivered"
+            told = f"delivered {_after(message['sent_at'], after)} it was sent" if after else "delivered"
+            return GOOD, told
         if message["rejected_at"]:
-            return f"set aside: {message['reject_reason'] or 'no reason given'}"
+            return BAD, f"set aside: {message['reject_reason'] or 'no reason given'}"
         row = self._connections.find(message["recipient_id"])
         if row is None:
-            return f"pending: there is no connection {message['recipient_id']}"
+            return WAITING, f"pending: there is no connection {message['recipient_id']}"
         connection = decode(row)
         if message["written_at"] and self._socket_is_open(connection):
-            return "pending: written to the socket, and the agent has not confirmed it yet"
+            return WAITING, "pending: written to the socket, and the agent has not confirmed it yet"
         ahead = self._messages.count_pending_before(connection.ws_id, connection.confirmed_seq, message["id"])
         behind = f"; {ahead} earlier message(s) wait too" if ahead else ""
         if message["written_at"]:
             behind += "; it was written to an earlier socket, which did not confirm it"
-        return f"pending: {self._state(connection)}{behind}"
+        standing, state = self._state(connection)
+        return BAD if standing == BAD else WAITING, f"pending: {state}{behind}"
 
-    def _state(self, connection: Connection) -> str:
-        """Say how a connection stands, and what brings it back."""
+    def _state(self, connection: Connection) -> tuple[str, str]:
+        """Return how a connection stands, and in words why, and what brings it back."""
         name, reason = connection.ws_id, connection.close_reason or "no reason given"
         code = "" if connection.close_code is None else f" (close code {connection.close_code})"
         if connection.status != ACTIVE:
             return (
+                BAD,
                 f"{name} is disconnected since {connection.disconnected_at}: {reason}{code};"
-                " it gets what is pending when it connects again"
+                " it gets what is pending when it connects again",
             )
         if connection.gateway is None:
-            return f"{name} was registered by a command: `ws-manager receive` takes what is pending"
+            return GOOD, f"{name} was registered by a command: `ws-manager receive` takes what is pending"
         if self._socket_is_open(connection):
-            return f"the socket of {name} is open"
+            return GOOD, f"the socket of {name} is open"
         runs = is_held(gateway_lock(self._db.path))
         back = (
             "it may still come back"
@@ -176,10 +194,10 @@ class Answers:
             else "the gateway does not run: start it, and the agent comes back"
         )
         if connection.close_code is not None:
-            return f"the socket of {name} was lost: {reason}{code}; {back}"
+            return BAD, f"the socket of {name} was lost: {reason}{code}; {back}"
         if runs:
-            return f"{name} has not come back since the gateway was started again"
-        return f"{name} has no socket: {back}"
+            return WAITING, f"{name} has not come back since the gateway was started again"
+        return WAITING, f"{name} has no socket: {back}"
 
     def _socket_is_open(self, connection: Connection) -> bool:
         if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:

@@ -88,10 +88,11 @@ class Registry:
             Conflict: a gateway names another agent's ws_id.
         """
         now = utc_now()
+        ws_id, agent = self._named(new_id() if ws_id is None else ws_id, agent)
         return self._register(
             Connection(
-                ws_id=new_id() if ws_id is None else check_name(ws_id, "ws_id"),
-                agent=check_name(agent, "agent"),
+                ws_id=ws_id,
+                agent=agent,
                 connected_at=now,
                 last_heartbeat=now,
                 gateway=gateway,
@@ -108,10 +109,11 @@ class Registry:
         Raises:
             InvalidInput: a name, a timestamp or the metadata cannot be accepted.
         """
+        ws_id, agent = self._named(connection.ws_id, connection.agent)
         return self._register(
             Connection(
-                ws_id=check_name(connection.ws_id, "ws_id"),
-                agent=check_name(connection.agent, "agent"),
+                ws_id=ws_id,
+                agent=agent,
                 connected_at=check_timestamp(connection.connected_at, "connected_at"),
                 last_heartbeat=check_timestamp(connection.last_heartbeat, "last_heartbeat"),
             ),
@@ -207,7 +209,7 @@ class Registry:
         text = encode_content(content, self.sizes.content)
         check_name(msg_type, "message type")
         if sender_id is not None:
-            check_name(sender_id, "sender")
+            self._check_sender(sender_id)
         with self.db.transaction():
             row = self._connections.find(ws_id)
             if row is None or row[_STATUS] != ACTIVE:
@@ -242,9 +244,10 @@ class Registry:
         """
         text = encode_content(content, self.sizes.content)
         check_name(msg_type, "message type")
-        for name, what in ((sender_id, "sender"), (agent, "agent")):
-            if name is not None:
-                check_name(name, what)
+        if sender_id is not None:
+            self._check_sender(sender_id)
+        if agent is not None:
+            check_name(agent, "agent", known=True)
         chosen = None if filter_fn is None else {c.ws_id for c in self.active(agent) if filter_fn(c)}
         with self.db.transaction():
             now = utc_now()
@@ -301,6 +304,25 @@ class Registry:
             "total_messages": self._messages.count(),
             "agents": self._connections.count_by_agent(),
         }
+
+    def _named(self, ws_id: str, agent: str) -> tuple[str, str]:
+        """Return the names of a registration, checked. A connection keeps those that it has from earlier versions."""
+        try:
+            return check_name(ws_id, "ws_id"), check_name(agent, "agent")
+        except InvalidInput:
+            named = check_name(ws_id, "ws_id", known=True), check_name(agent, "agent", known=True)
+            known = self.find(ws_id)
+            if known is None or known.agent != agent:
+                raise
+            return named
+
+    def _check_sender(self, ws_id: str) -> None:
+        """Refuse a sender with a name that cannot be accepted, unless it is a connection already."""
+        try:
+            check_name(ws_id, "sender")
+        except InvalidInput:
+            if self.find(check_name(ws_id, "sender", known=True)) is None:
+                raise
 
     def _register(self, connection: Connection, metadata: Optional[str]) -> Connection:
         with self.db.transaction():

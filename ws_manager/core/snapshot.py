@@ -269,7 +269,7 @@ def check_view(view: View) -> None:
     if view.order not in ORDERS:
         raise InvalidInput(f"no such order: {view.order!r}", hint=f"one of {', '.join(ORDERS)}")
     if view.agent is not None:
-        check_name(view.agent, "agent")
+        check_name(view.agent, "agent", known=True)
     for limit in (view.connections, view.messages, view.endings):
         check_limit(limit)
 

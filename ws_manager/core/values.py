@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Optional
 
@@ -11,28 +10,36 @@ from ws_manager.errors import InvalidInput
 from ws_manager.models import seconds_before, timestamp, utc_now
 from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT, parse_duration
 from ws_manager.strict_json import Json, encode
+from ws_manager.text import unseen
 
 
-def check_name(value: object, what: str) -> str:
+def check_name(value: object, what: str, *, known: bool = False) -> str:
     """Return `value` if it can name a connection, an agent or a message type.
 
+    Args:
+        value: the name.
+        what: what it names, for errors.
+        known: True where it only has to find what is there: a ledger may hold names with such characters from
+            before they were refused.
+
     Raises:
-        InvalidInput: if it is no text of 1 to 128 characters, blank, or holds control characters.
+        InvalidInput: if it is no text of 1 to 128 characters, blank, or holds control or invisible characters.
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput(f"the {what} is empty", hint=f"give 1 to {MAX_NAME} characters")
     if len(value) > MAX_NAME:
         raise InvalidInput(f"the {what} has {len(value)} characters", hint=f"at most {MAX_NAME} are allowed")
-    for character in value:
-        category = unicodedata.category(character)
+    if value.isascii() and value.isprintable():
+        return value
+    for found in unseen().finditer(value):
+        number = ord(found.group())
         # Half of a surrogate pair: what Python makes of bytes in an argument that are no UTF-8.
-        if category == "Cs":
+        if 0xD800 <= number <= 0xDFFF:
             raise InvalidInput(f"the {what} is not valid Unicode", hint="give it in UTF-8")
-        # C0, DEL and C1.
-        if category == "Cc":
-            raise InvalidInput(
-                f"the {what} has the control character U+{ord(character):04X}", hint="leave it out"
-            )
+        if not known:
+            # C0, DEL and C1.
+            kind = "control" if number < 0xA0 else "invisible"
+            raise InvalidInput(f"the {what} has the {kind} character U+{number:04X}", hint="leave it out")
     return value
 
 

@@ -126,7 +126,7 @@ class Webhooks:
             InvalidInput: no message can have its content.
         """
         if agent is not None:
-            check_name(agent, "agent")
+            check_name(agent, "agent", known=True)
         with self._db.transaction():
             known = self._events.find(event_id)
             if known is None:

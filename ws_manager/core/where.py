@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -16,7 +16,11 @@ FIELDS = ("ws_id", "agent", "connected_at", "last_heartbeat", "message_count", "
 """What a condition may begin with; `metadata.` goes on with a path of keys, or of places in lists."""
 
 _TIMES = ("connected_at", "last_heartbeat")
-_CONDITION = re.compile(r"\s*([A-Za-z_][\w.\-]*)\s*(!=|=|~|<|>)(.*)", re.DOTALL)
+# A key of a path as in TOML: bare, in double quotes with JSON's escapes, or in single quotes without any.
+_KEY = r"""(?:[\w\-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
+_BARE = re.compile(r"[\w\-]+")
+_KEYS = re.compile(_KEY)
+_CONDITION = re.compile(rf"\s*([A-Za-z_]\w*)((?:\.{_KEY})*)\s*(!=|=|~|<|>)(.*)", re.DOTALL)
 _MISSING = object()
 
 
@@ -49,20 +53,28 @@ def parse_condition(text: str) -> Condition:
     """
     parts = _CONDITION.fullmatch(text)
     if parts is None:
-        raise InvalidInput(f"not a condition: {text!r}", hint="for example metadata.region=us-west")
-    path, operator, value = parts[1].split("."), parts[2], parts[3].strip()
-    if path[0] not in FIELDS or (len(path) > 1) != (path[0] == "metadata") or not all(path):
         raise InvalidInput(
-            f"no such field: {parts[1]}", hint=f"one of {', '.join(FIELDS[:-1])}, metadata.<key>"
+            f"not a condition: {text!r}",
+            hint="for example metadata.region=us-west, or with other characters in a key: "
+            'metadata."app.kubernetes.io/name"=web',
+        )
+    field, keys, operator, value = parts[1], _keys(parts[2]), parts[3], parts[4].strip()
+    if field not in FIELDS or bool(keys) != (field == "metadata"):
+        raise InvalidInput(
+            f"no such field: {field}{parts[2]}", hint=f"one of {', '.join(FIELDS[:-1])}, metadata.<key>"
         )
     if value.startswith("=") and operator != "~":
         raise InvalidInput(
             f"no such operator: {operator}=", hint="= != ~ < >; a value that begins with = is found by ~^="
         )
-    test = _test(path[0], operator, value)
+    test = _test(field, operator, value)
 
     def holds(connection: Connection) -> bool:
-        found = _find(getattr(connection, path[0]), path[1:])
+        subject = getattr(connection, field)
+        if field == "metadata" and operator == "~" and connection.metadata_json is not None:
+            # A regular expression is for the text of a number, such as 1.10.
+            subject = json.loads(connection.metadata_json, parse_float=str)
+        found = _find(subject, keys)
         return operator == "!=" if found is _MISSING else test(found)
 
     return Condition(text, holds)
@@ -90,6 +102,37 @@ def all_of(texts: Sequence[str]) -> Conditions:
         InvalidInput: one of them is none; see `parse_condition`.
     """
     return Conditions(tuple(parse_condition(text) for text in texts))
+
+
+def equalities(metadata: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+    """Give a condition for each text, number, true, false and null in metadata: what it is equal to."""
+    waiting: list[tuple[str, Any]] = [("metadata", metadata)]
+    while waiting:
+        path, value = waiting.pop(0)
+        if isinstance(value, dict):
+            waiting += [(f"{path}.{_quoted(key)}", member) for key, member in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{path}.{place}", member) for place, member in enumerate(value)]
+        # What the condition would not find again is left out.
+        elif (text := _text(value)) == text.strip() and not text.startswith("="):
+            yield f"{path}={text}"
+
+
+def _quoted(key: str) -> str:
+    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+
+
+def _keys(path: str) -> list[str]:
+    """Return the keys of a path that begins with a dot, without their quotes."""
+    keys = []
+    for key in _KEYS.findall(path):
+        try:
+            keys.append(json.loads(key) if key[0] == '"' else key[1:-1] if key[0] == "'" else key)
+        except ValueError:
+            raise InvalidInput(
+                f"not a key: {key}", hint="between double quotes JSON's escapes hold; single quotes have none"
+            ) from None
+    return keys
 
 
 def _find(value: Any, keys: list[str]) -> Any:  # noqa: ANN401 - any JSON value

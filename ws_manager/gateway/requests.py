@@ -23,14 +23,14 @@ def perform(delivery: Delivery, sender: str, request: Request, claims: Claims) -
     try:
         if not isinstance(request, SendRequest):
             claims.require("broadcast")
-            agent = None if request.agent is None else check_name(request.agent, "agent")
+            agent = None if request.agent is None else check_name(request.agent, "agent", known=True)
             sent = registry.broadcast(
                 request.content, agent=agent, msg_type=request.msg_type, sender_id=sender
             )
             return result_frame(request.ref, sent.broadcast_id, len(sent.recipients))
         claims.require("send")
         message = registry.send(
-            check_name(request.to, "ws_id"), request.content, request.msg_type, sender_id=sender
+            check_name(request.to, "ws_id", known=True), request.content, request.msg_type, sender_id=sender
         )
     except WsManagerError as error:
         return failure_frame(request.ref, error.code, told_to_agents(error))

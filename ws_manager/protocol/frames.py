@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
-from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode, encode, members
+from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, encode, members
 
 # Gateway to agent
 
@@ -157,7 +157,7 @@ def parse_agent_frame(text: str) -> AgentFrame:
         InvalidInput: if it is no frame of this protocol. The message never quotes it.
     """
     try:
-        frame = decode(text, "frame", envelope=1)
+        frame = decode_json(text, "frame", envelope=1)
     except NotJson:
         raise InvalidInput("not JSON") from None
     except InvalidInput as error:
@@ -193,11 +193,11 @@ def _refused_request(text: str, error: InvalidInput) -> BadRequest:
         raise error
     ref, reason = texts.get("ref", "null"), error.message
     try:
-        decode(ref, "ref")
+        decode_json(ref, "ref")
     except InvalidInput:
         ref = "null"
     try:
-        decode(texts.get("content", "null"), "message")
+        decode_json(texts.get("content", "null"), "message")
     except InvalidInput as problem:
         reason = problem.message
     return BadRequest(ref, reason)
@@ -319,14 +319,14 @@ def _failure(frame: dict[str, Any]) -> Failure:
 def _load(text: str) -> tuple[dict[str, Any], Optional[str]]:
     """Return a frame; of one whose content cannot be taken, everything else, and why."""
     try:
-        frame, problem = decode(text, "frame", envelope=1, duplicates=True), None
+        frame, problem = decode_json(text, "frame", envelope=1, duplicates=True), None
     except NotJson:
         raise InvalidInput("not JSON") from None
     except InvalidInput as error:
         texts = members(text)
         if texts.pop("content", None) is None:
             raise
-        frame = {name: decode(value, "frame") for name, value in texts.items()}
+        frame = {name: decode_json(value, "frame") for name, value in texts.items()}
         problem = f"{BEYOND_LIMITS}: {error.message}"
     if not isinstance(frame, dict):
         raise InvalidInput("not a JSON object")

@@ -163,9 +163,10 @@ class Connections:
         return bool(
             self._db.execute(
                 f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason ="
-                " CASE WHEN close_code IS NULL THEN ? ELSE coalesce(close_reason || ', then ', '') || ? END"
+                " CASE WHEN close_code IS NULL OR close_reason = ? THEN ?"
+                " ELSE coalesce(close_reason || ', then ', '') || ? END"
                 f" WHERE ws_id = ? AND status = '{ACTIVE}' AND last_heartbeat < ?",
-                (at, reason, reason, ws_id, cutoff),
+                (at, reason, reason, reason, ws_id, cutoff),
             ).rowcount
         )
 

@@ -8,6 +8,7 @@ MOST = 100
 """Names that are offered at most: nobody reads more."""
 
 _LOOKED_AT = 5000
+_LOOKED_INTO = 1000
 _BEHIND_ALL = "\U0010ffff"
 
 
@@ -31,6 +32,16 @@ def agents(db: sqlite3.Connection, prefix: str) -> list[str]:
         f" FROM found WHERE found.agent IS NOT NULL LIMIT {MOST})"
         " SELECT agent FROM found WHERE agent IS NOT NULL",
         (prefix, prefix + _BEHIND_ALL, prefix + _BEHIND_ALL),
+    )
+
+
+def metadata(db: sqlite3.Connection) -> list[str]:
+    """Return the metadata of active connections as JSON text, each once: of so many as can be read at once."""
+    return _names(
+        db,
+        "SELECT DISTINCT metadata FROM"
+        f" (SELECT metadata FROM connections WHERE status = 'active' LIMIT {_LOOKED_INTO})",
+        (),
     )
 
 
