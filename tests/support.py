@@ -12,6 +12,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -330,7 +331,7 @@ async def gateway(
     *,
     now: Callable[[], float] = time.monotonic,
     heartbeat_timeout: float = 30.0,
-    close_seconds: float = 5.0,
+    close_seconds: float = 0.2,
     drain_seconds: float = 0.0,
     stop_code: CloseCode = CloseCode.GOING_AWAY,
     limits: Optional[Limits] = None,
@@ -353,9 +354,8 @@ async def gateway(
             host,
             port,
             heartbeat_timeout=heartbeat_timeout,
-            close_seconds=close_seconds,
             drain_seconds=drain_seconds,
-            limits=limits or Limits(),
+            limits=replace(limits or Limits(), close_seconds=close_seconds),
             log_interval=log_interval,
             log_keep=log_keep,
             keep=keep,

@@ -74,7 +74,7 @@ def decode_json(text: str, what: str, *, envelope: int = 0, duplicates: bool = F
         InvalidInput: it nests deeper than 100 levels, has a number of more than 1,000 digits or one that no double
             can hold, has NaN or an infinity, or has a key twice in one object.
     """
-    if depth(text) > MAX_DEPTH + envelope:
+    if nests_deeper(text, MAX_DEPTH + envelope):
         raise _too_deep(what)
     # Calling Python for each whole number costs more than looking whether a long one is there.
     integers = len(text) > _SHORT and re.search(_LONG_NUMBER, text) is not None
@@ -129,7 +129,7 @@ def encode(value: object, what: str) -> Json:
             raise _refused(what, _too_many_digits()) from None
         raise InvalidInput(f"the {what} is not JSON: {error}", hint="send JSON values only") from None
     _check_unicode(text, what)
-    if depth(text) > MAX_DEPTH:
+    if nests_deeper(text):
         raise _too_deep(what)
     if len(text) > _SHORT and re.search(_LONG_NUMBER, text):
         for number in _numbers(text):
@@ -182,28 +182,26 @@ def members(text: str) -> dict[str, str]:
         found[name] = value
 
 
-def depth(text: str) -> int:
-    """Return how deep a JSON text nests; where that is at most `MAX_DEPTH`, perhaps a higher number up to it.
-
-    Counting all brackets is cheap, and is enough for most texts.
-    """
-    bound = text.count("[") + text.count("{")
-    if bound <= MAX_DEPTH:
-        return bound
-    deepest = level = 0
+def nests_deeper(text: str, levels: int = MAX_DEPTH) -> bool:
+    """Say whether a JSON text nests deeper than so many levels. It reads no further than it must."""
+    # Counting all brackets is cheap, and is enough for most texts.
+    if text.count("[") + text.count("{") <= levels:
+        return False
+    level = 0
     for found in re.finditer(_BRACKETS, text):
         mark = found.group()
         if mark in "[{":
             level += 1
-            deepest = max(deepest, level)
+            if level > levels:
+                return True
         elif mark in "]}":
             level -= 1
-    return deepest
+    return False
 
 
 def is_beyond_limits(text: str) -> bool:
     """Say whether stored JSON text nests too deeply, or has a number that is too long or too large for a double."""
-    if depth(text) > MAX_DEPTH:
+    if nests_deeper(text):
         return True
     if not re.search(_LARGE_NUMBER, text):
         return False

@@ -77,6 +77,8 @@ class AgentSocket:
         self._performing: Optional[asyncio.Future[None]] = None
         self._receipt_timer: Optional[asyncio.TimerHandle] = None
         self._turned_away = False
+        self._stops_reading = False
+        self._close_timer: Optional[asyncio.TimerHandle] = None
         self._reader: Optional[asyncio.Task[None]] = None
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
@@ -97,13 +99,14 @@ class AgentSocket:
         try:
             await self._reader
         except asyncio.CancelledError:
-            if not self._turned_away:
+            if not self._stops_reading:
                 raise
         finally:
             # Our own close is the writer's last act: let it finish, but never wait for a blocked one.
             self._wake.set()
-            if self._receipt_timer is not None:
-                self._receipt_timer.cancel()
+            for timer in (self._receipt_timer, self._close_timer):
+                if timer is not None:
+                    timer.cancel()
             if self.session.close_with is None:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -111,6 +114,10 @@ class AgentSocket:
             # The ledger hears of life in intervals only; from now on this one counts against the time-out.
             self.session.outcomes.append(self.sign_of_life(self._now(), logged=False))
             self._tell()
+            if self.session.close_with is None and self._peer_closed is not None:
+                self._answer_close(self._peer_closed[0])
+            if not self._turned_away:
+                self._transport.close()
             if self._unwritten():
                 # It is sent while the peer reads it, but no stopped peer keeps the connection for ever.
                 asyncio.get_running_loop().call_later(self._limits.write_seconds, self._transport.abort)
@@ -130,8 +137,8 @@ class AgentSocket:
         if self._turned_away:
             await asyncio.sleep(TURN_AWAY_SECONDS)
             self._transport.abort()
-            # aiohttp would do it after us, where nothing could be forgotten any more.
-            await self._websocket.close()
+        # aiohttp would do it after us, where nothing could be forgotten any more.
+        await self._websocket.close()
         # aiohttp keeps the error that ended a socket.
         forget_frames(self._websocket.exception())
 
@@ -212,7 +219,7 @@ class AgentSocket:
                     self._peer_closed = _close_of(message)
                 return
             self._tell()
-            if session.close_with is not None and session.close_with[0] in MISBEHAVIOUR:
+            if session.reads_no_more:
                 return
             self._take_requests()
             if self._pong is not None or session.has_work:
@@ -266,7 +273,7 @@ class AgentSocket:
             if code in MISBEHAVIOUR:
                 self._turn_away(code, reason)
             else:
-                await self._websocket.close(code=code, message=reason.encode("utf-8")[:120])
+                self._say_close(code, reason)
         except (ClientError, ConnectionError):
             # The peer is gone, or has closed. The reader sees it too, and what was written stays unconfirmed.
             self._transport.close()
@@ -280,10 +287,30 @@ class AgentSocket:
         if self._connection is not None:
             self._connection.read_no_more()
         self._turned_away = True
+        self._stop_reading()
+        self._put(close_frame(code, reason))
+
+    def _say_close(self, code: int, reason: str) -> None:
+        """Close, and go on reading until the peer answers: what it confirms until then counts.
+
+        The Ping before the close frame asks for a last receipt.
+        """
+        ping = self.session.last_ping(self._now())
+        self._put((b"" if ping is None else ping_frame(ping)) + close_frame(code, reason))
+        self._close_timer = asyncio.get_running_loop().call_later(
+            self._limits.close_seconds, self._stop_reading
+        )
+
+    def _answer_close(self, code: int) -> None:
+        """Answer the peer's close frame with its code (RFC 6455 section 5.5.1)."""
+        if not self._transport.is_closing():
+            self._transport.write(close_frame(None if code == CloseCode.NO_STATUS else code))
+
+    def _stop_reading(self) -> None:
+        self._stops_reading = True
         if self._reader is not None:
             # It would wait for ever.
             self._reader.cancel()
-        self._put(close_frame(code, reason))
 
     async def _flush(self) -> None:
         session = self.session

@@ -61,6 +61,8 @@ def new_websocket(frame_bytes: int) -> web.WebSocketResponse:
     return web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
         autoping=False,
+        # What a peer confirms between our close frame and its own counts: the socket closes itself.
+        autoclose=False,
         heartbeat=None,
         compress=False,
         max_msg_size=4 * frame_bytes,

@@ -16,6 +16,8 @@ class Limits:
         connections: sockets at the same time; one more is answered 503.
         handshake_seconds: how long a connection may take to become a socket.
         write_seconds: how long a peer may read nothing of what was written to it (close code 4008).
+        close_seconds: how long a peer may take to answer our close frame (RFC 6455 section 7.1.2); what it confirms
+            until then counts. Together with `--drain` and the rest, a gateway stops within `--drain` and 5 seconds.
         frame_bytes: of a frame from an agent, as it is on the wire (1009).
         frames_per_second: from one agent (4029). What confirms a message does not count: there are no more of
             those than messages.
@@ -25,6 +27,7 @@ class Limits:
     connections: int = 10_000
     handshake_seconds: float = 10.0
     write_seconds: float = 5.0
+    close_seconds: float = 4.0
     frame_bytes: int = 64 * 1024
     frames_per_second: int = FRAMES_PER_SECOND
     sizes: Sizes = field(default_factory=Sizes)

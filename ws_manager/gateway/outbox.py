@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, Optional, Protocol, TypeVar
 
 from ws_manager.core.delivery import Delivery
-from ws_manager.errors import LedgerError
+from ws_manager.errors import LedgerBusy, LedgerError
 from ws_manager.gateway.ledger import LedgerThread, Trouble, Watcher
 from ws_manager.models import Event, Outcome, PendingMessage
 from ws_manager.protocol.gateway_session import QUEUE_BYTES
@@ -62,6 +62,7 @@ class Outbox:
         self._told_count = 0
         self._settled_count = 0
         self._settled = asyncio.Event()
+        self._failed = asyncio.Event()
         self._dirty = False
         self._watcher: Optional[Watcher] = None
 
@@ -93,10 +94,17 @@ class Outbox:
         await asyncio.gather(replaced, self._pump(receivers), self._settle(receivers), self._checkpoint())
 
     async def flush(self, seconds: float) -> None:
-        """Wait until everything that was told is written, but no longer than `seconds`."""
-        try:
-            await asyncio.wait_for(self.settled(), seconds)
-        except asyncio.TimeoutError:
+        """Wait until everything that was told is written, at most `seconds`.
+
+        It waits for the write lock of another process, and not for one that cannot write at all: on a full disk, say.
+        """
+        self._failed.clear()
+        ends = [asyncio.ensure_future(self.settled()), asyncio.ensure_future(self._failed.wait())]
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        written = ends[0].done()
+        for end in ends:
+            end.cancel()
+        if not written:
             unwritten = self._told_count - self._settled_count
             _log.error("%d receipts could not be written; the messages stay pending", unwritten)
 
@@ -179,6 +187,8 @@ class Outbox:
             except LedgerError as error:
                 # Nothing is lost: it is written when the ledger can be written again.
                 trouble.began(error)
+                if not isinstance(error, LedgerBusy):
+                    self._failed.set()
                 self._outcomes[:0] = batch
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._told.set()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _LOCK_SECONDS = 2.0
+_FLUSH_SECONDS = 35.0
 _PRESENCE_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _REASONS = {
@@ -50,7 +51,6 @@ class GatewayOptions:
         port: 0 for one that is free.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
         drain_seconds: over which the closes of many sockets are spread when the gateway stops.
-        close_seconds: how long a socket may take to close then.
         key: that signs tokens; None asks for no tokens, and lets everybody on this machine in.
         public_hosts: names under which others address it, beside the one that it binds.
         origins: of pages elsewhere that may connect.
@@ -67,7 +67,6 @@ class GatewayOptions:
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
     drain_seconds: float = 5.0
-    close_seconds: float = 5.0
     # Never part of its repr, which may end in a log.
     key: Optional[bytes] = field(default=None, repr=False)
     public_hosts: tuple[str, ...] = ()
@@ -161,7 +160,8 @@ class GatewayServer:
                 # A gateway that ends by a fault is started again, as a rule.
                 await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
                 if not outbox.done():
-                    await self._outbox.flush(self._options.close_seconds)
+                    # What was confirmed at the end is written before another gateway can begin.
+                    await self._outbox.flush(_FLUSH_SECONDS)
                 for task in work:
                     task.cancel()
                 await asyncio.gather(*work, return_exceptions=True)
@@ -227,7 +227,10 @@ class GatewayServer:
         self._sockets.stopping = True
         self._listener.stop_accepting()
         await self._hub.close(
-            code, _REASONS[code], drain=self._options.drain_seconds, seconds=self._options.close_seconds
+            code,
+            _REASONS[code],
+            drain=self._options.drain_seconds,
+            seconds=self._options.limits.close_seconds,
         )
         await self._listener.close()
 

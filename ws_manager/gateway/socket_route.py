@@ -26,6 +26,9 @@ from ws_manager.tokens import Claims
 
 _log = logging.getLogger("ws_manager.gateway")
 
+LONGEST_HEARTBEAT = 20.0
+"""Seconds between two Pings at most: proxies cut connections on which nothing passes, many after 60 or 30 seconds."""
+
 Opened = tuple[Connection, int, Optional[int]]
 """A registration, the number of messages that wait for it, and the close code of the socket before."""
 
@@ -69,6 +72,7 @@ class SocketRoute:
         self.stopping = False
         self._gateway_id = gateway_id
         self._timeout = heartbeat_timeout
+        self._heartbeat = min(heartbeat_timeout / 3, LONGEST_HEARTBEAT)
         self._access = access
         self._limits = limits
         self._outbox = outbox
@@ -185,7 +189,7 @@ class SocketRoute:
             confirmed_seq=connection.confirmed_seq,
             nonce=secrets.token_hex(8),
             explicit_ack=handshake.asked.explicit_ack,
-            heartbeat=self._timeout / 3,
+            heartbeat=self._heartbeat,
             timeout=self._timeout,
             now=self._now(),
             cautious=last_code in REFUSALS,
@@ -211,7 +215,7 @@ class SocketRoute:
             resumed=connection.epoch > 1,
             pending=pending,
             seq=connection.confirmed_seq,
-            heartbeat=self._timeout / 3,
+            heartbeat=self._heartbeat,
         )
         self._hub.add(socket)
         try:

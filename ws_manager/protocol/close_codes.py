@@ -13,6 +13,7 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = 1002
     NO_STATUS = 1005
     LOST = 1006
+    NOT_UTF_8 = 1007
     TOO_LARGE = 1009
     RESTARTING = 1012
     NOT_THIS_PROTOCOL = 4000
@@ -29,6 +30,7 @@ MEANINGS = {
     CloseCode.PROTOCOL_ERROR: "against RFC 6455",
     CloseCode.NO_STATUS: "closed without a code",
     CloseCode.LOST: "the connection was lost",
+    CloseCode.NOT_UTF_8: "a text was not UTF-8",
     CloseCode.TOO_LARGE: "a frame was over the size limit",
     CloseCode.RESTARTING: "restarting",
     CloseCode.NOT_THIS_PROTOCOL: "not this protocol",
@@ -43,9 +45,18 @@ REFUSALS = frozenset({1003, 1007, 1009})
 """What a peer closes with if it cannot take a frame: its type, its text, its size."""
 
 MISBEHAVIOUR = frozenset(
-    {CloseCode.PROTOCOL_ERROR, CloseCode.TOO_LARGE, CloseCode.NOT_THIS_PROTOCOL, CloseCode.TOO_FAST}
+    {
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.NOT_UTF_8,
+        CloseCode.TOO_LARGE,
+        CloseCode.NOT_THIS_PROTOCOL,
+        CloseCode.TOO_FAST,
+    }
 )
-"""What the gateway closes with where a peer does what it should not."""
+"""What the gateway closes with where a peer does what it should not. It reads no more then."""
+
+WITHOUT_RECEIPTS = MISBEHAVIOUR | {CloseCode.REPLACED, CloseCode.DISCONNECTED}
+"""After a close frame with another code a receipt still counts, until the peer's. Here its registration is void."""
 
 _FINAL = frozenset(
     {

@@ -161,7 +161,10 @@ def parse_agent_frame(text: str) -> AgentFrame:
     except NotJson:
         raise InvalidInput("not JSON") from None
     except InvalidInput as error:
-        return _refused_request(text, error)
+        refused = _refused_request(text, error.message)
+        if refused is None:
+            raise
+        return refused
     if not isinstance(frame, dict):
         raise InvalidInput("not a JSON object")
     kind = frame.get("type")
@@ -182,16 +185,15 @@ def parse_agent_frame(text: str) -> AgentFrame:
     raise InvalidInput("unknown frame type")
 
 
-def _refused_request(text: str, error: InvalidInput) -> BadRequest:
+def _refused_request(text: str, reason: str) -> Optional[BadRequest]:
     """Return a request that is JSON and not accepted, such as one whose content nests too deeply.
 
-    Raises:
-        InvalidInput: it is not a request.
+    None for a frame of another kind.
     """
     texts = members(text)
     if texts.get("type") not in ('"send"', '"broadcast"'):
-        raise error
-    ref, reason = texts.get("ref", "null"), error.message
+        return None
+    ref = texts.get("ref", "null")
     try:
         decode_json(ref, "ref")
     except InvalidInput:

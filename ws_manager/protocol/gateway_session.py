@@ -18,7 +18,7 @@ from typing import NamedTuple, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Outcome, PendingMessage, Receipt, Rejection, Written
-from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.protocol.close_codes import MISBEHAVIOUR, WITHOUT_RECEIPTS, CloseCode
 from ws_manager.protocol.frames import (
     Ack,
     AgentFrame,
@@ -146,6 +146,7 @@ class GatewaySession:
         self._frames_per_second = frames_per_second
         self._frames_left = float(frames_per_second)
         self._frames_counted_at = now
+        self._flooded = False
 
     @property
     def has_frames(self) -> bool:
@@ -287,6 +288,19 @@ class GatewaySession:
         """
         if not self._ping_due and self.receipt_due_in(now) != 0:
             return None
+        return self._new_ping(now)
+
+    def last_ping(self, now: float) -> Optional[bytes]:
+        """Return the payload of a Ping to send right before the close frame.
+
+        None where it would confirm nothing: nothing is unconfirmed, a Ping that covers it is under way, or
+        receipts do not count any more.
+        """
+        if self._explicit_ack or not self._in_flight or not self.takes_receipts:
+            return None
+        return None if self._pings and self._pinged_seq >= self._written else self._new_ping(now)
+
+    def _new_ping(self, now: float) -> bytes:
         self._ping_due = False
         self._receipt_at = now + self._receipt_interval
         self._unpinged = 0
@@ -326,12 +340,15 @@ class GatewaySession:
             del self._pings[earlier]
             if earlier == payload:
                 break
-        if not self._explicit_ack:
+        if not self._explicit_ack and self.takes_receipts:
             self._confirm(ping.seq)
 
     def text(self, text: str, now: float) -> None:
-        """Take a text frame. Once the session has ended, only what confirms a message still counts."""
+        """Take a text frame. Once the session has ended, only what confirms a message may still count."""
         self.heard_at = now
+        if not self.takes_receipts:
+            self._count_frame(now)
+            return
         try:
             frame = parse_agent_frame(text)
         except InvalidInput as error:
@@ -372,6 +389,16 @@ class GatewaySession:
         self.heard_at = now
         self._count_frame(now)
 
+    @property
+    def takes_receipts(self) -> bool:
+        """True while a receipt counts: also after our close frame, until the peer's, where its code allows it."""
+        return self.close_with is None or self.close_with[0] not in WITHOUT_RECEIPTS
+
+    @property
+    def reads_no_more(self) -> bool:
+        """True once the peer has done what it should not: a flood costs as much after a close frame as before it."""
+        return self._flooded or (self.close_with is not None and self.close_with[0] in MISBEHAVIOUR)
+
     def tick(self, now: float) -> bool:
         """Let time pass; True if there is something to write or to close now."""
         if now - self.heard_at > self._timeout:
@@ -404,6 +431,7 @@ class GatewaySession:
         self._frames_counted_at = now
         self._frames_left = min(float(rate), self._frames_left + earned) - 1
         if self._frames_left < 0:
+            self._flooded = True
             self.close(CloseCode.TOO_FAST, "too many frames a second")
 
     def _confirm(self, seq: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Optional
 
 _FINAL = 0x80
 _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
@@ -23,8 +24,13 @@ def pong_frame(payload: bytes) -> bytes:
     return _frame(_PONG, payload)
 
 
-def close_frame(code: int, reason: str) -> bytes:
-    """Return a Close frame; its reason has at most 123 bytes (section 5.5), and is cut off behind them."""
+def close_frame(code: Optional[int], reason: str = "") -> bytes:
+    """Return a Close frame; its reason has at most 123 bytes (section 5.5), and is cut off behind them.
+
+    None is a Close frame without a code (section 5.5.1).
+    """
+    if code is None:
+        return _frame(_CLOSE, b"")
     cut = reason.encode("utf-8")[:123].decode("utf-8", "ignore")
     return _frame(_CLOSE, struct.pack("!H", code) + cut.encode("utf-8"))
 

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
 from ws_manager.repository.database import Database, Row
-from ws_manager.strict_json import MAX_DEPTH, depth
+from ws_manager.strict_json import nests_deeper
 
 COLUMNS = (
     "ws_id, agent, metadata, connected_at, last_heartbeat, status, message_count, id, disconnected_at,"
@@ -42,7 +42,7 @@ def _metadata(text: str) -> tuple[dict[str, Any], str]:
     """
     text = text.strip()
     try:
-        if depth(text) <= MAX_DEPTH:
+        if not nests_deeper(text):
             # `json.loads` looks at its arguments, and for white space at both ends, for as long as it parses.
             metadata, end = _parse(text)
             if isinstance(metadata, dict) and end == len(text):
