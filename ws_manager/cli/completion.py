@@ -17,7 +17,8 @@ from typer import _completion_classes, _completion_shared
 from ws_manager.cli.options import global_options
 from ws_manager.errors import WsManagerError
 from ws_manager.repository import names
-from ws_manager.repository.inspection import open_read_only
+from ws_manager.repository.inspection import WAIT_SECONDS
+from ws_manager.repository.reading import look_into
 
 _BASH = """
 %(complete_func)s() {
@@ -231,11 +232,8 @@ def complete_commands(ctx: Any, incomplete: str, commands: Iterable[Any]) -> lis
 def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
     def complete(ctx: Any, incomplete: str) -> list[Item]:  # noqa: ANN401 - as above
         try:
-            db = open_read_only(global_options(ctx).database)
-            try:
-                return [Item(name) for name in found(db, incomplete)]
-            finally:
-                db.close()
+            path = global_options(ctx).database
+            return look_into(path, lambda db: [Item(name) for name in found(db, incomplete)], WAIT_SECONDS)
         except (sqlite3.Error, OSError, ValueError, WsManagerError):
             # Nothing to offer: whoever presses Tab must not get an error into the line. The command tells it.
             return []

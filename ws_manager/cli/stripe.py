@@ -3,7 +3,6 @@
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import time as clock
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
@@ -17,6 +16,7 @@ from ws_manager.core.values import parse_moment
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import ROUTED
+from ws_manager.settings import expanded
 from ws_manager.stripe_events import content_of
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def trigger(
 
     options, sample = global_options(ctx), sample_event(event)
     url = options.url or gateway_url(options.database)
-    outcome = post_event(url, sample, None if ca is None else Path(ca).expanduser())
+    outcome = post_event(url, sample, None if ca is None else expanded(ca))
     _tell(options, outcome)
     if outcome.status != ROUTED:
         raise PartlyDone(

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from ws_manager.core.locks import gateway_lock, is_held
+from ws_manager.core.locks import gateway_lock
+from ws_manager.errors import LedgerError
 from ws_manager.models import Gateway
 from ws_manager.repository.database import resets_wal_safely
-from ws_manager.repository.inspection import Inspection, inspect
+from ws_manager.repository.inspection import inspect
+from ws_manager.repository.judgement import DAMAGED, FOREIGN, NEWER, Judgement
 from ws_manager.repository.schema import OLDEST_SQLITE, VERSION
+from ws_manager.settings import expanded
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -63,7 +66,7 @@ def check_all(path: Path, aiohttp: Optional[str]) -> list[Check]:
         path: the database file; it may be anything, or nothing.
         aiohttp: the version that is installed, None where none is.
     """
-    path = Path(os.path.abspath(path.expanduser()))
+    path = Path(os.path.abspath(expanded(path)))
     return [*_file(path), _sqlite(), _aiohttp(aiohttp)]
 
 
@@ -163,10 +166,10 @@ def _kind_of_file_system(path: Path) -> Optional[str]:
 def _contents(path: Path) -> Iterator[Check]:
     try:
         found = inspect(path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, LedgerError) as error:
         yield _unreadable(path, str(error))
         return
-    yield _schema(found)
+    yield _schema(found.judgement)
     if found.quick_check:
         yield Check(
             "contents",
@@ -193,28 +196,31 @@ def _unreadable(path: Path, reason: str) -> Check:
     )
 
 
-def _schema(found: Inspection) -> Check:
-    if found.version > VERSION:
+def _schema(found: Judgement) -> Check:
+    use_another = "use another file with --db or BLACKROAD_WS_DB"
+    if found.kind == NEWER:
         return Check(
             "schema",
             PROBLEM,
-            f"{found.version}, of a newer ws-manager; this one knows {VERSION}",
+            f"{found.claimed}, of a newer ws-manager; this one knows {VERSION}",
             "upgrade ws-manager",
         )
-    if found.version == VERSION and found.missing:
+    if found.kind == DAMAGED:
         return Check(
             "schema",
             PROBLEM,
-            f"{VERSION}, but without the table(s) {', '.join(found.missing)}",
+            f"{found.claimed}, but without the table(s) {', '.join(found.missing)}, or without columns of theirs",
             "restore a backup",
         )
-    if found.foreign:
+    if found.conflicts:
         return Check(
             "schema",
             PROBLEM,
-            f"the table(s) {', '.join(found.foreign)} in this file are not ours",
-            "use another file with --db or BLACKROAD_WS_DB",
+            f"the table(s) {', '.join(found.conflicts)} in this file are not ours",
+            use_another,
         )
+    if found.kind == FOREIGN:
+        return Check("schema", PROBLEM, "none of ours: it is a database of another program", use_another)
     if found.version < VERSION:
         return Check(
             "schema",
@@ -229,10 +235,15 @@ def _gateway(path: Path, gateway: Optional[Gateway]) -> Check:
     start = "start one with: ws-manager serve"
     if gateway is None:
         return Check("gateway", WARNING, "none has ever run on this file", start)
-    lock = gateway_lock(path)
-    # Looking must not make the lock's file.
-    if Path(lock.lock_file).exists() and os.access(lock.lock_file, os.W_OK) and is_held(lock):
+    try:
+        runs = gateway_lock(path).holder()
+    except LedgerError as error:
+        return Check("gateway", PROBLEM, error.message, error.hint)
+    if runs:
         return Check("gateway", OK, f"{gateway.url} runs, process {gateway.pid}")
+    if runs is None:
+        told = f"only the file's owner can see whether it runs; the last was seen at {gateway.seen_at}"
+        return Check("gateway", OK, told)
     return Check("gateway", WARNING, f"none runs; the last was seen at {gateway.seen_at}", start)
 
 
