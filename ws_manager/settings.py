@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Path:
     return _default_path()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _default_path() -> Path:
     """Return `DB_PATH`. Without a home folder it keeps its `~`, and whoever opens it is told (see `expanded`)."""
     try:

@@ -132,7 +132,7 @@ def test_db_and_url_exclude_each_other(process, name: str) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--json"], ["-o", "json"], ["-ojson"], ["--output=ndjson"]])
-def test_errors_as_json(cli, flags: list[str]) -> None:
+def test_errors_as_json(cli, db, flags: list[str]) -> None:
     for arguments, code, number in (
         (["disconnect", "nobody"], "not_found", 3),
         (["disconnect"], "invalid", 2),

@@ -150,7 +150,7 @@ def test_nothing_steers_the_terminal(registry: Registry, terminal, form: str) ->
         assert "ws-\\u202e001" in seen or arguments[0] == "receive"
 
 
-def test_errors_do_not_steer_the_terminal(terminal) -> None:
+def test_errors_do_not_steer_the_terminal(db, terminal) -> None:
     code, seen = terminal("send", "\x1b[31m\u202e", "1")
     assert code == 3
     assert "\\u001b[31m\\u202e" in seen

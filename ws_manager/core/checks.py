@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 from ws_manager.core.locks import gateway_lock
 from ws_manager.errors import LedgerError
 from ws_manager.models import Gateway
+from ws_manager.own_files import beside, real
 from ws_manager.repository.database import resets_wal_safely
 from ws_manager.repository.inspection import inspect
 from ws_manager.repository.judgement import DAMAGED, FOREIGN, NEWER, Judgement
@@ -74,10 +75,11 @@ def _file(path: Path) -> Iterator[Check]:
     try:
         status = path.stat()
     except FileNotFoundError:
+        found = f"{path} is a link to {real(path)}, which does not exist"
         yield Check(
             "database",
             PROBLEM,
-            f"there is none at {path}",
+            found if path.is_symlink() else f"there is none at {path}",
             "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one",
         )
         return
@@ -90,21 +92,25 @@ def _file(path: Path) -> Iterator[Check]:
         yield Check("database", PROBLEM, f"{path} is no file", "give the path of a file with --db")
         return
     yield Check("database", OK, f"{path}, {_size(status.st_size)}")
-    yield _access(path)
+    yield _access(path, status)
     yield from _modes(path, status)
     yield _file_system(path)
     yield from _contents(path)
     yield from _log(path)
 
 
-def _access(path: Path) -> Check:
+def _access(path: Path, status: os.stat_result) -> Check:
     advice = "check its owner and mode, and those of its folder"
     if not os.access(path, os.R_OK):
         return Check("access", PROBLEM, "the file cannot be read", advice)
     if not os.access(path, os.W_OK):
         return Check("access", PROBLEM, "the file cannot be written", advice)
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return Check("access", PROBLEM, f"nothing can be written into {path.parent}", advice)
+    folder = real(path).parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Check("access", PROBLEM, f"nothing can be written into {folder}", advice)
+    if status.st_nlink > 1:
+        told = f"the file has {status.st_nlink} names (hard links), so that it is not written to"
+        return Check("access", PROBLEM, told, "remove the others; find them with find -inum")
     return Check("access", OK, "file and folder can be read and written")
 
 
@@ -112,7 +118,7 @@ def _modes(path: Path, status: os.stat_result) -> Iterator[Check]:
     if os.name != "posix":
         # Windows has access lists, of which the mode says nothing.
         return
-    mode, folder = stat.S_IMODE(status.st_mode), stat.S_IMODE(path.parent.stat().st_mode)
+    mode, folder = stat.S_IMODE(status.st_mode), stat.S_IMODE(real(path).parent.stat().st_mode)
     if mode & 0o077:
         yield Check("file mode", WARNING, f"{mode:04o}: others can get at the messages", f"chmod 600 {path}")
     else:
@@ -123,7 +129,7 @@ def _modes(path: Path, status: os.stat_result) -> Iterator[Check]:
             "folder mode",
             WARNING,
             f"{folder:04o}: others can replace the file",
-            f"chmod go-w {path.parent}",
+            f"chmod go-w {real(path).parent}",
         )
     else:
         yield Check("folder mode", OK, f"{folder:04o}")
@@ -249,7 +255,7 @@ def _gateway(path: Path, gateway: Optional[Gateway]) -> Check:
 
 def _log(path: Path) -> Iterator[Check]:
     try:
-        size = Path(f"{path}-wal").stat().st_size
+        size = beside(path, "-wal").stat().st_size
     except OSError:
         size = 0
     if size > LARGE_LOG:

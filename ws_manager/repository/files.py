@@ -113,6 +113,18 @@ def missing(path: Path) -> LedgerError:
     return LedgerError(what, hint=f"{CHECK_NAME}; ws-manager connect and serve make a new one")
 
 
+def check_readable(path: Path) -> None:
+    """Refuse a file that this user may not read.
+
+    Raises:
+        LedgerError: it is so.
+    """
+    if not os.access(path, os.R_OK):
+        raise LedgerError(
+            f"no permission to read {path}", hint="check its owner and mode, or use another --db"
+        )
+
+
 def check_writable(path: Path, status: os.stat_result) -> None:
     """Refuse a file that this user may not write, or that has several names.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ws_manager.models import Gateway
+from ws_manager.repository.files import look
 from ws_manager.repository.judgement import Judgement
 from ws_manager.repository.reading import look_into
 from ws_manager.repository.schema import judge_open
@@ -37,8 +38,9 @@ def inspect(path: Path) -> Inspection:
 
     Raises:
         sqlite3.Error: it is no database, cannot be opened, or is damaged beyond reading.
-        LedgerError: it was written during every look.
+        LedgerError: it is too small to be one, or was written during every look.
     """
+    look(path)
     return look_into(path, _inspect, WAIT_SECONDS)
 
 

@@ -18,7 +18,7 @@ from ws_manager.errors import LedgerError
 from ws_manager.models import timestamp
 from ws_manager.own_files import real
 from ws_manager.repository.database import Database, open_database, translated_errors
-from ws_manager.repository.files import check_writable, look, may_write, missing, named
+from ws_manager.repository.files import check_readable, check_writable, look, may_write, missing, named
 from ws_manager.repository.files import create as new_file
 from ws_manager.repository.judgement import EMPTY, FOREIGN, SHARED_VERSION, Judgement, judge
 from ws_manager.repository.reading import look_into, open_to_read
@@ -218,6 +218,7 @@ def read_ledger(path: Union[str, Path]) -> Database:
     status = look(path)
     if status is None:
         raise missing(path)
+    check_readable(path)
     found = judge_file(path, status)
     if found.kind == EMPTY:
         raise missing(path)
@@ -242,6 +243,7 @@ def check_ledger(path: Union[str, Path], *, shared: bool = False) -> None:
     path = named(path)
     status = look(path)
     if status is not None:
+        check_readable(path)
         judge_file(path, status).check(path, VERSION, shared=shared)
 
 
