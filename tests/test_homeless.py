@@ -77,7 +77,8 @@ class TestWithoutAHome:
         ended = program("list")
         assert ended.returncode == 2
         assert ended.stderr.splitlines() == [
-            "error: no such path: ~/.blackroad/websocket-manager.db: this user has no home folder, and HOME is not set",
+            "error: no such path: ~/.blackroad/websocket-manager.db:"
+            " this user has no home folder, and HOME is not set",
             "hint: say where the database is, with --db or BLACKROAD_WS_DB",
         ]
 

@@ -124,7 +124,7 @@ class TestOwner:
         if state == "empty":
             database.touch()
         before = contents(database)
-        with pytest.raises(LedgerError, match="there is no database|is an empty file"):
+        with pytest.raises(LedgerError, match=r"there is no database|is an empty file"):
             read_ledger(database)
         assert contents(database) == before
 
