@@ -246,12 +246,18 @@ def connected(path: Path, mode: str, wait: float = BUSY_SECONDS) -> Database:
     file = real(path)
     state = State.of(file)
     db = sqlite3.connect(
-        f"{file.as_uri()}?{mode}", uri=True, timeout=wait, isolation_level=None, factory=Database
+        f"{_uri(file)}?{mode}", uri=True, timeout=wait, isolation_level=None, factory=Database
     )
     db.path, db._asked, db._pid = file, path, os.getpid()
     db._file = (state.device, state.inode)
     db.row_factory = sqlite3.Row
     return db
+
+
+def _uri(file: Path) -> str:
+    """Return SQLite's URI of a file (sqlite.org/uri.html, section 3.1); `Path.as_uri` loads much for as much."""
+    text = str(file).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return "file://" + (text if os.name == "posix" else "/" + text.replace("\\", "/"))
 
 
 def open_database(path: Path) -> Database:

@@ -135,6 +135,15 @@ def check_writable(path: Path, status: os.stat_result) -> None:
         raise LedgerError(
             f"no permission to read and write {path}", hint="check its owner and mode, or use another --db"
         )
+    check_names(path, status)
+
+
+def check_names(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that has several names.
+
+    Raises:
+        LedgerError: it is so.
+    """
     if status.st_nlink > 1:
         # Each name would have a write-ahead log, a lock and a key of its own.
         raise LedgerError(

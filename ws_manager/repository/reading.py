@@ -79,8 +79,8 @@ def open_to_read(path: Path) -> Database:
             own = may_own(file) and may_write(file)
             if not (own or both or neither):
                 raise LedgerError(
-                    f"{path} cannot be read by anybody but its owner at the moment: "
-                    "one of its -wal and -shm files is missing",
+                    f"{path} cannot be read at the moment: of its -wal and -shm files one is missing,"
+                    " and only its owner, where the folder can be written, may make it",
                     hint="its owner can make a copy of it with: ws-manager backup FILE",
                 )
             db = connected(path, "mode=ro" if both else "mode=rw" if own else "mode=ro&immutable=1")

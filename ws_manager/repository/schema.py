@@ -18,7 +18,15 @@ from ws_manager.errors import LedgerError
 from ws_manager.models import timestamp
 from ws_manager.own_files import real
 from ws_manager.repository.database import Database, open_database, translated_errors
-from ws_manager.repository.files import check_readable, check_writable, look, may_write, missing, named
+from ws_manager.repository.files import (
+    check_names,
+    check_readable,
+    check_writable,
+    look,
+    may_write,
+    missing,
+    named,
+)
 from ws_manager.repository.files import create as new_file
 from ws_manager.repository.judgement import EMPTY, FOREIGN, SHARED_VERSION, Judgement, judge
 from ws_manager.repository.reading import look_into, open_to_read
@@ -235,7 +243,7 @@ def read_ledger(path: Union[str, Path]) -> Database:
 
 
 def check_ledger(path: Union[str, Path], *, shared: bool = False) -> None:
-    """Refuse a file that is no ledger. Nothing at all, and an empty file, may still become one.
+    """Refuse a file that cannot be served. Nothing at all, and an empty file, may still become a ledger.
 
     Raises:
         InvalidInput, LedgerError: as `open_ledger`.
@@ -244,6 +252,7 @@ def check_ledger(path: Union[str, Path], *, shared: bool = False) -> None:
     status = look(path)
     if status is not None:
         check_readable(path)
+        check_names(path, status)
         judge_file(path, status).check(path, VERSION, shared=shared)
 
 
