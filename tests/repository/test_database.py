@@ -171,7 +171,7 @@ for _ in range(2):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db"))
         get_db(path).close()
         read_ledger(path).close()
-        assert os.listdir(os.fsencode(tmp_path)) == [b"\xff.db"]
+        assert [os.fsencode(file.name) for file in tmp_path.iterdir()] == [b"\xff.db"]
 
     def test_path_may_be_text(self, database: Path) -> None:
         get_db(str(database)).close()  # type: ignore[arg-type]

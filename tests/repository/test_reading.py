@@ -209,16 +209,19 @@ class TestSomebodyElse:
         for number in (*asked, *written):
             os.close(number)
 
+    @pytest.mark.parametrize("judging", [True, False])
     def test_takes_away_a_log_that_it_made_in_the_owners_place(
-        self, readable: Path, monkeypatch: pytest.MonkeyPatch
+        self, readable: Path, monkeypatch: pytest.MonkeyPatch, judging: bool
     ) -> None:
+        read = names if judging else names_without_judging
         # Both files go between the look and the opening, because their last user closes then.
         plain = Database.execute
         for suffix in ("-wal", "-shm"):
             Path(f"{readable}{suffix}").touch()
 
         def execute(self: Database, sql: str, *arguments: object) -> sqlite3.Cursor:
-            if sql.startswith("PRAGMA query_only"):
+            # The first statement of each way to open it.
+            if sql.startswith(("PRAGMA query_only", "SELECT lower(")):
                 for suffix in ("-wal", "-shm"):
                     gone = Path(f"{readable}{suffix}")
                     if gone.exists() and gone.stat().st_uid != BOB:
@@ -226,7 +229,7 @@ class TestSomebodyElse:
             return plain(self, sql, *arguments)
 
         monkeypatch.setattr(Database, "execute", execute)
-        assert as_user(BOB, lambda: names_without_judging(readable)) == ["ws-001"]
+        assert as_user(BOB, lambda: read(readable)) == ["ws-001"]
         assert set(listing(readable.parent)) == {"ledger.db"}
 
     def test_cannot_bring_an_older_schema_up_to_date(self, shared_folder: Path) -> None:
@@ -258,6 +261,7 @@ class TestSomebodyElse:
 
 
 def names_without_judging(path: Path) -> list[str]:
+    """The ws_ids, read by a connection that is opened first of all."""
     from ws_manager.repository.reading import open_to_read
 
     with contextlib.closing(open_to_read(path)) as db:
