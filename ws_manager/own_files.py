@@ -48,7 +48,7 @@ def owner(database: Path) -> int:
 
 
 def may_own(database: Path) -> bool:
-    """Say whether files that this user makes can belong to the database's owner: it is he, or root."""
+    """Say whether files that this user makes can belong to the database's owner: this user is the owner, or root."""
     return user() in (0, owner(database))
 
 
