@@ -106,6 +106,19 @@ class TestLink:
             get_db(database)
 
 
+class TestLinkInThePlaceOfSqlitesFiles:
+    @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+    @pytest.mark.parametrize("open_it", [get_db, read_ledger])
+    def test_is_not_followed(self, tmp_path: Path, database: Path, suffix: str, open_it: object) -> None:
+        get_db(database).close()
+        precious = tmp_path / "precious"
+        precious.write_text("keep me")
+        Path(f"{database}{suffix}").symlink_to(precious)
+        with pytest.raises(LedgerError, match=f"{suffix} is a link"):
+            open_it(database)  # type: ignore[operator]
+        assert precious.read_text() == "keep me"
+
+
 class TestKeyBesideALink:
     def key_beside(self, path: Path) -> bytes:
         """Make a key beside a name, as it stands."""

@@ -172,8 +172,11 @@ def _kind_of_file_system(path: Path) -> Optional[str]:
 def _contents(path: Path) -> Iterator[Check]:
     try:
         found = inspect(path)
-    except (sqlite3.Error, LedgerError) as error:
+    except sqlite3.Error as error:
         yield _unreadable(path, str(error))
+        return
+    except LedgerError as error:
+        yield Check("contents", PROBLEM, error.message, error.hint)
         return
     yield _schema(found.judgement)
     if found.quick_check:

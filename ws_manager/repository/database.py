@@ -16,7 +16,7 @@ from typing import Any, Optional, Union
 
 from ws_manager.errors import InvalidInput, LedgerBusy, LedgerError, LedgerReplaced, TransactionOpen
 from ws_manager.own_files import real
-from ws_manager.repository.files import State, create
+from ws_manager.repository.files import State, check_companions, create
 
 BUSY_SECONDS = 30.0
 CHECKPOINT_COMMITS = 1000
@@ -241,10 +241,11 @@ def connected(path: Path, mode: str, wait: float = BUSY_SECONDS) -> Database:
 
     Raises:
         sqlite3.Error: SQLite cannot open it.
-        LedgerError: it is not there any more.
+        LedgerError: it is not there any more, or what SQLite would write beside it is a link.
     """
     file = real(path)
     state = State.of(file)
+    check_companions(file)
     db = sqlite3.connect(
         f"{_uri(file)}?{mode}", uri=True, timeout=wait, isolation_level=None, factory=Database
     )

@@ -152,6 +152,17 @@ def check_names(path: Path, status: os.stat_result) -> None:
         )
 
 
+def check_companions(file: Path) -> None:
+    """Refuse a database with a link in the place of a file that SQLite keeps beside it: SQLite would follow it.
+
+    Raises:
+        LedgerError: it is so.
+    """
+    for suffix in ("-wal", "-shm", "-journal"):
+        if Path(f"{file}{suffix}").is_symlink():
+            raise LedgerError(f"{file}{suffix} is a link: {file} is not opened", hint="remove the link")
+
+
 def may_write(path: Path) -> bool:
     """Say whether this user may write a file, and make others beside it."""
     return os.access(path, os.R_OK | os.W_OK) and os.access(real(path).parent, os.W_OK | os.X_OK)
