@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -37,6 +38,19 @@ def test_an_agent_finds_the_gateway_and_the_key_under_any_name(link: Path, datab
         assert command(link, "send", "ws-001", '"hello"', "--wait", "30s").returncode == 0
         assert '"hello"' in agent.line()
         assert "the socket of ws-001 is open" in command(link, "show", "ws-001").stdout
+
+
+def test_a_key_beside_the_link_is_used_and_said(link: Path, database: Path) -> None:
+    token = command(database, "token", "octavia").stdout.strip()
+    key_path(database).rename(f"{link}.key")
+    with gateway_with_tokens(link) as (program, url):
+        said = json.loads(program.errors[0])
+        assert (said["level"], f"{link}.key" in said["message"]) == ("warning", True)
+        listen = [*COMMAND, "listen", "octavia", "--url", url, "--token-file", str(link.parent / "token")]
+        (link.parent / "token").write_text(token)
+        with running(*listen) as agent:
+            agent.error_line("Ready: ")
+    assert not key_path(database).exists()
 
 
 def test_a_gateway_in_another_programs_database(database: Path) -> None:

@@ -200,6 +200,8 @@ def serve(
     )
     make_room(max_connections)
     database = global_options(ctx).database
+    # What is said about the key belongs into the log too.
+    set_up(log_level)
     # Before a key is made beside it.
     check_ledger(database, shared=shared)
     options = GatewayOptions(
@@ -219,7 +221,6 @@ def serve(
         stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
         shared=shared,
     )
-    set_up(log_level)
     _run(options)
 
 
