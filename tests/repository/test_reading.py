@@ -41,7 +41,9 @@ def killed(database: Path) -> Path:
     child = os.fork()
     if not child:
         try:
-            add_connection(ConnectionPool(get_db(database)), "ws-002", "octavia")
+            # Held until the end: letting go of it would close it.
+            db = get_db(database)
+            add_connection(ConnectionPool(db), "ws-002", "octavia")
         finally:
             os._exit(0)
     os.waitpid(child, 0)
