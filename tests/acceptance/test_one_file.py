@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_a_key_beside_the_link_is_used_and_said(link: Path, database: Path) -> N
 
 
 def test_a_gateway_in_another_programs_database(database: Path) -> None:
-    with sqlite3.connect(database) as db:
+    with contextlib.closing(sqlite3.connect(database)) as db:
         db.executescript(
             "CREATE TABLE cookies (name); INSERT INTO cookies VALUES ('a'); PRAGMA user_version = 57"
         )
@@ -64,7 +65,6 @@ def test_a_gateway_in_another_programs_database(database: Path) -> None:
     assert not key_path(database).exists()
     with gateway_with_tokens(database, "--shared"), listener(database, "octavia", "--ws-id", "ws-001"):
         assert command(database, "send", "ws-001", "1", "--wait", "30s").returncode == 0
-    with sqlite3.connect(database) as db:
+    with contextlib.closing(sqlite3.connect(database)) as db:
         assert db.execute("SELECT name FROM cookies").fetchall() == [("a",)]
         assert db.execute("PRAGMA user_version").fetchone() == (57,)
-    db.close()
