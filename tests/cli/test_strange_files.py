@@ -29,6 +29,7 @@ READING = [
     ("doctor",),
     ("prune", "--older-than", "1d", "--dry-run"),
     ("broadcast", "1", "--dry-run"),
+    ("stripe", "replay", "--since", "1d", "--dry-run"),
 ]
 WRITING = [
     ("disconnect", "ws-001"),

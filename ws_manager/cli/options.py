@@ -100,13 +100,16 @@ def open_to_read(ctx: typer.Context) -> Iterator[Optional[Database]]:
 
 
 @contextlib.contextmanager
-def open_registry(ctx: typer.Context, *, create: bool = False, shared: bool = False) -> Iterator[Registry]:
+def open_registry(
+    ctx: typer.Context, *, create: bool = False, shared: bool = False, read_only: bool = False
+) -> Iterator[Registry]:
     """Open the ledger that the options name for writing, and close it when the block ends.
 
     Args:
         ctx: of the command.
         create: make a file that does not exist, and say so; otherwise it is an error.
         shared: put the ledger into a database of another program too.
+        read_only: nothing will be written; the file is left as it is.
 
     Raises:
         LedgerError: the file cannot be used.
@@ -114,11 +117,11 @@ def open_registry(ctx: typer.Context, *, create: bool = False, shared: bool = Fa
     """
     from ws_manager.core.registry import Registry
     from ws_manager.repository.files import is_nothing
-    from ws_manager.repository.schema import open_ledger
+    from ws_manager.repository.schema import open_ledger, read_ledger
 
     path = global_options(ctx).database
     new = create and is_nothing(path)
-    db = open_ledger(path, create=create, shared=shared)
+    db = read_ledger(path) if read_only else open_ledger(path, create=create, shared=shared)
     try:
         if new:
             from ws_manager.cli.output import note_to_terminal

@@ -100,7 +100,7 @@ def replay(
         raise InvalidInput("--watch and --dry-run exclude each other", hint="leave one of them out")
     start = "" if since is None else parse_moment(since)
     options = global_options(ctx)
-    with open_registry(ctx) as registry:
+    with open_registry(ctx, read_only=dry_run) as registry:
         if watch:
             _watch(options, registry, start, to)
             return
