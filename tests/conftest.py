@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Optional
@@ -43,6 +45,15 @@ def db(database: Path) -> Iterator[Database]:
     connection = get_db(database)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder into which every user may write; `tmp_path` is for its owner alone."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -111,7 +111,6 @@ class TestNames:
             "asyncio",
             "rich",
             "sqlite_utils",
-            "filelock",
             "jwt",
             "dataclasses",
         }

@@ -13,6 +13,8 @@ from typing import Any
 import jwt
 import pytest
 
+from tests.users import ALICE, BOB, as_root, as_user, listing
+from ws_manager import get_db
 from ws_manager.errors import InvalidInput, LedgerError, NotAuthorised
 from ws_manager.tokens import AUDIENCE, SCOPES, Claims, key_path, mint, signing_key, verify
 
@@ -216,3 +218,73 @@ class TestKey:
         key_path(database).mkdir()
         with pytest.raises(NotAuthorised, match=os.strerror(21)):
             signing_key(database, create=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and owners are POSIX")
+class TestKeyFile:
+    @pytest.mark.parametrize("target", ["a key", "nothing"])
+    @pytest.mark.parametrize("create", [True, False])
+    def test_that_is_a_link_is_refused(
+        self, tmp_path: Path, database: Path, target: str, create: bool
+    ) -> None:
+        other = tmp_path / "other.key"
+        if target == "a key":
+            other.write_text("k" * 64)
+            other.chmod(0o600)
+        key_path(database).symlink_to(other)
+        with pytest.raises(LedgerError, match=r"ledger.db.key is a link: it is not used") as refused:
+            signing_key(database, create=create)
+        assert refused.value.hint == "remove the link"
+        assert other.exists() == (target == "a key")
+        assert set(tmp_path.iterdir()) <= {other, key_path(database)}
+
+    def test_with_another_name_is_refused(self, tmp_path: Path, database: Path) -> None:
+        signing_key(database, create=True)
+        os.link(key_path(database), tmp_path / "other.key")
+        with pytest.raises(LedgerError, match="hard links"):
+            signing_key(database, create=False)
+
+    def test_that_is_a_pipe_keeps_nobody_waiting(self, database: Path) -> None:
+        os.mkfifo(key_path(database), 0o600)
+        with pytest.raises(LedgerError, match="is not an ordinary file"):
+            signing_key(database, create=False)
+
+    @as_root
+    @pytest.mark.parametrize("user", [ALICE, 0])
+    def test_of_another_user_is_refused(self, shared_folder: Path, user: int) -> None:
+        path = shared_folder / "ledger.db"
+        as_user(ALICE, lambda: get_db(path).close())
+        # Bob makes a key that he knows, where Alice's gateway looks for hers.
+        as_user(BOB, lambda: key_path(path).write_text("k" * 64))
+        key_path(path).chmod(0o600)
+
+        def use() -> str:
+            with pytest.raises((LedgerError, NotAuthorised)) as refused:
+                signing_key(path, create=True)
+            return refused.value.message
+
+        message = as_user(user, use) if user else use()
+        assert (f"belongs to the user {BOB}" if user == 0 else "cannot read the signing key") in message
+
+    @as_root
+    def test_of_roots_making_is_the_owners(self, shared_folder: Path) -> None:
+        path = shared_folder / "ledger.db"
+        as_user(ALICE, lambda: get_db(path).close())
+        key = signing_key(path, create=True)
+        assert key is not None
+        assert listing(shared_folder)["ledger.db.key"][0] == ALICE
+        assert as_user(ALICE, lambda: (signing_key(path, create=False) or b"").decode()) == key.decode()
+
+    @as_root
+    def test_is_made_by_the_owner_alone(self, shared_folder: Path) -> None:
+        path = shared_folder / "ledger.db"
+        as_user(ALICE, lambda: get_db(path).close())
+        path.chmod(0o666)
+
+        def make() -> str:
+            with pytest.raises(LedgerError) as refused:
+                signing_key(path, create=True)
+            return refused.value.message
+
+        assert "or root alone" in as_user(BOB, make)
+        assert set(listing(shared_folder)) == {"ledger.db"}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.text import without_mark
 
-DB_PATH = Path("~/.blackroad/websocket-manager.db").expanduser()
-"""Where the ledger is, unless `BLACKROAD_WS_DB` or an argument says otherwise."""
+if TYPE_CHECKING:
+    DB_PATH: Path
+    """Where the ledger is, unless `BLACKROAD_WS_DB` or an argument says otherwise."""
+
+_DB_PATH = "~/.blackroad/websocket-manager.db"
 
 HEARTBEAT_TIMEOUT = 30.0
 """Seconds without a sign of life after which a connection counts as lost."""
@@ -59,6 +63,39 @@ class Sizes:
     metadata: int = MAX_METADATA
 
 
+def __getattr__(name: str) -> Path:
+    """Make `DB_PATH` when it is first asked for: it needs a home folder, which not everybody has."""
+    if name != "DB_PATH":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _default_path()
+
+
+@functools.cache
+def _default_path() -> Path:
+    """Return `DB_PATH`. Without a home folder it keeps its `~`, and whoever opens it is told (see `expanded`)."""
+    try:
+        return expanded(_DB_PATH)
+    except InvalidInput:
+        return Path(_DB_PATH)
+
+
+def expanded(path: Union[str, Path]) -> Path:
+    """Return a path whose `~` or `~user` at the beginning is replaced by that home folder.
+
+    Raises:
+        InvalidInput: there is no such user, or this one has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, KeyError):
+        user = Path(path).parts[0][1:]
+        reason = f"there is no user {user}" if user else "this user has no home folder, and HOME is not set"
+        hint = "check the name, or write ./~… for a file of that name" if user else "give a path without ~"
+        if str(path) == _DB_PATH:
+            hint = "say where the database is, with --db or BLACKROAD_WS_DB"
+        raise InvalidInput(f"no such path: {path}: {reason}", hint=hint) from None
+
+
 def sizes(environ: Optional[Mapping[str, str]] = None) -> Sizes:
     """Return `BLACKROAD_WS_MAX_CONTENT` and `BLACKROAD_WS_MAX_METADATA`, or the defaults.
 
@@ -74,9 +111,13 @@ def sizes(environ: Optional[Mapping[str, str]] = None) -> Sizes:
 
 
 def database_path(environ: Optional[Mapping[str, str]] = None) -> Path:
-    """Return `BLACKROAD_WS_DB` (`~` expanded), or the default where it is unset or empty."""
+    """Return `BLACKROAD_WS_DB` (`~` expanded), or the default where it is unset or empty.
+
+    Raises:
+        InvalidInput: it begins with a home folder that there is not.
+    """
     value = (os.environ if environ is None else environ).get("BLACKROAD_WS_DB")
-    return Path(value).expanduser() if value else DB_PATH
+    return expanded(value or _default_path())
 
 
 def heartbeat_timeout(environ: Optional[Mapping[str, str]] = None) -> float:

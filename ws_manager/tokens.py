@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ws_manager.errors import InvalidInput, LedgerError, NotAuthorised
+from ws_manager.own_files import beside, make_own, opened, real
 from ws_manager.settings import MAX_TIMEOUT, signing_secret
 from ws_manager.text import decode
 
@@ -86,8 +87,8 @@ EVERYTHING = Claims(ANY_AGENT, None, frozenset(SCOPES), 0.0, math.inf)
 
 
 def key_path(database: Path) -> Path:
-    """Return where a database's signing key is: beside it."""
-    return Path(f"{database}.key")
+    """Return where a database's signing key is: beside the file that the name leads to."""
+    return beside(database, ".key")
 
 
 def signing_key(
@@ -104,19 +105,42 @@ def signing_key(
         At least 32 bytes; None if there is no key and none was to be made.
 
     Raises:
-        InvalidInput: `BLACKROAD_WS_SECRET` or the file's content is too short, or others can read the file.
+        InvalidInput: `BLACKROAD_WS_SECRET` or the file's content is too short, others can read the file, or the
+            database was named by a link that has another key beside it.
         NotAuthorised: this user may not read the file.
-        LedgerError: the file cannot be made.
+        LedgerError: the file cannot be made, is a link, or does not belong to the database's owner.
     """
     secret = signing_secret(environ)
     if secret is not None:
         return secret
     path = key_path(database)
-    key = _read(path)
+    key = _read(path, database)
+    linked = Path(f"{os.path.abspath(database)}.key")
+    if real(linked) != real(path):
+        key = _agreed(path, key, linked, _read(linked, database))
     if key is None and create:
-        _make(path)
-        key = _read(path)
+        _make(path, database)
+        key = _read(path, database)
     return key
+
+
+def _agreed(path: Path, key: Optional[bytes], linked: Path, other: Optional[bytes]) -> Optional[bytes]:
+    """Choose between the key beside the database and the one beside the link that named it."""
+    if other is None or other == key:
+        return key
+    if key is None:
+        import logging
+
+        logging.getLogger("ws_manager").warning(
+            "the signing key %s is beside a link to the database: move it to %s, where every name finds it",
+            linked,
+            path,
+        )
+        return other
+    raise InvalidInput(
+        f"two signing keys that differ: {path}, and {linked} beside a link to the same database",
+        hint="delete the one that no gateway uses; the tokens that it signed end with it",
+    )
 
 
 def mint(
@@ -211,11 +235,11 @@ def _seconds(value: object) -> Optional[float]:
     return seconds if math.isfinite(seconds) else None
 
 
-def _read(path: Path) -> Optional[bytes]:
+def _read(path: Path, database: Path) -> Optional[bytes]:
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            key = _bare(file.read(4096)).strip()
+        with opened(path, database) as descriptor:
+            mode = os.fstat(descriptor).st_mode
+            key = _bare(os.read(descriptor, 4096)).strip()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -243,7 +267,7 @@ def _bare(key: bytes) -> bytes:
     return text.encode("ascii") if text.isascii() else key
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, database: Path) -> None:
     """Make a key file of mode 0600; nothing if somebody else was first.
 
     It gets its name when it is complete, so that nobody ever reads half a key; and a link never replaces.
@@ -251,7 +275,7 @@ def _make(path: Path) -> None:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        descriptor = make_own(draft, database)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(48) + "\n")

@@ -132,7 +132,7 @@ def test_db_and_url_exclude_each_other(process, name: str) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--json"], ["-o", "json"], ["-ojson"], ["--output=ndjson"]])
-def test_errors_as_json(cli, flags: list[str]) -> None:
+def test_errors_as_json(cli, db, flags: list[str]) -> None:
     for arguments, code, number in (
         (["disconnect", "nobody"], "not_found", 3),
         (["disconnect"], "invalid", 2),
@@ -189,7 +189,7 @@ def test_a_one_shot_send_loads_no_more_than_it_needs(process, modules_of) -> Non
     process("connect", "octavia", "--ws-id", "ws-001")
     modules = modules_of("send", "ws-001", "{}")
     assert "ws_manager.cli.messages" in modules
-    assert not modules & {"rich", "sqlite_utils", "aiohttp", "asyncio", "filelock", "logging", "csv"}
+    assert not modules & {"rich", "sqlite_utils", "aiohttp", "asyncio", "logging", "csv"}
     assert not modules & {f"ws_manager.cli.{name}" for name in ("connections", "serve", "listen", "tables")}
 
 

@@ -85,7 +85,7 @@ def test_a_broadcast_a_line_to_one_agent(cli, connected, lines) -> None:
     assert sent(cli) == [("ws-002", "broadcast", 1)]
 
 
-def test_a_broadcast_to_nobody_is_answered(cli, lines) -> None:
+def test_a_broadcast_to_nobody_is_answered(cli, db, lines) -> None:
     assert answers(cli("broadcast", "--batch", lines("1")))[0]["recipients"] == 0
 
 

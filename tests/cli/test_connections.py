@@ -139,11 +139,13 @@ def test_heartbeat_check(cli, database: Path) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["30", "90s", "5m", "24h", "7d"])
-def test_heartbeat_check_takes_durations(cli, timeout: str) -> None:
+def test_heartbeat_check_takes_durations(cli, db, timeout: str) -> None:
     assert cli("heartbeat-check", "--timeout", timeout).stdout == "Active: 0  Timed out: 0\n"
 
 
-def test_heartbeat_check_reads_its_default_from_the_environment(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat_check_reads_its_default_from_the_environment(
+    cli, db, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     plain = Registry.heartbeat_check
     monkeypatch.setattr(

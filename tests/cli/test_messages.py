@@ -188,7 +188,7 @@ def test_wait_for_a_message_that_is_set_aside(cli, connected, monkeypatch: pytes
     assert "confirmed 0 of 1: 1 set aside" in result.stderr
 
 
-def test_wait_for_nobody(cli) -> None:
+def test_wait_for_nobody(cli, db) -> None:
     result = cli("broadcast", "1", "--wait", "1h")
     assert (result.exit_code, result.stdout) == (0, "Broadcast to 0 connection(s)\n")
 
@@ -319,5 +319,5 @@ def test_a_broadcast_to_nobody_says_so(cli) -> None:
     assert "nobody got it" in result.stderr
 
 
-def test_a_broadcast_to_an_agent_without_a_name_is_refused(cli) -> None:
+def test_a_broadcast_to_an_agent_without_a_name_is_refused(cli, db) -> None:
     assert cli("broadcast", "1", "--agent", "").exit_code == 2

@@ -299,7 +299,7 @@ class TestExcel:
             assert (result.exit_code, "--excel is for csv alone" in result.stderr) == (2, True)
 
 
-def test_errors_do_not_steer_the_terminal(terminal) -> None:
+def test_errors_do_not_steer_the_terminal(db, terminal) -> None:
     code, seen = terminal("send", "\x1b[31m\u202e", "1")
     assert code == 3
     assert "\\u001b[31m\\u202e" in seen

@@ -118,7 +118,7 @@ def test_inspect_makes_no_key(cli, database: Path) -> None:
 
 def test_loads_neither_the_gateway_nor_the_ledger(modules_of) -> None:
     modules = modules_of("token", "octavia")
-    assert not modules & {"aiohttp", "sqlite_utils", "rich", "filelock"}
+    assert not modules & {"aiohttp", "sqlite_utils", "rich"}
 
 
 def test_other_commands_do_not_load_jwt(modules_of) -> None:

@@ -366,7 +366,7 @@ class TestHolding:
     def test_conflicts_with_a_socket_of_the_running_gateway(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         with (
-            gateway_lock(delivery.db.path).acquire(timeout=0),
+            gateway_lock(delivery.db.path),
             pytest.raises(Conflict, match="a socket holds ws-001"),
             delivery.holding("ws-001"),
         ):
@@ -380,13 +380,13 @@ class TestHolding:
     def test_of_one_whose_socket_belonged_to_the_gateway_before(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         self.run_gateway(delivery, "the next")
-        with gateway_lock(delivery.db.path).acquire(timeout=0), delivery.holding("ws-001"):
+        with gateway_lock(delivery.db.path), delivery.holding("ws-001"):
             pass
 
     def test_of_one_whose_socket_is_closed(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         delivery.settle([Closure("ws-001", 1, 1006, "lost", False)])
-        with gateway_lock(delivery.db.path).acquire(timeout=0), delivery.holding("ws-001"):
+        with gateway_lock(delivery.db.path), delivery.holding("ws-001"):
             pass
 
     def test_confirms(self, delivery: Delivery, registry: Registry) -> None:

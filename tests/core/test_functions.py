@@ -66,9 +66,10 @@ def test_signatures_are_the_documented_ones(name: str, documented: str) -> None:
     assert str(found) == documented
 
 
-def test_get_db_has_one_parameter_whose_default_is_db_path() -> None:
+def test_get_db_takes_a_path_whose_default_is_db_path() -> None:
     parameters = inspect.signature(get_db).parameters
-    assert list(parameters) == ["db_path"]
+    assert list(parameters) == ["db_path", "shared"]
+    assert parameters["shared"].kind is inspect.Parameter.KEYWORD_ONLY
     assert parameters["db_path"].default is blackroad_websocket_manager.DB_PATH
 
 

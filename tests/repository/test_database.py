@@ -30,7 +30,7 @@ from ws_manager import (
     send_message,
 )
 from ws_manager.repository.database import CHECKPOINT_COMMITS, Database
-from ws_manager.repository.schema import open_ledger
+from ws_manager.repository.schema import open_ledger, read_ledger
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and forks are POSIX")
 
@@ -154,6 +154,24 @@ for _ in range(2):
     def test_tilde_is_the_home_folder(self, tmp_path: Path) -> None:
         get_db(Path("~/ledger.db")).close()
         assert (tmp_path / "home" / "ledger.db").exists()
+
+    @pytest.mark.parametrize(
+        "name", ["a b.db", "50%20.db", "what?mode=memory.db", "x#y.db", "größe.db", "a&b=c.db"]
+    )
+    def test_any_name_will_do(self, tmp_path: Path, name: str) -> None:
+        for _ in range(2):
+            with contextlib.closing(get_db(tmp_path / name)) as db:
+                add_connection(ConnectionPool(db), "ws-001", "octavia")
+        with contextlib.closing(read_ledger(tmp_path / name)) as db:
+            assert ConnectionPool(db).count() == 1
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+    @posix
+    def test_name_that_is_not_unicode(self, tmp_path: Path) -> None:
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db"))
+        get_db(path).close()
+        read_ledger(path).close()
+        assert [os.fsencode(file.name) for file in tmp_path.iterdir()] == [b"\xff.db"]
 
     def test_path_may_be_text(self, database: Path) -> None:
         get_db(str(database)).close()  # type: ignore[arg-type]

@@ -4,7 +4,6 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from ws_manager.cli.options import global_options, open_registry, parse_age
 from ws_manager.cli.output import result, whole_line, write
 from ws_manager.errors import InvalidInput
+from ws_manager.settings import expanded
 
 if TYPE_CHECKING:
     from ws_manager.repository.database import Database
@@ -41,7 +41,7 @@ def prune(
     seconds = parse_age(older_than, "--older-than")
     if dry_run and vacuum:
         raise InvalidInput("--dry-run and --vacuum exclude each other", hint="leave one of them out")
-    with _existing(ctx) as db:
+    with _to_read(ctx) if dry_run else _to_write(ctx) as db:
         counts = vars(prune_ledger(db, seconds, dry_run=dry_run, vacuum=vacuum))
     told = ", ".join(f"{count} {_WORDS[table]}" for table, count in counts.items())
     row = {**counts, "dry_run": dry_run}
@@ -66,8 +66,8 @@ def backup(
 
     The copy is whole: a bare `cp` would lack what is in the -wal file.
     """
-    with _existing(ctx) as db:
-        target = Path(file).expanduser()
+    with _to_read(ctx) as db:
+        target = expanded(file)
         db.backup_to(target)
         size = target.stat().st_size
     result(global_options(ctx), f"Backed up to {file}", {"file": file, "bytes": size}, file)
@@ -87,11 +87,11 @@ def export(
 
     lines = 0
     if file == "-":
-        with _existing(ctx) as db:
+        with _to_read(ctx) as db:
             for line in export_lines(db):
                 write(line, is_json=True)
         return
-    with _existing(ctx) as db, _new_file(file) as sink:
+    with _to_read(ctx) as db, _new_file(file) as sink:
         for line in export_lines(db):
             sink.write(whole_line(line).encode("utf-8") + b"\n")
             lines += 1
@@ -111,29 +111,31 @@ def import_ledger(
     from ws_manager.cli.lines import lines_of
     from ws_manager.core.maintenance import import_lines
 
-    with _source(file) as source, open_registry(ctx) as registry:
+    with _source(file) as source, open_registry(ctx, create=True) as registry:
         lines = lines_of(source, "stdin" if file == "-" else file, _LONGEST)
         counts = import_lines(registry.db, lines)
     told = f"Imported: {counts['connections']} connection(s), {counts['messages']} message(s)"
     result(global_options(ctx), told, counts, "")
 
 
-@contextlib.contextmanager
-def _existing(ctx: typer.Context) -> Iterator["Database"]:
-    """Open a ledger that is there: a mistyped name must not make one."""
+def _to_write(ctx: typer.Context) -> "contextlib.closing[Database]":
+    """Open a ledger that is there."""
     from ws_manager.repository.schema import open_ledger
 
-    db = open_ledger(global_options(ctx).database, create=False)
-    try:
-        yield db
-    finally:
-        db.close()
+    return contextlib.closing(open_ledger(global_options(ctx).database, create=False))
+
+
+def _to_read(ctx: typer.Context) -> "contextlib.closing[Database]":
+    """Open a ledger that is there, and write nothing."""
+    from ws_manager.repository.schema import read_ledger
+
+    return contextlib.closing(read_ledger(global_options(ctx).database))
 
 
 @contextlib.contextmanager
 def _new_file(file: str) -> Iterator[BinaryIO]:
     """Open a new file of mode 0600, that goes again if it does not become whole."""
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except FileExistsError:
@@ -159,7 +161,7 @@ def _source(file: str) -> Iterator[BinaryIO]:
         yield stdin()
         return
     try:
-        source = Path(file).expanduser().open("rb")
+        source = expanded(file).open("rb")
     except OSError as error:
         raise InvalidInput(
             f"cannot read {file}: {error.strerror}", hint="give the name of an export"

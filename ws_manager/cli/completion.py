@@ -19,7 +19,8 @@ from typer import _completion_classes, _completion_shared
 from ws_manager.cli.options import global_options
 from ws_manager.errors import WsManagerError
 from ws_manager.repository import names
-from ws_manager.repository.inspection import open_read_only
+from ws_manager.repository.inspection import WAIT_SECONDS
+from ws_manager.repository.reading import look_into
 from ws_manager.text import unseen
 
 _BASH = """
@@ -250,12 +251,10 @@ def complete_commands(ctx: Any, incomplete: str, commands: Iterable[Any]) -> lis
 def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
     def complete(ctx: Any, incomplete: str) -> list[Item]:  # noqa: ANN401 - as above
         try:
-            db = open_read_only(global_options(ctx).database)
-            try:
-                # A shell lists them as they are: what nobody can see must not reach the terminal.
-                return [Item(name) for name in found(db, incomplete) if not unseen().search(name)]
-            finally:
-                db.close()
+            path = global_options(ctx).database
+            names = look_into(path, lambda db: list(found(db, incomplete)), WAIT_SECONDS)
+            # A shell lists them as they are: what nobody can see must not reach the terminal.
+            return [Item(name) for name in names if not unseen().search(name)]
         except (sqlite3.Error, OSError, ValueError, WsManagerError):
             # Nothing to offer: whoever presses Tab must not get an error into the line. The command tells it.
             return []

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import typer
 
 from ws_manager.cli.missing import not_active
-from ws_manager.cli.options import global_options, open_registry, open_to_read
+from ws_manager.cli.options import SHARED_HELP, global_options, open_registry, open_to_read
 from ws_manager.cli.output import Row, json_object, note, note_to_terminal, result, rows, write
 from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, choose
 from ws_manager.core.listings import Listings
@@ -49,6 +49,7 @@ def connect(
     metadata: Optional[str] = typer.Option(
         None, "--metadata", metavar="JSON", help="A JSON object. Without it, what is there stays."
     ),
+    shared: bool = typer.Option(False, "--shared", help=SHARED_HELP),
 ) -> None:
     """Register a connection for an agent.
 
@@ -56,7 +57,7 @@ def connect(
     """
     options = global_options(ctx)
     given = None if metadata is None else checked_object(without_mark(metadata), "metadata")
-    with open_registry(ctx) as registry:
+    with open_registry(ctx, create=True, shared=shared) as registry:
         known = None if ws_id is None else registry.find(ws_id)
         connection = registry.connect(agent, ws_id, given)
         row = _row(connection, registry.pending_counts([connection])) if options.output else {}

@@ -24,16 +24,19 @@ def gateway_url(database: Path) -> str:
 def running_gateway(database: Path) -> Optional[str]:
     """Return the base address of the gateway that serves a database file, or None where none runs.
 
+    Who may not know whether it runs gets the address of the last one: whoever calls it will see.
+
     Raises:
         LedgerError: the file cannot be used.
     """
     from ws_manager.core.locks import gateway_lock, is_held
+    from ws_manager.repository.files import is_nothing
     from ws_manager.repository.journal import Gateways
-    from ws_manager.repository.schema import open_ledger
+    from ws_manager.repository.schema import read_ledger
 
-    if not database.exists():
+    if is_nothing(database):
         return None
-    db = open_ledger(database, create=False)
+    db = read_ledger(database)
     try:
         latest = Gateways(db).latest()
     finally:

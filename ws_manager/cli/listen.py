@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
 import typer
@@ -13,6 +12,7 @@ from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output import message_line, note, stream_format
 from ws_manager.cli.signals import stop_on_signals
 from ws_manager.errors import InvalidInput
+from ws_manager.settings import expanded
 from ws_manager.strict_json import checked_object
 from ws_manager.text import without_mark
 
@@ -66,7 +66,7 @@ def listen(
         on_connected=lambda greeting: _tell_connected(greeting, ws_id),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file),
-        ca=None if ca is None else Path(ca).expanduser(),
+        ca=None if ca is None else expanded(ca),
     )
     asyncio.run(_listen(client, count, form))
 
@@ -85,7 +85,7 @@ def _token_source(
     from ws_manager.client.credentials import own_token, token_file
 
     if file is not None:
-        return token_file(Path(file).expanduser())
+        return token_file(expanded(file))
     if options.url is not None:
         return None
     # The address comes out of the database, so it is its own gateway's, whatever the address is.

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperOption
 
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import database_path, parse_duration
+from ws_manager.settings import database_path, expanded, parse_duration
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
 """What `-o` takes."""
+
+SHARED_HELP = "Keep the ledger in a database of another program, beside its tables."
+"""Of the `--shared` of those commands that may make a ledger."""
 
 _KEY = "ws_manager.options"
 
@@ -59,7 +62,7 @@ def global_options(ctx: typer.Context) -> GlobalOptions:
     """Return the global options of a running command."""
     given = ctx.meta.get(_KEY, {})
     return GlobalOptions(
-        db=Path(given["db"]).expanduser() if "db" in given else None,
+        db=expanded(given["db"]) if "db" in given else None,
         url=given.get("url"),
         output=given.get("output"),
         debug="debug" in given,
@@ -70,44 +73,55 @@ def global_options(ctx: typer.Context) -> GlobalOptions:
 def open_to_read(ctx: typer.Context) -> Iterator[Optional[Database]]:
     """Open the ledger that the options name for a command that only reads, and close it when the block ends.
 
-    Looking makes nothing: a file that does not exist is an empty ledger, given as None, and whoever asked is told.
+    Looking makes nothing: a file that does not exist, or is empty, is an empty ledger, given as None, and
+    whoever asked is told.
 
     Raises:
         LedgerError: the file cannot be used.
         InvalidInput: it is not the path of a file.
     """
-    from ws_manager.repository.schema import open_ledger
+    from ws_manager.cli.output import note
+    from ws_manager.repository.files import is_nothing
+    from ws_manager.repository.schema import read_ledger
 
     path = global_options(ctx).database
-    if not path.exists():
-        from ws_manager.cli.output import note
-
-        note(f"there is no database at {path}: nothing has been registered or sent there")
+    if is_nothing(path):
+        what = "the database is empty" if path.exists() else "there is no database"
+        note(f"{what} at {path}: nothing has been registered or sent there")
         yield None
         return
-    db = open_ledger(path, create=False)
+    db = read_ledger(path)
     try:
+        if path.stat().st_nlink > 1:
+            note(f"{path} has several names (hard links): what waits in another one's -wal file is not shown")
         yield db
     finally:
         db.close()
 
 
 @contextlib.contextmanager
-def open_registry(ctx: typer.Context) -> Iterator[Registry]:
-    """Open the ledger that the options name, and close it when the block ends.
+def open_registry(
+    ctx: typer.Context, *, create: bool = False, shared: bool = False, read_only: bool = False
+) -> Iterator[Registry]:
+    """Open the ledger that the options name for writing, and close it when the block ends.
 
-    A file that does not exist is made. An operator who mistyped its name is told so.
+    Args:
+        ctx: of the command.
+        create: make a file that does not exist, and say so; otherwise it is an error.
+        shared: put the ledger into a database of another program too.
+        read_only: nothing will be written; the file is left as it is.
 
     Raises:
         LedgerError: the file cannot be used.
         InvalidInput: it is not the path of a file.
     """
     from ws_manager.core.registry import Registry
-    from ws_manager.repository.schema import open_ledger
+    from ws_manager.repository.files import is_nothing
+    from ws_manager.repository.schema import open_ledger, read_ledger
 
     path = global_options(ctx).database
-    new = not path.exists()
-    db = open_ledger(path)
+    new = create and is_nothing(path)
+    db = read_ledger(path) if read_only else open_ledger(path, create=create, shared=shared)
     try:
         if new:
             from ws_manager.cli.output import note_to_terminal

@@ -5,17 +5,23 @@ import logging
 import signal
 import sqlite3
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from ws_manager.cli.logs import LEVELS, READY, set_up
-from ws_manager.cli.options import global_options, parse_age
+from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
 from ws_manager.cli.signals import stop_on_signals
 from ws_manager.cli.supervisor import tell_supervisor
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import Sizes, heartbeat_timeout, parse_duration, parse_size, stripe_secrets
+from ws_manager.settings import (
+    Sizes,
+    expanded,
+    heartbeat_timeout,
+    parse_duration,
+    parse_size,
+    stripe_secrets,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -157,6 +163,7 @@ def serve(
         "--stripe-accept-unrouted",
         help="Answer Stripe 200 although nobody is connected that an event is for: it waits here. Otherwise 503.",
     ),
+    shared: bool = typer.Option(False, "--shared", help=SHARED_HELP),
     log_level: str = typer.Option(
         "info",
         "--log-level",
@@ -174,6 +181,7 @@ def serve(
     from ws_manager.gateway.access import check_address
     from ws_manager.gateway.limits import Limits
     from ws_manager.gateway.server import GatewayOptions
+    from ws_manager.repository.schema import check_ledger
     from ws_manager.tokens import signing_key
 
     if log_level not in LEVELS:
@@ -192,6 +200,10 @@ def serve(
     )
     make_room(max_connections)
     database = global_options(ctx).database
+    # What is said about the key belongs into the log too.
+    set_up(log_level)
+    # Before a key is made beside it.
+    check_ledger(database, shared=shared)
     options = GatewayOptions(
         database,
         host,
@@ -207,8 +219,8 @@ def serve(
         log_keep=parse_age(heartbeat_log_keep, "--heartbeat-log-keep"),
         keep=None if keep is None else parse_age(keep, "--keep"),
         stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
+        shared=shared,
     )
-    set_up(log_level)
     _run(options)
 
 
@@ -230,7 +242,7 @@ def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "O
         load_stripe()
     chosen = [parse_route(route) for route in routes]
     if file is not None:
-        chosen += load_routes(Path(file).expanduser())
+        chosen += load_routes(expanded(file))
     return StripeOptions(tuple(secrets), tuple(chosen), accept_unrouted)
 
 
@@ -313,7 +325,7 @@ def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLCon
     for name in (certificate, key):
         _check_pem(name)
     try:
-        context.load_cert_chain(Path(certificate).expanduser(), Path(key).expanduser(), no_passphrase)
+        context.load_cert_chain(expanded(certificate), expanded(key), no_passphrase)
     except ssl.SSLError as error:
         raise InvalidInput(
             f"{certificate} and {key} are no certificate and its private key: {error.reason or 'not PEM'}",
@@ -335,7 +347,7 @@ def _check_pem(name: str) -> None:
     from ws_manager.text import has_mark
 
     try:
-        with Path(name).expanduser().open("rb") as file:
+        with expanded(name).open("rb") as file:
             marked = has_mark(file.read(4))
     except OSError as error:
         raise InvalidInput(f"cannot read {name}: {error.strerror}", hint="check the name") from None

@@ -3,7 +3,6 @@
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import time as clock
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
@@ -17,6 +16,7 @@ from ws_manager.core.values import parse_moment
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import ROUTED
+from ws_manager.settings import expanded
 from ws_manager.stripe_events import content_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def replay(
         raise InvalidInput("--watch and --dry-run exclude each other", hint="leave one of them out")
     start = "" if since is None else parse_moment(since)
     options = global_options(ctx)
-    with open_registry(ctx) as registry:
+    with open_registry(ctx, read_only=dry_run) as registry:
         if watch:
             _watch(options, registry, start, to)
             return
@@ -190,7 +190,7 @@ def trigger(
 
     options, sample = global_options(ctx), sample_event(event)
     url = options.url or gateway_url(options.database)
-    outcome = post_event(url, sample, None if ca is None else Path(ca).expanduser())
+    outcome = post_event(url, sample, None if ca is None else expanded(ca))
     _tell(options, outcome)
     if outcome.status != ROUTED and outcome.reason is None:
         raise PartlyDone(

@@ -1,6 +1,7 @@
 """`ws-manager token`: make a token for an agent, or look into one."""
 
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Optional
 
 import typer
@@ -46,7 +47,6 @@ def token(
     from ws_manager.core.values import check_name
     from ws_manager.tokens import key_path, mint, signing_key
 
-    database = global_options(ctx).database
     if inspect:
         _inspect(ctx, agent)
         return
@@ -57,12 +57,18 @@ def token(
     seconds = parse_duration(ttl)
     # What cannot be made is said before a key is.
     mint(b"-" * 32, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
-    new = signing_secret() is None and not key_path(database).exists()
-    key = signing_key(database, create=True)
+    key, new = signing_secret(), False
+    if key is None:
+        database = _database(ctx)
+        key = signing_key(database, create=False)
+        new = key is None
+        key = key or signing_key(database, create=True)
     assert key is not None
     made = mint(key, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
     if new:
         note_to_terminal(f"made a new signing key: {key_path(database)}")
+        if not database.exists():
+            note_to_terminal(f"there is no database at {database} yet: the token is for the gateway to come")
     result(global_options(ctx), made, {"token": made}, made)
 
 
@@ -72,8 +78,10 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
     text = _stdin() if given == "-" else given or given_token()
     if not text:
         raise InvalidInput("no token to look into", hint="give it, or - for stdin, or set BLACKROAD_WS_TOKEN")
-    database = global_options(ctx).database
-    key = signing_key(database, create=False)
+    key = signing_secret()
+    if key is None:
+        database = _database(ctx)
+        key = signing_key(database, create=False)
     if key is None:
         raise NotAuthorised(
             f"there is no signing key for {database}, so none of its tokens",
@@ -96,6 +104,15 @@ def _stdin() -> str:
     from ws_manager.client.credentials import MAX_TOKEN
 
     return read_text(stdin(), "the token on stdin", MAX_TOKEN).strip()
+
+
+def _database(ctx: typer.Context) -> Path:
+    """Return the database whose key is meant. One that is no ledger is refused before anything is made beside it."""
+    from ws_manager.repository.schema import check_ledger
+
+    database = global_options(ctx).database
+    check_ledger(database)
+    return database
 
 
 def _time(seconds: float) -> str:

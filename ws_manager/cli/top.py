@@ -53,7 +53,7 @@ def top(
     frame. It only reads.
     """
     from ws_manager.core.snapshot import ORDERS, Sampler, View, check_view
-    from ws_manager.repository.schema import open_ledger
+    from ws_manager.repository.schema import read_ledger
 
     options = global_options(ctx)
     form = _form(options)
@@ -61,9 +61,8 @@ def top(
     frames = _frames(count, once=once)
     view = View(order=sort, agent=agent, text=text or None, connections=limit)
     check_view(view)
-    db = open_ledger(options.database, create=False)
+    db = read_ledger(options.database)
     try:
-        db.execute("PRAGMA query_only = ON")
         sampler = Sampler(db, heartbeat_timeout())
         if form != "table":
             for snapshot in _every(seconds, frames, sampler, view):

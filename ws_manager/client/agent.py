@@ -27,7 +27,6 @@ from ws_manager.protocol.frames import (
     broadcast_frame,
     send_frame,
 )
-from ws_manager.settings import database_path
 from ws_manager.strict_json import Json, encode
 
 HANDSHAKE_SECONDS = 10.0
@@ -292,7 +291,7 @@ class AgentClient:
     async def _present_token(self, url: str) -> Optional[str]:
         token = self._token
         if not isinstance(token, str):
-            give = token or (lambda: own_token(database_path(), self._agent, self._session.ws_id, url))
+            give = token or (lambda: own_token(None, self._agent, self._session.ws_id, url))
             token = await asyncio.get_running_loop().run_in_executor(None, give)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise NotAuthorised("the token is none: it has characters that no token has")

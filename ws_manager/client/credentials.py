@@ -11,7 +11,7 @@ from typing import Callable, Optional
 from urllib.parse import urlsplit
 
 from ws_manager.errors import InvalidInput, NotAuthorised
-from ws_manager.settings import given_token
+from ws_manager.settings import database_path, given_token
 from ws_manager.text import read_text
 from ws_manager.tokens import mint, signing_key
 
@@ -22,12 +22,12 @@ _MAX_CERTIFICATES = 16 * 1024 * 1024
 
 
 def own_token(
-    database: Path, agent: str, ws_id: Optional[str], url: str, *, ours: bool = False
+    database: Optional[Path], agent: str, ws_id: Optional[str], url: str, *, ours: bool = False
 ) -> Optional[str]:
     """Return the token that an agent on the gateway's own machine connects with, so that nobody types one.
 
     Args:
-        database: whose key signs it; the key is never made here.
+        database: whose key signs it; the key is never made here. None is the database of the environment.
         agent: who connects.
         ws_id: as what, if it is known.
         url: the gateway's address. A token is made for this machine's alone: another one's gateway has its
@@ -39,12 +39,12 @@ def own_token(
         key, because no gateway has asked for tokens here yet, or if the address is another machine's.
 
     Raises:
-        InvalidInput, NotAuthorised: the key cannot be used.
+        InvalidInput, LedgerError, NotAuthorised: the key cannot be used.
     """
     token = given_token()
     if token is not None or not (ours or _is_this_machine(url)):
         return token
-    key = signing_key(database, create=False)
+    key = signing_key(database or database_path(), create=False)
     if key is None:
         return None
     return mint(key, agent, ws_id=ws_id, scopes=("connect", "send", "broadcast"))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ws_manager.core.locks import gateway_lock, is_held
+from ws_manager.core.locks import gateway_lock
 from ws_manager.errors import NotFound
-from ws_manager.models import ACTIVE, Connection, Event, utc_now
+from ws_manager.models import ACTIVE, Connection, Event, seconds_before, utc_now
 from ws_manager.repository.connections import Connections, decode
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Broadcasts, Events, Gateways, Heartbeats
@@ -20,6 +20,9 @@ from ws_manager.repository.messages import Messages
 _EVENTS = 100
 _MESSAGES = 10
 _UNCONFIRMED = 20
+
+_SEEN_SECONDS = 30.0
+"""A gateway notes every 10 seconds that it is there."""
 
 
 GOOD, WAITING, BAD = "good", "waiting", "bad"
@@ -187,7 +190,7 @@ class Answers:
             return GOOD, f"{name} was registered by a command: `ws-manager receive` takes what is pending"
         if self._socket_is_open(connection):
             return GOOD, f"the socket of {name} is open"
-        runs = is_held(gateway_lock(self._db.path))
+        runs = self._gateway_runs()
         back = (
             "it may still come back"
             if runs
@@ -203,7 +206,15 @@ class Answers:
         if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
             return False
         latest = Gateways(self._db).latest()
-        return latest is not None and latest.id == connection.gateway and is_held(gateway_lock(self._db.path))
+        return latest is not None and latest.id == connection.gateway and self._gateway_runs()
+
+    def _gateway_runs(self) -> bool:
+        """Say whether a gateway runs; who may not look at its lock judges by when it was last seen."""
+        held = gateway_lock(self._db.path).holder()
+        if held is None:
+            latest = Gateways(self._db).latest()
+            return latest is not None and latest.seen_at > seconds_before(utc_now(), _SEEN_SECONDS)
+        return held
 
 
 def _life_of(message: dict[str, Any], name: str = "") -> list[Entry]:

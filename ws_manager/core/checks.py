@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from ws_manager.core.locks import gateway_lock, is_held
+from ws_manager.core.locks import gateway_lock
+from ws_manager.errors import LedgerError
 from ws_manager.models import Gateway
+from ws_manager.own_files import beside, real
 from ws_manager.repository.database import resets_wal_safely
-from ws_manager.repository.inspection import Inspection, inspect
+from ws_manager.repository.inspection import inspect
+from ws_manager.repository.judgement import DAMAGED, FOREIGN, NEWER, Judgement
 from ws_manager.repository.schema import OLDEST_SQLITE, VERSION
+from ws_manager.settings import expanded
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -63,7 +67,7 @@ def check_all(path: Path, aiohttp: Optional[str]) -> list[Check]:
         path: the database file; it may be anything, or nothing.
         aiohttp: the version that is installed, None where none is.
     """
-    path = Path(os.path.abspath(path.expanduser()))
+    path = Path(os.path.abspath(expanded(path)))
     return [*_file(path), _sqlite(), _aiohttp(aiohttp)]
 
 
@@ -71,10 +75,11 @@ def _file(path: Path) -> Iterator[Check]:
     try:
         status = path.stat()
     except FileNotFoundError:
+        found = f"{path} is a link to {real(path)}, which does not exist"
         yield Check(
             "database",
             PROBLEM,
-            f"there is none at {path}",
+            found if path.is_symlink() else f"there is none at {path}",
             "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one",
         )
         return
@@ -87,21 +92,25 @@ def _file(path: Path) -> Iterator[Check]:
         yield Check("database", PROBLEM, f"{path} is no file", "give the path of a file with --db")
         return
     yield Check("database", OK, f"{path}, {_size(status.st_size)}")
-    yield _access(path)
+    yield _access(path, status)
     yield from _modes(path, status)
     yield _file_system(path)
     yield from _contents(path)
     yield from _log(path)
 
 
-def _access(path: Path) -> Check:
+def _access(path: Path, status: os.stat_result) -> Check:
     advice = "check its owner and mode, and those of its folder"
     if not os.access(path, os.R_OK):
         return Check("access", PROBLEM, "the file cannot be read", advice)
     if not os.access(path, os.W_OK):
         return Check("access", PROBLEM, "the file cannot be written", advice)
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return Check("access", PROBLEM, f"nothing can be written into {path.parent}", advice)
+    folder = real(path).parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Check("access", PROBLEM, f"nothing can be written into {folder}", advice)
+    if status.st_nlink > 1:
+        told = f"the file has {status.st_nlink} names (hard links), so that it is not written to"
+        return Check("access", PROBLEM, told, "remove the others; find them with find -inum")
     return Check("access", OK, "file and folder can be read and written")
 
 
@@ -109,7 +118,7 @@ def _modes(path: Path, status: os.stat_result) -> Iterator[Check]:
     if os.name != "posix":
         # Windows has access lists, of which the mode says nothing.
         return
-    mode, folder = stat.S_IMODE(status.st_mode), stat.S_IMODE(path.parent.stat().st_mode)
+    mode, folder = stat.S_IMODE(status.st_mode), stat.S_IMODE(real(path).parent.stat().st_mode)
     if mode & 0o077:
         yield Check("file mode", WARNING, f"{mode:04o}: others can get at the messages", f"chmod 600 {path}")
     else:
@@ -120,7 +129,7 @@ def _modes(path: Path, status: os.stat_result) -> Iterator[Check]:
             "folder mode",
             WARNING,
             f"{folder:04o}: others can replace the file",
-            f"chmod go-w {path.parent}",
+            f"chmod go-w {real(path).parent}",
         )
     else:
         yield Check("folder mode", OK, f"{folder:04o}")
@@ -166,7 +175,10 @@ def _contents(path: Path) -> Iterator[Check]:
     except sqlite3.Error as error:
         yield _unreadable(path, str(error))
         return
-    yield _schema(found)
+    except LedgerError as error:
+        yield Check("contents", PROBLEM, error.message, error.hint)
+        return
+    yield _schema(found.judgement)
     if found.quick_check:
         yield Check(
             "contents",
@@ -193,28 +205,31 @@ def _unreadable(path: Path, reason: str) -> Check:
     )
 
 
-def _schema(found: Inspection) -> Check:
-    if found.version > VERSION:
+def _schema(found: Judgement) -> Check:
+    use_another = "use another file with --db or BLACKROAD_WS_DB"
+    if found.kind == NEWER:
         return Check(
             "schema",
             PROBLEM,
-            f"{found.version}, of a newer ws-manager; this one knows {VERSION}",
+            f"{found.claimed}, of a newer ws-manager; this one knows {VERSION}",
             "upgrade ws-manager",
         )
-    if found.version == VERSION and found.missing:
+    if found.kind == DAMAGED:
         return Check(
             "schema",
             PROBLEM,
-            f"{VERSION}, but without the table(s) {', '.join(found.missing)}",
+            f"{found.claimed}, but without the table(s) {', '.join(found.missing)}, or without columns of theirs",
             "restore a backup",
         )
-    if found.foreign:
+    if found.conflicts:
         return Check(
             "schema",
             PROBLEM,
-            f"the table(s) {', '.join(found.foreign)} in this file are not ours",
-            "use another file with --db or BLACKROAD_WS_DB",
+            f"the table(s) {', '.join(found.conflicts)} in this file are not ours",
+            use_another,
         )
+    if found.kind == FOREIGN:
+        return Check("schema", PROBLEM, "none of ours: it is a database of another program", use_another)
     if found.version < VERSION:
         return Check(
             "schema",
@@ -229,16 +244,21 @@ def _gateway(path: Path, gateway: Optional[Gateway]) -> Check:
     start = "start one with: ws-manager serve"
     if gateway is None:
         return Check("gateway", WARNING, "none has ever run on this file", start)
-    lock = gateway_lock(path)
-    # Looking must not make the lock's file.
-    if Path(lock.lock_file).exists() and os.access(lock.lock_file, os.W_OK) and is_held(lock):
+    try:
+        runs = gateway_lock(path).holder()
+    except LedgerError as error:
+        return Check("gateway", PROBLEM, error.message, error.hint)
+    if runs:
         return Check("gateway", OK, f"{gateway.url} runs, process {gateway.pid}")
+    if runs is None:
+        told = f"only the file's owner can see whether it runs; the last was seen at {gateway.seen_at}"
+        return Check("gateway", OK, told)
     return Check("gateway", WARNING, f"none runs; the last was seen at {gateway.seen_at}", start)
 
 
 def _log(path: Path) -> Iterator[Check]:
     try:
-        size = Path(f"{path}-wal").stat().st_size
+        size = beside(path, "-wal").stat().st_size
     except OSError:
         size = 0
     if size > LARGE_LOG:

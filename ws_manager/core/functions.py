@@ -18,7 +18,7 @@ from ws_manager.settings import DB_PATH, database_path
 _log = logging.getLogger("ws_manager")
 
 
-def get_db(db_path: Path = DB_PATH) -> Database:
+def get_db(db_path: Path = DB_PATH, *, shared: bool = False) -> Database:
     """Open (or create) the ledger, bring its schema up to date, and return the connection.
 
     The connection is a `sqlite3.Connection` in autocommit mode with `sqlite3.Row` rows. It belongs to the
@@ -26,11 +26,14 @@ def get_db(db_path: Path = DB_PATH) -> Database:
 
     Args:
         db_path: the database file. Without it `BLACKROAD_WS_DB` is read, at the call.
+        shared: put the ledger into a database of another program too, beside its tables; otherwise a file
+            that is neither a ledger nor empty is refused.
 
     Raises:
+        InvalidInput: (a ValueError) the path is not one of a file.
         LedgerError: the file cannot be used.
     """
-    return open_ledger(database_path() if db_path is DB_PATH else db_path)
+    return open_ledger(database_path() if db_path is DB_PATH else db_path, shared=shared)
 
 
 def add_connection(

@@ -1,49 +1,161 @@
 """Who holds what: file locks beside the database, released by the system when their process ends.
 
-Process ids and times decide nothing: a pid is used again, and a clock is set.
+Process ids and times decide nothing: a pid is used again, and a clock is set. The lock is flock(2), which is
+the descriptor's own, so that two holders in one process exclude each other too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from ws_manager.errors import Conflict, LedgerError
+from ws_manager.own_files import beside, make_own, open_own, opened
 
 
-def gateway_lock(database: Path) -> BaseFileLock:
+class Lock:
+    """A lock on a file of its own, which stays when the lock is released. As a block it is held until its end.
+
+    Args:
+        database: the file that it belongs to.
+        what: is held; a part of the lock file's name.
+
+    Attributes:
+        path: the lock file.
+    """
+
+    def __init__(self, database: Path, what: str) -> None:
+        self.path = beside(database, f".{what}.lock")
+        self._database = database
+        self._descriptor: Optional[int] = None
+
+    def acquire(self) -> bool:
+        """Take the lock, without waiting. False if somebody holds it.
+
+        Raises:
+            LedgerError: the lock file cannot be made or opened, or is not ours.
+        """
+        while True:
+            try:
+                descriptor = self._open()
+            except OSError as error:
+                raise LedgerError(
+                    f"cannot open the lock file {self.path}: {error.strerror}",
+                    hint="check its owner and mode, those of its folder, and the free space",
+                ) from None
+            try:
+                if not _take(descriptor, shared=False):
+                    return False
+                if self._is_at_its_place(descriptor):
+                    self._descriptor, descriptor = descriptor, -1
+                    return True
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._descriptor is not None:
+            # Closing releases: no other descriptor is of the same opening.
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Lock:
+        if not self.acquire():
+            raise Conflict(f"somebody holds {self.path}", hint="stop what holds it")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def holder(self) -> Optional[bool]:
+        """Say whether somebody holds the lock now; None where this user may not know. Nothing is made or changed.
+
+        Raises:
+            LedgerError: the lock file is not ours.
+        """
+        try:
+            with opened(self.path, self._database) as descriptor:
+                return not _take(descriptor, shared=True)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+
+    def _open(self) -> int:
+        """Open the lock file, and make it if there is none."""
+        while True:
+            try:
+                descriptor = open_own(self.path, self._database, write=True)
+                break
+            except FileNotFoundError:
+                pass
+            try:
+                return make_own(self.path, self._database)
+            except FileExistsError:
+                # Another process was first.
+                continue
+        if os.name == "posix" and stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            # Whoever can open it can hold it.
+            os.fchmod(descriptor, 0o600)
+        return descriptor
+
+    def _is_at_its_place(self, descriptor: int) -> bool:
+        """Say whether the file is still the one that others would lock: it may have been removed meanwhile."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(descriptor))
+
+
+def gateway_lock(database: Path) -> Lock:
     """Return the lock that a gateway of this database holds for life; not yet acquired."""
-    return _lock(database, "gateway")
+    return Lock(database, "gateway")
 
 
-def receiver_lock(database: Path, connection_id: int) -> BaseFileLock:
+def receiver_lock(database: Path, connection_id: int) -> Lock:
     """Return the lock of whoever takes one connection's messages without a gateway; not yet acquired."""
-    return _lock(database, f"receive-{connection_id}")
+    return Lock(database, f"receive-{connection_id}")
 
 
-def try_to_hold(lock: BaseFileLock) -> Optional[contextlib.AbstractContextManager[object]]:
-    """Acquire the lock until the returned block ends; None if somebody holds it."""
-    from filelock import Timeout
+def try_to_hold(lock: Lock) -> Optional[contextlib.AbstractContextManager[object]]:
+    """Acquire the lock until the returned block ends; None if somebody holds it.
 
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
+    Raises:
+        LedgerError: the lock file cannot be made or opened, or is not ours.
+    """
+    if not lock.acquire():
         return None
+    held = contextlib.ExitStack()
+    held.callback(lock.release)
+    return held
 
 
-def is_held(lock: BaseFileLock) -> bool:
-    """Say whether somebody holds the lock now."""
-    held = try_to_hold(lock)
-    if held is None:
-        return True
-    with held:
+def is_held(lock: Lock) -> bool:
+    """Say whether somebody holds the lock now. Yes, too, where this user may not know.
+
+    Raises:
+        LedgerError: the lock file is not ours.
+    """
+    return lock.holder() is not False
+
+
+def _take(descriptor: int, *, shared: bool) -> bool:
+    """Lock an open file, without waiting. False if somebody else has."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         return False
-
-
-def _lock(database: Path, what: str) -> BaseFileLock:
-    # Imported late: a one-shot command on connections without a gateway never needs it.
-    from filelock import FileLock
-
-    return FileLock(f"{database}.{what}.lock", mode=0o600, thread_local=False)
+    return True

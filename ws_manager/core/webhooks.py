@@ -5,6 +5,7 @@ The event's row and the messages that it becomes are one transaction. An event t
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -127,7 +128,7 @@ class Webhooks:
         """
         if agent is not None:
             check_name(agent, "agent", known=True)
-        with self._db.transaction():
+        with contextlib.nullcontext() if dry_run else self._db.transaction():
             known = self._events.find(event_id)
             if known is None:
                 raise NotFound(f"no event {event_id}", hint="ws-manager stripe events lists them")

@@ -57,10 +57,14 @@ class LedgerThread:
         name: of the thread.
         sizes: how large contents and metadata may be.
         cache_kib: memory for pages of the file. The system has them too, and most are read once.
+        shared: the file may be a database of another program, to which the ledger is added.
     """
 
-    def __init__(self, path: Path, name: str, sizes: Sizes, cache_kib: int = 2048) -> None:
+    def __init__(
+        self, path: Path, name: str, sizes: Sizes, cache_kib: int = 2048, *, shared: bool = False
+    ) -> None:
         self._path = path
+        self._shared = shared
         self._cache_kib = cache_kib
         self._sizes = sizes
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
@@ -84,7 +88,7 @@ class LedgerThread:
         self._executor.shutdown()
 
     def _open(self) -> None:
-        db = open_ledger(self._path)
+        db = open_ledger(self._path, shared=self._shared)
         db.execute(f"PRAGMA cache_size = -{self._cache_kib}")
         self._delivery = Delivery(db, self._sizes)
 

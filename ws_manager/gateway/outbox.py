@@ -43,15 +43,16 @@ class Outbox:
     Args:
         path: the database file.
         sizes: how large contents and metadata may be.
+        shared: the file may be a database of another program, to which the ledger is added.
 
     Attributes:
         position: the message id up to which everything was offered to the live sessions.
     """
 
-    def __init__(self, path: Path, sizes: Sizes) -> None:
+    def __init__(self, path: Path, sizes: Sizes, *, shared: bool = False) -> None:
         self._path = path
         self._reads = LedgerThread(path, "ws-manager-reads", sizes)
-        self._writes = LedgerThread(path, "ws-manager-writes", sizes, cache_kib=4096)
+        self._writes = LedgerThread(path, "ws-manager-writes", sizes, cache_kib=4096, shared=shared)
         # The pump waits behind no more than these, however many agents catch up.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
         self.position = 0

@@ -8,11 +8,11 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 from aiohttp import web
 
-from ws_manager.core.locks import gateway_lock
+from ws_manager.core.locks import Lock, gateway_lock
 from ws_manager.errors import Conflict, LedgerError
 from ws_manager.gateway.access import Access, check_address
 from ws_manager.gateway.care import Care
@@ -27,9 +27,6 @@ from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 from ws_manager.stripe_events import MAX_BODY
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 _LOCK_SECONDS = 2.0
 _FLUSH_SECONDS = 35.0
@@ -60,6 +57,7 @@ class GatewayOptions:
         log_keep: seconds that those rows stay.
         keep: seconds that confirmed messages, and all else that is over, stay; None for ever.
         stripe: how webhook events of Stripe are taken; None for not at all.
+        shared: put the ledger into a database of another program too.
     """
 
     database: Path
@@ -77,6 +75,7 @@ class GatewayOptions:
     log_keep: float = 86400.0
     keep: Optional[float] = None
     stripe: Optional[StripeOptions] = None
+    shared: bool = False
 
 
 class GatewayServer:
@@ -105,8 +104,8 @@ class GatewayServer:
         self._id = new_id()
         self._options = options
         self._now = now
-        self._lock: Optional[BaseFileLock] = None
-        self._outbox = Outbox(options.database, options.limits.sizes)
+        self._lock: Optional[Lock] = None
+        self._outbox = Outbox(options.database, options.limits.sizes, shared=options.shared)
         self._hub = Hub(self._outbox, options.heartbeat_timeout, options.log_interval, now)
         self._care = Care(options.database, options.log_keep, options.keep)
         access = Access([options.host, *options.public_hosts], options.origins, options.key, clock)
@@ -174,19 +173,13 @@ class GatewayServer:
                 self._lock.release()
 
     async def _hold_lock(self) -> None:
-        from filelock import Timeout
-
         lock = gateway_lock(self._options.database)
         deadline = self._now() + _LOCK_SECONDS
-        while True:
-            try:
-                lock.acquire(timeout=0)
-                break
-            except Timeout:
-                # Somebody who only looks whether a gateway runs holds it for a moment.
-                if self._now() < deadline:
-                    await asyncio.sleep(0.05)
-                    continue
+        while not lock.acquire():
+            # Somebody who only looks whether a gateway runs holds it for a moment.
+            if self._now() < deadline:
+                await asyncio.sleep(0.05)
+                continue
             other = await self._outbox.read(lambda delivery: delivery.registry.gateways.latest())
             where = f" at {other.url} (pid {other.pid})" if other else ""
             raise Conflict(

@@ -7,7 +7,6 @@ them drops SQLite's POSIX locks in this process (sqlite.org/howtocorrupt.html, s
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from ws_manager.errors import InvalidInput, LedgerBusy, LedgerError, LedgerReplaced, TransactionOpen
+from ws_manager.own_files import real
+from ws_manager.repository.files import State, check_companions, create
 
 BUSY_SECONDS = 30.0
 CHECKPOINT_COMMITS = 1000
@@ -31,6 +32,12 @@ class Database(sqlite3.Connection):
     """
 
     path: Path
+    """The file, links followed."""
+
+    frozen: Optional[State] = None
+    """How the file was when it was opened without any locks; None for every other connection."""
+
+    _asked: Path
     _file: tuple[int, int]
     _pid: int
     _commits = 0
@@ -96,7 +103,10 @@ class Database(sqlite3.Connection):
         with self.translated():
             cursor = self.cursor()
             cursor.row_factory = None
-            return cursor.execute(sql, parameters).fetchall()
+            found = cursor.execute(sql, parameters).fetchall()
+        if self.frozen is not None:
+            self.check_file()
+        return found
 
     def stream(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
         """Give the rows of a query one by one. Read it to the end, or drop it, before the next write.
@@ -112,6 +122,8 @@ class Database(sqlite3.Connection):
                 yield from cursor.execute(sql, parameters)
         finally:
             cursor.close()
+        if self.frozen is not None:
+            self.check_file()
 
     def row(self, sql: str, parameters: Sequence[object] = ()) -> Optional[Row]:
         """Return the first row of a query, or None."""
@@ -163,7 +175,7 @@ class Database(sqlite3.Connection):
             LedgerError: if it cannot be written.
         """
         self.check_process()
-        if not _create(target):
+        if not create(target):
             raise InvalidInput(f"{target} exists already", hint="give the name of a new file")
         try:
             with translated_errors(target):
@@ -172,6 +184,7 @@ class Database(sqlite3.Connection):
                     self.backup(copy)
                 finally:
                     copy.close()
+            self.check_file()
         except BaseException:
             # Half a copy would look like a whole one.
             target.unlink()
@@ -192,17 +205,24 @@ class Database(sqlite3.Connection):
     def check_file(self) -> None:
         """Refuse to go on where the file is no longer the one that was opened.
 
+        A connection without locks (`frozen`) must not go on where the file was written meanwhile, either.
+
         Raises:
-            LedgerReplaced: it was moved, deleted or replaced.
+            LedgerReplaced: it was moved, deleted or replaced, or the link that was opened leads elsewhere now.
+            LedgerBusy: the connection is without locks, and the file was written.
         """
         try:
-            status = os.stat(self.path)
+            status = os.stat(self._asked)
         except OSError:
             status = None
         if status is None or (status.st_dev, status.st_ino) != self._file:
             raise LedgerReplaced(
-                f"{self.path} was moved, deleted or replaced while it was open; nothing was written",
+                f"{self._asked} was moved, deleted or replaced while it was open; nothing was written",
                 hint="open it again (restart the program); restore a copy only while nothing has it open",
+            )
+        if self.frozen is not None and State.of(self.path) != self.frozen:
+            raise LedgerBusy(
+                f"somebody has begun to write to {self._asked} while it was read", hint="run it again"
             )
 
 
@@ -211,41 +231,50 @@ def resets_wal_safely(version: tuple[int, ...] = sqlite3.sqlite_version_info) ->
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
-def open_database(path: Union[str, Path], *, create: bool = True) -> Database:
-    """Open the file, make it a write-ahead-log database, and set what every connection needs.
-
-    The schema is not looked at here: see `ws_manager.repository.schema`.
+def connected(path: Path, mode: str, wait: float = BUSY_SECONDS) -> Database:
+    """Open a file that is there, and do nothing with it yet.
 
     Args:
-        path: the database file. A new one is made with mode 0600, its folder with 0700.
-        create: False to refuse a file that does not exist.
+        path: the absolute path that was asked for. What it leads to is opened, and nothing else made of it.
+        mode: parameters of SQLite's URI (sqlite.org/uri.html).
+        wait: seconds to wait for a lock.
 
     Raises:
-        LedgerError: if it is a folder, cannot be read or is no SQLite database.
-        InvalidInput: if it names no file.
+        sqlite3.Error: SQLite cannot open it.
+        LedgerError: it is not there any more, or what SQLite would write beside it is a link.
     """
-    if str(path) in ("", ":memory:") or str(path).startswith("file:"):
-        raise InvalidInput(
-            f"not the path of a file: {str(path)!r}", hint="other processes must be able to open it too"
-        )
-    path = Path(os.path.abspath(Path(path).expanduser()))
-    if create:
-        _create(path)
-    elif not _exists(path):
-        raise LedgerError(f"there is no database at {path}", hint="check --db and BLACKROAD_WS_DB")
-    if _exists(path) and path.is_dir():
-        raise LedgerError(f"{path} is a folder, not a database", hint="give the path of a file")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise LedgerError(
-            f"no permission to read and write {path}", hint="check its owner and mode, or use another --db"
-        )
+    file = real(path)
+    state = State.of(file)
+    check_companions(file)
+    db = sqlite3.connect(
+        f"{_uri(file)}?{mode}", uri=True, timeout=wait, isolation_level=None, factory=Database
+    )
+    db.path, db._asked, db._pid = file, path, os.getpid()
+    db._file = (state.device, state.inode)
+    db.row_factory = sqlite3.Row
+    return db
+
+
+def _uri(file: Path) -> str:
+    """Return SQLite's URI of a file (sqlite.org/uri.html, section 3.1); `Path.as_uri` loads much for as much."""
+    text = str(file).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return "file://" + (text if os.name == "posix" else "/" + text.replace("\\", "/"))
+
+
+def open_database(path: Path) -> Database:
+    """Open a file that is there for writing, make it a write-ahead-log database, and set what every connection needs.
+
+    What is in it is not looked at here: see `ws_manager.repository.schema`.
+
+    Args:
+        path: the absolute path that was asked for.
+
+    Raises:
+        LedgerError: it cannot be opened, or is no SQLite database.
+    """
     with translated_errors(path):
-        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, factory=Database)
+        db = connected(path, "mode=rw")
         try:
-            db.path, db._pid = path, os.getpid()
-            status = os.stat(path)
-            db._file = (status.st_dev, status.st_ino)
-            db.row_factory = sqlite3.Row
             _use_write_ahead_log(db)
             db.execute("PRAGMA wal_autocheckpoint = 0")
             db.execute("PRAGMA synchronous = FULL")
@@ -274,35 +303,6 @@ def _use_write_ahead_log(db: Database) -> None:
             if not _is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.005)
-
-
-def _create(path: Path) -> bool:
-    """Make an empty file of mode 0600, in a folder of 0700. False if it was there already."""
-    try:
-        missing = [parent for parent in path.parents if not _exists(parent)]
-        for parent in reversed(missing):
-            parent.mkdir(mode=0o700, exist_ok=True)
-        # O_EXCL: this never opens an existing file, so it can never drop SQLite's locks on one.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if _exists(path):
-            return False
-        raise LedgerError(
-            f"cannot create {path}: {os.strerror(error.errno or errno.EIO)}",
-            hint="choose another place with --db or BLACKROAD_WS_DB",
-        ) from error
-    return True
-
-
-def _exists(path: Path) -> bool:
-    """Say whether a path can be seen; `Path.exists` raises where a folder above it cannot be read."""
-    try:
-        path.stat()
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -2,11 +2,13 @@
 
 `PRAGMA user_version` is the number of the last step that a file has taken. 0 is a new file, or one that
 the earlier implementation wrote: the same three tables, without time zones, content perhaps bare text.
+What a file is, is decided by its tables and columns: see `ws_manager.repository.judgement`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,8 +16,21 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ws_manager.errors import LedgerError
 from ws_manager.models import timestamp, utc_now
-from ws_manager.repository.database import Database, open_database
+from ws_manager.own_files import real
+from ws_manager.repository.database import Database, open_database, translated_errors
+from ws_manager.repository.files import (
+    check_names,
+    check_readable,
+    check_writable,
+    look,
+    may_write,
+    missing,
+    named,
+)
+from ws_manager.repository.files import create as new_file
+from ws_manager.repository.judgement import EMPTY, FOREIGN, SHARED_VERSION, Judgement, judge
 from ws_manager.repository.messages import set_aside_beyond_limits
+from ws_manager.repository.reading import look_into, open_to_read
 from ws_manager.strict_json import is_json
 
 if TYPE_CHECKING:
@@ -147,29 +162,53 @@ EARLIER: dict[str, set[str]] = {
 """The columns that the tables of the earlier implementation had, by table."""
 
 
-def open_ledger(path: Union[str, Path], *, create: bool = True) -> Database:
-    """Open a database file and bring its schema up to date.
+def _columns(sql: str) -> set[str]:
+    """Return the names of the columns in one of the statements above: each has a line of its own."""
+    return {line.split()[0] for line in sql.splitlines()[1:-1]}
+
+
+VERSIONS: dict[int, dict[str, set[str]]] = {
+    1: {name: _columns(sql) for name, sql in _TABLES.items()},
+    2: {"messages": {"written_at"}},
+    3: {"webhook_events": _columns(_WEBHOOK_EVENTS)},
+    4: {"webhook_events": {"reason"}},
+}
+"""The tables and columns that each step adds: what makes a file a ledger of that version."""
+
+
+def open_ledger(path: Union[str, Path], *, create: bool = True, shared: bool = False) -> Database:
+    """Open a database file for reading and writing, and bring its schema up to date.
 
     Args:
-        path: the file; see `open_database`.
-        create: False to refuse a file that does not exist.
+        path: the file. A new one is made with mode 0600, its folder with 0700.
+        create: False to refuse a file that does not exist, or is empty.
+        shared: put the ledger into a database of another program too, beside that program's tables.
 
     Raises:
-        LedgerError: if the file cannot be used, or a newer ws-manager wrote it.
+        InvalidInput: the path names no file.
+        LedgerError: the file cannot be used, is no ledger, or a newer ws-manager wrote it.
     """
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise LedgerError(
-            f"SQLite {sqlite3.sqlite_version} is too old",
-            hint="use a Python with SQLite 3.34 or newer",
-        )
-    db = open_database(path, create=create)
+    _check_sqlite()
+    path = named(path)
+    status = look(path)
+    if status is None and create:
+        new_file(real(path))
+        status = look(path)
+    if status is None:
+        raise missing(path)
+    check_writable(path, status)
+    found = judge_file(path, status)
+    if found.kind == EMPTY and not create:
+        raise missing(path)
+    found.check(path, VERSION, shared=shared)
+    db = open_database(path)
     try:
-        if _version(db) != VERSION:
-            _migrate(db)
+        if (found.version, found.claimed) != (VERSION, VERSION):
+            _migrate(db, shared=shared)
     except sqlite3.Error as error:
         db.close()
         raise LedgerError(
-            f"{db.path} cannot be brought up to date: {error}",
+            f"{path} cannot be brought up to date: {error}",
             hint="nothing was changed; use another file with --db or BLACKROAD_WS_DB",
         ) from error
     except BaseException:
@@ -178,26 +217,95 @@ def open_ledger(path: Union[str, Path], *, create: bool = True) -> Database:
     return db
 
 
-def _version(db: Database) -> int:
-    return int(db.value("PRAGMA user_version"))
+def read_ledger(path: Union[str, Path]) -> Database:
+    """Open a ledger for reading alone: nothing is made or changed, but that an older schema is brought up to date.
+
+    Raises:
+        InvalidInput: the path names no file.
+        LedgerError: there is no ledger, it cannot be read, or this user may not bring its schema up to date.
+    """
+    _check_sqlite()
+    path = named(path)
+    status = look(path)
+    if status is None:
+        raise missing(path)
+    check_readable(path)
+    found = judge_file(path, status)
+    if found.kind == EMPTY:
+        raise missing(path)
+    found.check(path, VERSION)
+    if found.version < VERSION:
+        if not may_write(path):
+            raise LedgerError(
+                f"{path} has an older schema ({found.version}; this ws-manager reads {VERSION}),"
+                " and you may not write to it",
+                hint="any command of its owner's brings it up to date",
+            )
+        open_ledger(path, create=False).close()
+    return open_to_read(path)
 
 
-def _migrate(db: Database) -> None:
+def check_ledger(path: Union[str, Path], *, shared: bool = False) -> None:
+    """Refuse a file that cannot be served. Nothing at all, and an empty file, may still become a ledger.
+
+    Raises:
+        InvalidInput, LedgerError: as `open_ledger`.
+    """
+    path = named(path)
+    status = look(path)
+    if status is not None:
+        check_readable(path)
+        check_names(path, status)
+        judge_file(path, status).check(path, VERSION, shared=shared)
+
+
+def judge_file(path: Path, status: os.stat_result) -> Judgement:
+    """Say what a file is, and leave it as it is.
+
+    Raises:
+        LedgerError: it cannot be read, or is no SQLite database.
+    """
+    if status.st_size == 0:
+        return Judgement(EMPTY)
+    with translated_errors(path):
+        return look_into(path, judge_open)
+
+
+def judge_open(db: sqlite3.Connection) -> Judgement:
+    """Say what an open file is.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    return judge(db, VERSIONS, EARLIER)
+
+
+def _check_sqlite() -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise LedgerError(
+            f"SQLite {sqlite3.sqlite_version} is too old",
+            hint="use a Python with SQLite 3.34 or newer",
+        )
+
+
+def _migrate(db: Database, *, shared: bool) -> None:
     # Importing sqlite-utils costs as much as everything else together: only a file that changes pays it.
     from sqlite_utils import Database as Tables
 
     with db.transaction():
         # Another process may have done it while we waited for the lock.
-        version = _version(db)
-        if version > VERSION:
-            raise LedgerError(
-                f"{db.path} was written by a newer ws-manager (schema {version}; this one knows {VERSION})",
-                hint="upgrade ws-manager",
-            )
+        found = judge_open(db)
+        found.check(db.path, VERSION, shared=shared)
         tables = Tables(db, recursive_triggers=False)
-        for number in range(version, VERSION):
+        for number in range(found.version, VERSION):
             _STEPS[number](tables)
-        db.execute(f"PRAGMA user_version = {VERSION}")
+        # Another program counts its own versions in `user_version`.
+        if found.separate or found.kind == FOREIGN or found.user_version not in (0, found.version):
+            db.execute(f"CREATE TABLE IF NOT EXISTS {SHARED_VERSION} (version INTEGER NOT NULL)")
+            db.execute(f"DELETE FROM {SHARED_VERSION}")
+            db.execute(f"INSERT INTO {SHARED_VERSION} (version) VALUES ({VERSION})")
+        else:
+            db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _create_or_adopt(tables: sqlite_utils.Database) -> None:
@@ -208,12 +316,6 @@ def _create_or_adopt(tables: sqlite_utils.Database) -> None:
     """
     earlier = [name for name in EARLIER if name in tables.table_names()]
     for name in earlier:
-        missing = EARLIER[name] - set(tables[name].columns_dict)
-        if missing:
-            raise LedgerError(
-                f"the table {name} in this file is not ours: it has no column {', '.join(sorted(missing))}",
-                hint="use another file with --db or BLACKROAD_WS_DB",
-            )
         for index in tables.execute(_INDEXES_OF, [name]).fetchall():
             tables.execute(f'DROP INDEX "{index[0]}"')
         tables.execute(f"ALTER TABLE {name} RENAME TO earlier_{name}")

@@ -1,0 +1,132 @@
+"""Our own files beside a database, its locks and its key: where they are, whose they are, how they are opened.
+
+They lie beside the file that the database's name stands for in the end, whatever links lead there, and belong
+to that file's owner. A link in their place is never followed: it could lead to anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ws_manager.errors import LedgerError
+
+# Without waiting for the other end of a pipe, and without taking over a terminal.
+_CAREFULLY = (
+    getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+
+
+def real(path: Path) -> Path:
+    """Return the file that a path stands for when all links are followed; it need not exist."""
+    return Path(os.path.realpath(path))
+
+
+def beside(database: Path, suffix: str) -> Path:
+    """Return where a file of ours lies: beside the file that the database's name stands for."""
+    return Path(f"{real(database)}{suffix}")
+
+
+def user() -> int:
+    """Return the id of the user who runs this; 0 where there are no such ids (Windows)."""
+    return os.geteuid() if os.name == "posix" else 0
+
+
+def owner(database: Path) -> int:
+    """Return the user id of a database's owner; ours if there is no database yet."""
+    try:
+        return database.stat().st_uid
+    except OSError:
+        return user()
+
+
+def may_own(database: Path) -> bool:
+    """Say whether files that this user makes can belong to the database's owner: this user is the owner, or root."""
+    return user() in (0, owner(database))
+
+
+@contextlib.contextmanager
+def opened(path: Path, database: Path, *, write: bool = False) -> Iterator[int]:
+    """Open a file of ours that is there, and close it when the block ends; see `open_own`."""
+    descriptor = open_own(path, database, write=write)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_own(path: Path, database: Path, *, write: bool = False) -> int:
+    """Open a file of ours that is there.
+
+    Raises:
+        LedgerError: it is a link, no ordinary file, or not the database's owner's.
+        OSError: it is not there, or may not be opened.
+    """
+    if path.is_symlink():
+        raise _refused(path, "is a link", "remove the link")
+    try:
+        descriptor = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | _CAREFULLY)
+    except OSError as error:
+        # It has become a link since: Linux says ELOOP, FreeBSD EMLINK.
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise _refused(path, "is a link", "remove the link") from None
+        raise
+    try:
+        _check(path, os.fstat(descriptor), database)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_own(path: Path, database: Path) -> int:
+    """Make a file of ours, mode 0600, for the database's owner, and open it for writing.
+
+    Raises:
+        LedgerError: this user is neither the database's owner nor root.
+        FileExistsError: something has this name already.
+        OSError: it cannot be made.
+    """
+    if not may_own(database):
+        raise LedgerError(
+            f"{path} can be made by the owner of {real(database)} (uid {owner(database)}) or root alone",
+            hint="run it as that user",
+        )
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _CAREFULLY, 0o600)
+    try:
+        if os.name == "posix" and owner(database) != user():
+            status = database.stat()
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+    except BaseException:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def _check(path: Path, status: os.stat_result, database: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise _refused(path, "is not an ordinary file", "remove it")
+    if os.name != "posix":
+        return
+    if status.st_nlink > 1:
+        raise _refused(path, f"has {status.st_nlink} names (hard links)", "remove it, or the other names")
+    if status.st_uid != owner(database):
+        raise _refused(
+            path,
+            f"belongs to the user {status.st_uid}, and {real(database)} to {owner(database)}",
+            "remove it if you do not know it, or give it to that user with chown",
+        )
+
+
+def _refused(path: Path, what: str, hint: str) -> LedgerError:
+    return LedgerError(f"{path} {what}: it is not used", hint=hint)

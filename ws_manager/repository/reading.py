@@ -1,0 +1,150 @@
+"""Opening a database file without writing it: to judge what it is, and to read a ledger.
+
+A connection that takes part in a write-ahead log needs its two files, `-wal` and `-shm`, and makes them where
+they are missing. Made by a reader who is not the database's owner they lock the owner out. So:
+
+- Both are there: SQLite uses them, and `mode=ro` makes and changes nothing.
+- Neither is there: nobody has the file open. `immutable=1` reads the file as it stands, without any locks;
+  afterwards its size and times must be the same, and neither file may have come.
+- Only one is there: whoever may write mends that by opening the file. Nobody else can read it as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Callable, Optional, TypeVar
+
+from ws_manager.errors import LedgerBusy, LedgerError
+from ws_manager.own_files import may_own, real, user
+from ws_manager.repository.database import BUSY_SECONDS, Database, connected, translated_errors
+from ws_manager.repository.files import State, may_write
+
+Result = TypeVar("Result")
+
+_LOOK_SECONDS = 10.0
+_HALF_SECONDS = 1.0
+"""How long half of a log may be there before it stays so: opening and closing pass it in no time."""
+
+_PAUSE_SECONDS = 0.005
+
+
+def look_into(path: Path, look: Callable[[sqlite3.Connection], Result], wait: float = BUSY_SECONDS) -> Result:
+    """Return what `look` finds in a database file, anybody's; the file is left as it is.
+
+    A file without both files of a write-ahead log is read as it stands. If it was written meanwhile, `look` is
+    called again.
+
+    Args:
+        path: the file; it has to be there.
+        look: gets a connection that reads only.
+        wait: seconds to wait for a lock of somebody else's.
+
+    Raises:
+        sqlite3.Error: it cannot be opened or read.
+        LedgerBusy: it was written during every look for 10 seconds.
+    """
+    file = real(path)
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while True:
+        state = State.of(file)
+        frozen = not (state.has_wal and state.has_shm)
+        db = connected(path, "mode=ro&immutable=1" if frozen else "mode=ro", wait)
+        try:
+            found = look(db)
+            if not frozen or State.of(file) == state:
+                return found
+        except sqlite3.Error:
+            if not frozen or State.of(file) == state:
+                raise
+        finally:
+            db.close()
+            if not frozen:
+                _take_away_ours(file)
+        if time.monotonic() > deadline:
+            raise LedgerBusy(f"something writes to {path} all the time", hint="stop it, and try again")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def open_to_read(path: Path) -> Database:
+    """Open a ledger for commands that only read: nothing in it can be changed with this connection.
+
+    What is read where nobody has the file open is checked after each reading: see `Database.check_file`.
+
+    Raises:
+        LedgerError: it cannot be read without being altered, or at all.
+    """
+    deadline = time.monotonic() + _HALF_SECONDS
+    with translated_errors(path):
+        while True:
+            try:
+                db = _open_as_it_is(path)
+            except LedgerBusy:
+                # Somebody has just come; what he makes beside the file is used next time.
+                if time.monotonic() > deadline:
+                    raise
+                db = None
+            if db is not None:
+                return db
+            if time.monotonic() > deadline:
+                raise LedgerError(
+                    f"{path} cannot be read at the moment: of its -wal and -shm files one is missing,"
+                    " and only its owner, where the folder can be written, may make it",
+                    hint="its owner can make a copy of it with: ws-manager backup FILE",
+                )
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _open_as_it_is(path: Path) -> Optional[Database]:
+    """Open a ledger the way that the files beside it allow; None where they allow none at this moment.
+
+    Raises:
+        LedgerBusy: somebody has begun to write.
+        LedgerError, sqlite3.Error: it cannot be opened.
+    """
+    file = real(path)
+    state = State.of(file)
+    both, neither = state.has_wal and state.has_shm, not (state.has_wal or state.has_shm)
+    own = may_own(file) and may_write(file)
+    if not (own or both or neither):
+        # Others make them, and take them away, one after the other.
+        return None
+    db = connected(path, "mode=ro" if both else "mode=rw" if own else "mode=ro&immutable=1")
+    try:
+        db.execute("PRAGMA query_only = ON")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if neither and not own:
+            db.frozen = state
+            db.check_file()
+    except BaseException:
+        db.close()
+        raise
+    if own or not both or not _is_ours(file, "-wal"):
+        return db
+    db.close()
+    _take_away_ours(file)
+    return None
+
+
+def _take_away_ours(file: Path) -> None:
+    """Delete an empty log that we, who do not own the database, have made.
+
+    That happens where the last of the others goes between our look and our opening, and takes both files along.
+    Nobody else can have written to ours.
+    """
+    if _is_ours(file, "-wal"):
+        for suffix in ("-wal", "-shm"):
+            if _is_ours(file, suffix):
+                Path(f"{file}{suffix}").unlink(missing_ok=True)
+
+
+def _is_ours(file: Path, suffix: str) -> bool:
+    """Say whether a file beside the database is this user's, who does not own the database, and holds nothing."""
+    try:
+        status = os.stat(f"{file}{suffix}")
+        # The shared memory is never empty, and never holds what is not in the log.
+        return status.st_uid == user() != os.stat(file).st_uid and (suffix == "-shm" or not status.st_size)
+    except OSError:
+        return False
