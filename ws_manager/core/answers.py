@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ws_manager.core.locks import gateway_lock, is_held
 from ws_manager.errors import NotFound
-from ws_manager.models import ACTIVE, Connection, Event, utc_now
+from ws_manager.models import ACTIVE, Connection, Event, is_ahead, utc_now
 from ws_manager.repository.connections import Connections, decode
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Broadcasts, Events, Gateways, Heartbeats
@@ -93,12 +93,13 @@ class Answers:
 
     def _message(self, message: dict[str, Any]) -> Answer:
         timeline = _life_of(message)
-        ended = message["confirmed_at"] or message["rejected_at"] or utc_now()
+        # What is pending has no end, not even the present: the clock may have been set back since it was sent.
+        ended = message["confirmed_at"] or message["rejected_at"] or "~"
         recipient = message["recipient_id"]
         # That it was set aside is in its row already.
         timeline += [
             _entry(event)
-            for event in self._events.of(recipient, message["sent_at"], ended, _EVENTS)
+            for event in self._events.of(recipient, *sorted((message["sent_at"], ended)), _EVENTS)
             if event.msg_id is None or (event.msg_id == message["msg_id"] and event.kind != "set_aside")
         ]
         facts = {**message, "delivered": bool(message["delivered"])}
@@ -164,8 +165,11 @@ class Answers:
                 f"{name} is disconnected since {connection.disconnected_at}: {reason}{code};"
                 " it gets what is pending when it connects again"
             )
+        ahead = ""
+        if is_ahead(connection.last_heartbeat, utc_now()):
+            ahead = "; its last heartbeat lies in the future: the clock was set back, and it counts as silent"
         if connection.gateway is None:
-            return f"{name} was registered by a command: `ws-manager receive` takes what is pending"
+            return f"{name} was registered by a command: `ws-manager receive` takes what is pending{ahead}"
         if self._socket_is_open(connection):
             return f"the socket of {name} is open"
         runs = is_held(gateway_lock(self._db.path))
@@ -175,10 +179,10 @@ class Answers:
             else "the gateway does not run: start it, and the agent comes back"
         )
         if connection.close_code is not None:
-            return f"the socket of {name} was lost: {reason}{code}; {back}"
+            return f"the socket of {name} was lost: {reason}{code}; {back}{ahead}"
         if runs:
-            return f"{name} has not come back since the gateway was started again"
-        return f"{name} has no socket: {back}"
+            return f"{name} has not come back since the gateway was started again{ahead}"
+        return f"{name} has no socket: {back}{ahead}"
 
     def _socket_is_open(self, connection: Connection) -> bool:
         if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
@@ -225,6 +229,9 @@ def _after(earlier: str, later: str) -> str:
         seconds = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
     except (ValueError, TypeError):
         # A file of the earlier implementation may hold anything.
+        return "some time after"
+    if seconds < 0:
+        # The clock was set back in between.
         return "some time after"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms after"

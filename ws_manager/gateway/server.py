@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from aiohttp import web
 
+from ws_manager.core.heartbeat import PRESENCE_SECONDS
 from ws_manager.core.locks import gateway_lock
 from ws_manager.errors import Conflict, LedgerError
 from ws_manager.gateway.access import Access, check_address
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _LOCK_SECONDS = 2.0
-_PRESENCE_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _REASONS = {
     CloseCode.GOING_AWAY: "the gateway is shutting down",
@@ -212,10 +212,10 @@ class GatewayServer:
             self._listener.tick()
 
     async def _show_presence(self) -> None:
-        # For display only: receipts say the same, and they are kept until they can be written.
+        # It says when this gateway ended, should it be killed. Its lock says whether it runs.
         trouble = Trouble("write the gateway's record")
         while True:
-            await asyncio.sleep(_PRESENCE_SECONDS)
+            await asyncio.sleep(PRESENCE_SECONDS)
             try:
                 await self._outbox.write(lambda delivery: delivery.gateway_seen(self._id))
             except LedgerError as error:
