@@ -51,10 +51,9 @@ def test_agents_are_kept_until_the_next_gateway_has_them(tmp_path: Path) -> None
 
 def test_those_who_do_not_come_back_time_out(tmp_path: Path) -> None:
     database = tmp_path / "ledger.db"
-    with gateway(database) as (program, _):
-        with listener(database, "octavia", "--ws-id", "ws-001") as agent:
-            program.end(signal.SIGKILL)
-            agent.end(signal.SIGKILL)
+    with gateway(database) as (program, _), listener(database, "octavia", "--ws-id", "ws-001") as agent:
+        program.end(signal.SIGKILL)
+        agent.end(signal.SIGKILL)
     silent_for(database, 3600)
     gone_for(database, 3600)
     checked = command(database, "heartbeat-check")
