@@ -1,6 +1,7 @@
 """`ws-manager serve`: run the gateway in the foreground."""
 
 import asyncio
+import functools
 import logging
 import signal
 import sqlite3
@@ -41,6 +42,7 @@ _STRIPE_ROUTE = typer.Option(
 )
 _LARGEST_FRAME = 16 * 1024 * 1024
 _LONGEST_WAIT = 3600.0
+_START_EXTENDED_SECONDS = 60
 
 
 def serve(
@@ -174,7 +176,6 @@ def serve(
     from ws_manager.gateway.access import check_address
     from ws_manager.gateway.limits import Limits
     from ws_manager.gateway.server import GatewayOptions
-    from ws_manager.tokens import signing_key
 
     if log_level not in LEVELS:
         raise InvalidInput(f"not a log level: {log_level!r}", hint=f"one of {', '.join(LEVELS)}")
@@ -198,7 +199,7 @@ def serve(
         port,
         seconds,
         drain_seconds=_wait("--drain", drain, least=0),
-        key=None if no_auth else signing_key(database, create=True),
+        key=None if no_auth else functools.partial(_key, database),
         public_hosts=tuple(public_host or ()),
         origins=tuple(allow_origin or ()),
         tls=_tls(tls_cert, tls_key),
@@ -210,6 +211,15 @@ def serve(
     )
     set_up(log_level)
     _run(options)
+
+
+def _key(database: Path) -> bytes:
+    """Return the key that signs tokens; one is made where there is none."""
+    from ws_manager.tokens import signing_key
+
+    key = signing_key(database, create=True)
+    assert key is not None
+    return key
 
 
 def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "Optional[StripeOptions]":
@@ -284,6 +294,17 @@ async def _serve(options: "GatewayOptions") -> None:
             sqlite3.sqlite_version,
         )
 
+    waited = False
+
+    def waits() -> None:
+        nonlocal waited
+        waited = True
+        # Without that, systemd ends a start that takes longer than TimeoutStartSec (man 3 sd_notify).
+        tell_supervisor(
+            "STATUS=Waiting for room on the disk; agents are answered 503\n"
+            f"EXTEND_TIMEOUT_USEC={_START_EXTENDED_SECONDS * 1_000_000}"
+        )
+
     def ready(url: str) -> None:
         READY.info(
             "Ready: %s (database %s)",
@@ -292,8 +313,10 @@ async def _serve(options: "GatewayOptions") -> None:
             extra={"fields": {"url": url, "database": str(options.database)}},
         )
         tell_supervisor("READY=1")
+        if waited:
+            tell_supervisor(f"STATUS=Serving {url}")
 
-    await GatewayServer(options).run(stop, ready)
+    await GatewayServer(options).run(stop, ready, waits)
 
 
 def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLContext]":

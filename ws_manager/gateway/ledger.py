@@ -67,7 +67,7 @@ class LedgerThread:
         self._delivery: Optional[Delivery] = None
 
     async def open(self) -> None:
-        """Open the ledger.
+        """Open the ledger; nothing where it is open.
 
         Raises:
             LedgerError: the file cannot be used.
@@ -84,6 +84,8 @@ class LedgerThread:
         self._executor.shutdown()
 
     def _open(self) -> None:
+        if self._delivery is not None:
+            return
         db = open_ledger(self._path)
         db.execute(f"PRAGMA cache_size = -{self._cache_kib}")
         self._delivery = Delivery(db, self._sizes)

@@ -66,7 +66,7 @@ class Outbox:
         self._watcher: Optional[Watcher] = None
 
     async def open(self) -> None:
-        """Open the ledger and take its present end as the position.
+        """Open the ledger and take its present end as the position. Where it has failed, it can be done again.
 
         Raises:
             LedgerError: the file cannot be used.

@@ -15,7 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from ws_manager.errors import InvalidInput, LedgerBusy, LedgerError, LedgerReplaced, TransactionOpen
+from ws_manager.errors import (
+    InvalidInput,
+    LedgerBusy,
+    LedgerError,
+    LedgerFull,
+    LedgerReplaced,
+    TransactionOpen,
+    is_full,
+)
 
 BUSY_SECONDS = 30.0
 CHECKPOINT_COMMITS = 1000
@@ -295,7 +303,7 @@ def _create(path: Path) -> bool:
     except OSError as error:
         if _exists(path):
             return False
-        raise LedgerError(
+        raise (LedgerFull if is_full(error) else LedgerError)(
             f"cannot create {path}: {os.strerror(error.errno or errno.EIO)}",
             hint="choose another place with --db or BLACKROAD_WS_DB",
         ) from error
@@ -348,15 +356,14 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
             hint="find it (a backup, an open transaction in a shell?) and try again",
             cause="the ledger is busy",
         )
+    if _lacks_room(text, path.parent):
+        what = "cannot grow: the disk is full"
+        hint = "make room and try again; nothing was half written"
+        return LedgerFull(f"{path} {what}", hint=hint, cause=f"the ledger {what}")
     known = (
         ("not a database", "is not a SQLite database", "check --db and BLACKROAD_WS_DB"),
         ("no such table", "is no ledger: a table is missing", "check --db and BLACKROAD_WS_DB"),
         ("malformed", "is damaged", "restore a backup; a bare copy of the file lacks its -wal file"),
-        (
-            "disk is full",
-            "cannot grow: the disk is full",
-            "make room and try again; nothing was half written",
-        ),
         ("readonly", "cannot be written", "check its owner and mode, and those of its folder"),
         ("unable to open", "cannot be opened", "check its owner and mode, and those of its folder"),
         ("disk I/O error", "cannot be read or written: disk I/O error", "check the disk and the free space"),
@@ -365,6 +372,17 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
         if sign in text:
             return LedgerError(f"{path} {what}", hint=hint, cause=f"the ledger {what}")
     return None
+
+
+def _lacks_room(text: str, folder: Path) -> bool:
+    """Say whether an error means that the disk is full; one about the -wal or -shm file does not say so."""
+    if "disk is full" in text:
+        return True
+    if "disk I/O error" not in text and "unable to open" not in text:
+        return False
+    from ws_manager.repository.room import has_room
+
+    return not has_room(folder)
 
 
 def _transaction_open() -> TransactionOpen:
