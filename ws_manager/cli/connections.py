@@ -169,8 +169,10 @@ def heartbeat_check(
             write(ws_id)
     else:
         line = f"Active: {len(report.active)}  Timed out: {len(report.timed_out)}"
-        row: Row = {"active": report.active, "timed_out": report.timed_out}
-        result(options, line, row | {"spared": report.spared} if report.spared else row, "")
+        row = {"active": report.active, "timed_out": report.timed_out}
+        if report.spared:
+            row["spared"] = report.spared
+        result(options, line, row, "")
         for ws_id in report.timed_out:
             note_to_terminal(f"timed out: {ws_id}")
     if report.spared:

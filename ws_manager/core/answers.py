@@ -95,11 +95,12 @@ class Answers:
         timeline = _life_of(message)
         # What is pending has no end, not even the present: the clock may have been set back since it was sent.
         ended = message["confirmed_at"] or message["rejected_at"] or "~"
+        since, until = sorted((message["sent_at"], ended))
         recipient = message["recipient_id"]
         # That it was set aside is in its row already.
         timeline += [
             _entry(event)
-            for event in self._events.of(recipient, *sorted((message["sent_at"], ended)), _EVENTS)
+            for event in self._events.of(recipient, since, until, _EVENTS)
             if event.msg_id is None or (event.msg_id == message["msg_id"] and event.kind != "set_aside")
         ]
         facts = {**message, "delivered": bool(message["delivered"])}
