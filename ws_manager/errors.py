@@ -103,6 +103,9 @@ class LedgerBusy(LedgerError):
 class LedgerFull(LedgerError):
     """There is no room on the disk, or in the user's quota. It mends itself when there is."""
 
+    def __init__(self, message: str, *, hint: Optional[str] = None, cause: str = "the disk is full") -> None:
+        super().__init__(message, hint=hint, cause=cause)
+
 
 class LedgerReplaced(LedgerError):
     """The database file was moved, deleted or replaced while it was open."""

@@ -135,7 +135,10 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sock
         yield listening
 
 
-WAITS = b"STATUS=Waiting for room on the disk; agents are answered 503\nEXTEND_TIMEOUT_USEC=60000000"
+WAITS = (
+    b"STATUS=Waiting, and answering agents 503: the ledger cannot grow: the disk is full\n"
+    b"EXTEND_TIMEOUT_USEC=60000000"
+)
 
 
 class TestStart:
@@ -151,11 +154,11 @@ class TestStart:
         with running(*COMMAND, "--db", str(database), "serve", "--port", str(port)) as program:
             code, retry, body = until_refused_with(f"http://127.0.0.1:{port}", 503)
             assert (code, retry) == (503, "1")
-            assert "the gateway waits for room on its disk" in body
+            assert "the gateway waits: the ledger cannot grow: the disk is full" in body
             assert str(database) not in body
             assert supervisor.recv(200) == WAITS
             filler.unlink()
-            program.error_line("there is room on the disk again")
+            program.error_line("can open the ledger again")
             program.error_line("Ready: ")
             assert supervisor.recv(200) == b"READY=1"
             assert supervisor.recv(200) == f"STATUS=Serving http://127.0.0.1:{port}".encode()
@@ -164,7 +167,7 @@ class TestStart:
                 assert command(database, "send", "ws-hears", '"at last"', "--wait", "20s").returncode == 0
                 assert '"at last"' in hears.line()
             assert program.end() == 0
-        assert sum("agents are answered 503" in line for line in program.errors) == 1
+        assert sum("cannot open the ledger" in line for line in program.errors) == 1
 
     def test_agents_come_back_to_one_that_was_killed_on_a_full_disk(self, small_disk: Path) -> None:
         database, port = small_disk / "ledger.db", str(free_port())
@@ -172,7 +175,7 @@ class TestStart:
             filler = fill(small_disk)
             killed.end(signal.SIGKILL)
             with running(*COMMAND, "--db", str(database), "serve", "--port", port, "--no-auth") as program:
-                program.error_line("agents are answered 503")
+                program.error_line("cannot open the ledger, will go on trying")
                 agent.error_line("answered 503")
                 filler.unlink()
                 agent.error_line("Ready: resumed")
@@ -181,7 +184,7 @@ class TestStart:
     def test_can_be_stopped_while_it_waits(self, small_disk: Path, supervisor: socket.socket) -> None:
         fill(small_disk)
         with running(*COMMAND, "--db", str(small_disk / "ledger.db"), "serve", "--port", "0") as program:
-            program.error_line("agents are answered 503")
+            program.error_line("cannot open the ledger, will go on trying")
             assert supervisor.recv(200) == WAITS
             assert program.end() == 0
 

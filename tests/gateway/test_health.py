@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
 
@@ -280,6 +281,29 @@ class TestSweep:
                 await other.message()
                 assert running.connection().status == "active"
                 clock.forward(10)
+                await running.until(lambda: running.connection().status == "disconnected")
+
+        run(scenario())
+
+    def test_nothing_is_swept_before_one_full_time_out_after_the_gateway_stood_still(
+        self, database: Path
+    ) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=1) as running:
+                (await running.agent()).reset()
+                await running.socket_ended()
+                last_heard(running, "ws-001", 3000)
+                clock.forward(0.9)
+                # The event loop is what stands still here.
+                time.sleep(0.5)  # noqa: ASYNC251
+                other = await running.agent("cipher", "ws-002", pongs=False)
+                clock.forward(0.5)
+                # The hub has had its turn when a Ping comes, and a sweep was before this registration.
+                await other.ping()
+                await running.agent("cipher", "ws-003")
+                assert running.connection().status == "active"
+                clock.forward(0.6)
                 await running.until(lambda: running.connection().status == "disconnected")
 
         run(scenario())

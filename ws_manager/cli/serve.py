@@ -296,12 +296,12 @@ async def _serve(options: "GatewayOptions") -> None:
 
     waited = False
 
-    def waits() -> None:
+    def waits(why: str) -> None:
         nonlocal waited
         waited = True
         # Without that, systemd ends a start that takes longer than TimeoutStartSec (man 3 sd_notify).
         tell_supervisor(
-            "STATUS=Waiting for room on the disk; agents are answered 503\n"
+            f"STATUS=Waiting, and answering agents 503: {why}\n"
             f"EXTEND_TIMEOUT_USEC={_START_EXTENDED_SECONDS * 1_000_000}"
         )
 

@@ -109,9 +109,14 @@ class Hub:
     async def run(self) -> None:
         """Heartbeats, slow peers and sweeping, until cancelled."""
         self.give_time()
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             await asyncio.sleep(_TICK_SECONDS)
             now = self._now()
+            if loop.time() - began - _TICK_SECONDS > self._timeout / 3:
+                # This process was stopped, or stood still: nobody could come back meanwhile.
+                self.give_time()
             for socket in list(self._open):
                 try:
                     socket.tick(now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import os
 import secrets
 import ssl
@@ -16,7 +16,7 @@ from aiohttp import web
 
 from ws_manager.core.heartbeat import PRESENCE_SECONDS
 from ws_manager.core.locks import gateway_lock
-from ws_manager.errors import Conflict, LedgerError, LedgerFull, is_full
+from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull, is_full
 from ws_manager.gateway.access import Access, check_address
 from ws_manager.gateway.care import Care
 from ws_manager.gateway.hub import Hub
@@ -35,10 +35,9 @@ from ws_manager.tokens import MIN_KEY
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-_log = logging.getLogger("ws_manager.gateway")
 _LOCK_SECONDS = 2.0
 _ROOM_SECONDS = 1.0
-_ROOM_TOLD_SECONDS = 10.0
+_TOLD_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _REASONS = {
     CloseCode.GOING_AWAY: "the gateway is shutting down",
@@ -141,14 +140,16 @@ class GatewayServer:
         self,
         stop: asyncio.Future[CloseCode],
         ready: Callable[[str], None],
-        waits: Callable[[], None] = lambda: None,
+        waits: Callable[[str], None] = lambda _why: None,
     ) -> None:
         """Serve until `stop` is done. Where the disk is full at the start, refuse everybody until there is room.
+
+        The same where another process keeps the write lock.
 
         Args:
             stop: ends the gateway; its result is the code that sockets are closed with, 1001 or 1012.
             ready: called with the base address when connections are accepted.
-            waits: called every 10 seconds while it waits for room.
+            waits: called with the reason at least every 40 seconds while it waits.
 
         Raises:
             Conflict: another gateway holds this file, or the address is in use.
@@ -187,9 +188,9 @@ class GatewayServer:
             if self._lock is not None:
                 self._lock.release()
 
-    async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[], None]) -> bool:
-        """Open the ledger and listen; False if the gateway was stopped before there was room for that."""
-        attempts = 0
+    async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
+        """Open the ledger and listen; False if the gateway was stopped before that was possible."""
+        trouble, told_at = Trouble("open the ledger"), -math.inf
         try:
             while True:
                 try:
@@ -197,16 +198,13 @@ class GatewayServer:
                     await self._listen()
                     await self._record()
                     break
-                except LedgerFull as error:
-                    if not attempts:
-                        _log.error(
-                            "%s; agents are answered 503, and it starts when there is room", error.message
-                        )
-                        self._access.closed = "the gateway waits for room on its disk"
-                        await self._listen()
-                if attempts % (_ROOM_TOLD_SECONDS // _ROOM_SECONDS) == 0:
-                    waits()
-                attempts += 1
+                except (LedgerFull, LedgerBusy) as error:
+                    trouble.began(error)
+                    self._access.closed = f"the gateway waits: {error.cause}"
+                    await self._listen()
+                    if time.monotonic() - told_at >= _TOLD_SECONDS:
+                        told_at = time.monotonic()
+                        waits(error.cause)
                 await asyncio.wait({stop}, timeout=_ROOM_SECONDS)
                 if stop.done():
                     await self._listener.close()
@@ -214,8 +212,7 @@ class GatewayServer:
         except BaseException:
             await self._listener.close()
             raise
-        if attempts:
-            _log.info("there is room on the disk again")
+        trouble.ended()
         self._access.closed = None
         return True
 
@@ -223,8 +220,8 @@ class GatewayServer:
         """Take the ledger and what belongs to it; again, where it has failed."""
         try:
             await self._outbox.open()
-        except LedgerFull:
-            # Room would not help where another gateway has the file.
+        except (LedgerFull, LedgerBusy):
+            # Waiting would not help where another gateway has the file.
             await self._hold_lock(ledger_is_open=False)
             raise
         await self._hold_lock()
@@ -251,7 +248,8 @@ class GatewayServer:
                 if not is_full(error):
                     raise
                 raise LedgerFull(
-                    f"cannot make {lock.lock_file}: {os.strerror(error.errno or 0)}", hint="make room"
+                    f"cannot make {lock.lock_file}: {os.strerror(error.errno or 0)}",
+                    hint="make room",
                 ) from error
             other = (
                 await self._outbox.read(lambda delivery: delivery.registry.gateways.latest())
