@@ -9,6 +9,7 @@ The tree, and the stable `code` of each (it appears in JSON errors)::
     ├── Conflict                  conflict       somebody else holds what was asked for
     ├── LedgerError               ledger         the database file cannot be used
     │   ├── LedgerBusy            busy           another process held the write lock too long
+    │   ├── LedgerFull            ledger         there is no room for it on the disk
     │   ├── LedgerReplaced        replaced       the file was moved, deleted or replaced underneath
     │   └── TransactionOpen       transaction    the caller's own transaction stands in the way
     ├── NotAuthorised             not_authorised no token, or one that does not reach far enough
@@ -21,6 +22,7 @@ Exit codes and HTTP statuses are not decided here: see `ws_manager.cli.exit_code
 
 from __future__ import annotations
 
+import errno
 from typing import Optional
 
 
@@ -98,6 +100,13 @@ class LedgerBusy(LedgerError):
     code = "busy"
 
 
+class LedgerFull(LedgerError):
+    """There is no room on the disk, or in the user's quota. It mends itself when there is."""
+
+    def __init__(self, message: str, *, hint: Optional[str] = None, cause: str = "the disk is full") -> None:
+        super().__init__(message, hint=hint, cause=cause)
+
+
 class LedgerReplaced(LedgerError):
     """The database file was moved, deleted or replaced while it was open."""
 
@@ -120,3 +129,8 @@ class GatewayUnavailable(WsManagerError):
     """The gateway could not be reached, or ended the conversation."""
 
     code = "unavailable"
+
+
+def is_full(error: OSError) -> bool:
+    """Say whether a file could not be written because there is no room: on the disk, or in the user's quota."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))

@@ -27,6 +27,28 @@ def utc_now() -> str:
     return timestamp(datetime.now(timezone.utc))
 
 
+AHEAD_SECONDS = 2.0
+"""How far in the future a sign of life may lie: a leap second, or a small step of the clock.
+
+What lies further ahead was written before the clock was set back, and says nothing about the present.
+"""
+
+
+def heard_between(now: str, timeout: float) -> tuple[str, str]:
+    """Return the two times between which a connection that is alive now was last heard.
+
+    Args:
+        now: the present time.
+        timeout: seconds without a sign of life after which a connection is lost.
+    """
+    return seconds_before(now, timeout), seconds_before(now, -AHEAD_SECONDS)
+
+
+def is_ahead(last_heartbeat: str, now: str) -> bool:
+    """Say whether a sign of life lies so far in the future that the clock was set back since."""
+    return last_heartbeat > seconds_before(now, -AHEAD_SECONDS)
+
+
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 

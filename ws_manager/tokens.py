@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ws_manager.errors import InvalidInput, LedgerError, NotAuthorised
+from ws_manager.errors import InvalidInput, LedgerError, LedgerFull, NotAuthorised, is_full
 from ws_manager.own_files import beside, make_own, opened, real
 from ws_manager.settings import MAX_TIMEOUT, signing_secret
 from ws_manager.text import decode
@@ -286,7 +286,7 @@ def _make(path: Path, database: Path) -> None:
         finally:
             draft.unlink()
     except OSError as error:
-        raise LedgerError(
+        raise (LedgerFull if is_full(error) else LedgerError)(
             f"cannot make the signing key {path}: {os.strerror(error.errno or errno.EIO)}",
             hint="choose another place with --db, or set BLACKROAD_WS_SECRET",
         ) from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,21 @@ def test_a_mistyped_database_is_not_made(cli, database: Path, tmp_path: Path, ar
     assert list(tmp_path.iterdir()) == []
 
 
+@contextlib.contextmanager
+def reading(database: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has begun to read, and does not end."""
+    code = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); db.execute('BEGIN');"
+        " db.execute('SELECT count(*) FROM messages').fetchall(); print('reads', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reads\n"
+        yield reader
+
+
 class TestDoctor:
     def test_a_ledger_that_is_well(self, cli, connected) -> None:
         result = cli("doctor", "--json")
@@ -155,6 +173,25 @@ class TestDoctor:
         assert statuses(cli("doctor", "--json"))["copies"] == "warning"
         db.close()
         assert statuses(cli("doctor", "--json"))["copies"] == "ok"
+
+    def test_a_log_that_a_long_read_lets_grow(
+        self, cli, connected, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checks, "LARGE_LOG", 1000)
+        db = get_db(database)
+        with reading(database) as reader:
+            cli("send", "ws-001", "1")
+            (found,) = [
+                c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "write-ahead log"
+            ]
+        assert found["status"] == "warning"
+        assert "end long reads" in found["advice"]
+        if sys.platform == "linux":
+            assert f"process {reader.pid} (" in found["detail"]
+            assert re.search(r"\) has a read open, for \d+ seconds at most$", found["detail"])
+        (found,) = [c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "write-ahead log"]
+        assert (found["status"], f"process {reader.pid}" in found["detail"]) == ("warning", False)
+        db.close()
 
     def test_modes(self, cli, connected, database: Path) -> None:
         database.chmod(0o644)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager.core.functions import get_db
+from ws_manager import ConnectionPool, get_db, heartbeat_check
 from ws_manager.core.registry import Registry
-from ws_manager.models import Connection
+from ws_manager.models import Connection, Gateway, seconds_before, utc_now
+from ws_manager.repository.journal import Gateways
 
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -136,6 +137,29 @@ def test_heartbeat_check(cli, database: Path) -> None:
     }
     make_old(database, "ws-001")
     assert cli("heartbeat-check", "-o", "id").stdout == "ws-001\n"
+
+
+def test_heartbeat_check_spares_those_of_a_gateway_that_ended_a_moment_ago(cli, database: Path) -> None:
+    for ws_id in ("ws-001", "ws-002"):
+        cli("connect", "octavia", "--ws-id", ws_id)
+        make_old(database, ws_id)
+    db = get_db(database)
+    db.execute("UPDATE connections SET gateway = 'g' WHERE ws_id = 'ws-001'")
+    Gateways(db).insert(Gateway("g", 1, "http://127.0.0.1:1", utc_now(), utc_now()))
+    pool = ConnectionPool(db)
+
+    result = cli("heartbeat-check", "--json")
+    assert json.loads(result.stdout) == {"active": ["ws-001"], "timed_out": ["ws-002"], "spared": ["ws-001"]}
+    result = cli("heartbeat-check")
+    assert (result.exit_code, result.stdout) == (0, "Active: 1  Timed out: 0\n")
+    assert result.stderr.startswith("Spared 1 silent connection(s): their gateway ended a moment ago")
+    assert heartbeat_check(pool, db) == {"active": ["ws-001"], "timed_out": []}
+
+    db.execute("UPDATE gateways SET seen_at = ?", (seconds_before(utc_now(), 41),))
+    result = cli("heartbeat-check", "--json")
+    assert json.loads(result.stdout) == {"active": [], "timed_out": ["ws-001"]}
+    assert "Spared" not in result.stderr
+    db.close()
 
 
 @pytest.mark.parametrize("timeout", ["30", "90s", "5m", "24h", "7d"])

@@ -65,6 +65,7 @@ def test_json_from_the_ledger_is_nested_as_it_stands() -> None:
 @pytest.mark.parametrize(
     ("age", "told"),
     [
+        (-7200, "in 2h"),
         (-5, "0s ago"),
         (0, "0s ago"),
         (59, "59s ago"),

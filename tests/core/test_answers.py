@@ -138,8 +138,26 @@ class TestMessage:
         )
         assert show(delivery, msg_id).verdict == "delivered some time after it was sent"
 
+    def test_that_was_sent_before_the_clock_was_set_back(self, delivery: Delivery) -> None:
+        msg_id, seq = sent(delivery)
+        delivery.settle([Closure("ws-001", 1, 1006, "connection lost", ended=False)])
+        delivery.db.execute("UPDATE messages SET sent_at = '2099-01-01T00:00:00.000000+00:00'")
+        delivery.db.execute("UPDATE events SET ts = '2099-01-01T00:00:01.000000+00:00' WHERE kind = 'closed'")
+        assert happened(show(delivery, msg_id)) == ["sent", "closed"]
+        delivery.settle([Receipt("ws-001", 1, seq, seq)])
+        answer = show(delivery, msg_id)
+        assert answer.verdict == "delivered some time after it was sent"
+        assert happened(answer) == ["confirmed", "sent"]
+
 
 class TestConnection:
+    @pytest.mark.parametrize("ws_id", ["ws-001", "ws-002"])
+    def test_that_was_heard_in_the_future(self, delivery: Delivery, ws_id: str) -> None:
+        delivery.db.execute("UPDATE connections SET last_heartbeat = '2099-01-01T00:00:00.000000+00:00'")
+        assert show(delivery, ws_id).verdict.endswith(
+            "; its last heartbeat lies in the future: the clock was set back, and it counts as silent"
+        )
+
     def test_that_is_well(self, delivery: Delivery) -> None:
         with gateway_lock(delivery.db.path):
             answer = show(delivery, "ws-001")

@@ -284,6 +284,15 @@ class TestSignsOfLife:
         assert found(registry, "ws-001") == before
         assert delivery.db.rows("SELECT * FROM heartbeat_log") == []
 
+    def test_overwrite_one_that_a_clock_left_in_the_future(
+        self, delivery: Delivery, registry: Registry
+    ) -> None:
+        delivery.db.execute("UPDATE connections SET last_heartbeat = ?", (LATER,))
+        before = utc_now()
+        delivery.settle([SignOfLife("ws-001", 1, before, None, True)])
+        assert found(registry, "ws-001").last_heartbeat == before
+        assert delivery.db.rows("SELECT ts FROM heartbeat_log") == [(before,)]
+
     def test_of_a_disconnected_one(self, delivery: Delivery, registry: Registry) -> None:
         registry.disconnect("ws-001")
         delivery.settle([SignOfLife("ws-001", 1, LATER, None, True)])

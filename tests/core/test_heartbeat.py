@@ -8,8 +8,9 @@ from ws_manager import Connection
 from ws_manager.core.heartbeat import HeartbeatReport, check_heartbeats, sweep
 from ws_manager.core.locks import gateway_lock
 from ws_manager.core.registry import Registry
-from ws_manager.models import utc_now
+from ws_manager.models import Gateway, utc_now
 from ws_manager.repository.database import Database
+from ws_manager.repository.journal import Gateways
 
 NOON = "2026-11-22T12:00:00.000000+00:00"
 
@@ -28,6 +29,9 @@ class TestCheck:
             ("11:59:30.000000", False),
             ("11:59:59", False),
             ("12:00:01", False),
+            ("12:00:02.000001", True),
+            ("12:00:31", True),
+            ("13:00:00", True),
         ],
     )
     def test_older_than_the_timeout(self, db: Database, last_heartbeat: str, stale: bool) -> None:
@@ -84,6 +88,35 @@ class TestCheck:
         with gateway_lock(db.path):
             assert check_heartbeats(db, 30, NOON) == HeartbeatReport(["ws-001"], ["ws-002"])
 
+    @pytest.mark.parametrize(
+        ("seen_at", "spared"),
+        [("11:59:59", True), ("11:59:21", True), ("11:59:19", False), ("12:00:05", False)],
+        ids=[
+            "just now",
+            "one time-out and what it writes late",
+            "longer ago",
+            "before the clock was set back",
+        ],
+    )
+    def test_those_of_a_gateway_that_ended_keep_one_time_out(
+        self, db: Database, seen_at: str, spared: bool
+    ) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="g")
+        registered(db, "ws-002", "11:00:00")
+        registered(db, "ws-003", "11:59:59", gateway="g")
+        Gateways(db).insert(Gateway("g", 1, "http://x", NOON, f"2026-11-22T{seen_at}"))
+        report = check_heartbeats(db, 30, NOON)
+        if spared:
+            assert report == HeartbeatReport(["ws-001", "ws-003"], ["ws-002"], ["ws-001"])
+        else:
+            assert report == HeartbeatReport(["ws-003"], ["ws-001", "ws-002"], [])
+
+    def test_those_of_an_earlier_gateway_are_not_kept_by_a_later_one(self, db: Database) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="earlier")
+        Gateways(db).insert(Gateway("earlier", 1, "http://x", NOON, "2026-11-22T11:00:00"))
+        Gateways(db).insert(Gateway("later", 1, "http://x", NOON, NOON))
+        assert check_heartbeats(db, 30, NOON).timed_out == ["ws-001"]
+
     def test_those_of_a_gateway_that_is_gone(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
         with gateway_lock(db.path):
@@ -106,6 +139,19 @@ class TestCheck:
 
         monkeypatch.setattr("ws_manager.core.heartbeat.is_held", beat)
         assert check_heartbeats(db, 30, utc_now()).timed_out == []
+
+    def test_sign_of_life_that_comes_meanwhile_is_not_taken_for_one_in_the_future(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The check may wait for the write lock longer than a clock is ever ahead."""
+        registered(db, "ws-001", "11:00:00", gateway="g")
+
+        def beat(lock: object) -> bool:
+            db.execute("UPDATE connections SET last_heartbeat = '2026-11-22T12:00:25'")
+            return False
+
+        monkeypatch.setattr("ws_manager.core.heartbeat.is_held", beat)
+        assert check_heartbeats(db, 30, NOON).timed_out == []
 
     def test_writes_nothing_where_nobody_is_stale(self, db: Database) -> None:
         registered(db, "ws-001", "11:59:59")
@@ -130,6 +176,10 @@ class TestSweep:
     def test_spares_those_that_a_command_registered(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00")
         assert sweep(db, set(), 30, NOON) == []
+
+    def test_does_not_take_the_future_for_life(self, db: Database) -> None:
+        registered(db, "ws-001", "13:00:00", gateway="g")
+        assert sweep(db, set(), 30, NOON) == ["ws-001"]
 
     def test_spares_the_living(self, db: Database) -> None:
         registered(db, "ws-001", "11:59:31", gateway="g")

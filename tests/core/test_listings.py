@@ -11,7 +11,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.core.listings import Listings
 from ws_manager.core.registry import Registry
 from ws_manager.core.where import all_of
-from ws_manager.models import Rejection
+from ws_manager.models import Rejection, seconds_before, utc_now
 from ws_manager.repository.database import Database
 from ws_manager.repository.search import MessageFilter
 
@@ -56,6 +56,11 @@ class TestConnections:
     def test_silent(self, listings: Listings, db: Database) -> None:
         db.execute("UPDATE connections SET last_heartbeat = ? WHERE ws_id <> 'ws-001'", (OLD,))
         assert self.ids(listings, silent_for=30.0) == ["ws-002"]
+
+    def test_silent_with_a_sign_of_life_in_the_future(self, listings: Listings, db: Database) -> None:
+        later = seconds_before(utc_now(), -3600)
+        db.execute("UPDATE connections SET last_heartbeat = ? WHERE ws_id <> 'ws-001'", (later,))
+        assert self.ids(listings, silent_for=86400.0) == ["ws-002"]
 
     def test_limit(self, listings: Listings) -> None:
         assert self.ids(listings, limit=1) == ["ws-001"]

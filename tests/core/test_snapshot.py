@@ -63,6 +63,18 @@ def test_a_connection_without_a_sign_of_life_is_slow(db: Database, registry) -> 
     assert state.waiting_seconds is None
 
 
+def test_a_connection_last_heard_in_the_future_is_silent_and_comes_first(db: Database, registry) -> None:
+    for ws_id in ("ws-001", "ws-002", "ws-003"):
+        registry.connect("octavia", ws_id)
+    db.execute("UPDATE connections SET last_heartbeat = ? WHERE ws_id = 'ws-002'", (LATER,))
+    states = Sampler(db, timeout=30).sample(View("idle")).connections
+    assert [(state.ws_id, state.slow) for state in states] == [
+        ("ws-002", ("silent",)),
+        ("ws-001", ()),
+        ("ws-003", ()),
+    ]
+
+
 def test_a_connection_whose_messages_wait_is_slow(db: Database, registry) -> None:
     registry.connect("octavia", "ws-001")
     registry.send("ws-001", "hello")

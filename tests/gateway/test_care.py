@@ -47,6 +47,17 @@ def test_heartbeats_are_logged_for_a_day(database: Path) -> None:
     run(scenario())
 
 
+def test_heartbeats_that_a_clock_left_in_the_future_do_not_keep_those_behind_them(database: Path) -> None:
+    log(database, -1000 * DAY, 3 * DAY, -0.1 * DAY, 10.0)
+
+    async def scenario() -> None:
+        async with gateway(database) as running:
+            await running.until(lambda: running.db.value("SELECT count(*) FROM heartbeat_log") == 2)
+            assert running.db.value("SELECT min(id) FROM heartbeat_log") == 3
+
+    run(scenario())
+
+
 def test_how_long_can_be_chosen(database: Path) -> None:
     log(database, 3600.0, 10.0)
 

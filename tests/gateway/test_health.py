@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
 
 import pytest
 
-from tests.support import PING, PONG, Clock, RawAgent, RunningGateway, gateway, run
+from tests.support import PING, PONG, Clock, RawAgent, Refused, RunningGateway, gateway, run
 from ws_manager.gateway import hub
+from ws_manager.gateway.limits import Limits
 from ws_manager.models import seconds_before, utc_now
 
 BIG = "x" * 200_000
@@ -250,6 +252,59 @@ class TestSweep:
                 running.send(None, "ws-002")
                 await other.message()
                 assert running.connection().status == "active"
+
+        run(scenario())
+
+    def test_nothing_is_swept_before_one_full_time_out_after_the_ledger_kept_somebody_out(
+        self, database: Path
+    ) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            limits = Limits(handshake_seconds=0.05)
+            async with gateway(database, now=clock, heartbeat_timeout=30, limits=limits) as running:
+                (await running.agent()).reset()
+                await running.socket_ended()
+                clock.forward(29)
+                running.db.execute("BEGIN IMMEDIATE")
+                with pytest.raises(Refused) as refused:
+                    await running.agent()
+                running.db.execute("ROLLBACK")
+                assert refused.value.status == 503
+                # Its registration waited for the ledger, and is closed when it comes through.
+                await running.until(lambda: running.connection().epoch == 2)
+                await running.socket_ended()
+                last_heard(running, "ws-001", 3000)
+                clock.forward(29.5)
+                other = await running.agent("cipher", "ws-002", pongs=False)
+                clock.forward(0.4)
+                running.send(None, "ws-002")
+                await other.message()
+                assert running.connection().status == "active"
+                clock.forward(10)
+                await running.until(lambda: running.connection().status == "disconnected")
+
+        run(scenario())
+
+    def test_nothing_is_swept_before_one_full_time_out_after_the_gateway_stood_still(
+        self, database: Path
+    ) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=1) as running:
+                (await running.agent()).reset()
+                await running.socket_ended()
+                last_heard(running, "ws-001", 3000)
+                clock.forward(0.9)
+                # The event loop is what stands still here.
+                time.sleep(0.5)  # noqa: ASYNC251
+                other = await running.agent("cipher", "ws-002", pongs=False)
+                clock.forward(0.5)
+                # The hub has had its turn when a Ping comes, and a sweep was before this registration.
+                await other.ping()
+                await running.agent("cipher", "ws-003")
+                assert running.connection().status == "active"
+                clock.forward(0.6)
+                await running.until(lambda: running.connection().status == "disconnected")
 
         run(scenario())
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LIMIT, PING, PONG, Clock, Refused, gateway, run
+from tests.support import LIMIT, PING, PONG, Clock, Refused, gateway, refusal, run
 from ws_manager import get_db
 from ws_manager.errors import Conflict, LedgerError, LedgerReplaced
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Closure
+from ws_manager.protocol.close_codes import CloseCode
 
 
 class Seen(logging.Handler):
@@ -359,3 +360,28 @@ class TestLedgerInTrouble:
                 assert [int(row[0]) for row in rows] == list(range(3000, 3200))
 
         run(scenario())
+
+
+class TestStart:
+    def test_waits_for_a_ledger_that_is_busy(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A disk that is full is tested with one, in the acceptance tests."""
+        monkeypatch.setattr("ws_manager.repository.database.BUSY_SECONDS", 0.05)
+        other = get_db(database)
+
+        async def scenario() -> None:
+            server = GatewayServer(GatewayOptions(database, port=0))
+            stop, reason = asyncio.get_running_loop().create_future(), asyncio.Queue()
+            ready = asyncio.Event()
+            other.execute("BEGIN IMMEDIATE")
+            running = asyncio.create_task(server.run(stop, lambda _url: ready.set(), waits=reason.put_nowait))
+            assert await asyncio.wait_for(reason.get(), LIMIT) == "the ledger is busy"
+            assert await refusal(server.url, "agent=octavia") == 503
+            assert not ready.is_set()
+            other.execute("ROLLBACK")
+            await asyncio.wait_for(ready.wait(), LIMIT)
+            assert await refusal(server.url, "agent=octavia") == 101
+            stop.set_result(CloseCode.GOING_AWAY)
+            await running
+
+        run(scenario())
+        other.close()

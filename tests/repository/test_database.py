@@ -189,6 +189,7 @@ class TestConnection:
         [
             ("journal_mode", "wal"),
             ("wal_autocheckpoint", 0),
+            ("journal_size_limit", 512 * 1024),
             ("synchronous", 2),
             ("busy_timeout", 30_000),
             ("cache_size", -65536),
@@ -511,6 +512,28 @@ class TestCheckpoint:
         other.execute("BEGIN IMMEDIATE")
         assert not connected.checkpoint()
         assert database.stat().st_size == size
+
+    def test_log_that_a_reader_let_grow_becomes_small_again(
+        self, database: Path, connected: Database, other: sqlite3.Connection
+    ) -> None:
+        connected.execute("PRAGMA synchronous = OFF")
+        pool, log = ConnectionPool(connected), beside(database, "-wal")
+        other.execute("BEGIN")
+        before = other.execute("SELECT count(*) FROM messages").fetchone()
+        for _ in range(150):
+            send_message(pool, connected, "ws-001", "x" * 200_000)
+            connected.checkpoint()
+        assert log.stat().st_size > 30_000_000
+        assert other.execute("SELECT count(*) FROM messages").fetchone() == before
+        other.execute("ROLLBACK")
+
+        connected.checkpoint()
+        writer = get_db(database)
+        send_message(ConnectionPool(writer), writer, "ws-001", "by another connection")
+        assert log.stat().st_size <= 512 * 1024
+        assert [row[0] for row in writer.rows("PRAGMA integrity_check")] == ["ok"]
+        assert len(get_message_history(writer, limit=1000)) == 151
+        writer.close()
 
     def test_log_stays_bounded(self, database: Path, connected: Database) -> None:
         connected.execute("PRAGMA synchronous = OFF")

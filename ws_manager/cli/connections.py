@@ -162,7 +162,8 @@ def heartbeat_check(
 ) -> None:
     """Disconnect the connections without a recent heartbeat.
 
-    Those of a running gateway are left to it, and count as active.
+    Those of a running gateway are left to it, and count as active. Those of a gateway that has ended are spared
+    for one time-out more, so that their agents can come back to the next.
     """
     options = global_options(ctx)
     seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
@@ -171,11 +172,19 @@ def heartbeat_check(
     if options.output == "id":
         for ws_id in report.timed_out:
             write(ws_id)
-        return
-    line = f"Active: {len(report.active)}  Timed out: {len(report.timed_out)}"
-    result(options, line, {"active": report.active, "timed_out": report.timed_out}, "")
-    for ws_id in report.timed_out:
-        note_to_terminal(f"timed out: {ws_id}")
+    else:
+        line = f"Active: {len(report.active)}  Timed out: {len(report.timed_out)}"
+        row = {"active": report.active, "timed_out": report.timed_out}
+        if report.spared:
+            row["spared"] = report.spared
+        result(options, line, row, "")
+        for ws_id in report.timed_out:
+            note_to_terminal(f"timed out: {ws_id}")
+    if report.spared:
+        note(
+            f"Spared {len(report.spared)} silent connection(s): their gateway ended a moment ago, and they keep "
+            f"one time-out ({seconds:g} s) to come back; start it with: ws-manager serve"
+        )
 
 
 def stats(ctx: typer.Context) -> None:

@@ -1,10 +1,12 @@
 """`ws-manager serve`: run the gateway in the foreground."""
 
 import asyncio
+import functools
 import logging
 import signal
 import sqlite3
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
@@ -47,6 +49,7 @@ _STRIPE_ROUTE = typer.Option(
 )
 _LARGEST_FRAME = 16 * 1024 * 1024
 _LONGEST_WAIT = 3600.0
+_START_EXTENDED_SECONDS = 60
 
 
 def serve(
@@ -182,7 +185,6 @@ def serve(
     from ws_manager.gateway.limits import Limits
     from ws_manager.gateway.server import GatewayOptions
     from ws_manager.repository.schema import check_ledger
-    from ws_manager.tokens import signing_key
 
     if log_level not in LEVELS:
         raise InvalidInput(f"not a log level: {log_level!r}", hint=f"one of {', '.join(LEVELS)}")
@@ -210,7 +212,7 @@ def serve(
         port,
         seconds,
         drain_seconds=_wait("--drain", drain, least=0),
-        key=None if no_auth else signing_key(database, create=True),
+        key=None if no_auth else functools.partial(_key, database),
         public_hosts=tuple(public_host or ()),
         origins=tuple(allow_origin or ()),
         tls=_tls(tls_cert, tls_key),
@@ -222,6 +224,15 @@ def serve(
         shared=shared,
     )
     _run(options)
+
+
+def _key(database: Path) -> bytes:
+    """Return the key that signs tokens; one is made where there is none."""
+    from ws_manager.tokens import signing_key
+
+    key = signing_key(database, create=True)
+    assert key is not None
+    return key
 
 
 def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "Optional[StripeOptions]":
@@ -296,6 +307,17 @@ async def _serve(options: "GatewayOptions") -> None:
             sqlite3.sqlite_version,
         )
 
+    waited = False
+
+    def waits(why: str) -> None:
+        nonlocal waited
+        waited = True
+        # Without that, systemd ends a start that takes longer than TimeoutStartSec (man 3 sd_notify).
+        tell_supervisor(
+            f"STATUS=Waiting, and answering agents 503: {why}\n"
+            f"EXTEND_TIMEOUT_USEC={_START_EXTENDED_SECONDS * 1_000_000}"
+        )
+
     def ready(url: str) -> None:
         READY.info(
             "Ready: %s (database %s)",
@@ -304,8 +326,10 @@ async def _serve(options: "GatewayOptions") -> None:
             extra={"fields": {"url": url, "database": str(options.database)}},
         )
         tell_supervisor("READY=1")
+        if waited:
+            tell_supervisor(f"STATUS=Serving {url}")
 
-    await GatewayServer(options).run(stop, ready)
+    await GatewayServer(options).run(stop, ready, waits)
 
 
 def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLContext]":

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ws_manager.cli.output import Row, json_text, visible
 from ws_manager.cli.times import TIME_FIELDS, age, ago, in_style, now
-from ws_manager.models import ACTIVE, ROUTED
+from ws_manager.models import ACTIVE, AHEAD_SECONDS, ROUTED
 from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
     present = now()
 
     def old(row: Row) -> str:
-        return "yellow" if row["status"] == ACTIVE and age(row["last_heartbeat"], present) > timeout else ""
+        idle = age(row["last_heartbeat"], present)
+        return "yellow" if row["status"] == ACTIVE and not -AHEAD_SECONDS <= idle <= timeout else ""
 
     def backlog(row: Row) -> str:
         return "yellow" if row["pending"] else ""

@@ -31,10 +31,15 @@ def now() -> datetime:
 
 
 def ago(moment: object, present: datetime) -> str:
-    """Say how long ago a timestamp of the ledger was, in one unit; the timestamp itself if it is unreadable."""
+    """Say how long ago a timestamp of the ledger was, in one unit; the timestamp itself if it is unreadable.
+
+    A minute or more in the future was written before the clock was set back.
+    """
     seconds = age(moment, present)
     if seconds == float("inf"):
         return str(moment)
+    if seconds <= -60:
+        return f"in {span(-seconds)}"
     return f"{span(seconds)} ago"
 
 

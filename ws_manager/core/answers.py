@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ws_manager.core.locks import gateway_lock
 from ws_manager.errors import NotFound
-from ws_manager.models import ACTIVE, Connection, Event, seconds_before, utc_now
+from ws_manager.models import ACTIVE, Connection, Event, is_ahead, seconds_before, utc_now
 from ws_manager.repository.connections import Connections, decode
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Broadcasts, Events, Gateways, Heartbeats
@@ -111,12 +111,14 @@ class Answers:
 
     def _message(self, message: dict[str, Any]) -> Answer:
         timeline = _life_of(message)
-        ended = message["confirmed_at"] or message["rejected_at"] or utc_now()
+        # What is pending has no end, not even the present: the clock may have been set back since it was sent.
+        ended = message["confirmed_at"] or message["rejected_at"] or "~"
+        since, until = sorted((message["sent_at"], ended))
         recipient = message["recipient_id"]
         # That it was set aside is in its row already.
         timeline += [
             _entry(event)
-            for event in self._events.of(recipient, message["sent_at"], ended, _EVENTS)
+            for event in self._events.of(recipient, since, until, _EVENTS)
             if event.kind != "set_aside" and event.msg_id in (None, message["msg_id"])
         ]
         facts = {**message, "delivered": bool(message["delivered"])}
@@ -186,8 +188,14 @@ class Answers:
                 f"{name} is disconnected since {connection.disconnected_at}: {reason}{code};"
                 " it gets what is pending when it connects again",
             )
+        ahead = ""
+        if is_ahead(connection.last_heartbeat, utc_now()):
+            ahead = "; its last heartbeat lies in the future: the clock was set back, and it counts as silent"
         if connection.gateway is None:
-            return GOOD, f"{name} was registered by a command: `ws-manager receive` takes what is pending"
+            return (
+                GOOD,
+                f"{name} was registered by a command: `ws-manager receive` takes what is pending{ahead}",
+            )
         if self._socket_is_open(connection):
             return GOOD, f"the socket of {name} is open"
         runs = self._gateway_runs()
@@ -197,10 +205,10 @@ class Answers:
             else "the gateway does not run: start it, and the agent comes back"
         )
         if connection.close_code is not None:
-            return BAD, f"the socket of {name} was lost: {reason}{code}; {back}"
+            return BAD, f"the socket of {name} was lost: {reason}{code}; {back}{ahead}"
         if runs:
-            return WAITING, f"{name} has not come back since the gateway was started again"
-        return WAITING, f"{name} has no socket: {back}"
+            return WAITING, f"{name} has not come back since the gateway was started again{ahead}"
+        return WAITING, f"{name} has no socket: {back}{ahead}"
 
     def _socket_is_open(self, connection: Connection) -> bool:
         if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
@@ -255,6 +263,9 @@ def _after(earlier: str, later: str) -> str:
         seconds = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
     except (ValueError, TypeError):
         # A file of the earlier implementation may hold anything.
+        return "some time after"
+    if seconds < 0:
+        # The clock was set back in between.
         return "some time after"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms after"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ws_manager.core.locks import gateway_lock
+from ws_manager.core.readers import readers
 from ws_manager.errors import LedgerError
 from ws_manager.models import Gateway
 from ws_manager.own_files import beside, real
@@ -21,7 +22,7 @@ from ws_manager.settings import expanded
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
-LARGE_LOG = 256 * 1024 * 1024
+LARGE_LOG = 64 * 1024 * 1024
 """Bytes of a write-ahead log from which on somebody should look."""
 
 SAFE_AIOHTTP = (3, 14, 3)
@@ -265,8 +266,9 @@ def _log(path: Path) -> Iterator[Check]:
         yield Check(
             "write-ahead log",
             WARNING,
-            f"{_size(size)}: something reads for long, or was killed",
-            "end long reads; the last to close the file empties it",
+            f"{_size(size)}: {_who_reads(path)}",
+            "end long reads; then a running gateway makes it small at its next commits, and whoever is the last to"
+            " close the file removes it",
         )
     else:
         yield Check("write-ahead log", OK, _size(size))
@@ -279,6 +281,19 @@ def _log(path: Path) -> Iterator[Check]:
         )
     else:
         yield Check("copies", OK, "make them with: ws-manager backup FILE")
+
+
+def _who_reads(path: Path) -> str:
+    """Say what keeps a log from being emptied, as far as the system tells."""
+    found = readers(path)
+    if found is None:
+        return "somebody reads for long, or was killed"
+    if not found:
+        return "nobody reads it now, as far as can be seen"
+    oldest, others = found[0], len(found) - 1
+    return f"process {oldest.pid} ({oldest.program}) has a read open, for {_span(oldest.seconds)} at most" + (
+        f", and {others} other process(es)" if others else ""
+    )
 
 
 def _sqlite() -> Check:
@@ -307,6 +322,13 @@ def _aiohttp(version: Optional[str]) -> Check:
             "keep the gateway on loopback, or use Python 3.10 with aiohttp 3.14.3 or newer",
         )
     return Check("aiohttp", OK, version)
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _size(size: int) -> str:

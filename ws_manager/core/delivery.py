@@ -119,7 +119,7 @@ class Delivery:
                     self._close(outcome, now)
                     continue
                 else:
-                    self._note_life(outcome)
+                    self._note_life(outcome, now)
                     continue
                 if not holds:
                     void.add(outcome.ws_id)
@@ -157,9 +157,9 @@ class Delivery:
         if current and ended and self._connections.disconnect(ws_id, now, reason, code):
             self._events.insert("disconnected", now, ws_id, detail=reason)
 
-    def _note_life(self, sign: SignOfLife) -> None:
+    def _note_life(self, sign: SignOfLife, now: str) -> None:
         ws_id, epoch, at, latency_ms, logged = sign
-        if self._connections.heartbeat_of_epoch(ws_id, epoch, at) and logged:
+        if self._connections.heartbeat_of_epoch(ws_id, epoch, at, now) and logged:
             self._heartbeats.insert(ws_id, at, latency_ms)
 
     # The life of a socket

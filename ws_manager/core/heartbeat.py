@@ -6,32 +6,48 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ws_manager.core.locks import gateway_lock, is_held
-from ws_manager.models import seconds_before
-from ws_manager.repository.connections import Connections
+from ws_manager.models import heard_between
+from ws_manager.repository.connections import Connections, Silent
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Events
 
 LOST = "heartbeat timeout"
 
+PRESENCE_SECONDS = 10.0
+"""A gateway writes that it runs every so many seconds, so its end is known to within this time."""
+
 
 @dataclass(frozen=True)
 class HeartbeatReport:
-    """The outcome of one check: the ws_ids that are active and those that were disconnected by it."""
+    """The outcome of one check.
+
+    Attributes:
+        active: the ws_ids that are active.
+        timed_out: those that were disconnected by it.
+        spared: those of the active ones that are silent because their gateway ended a moment ago.
+    """
 
     active: list[str] = field(default_factory=list)
     timed_out: list[str] = field(default_factory=list)
+    spared: list[str] = field(default_factory=list)
 
 
 def check_heartbeats(db: Database, timeout: float, now: str) -> HeartbeatReport:
-    """Disconnect every active connection whose last heartbeat is older than `timeout` seconds.
+    """Disconnect every active connection whose last heartbeat is older than `timeout` seconds, or in the future.
 
-    Connections of a running gateway are left to it: it knows its sockets, and counts them as active.
+    Connections of a running gateway are left to it: it knows its sockets, and counts them as active. Those of
+    a gateway that has ended are spared for one full time-out: their agents could not be heard, and come back.
     """
-    stale = Connections(db).stale(seconds_before(now, timeout))
-    if any(gateway for _, gateway in stale) and is_held(gateway_lock(db.path)):
-        stale = [(ws_id, gateway) for ws_id, gateway in stale if not gateway]
-    timed_out = _disconnect(db, [ws_id for ws_id, _ in stale], timeout, now)
-    return HeartbeatReport(active=Connections(db).active_ids(), timed_out=timed_out)
+    silent = Connections(db).silent(*heard_between(now, timeout))
+    spared: list[str] = []
+    if any(row.gateway for row in silent):
+        if is_held(gateway_lock(db.path)):
+            silent = [row for row in silent if not row.gateway]
+        else:
+            spared = _of_gateways_just_ended(silent, timeout, now)
+    kept = set(spared)
+    timed_out = _disconnect(db, [row for row in silent if row.ws_id not in kept], now)
+    return HeartbeatReport(Connections(db).active_ids(), timed_out, spared)
 
 
 def sweep(db: Database, held: Collection[str], timeout: float, now: str) -> list[str]:
@@ -46,20 +62,24 @@ def sweep(db: Database, held: Collection[str], timeout: float, now: str) -> list
     Returns:
         The ws_ids that were disconnected.
     """
-    stale = Connections(db).stale(seconds_before(now, timeout))
-    lost = [ws_id for ws_id, gateway in stale if gateway and ws_id not in held]
-    return _disconnect(db, lost, timeout, now)
+    silent = Connections(db).silent(*heard_between(now, timeout))
+    return _disconnect(db, [row for row in silent if row.gateway and row.ws_id not in held], now)
 
 
-def _disconnect(db: Database, ws_ids: list[str], timeout: float, now: str) -> list[str]:
-    if not ws_ids:
+def _of_gateways_just_ended(silent: list[Silent], timeout: float, now: str) -> list[str]:
+    """Return the ws_ids whose gateway may have ended within the time-out."""
+    since, until = heard_between(now, timeout + PRESENCE_SECONDS)
+    return [row.ws_id for row in silent if row.gateway_seen_at and since <= row.gateway_seen_at <= until]
+
+
+def _disconnect(db: Database, silent: list[Silent], now: str) -> list[str]:
+    if not silent:
         return []
-    cutoff = seconds_before(now, timeout)
     connections, events = Connections(db), Events(db)
     timed_out = []
     with db.transaction():
-        for ws_id in ws_ids:
-            if connections.disconnect_stale(ws_id, cutoff, now, LOST):
-                events.insert("disconnected", now, ws_id, detail=LOST)
-                timed_out.append(ws_id)
+        for row in silent:
+            if connections.disconnect_silent(row, now, LOST):
+                events.insert("disconnected", now, row.ws_id, detail=LOST)
+                timed_out.append(row.ws_id)
     return timed_out

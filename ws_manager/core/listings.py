@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from ws_manager.core.values import check_limit, check_timeout
 from ws_manager.core.where import Conditions
 from ws_manager.errors import InvalidInput, NotFound
-from ws_manager.models import ACTIVE, Connection, seconds_before, utc_now
+from ws_manager.models import ACTIVE, Connection, heard_between, utc_now
 from ws_manager.repository.connections import decode
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Broadcasts
@@ -58,7 +58,7 @@ class Listings:
         Args:
             all_of_them: the disconnected too.
             agent: only this agent's.
-            silent_for: only those without a sign of life for so many seconds.
+            silent_for: only those without a sign of life for so many seconds, or with one in the future.
             limit: at most so many; all if None.
             count_pending: False where nobody looks at `pending`.
 
@@ -68,7 +68,7 @@ class Listings:
         found = self._search.connections(
             active_only=not all_of_them,
             agent=agent,
-            silent_since=None if silent_for is None else seconds_before(utc_now(), check_timeout(silent_for)),
+            not_heard=None if silent_for is None else heard_between(utc_now(), check_timeout(silent_for)),
             limit=None if limit is None else check_limit(limit),
             count_pending=count_pending,
         )

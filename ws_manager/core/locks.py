@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Optional
 
-from ws_manager.errors import Conflict, LedgerError
+from ws_manager.errors import Conflict, LedgerError, LedgerFull, is_full
 from ws_manager.own_files import beside, make_own, open_own, opened
 
 
@@ -43,7 +43,7 @@ class Lock:
             try:
                 descriptor = self._open()
             except OSError as error:
-                raise LedgerError(
+                raise (LedgerFull if is_full(error) else LedgerError)(
                     f"cannot open the lock file {self.path}: {error.strerror}",
                     hint="check its owner and mode, those of its folder, and the free space",
                 ) from None

@@ -62,7 +62,8 @@ def prune(db: Database, older_than: float, *, dry_run: bool = False, vacuum: boo
 def trim_heartbeat_log(db: Database, older_than: float) -> int:
     """Delete the oldest rows of the heartbeat log, and return how many that were.
 
-    It reads no further than to the first row that stays, so it can be done often.
+    It reads no further than to the first row that stays, so it can be done often. A row that lies as far in
+    the future was written before the clock was set back: it goes too, and does not keep those behind it.
 
     Args:
         db: the ledger.
@@ -71,7 +72,9 @@ def trim_heartbeat_log(db: Database, older_than: float) -> int:
     Raises:
         LedgerError: the file cannot be written.
     """
-    return Maintenance(db).delete_first("heartbeat_log", seconds_before(utc_now(), older_than))
+    now = utc_now()
+    since, until = seconds_before(now, older_than), seconds_before(now, -older_than)
+    return Maintenance(db).trim_heartbeat_log(since, until)
 
 
 def export_lines(db: Database) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Callable, Optional
 
 from ws_manager.core.values import check_limit, check_name
 from ws_manager.errors import InvalidInput
-from ws_manager.models import Gateway, utc_now
+from ws_manager.models import Gateway, is_ahead, utc_now
 from ws_manager.repository.connections import Connections
 from ws_manager.repository.database import Database
 from ws_manager.repository.journal import Gateways, Heartbeats
@@ -222,11 +222,11 @@ class Sampler:
             sent=connection.message_count,
             slow=(),
         )
-        return replace(state, slow=self._slowness(state))
+        return replace(state, slow=self._slowness(state, at))
 
-    def _slowness(self, state: ConnectionState) -> tuple[str, ...]:
+    def _slowness(self, state: ConnectionState, at: str) -> tuple[str, ...]:
         signs = {
-            "silent": state.idle_seconds > self._timeout,
+            "silent": state.idle_seconds > self._timeout or is_ahead(state.last_heartbeat, at),
             "waiting": (state.waiting_seconds or 0) > SLOW_CONFIRMATION_SECONDS,
             "round trip": (state.round_trip_ms or 0) > SLOW_ROUND_TRIP_MS,
         }

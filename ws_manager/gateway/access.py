@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import hdrs, web
 
-from ws_manager.errors import InvalidInput, NotAuthorised
+from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.tokens import EVERYTHING, Claims, verify
 
 SUBPROTOCOL = "ws-manager.v1"
@@ -95,6 +95,10 @@ class Access:
         key: that signs tokens; None asks for no tokens.
         clock: the time of day, in seconds since 1970.
 
+    Attributes:
+        key: as above; it may come later than the rest.
+        closed: why nobody is let in for the moment; None where they are.
+
     Raises:
         InvalidInput: a host is no name, or an origin is none.
     """
@@ -114,7 +118,8 @@ class Access:
         self._origins = {_origin(origin) for origin in origins}
         if None in self._origins:
             raise InvalidInput("not an origin", hint="write it as browsers do: https://app.example.com")
-        self._key = key
+        self.key = key
+        self.closed: Optional[str] = None
         self._clock = clock
 
     def check_address(self, request: web.Request) -> None:
@@ -122,6 +127,7 @@ class Access:
 
         Raises:
             NotAuthorised: a foreign Host or Origin.
+            GatewayUnavailable: nobody is let in for the moment.
         """
         hosts = self._hosts
         if self._every_address and request.transport is not None:
@@ -133,6 +139,8 @@ class Access:
                 not origin.startswith(("http://", "https://")) or _host_of(origin) not in hosts
             ):
                 raise NotAuthorised("this Origin is not allowed")
+        if self.closed is not None:
+            raise GatewayUnavailable(self.closed, hint="try again later")
 
     def check(self, request: web.Request) -> Claims:
         """Let a request pass, and return what its token allows, or raise.
@@ -145,7 +153,7 @@ class Access:
         """
         self.check_address(request)
         tokens = _tokens(request)
-        if self._key is None:
+        if self.key is None:
             if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
                 raise NotAuthorised("without tokens, requests through a proxy are refused")
             return EVERYTHING
@@ -155,7 +163,7 @@ class Access:
             # RFC 6750 section 2: clients must not use more than one method.
             raise InvalidInput("several tokens", hint="give one: as header, parameter or subprotocol")
         try:
-            return verify(self._key, tokens[0], self._clock())
+            return verify(self.key, tokens[0], self._clock())
         except NotAuthorised as error:
             raise BadToken(error.message, hint=error.hint) from None
 

@@ -34,10 +34,10 @@ class Care:
     async def run(self) -> None:
         """Delete at once, and then again and again, until cancelled."""
         try:
-            await self._ledger.open()
             next_prune = 0.0
             while True:
                 try:
+                    await self._ledger.open()
                     await self._ledger.run(lambda delivery: trim_heartbeat_log(delivery.db, self._log_keep))
                     if self._keep is not None and next_prune <= 0:
                         next_prune = _PRUNE_SECONDS

@@ -51,8 +51,7 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: Optional[asyncio.Task[None]] = None
         self._emptied = asyncio.Event()
-        self._started_at = now()
-        self._swept_at = self._started_at
+        self._open_since = self._swept_at = now()
 
     def __len__(self) -> int:
         """Return the number of open sockets, those that have to go included."""
@@ -75,6 +74,10 @@ class Hub:
             other.close(CloseCode.REPLACED, "replaced by a newer socket")
         # What happened to the registration before the socket was here has told nobody.
         self.check([session.ws_id])
+
+    def give_time(self) -> None:
+        """Sweep nothing for one full time-out: until now nobody could come back, or somebody could not."""
+        self._open_since = self._now()
 
     def remove(self, socket: AgentSocket) -> None:
         """Let a socket go."""
@@ -105,9 +108,15 @@ class Hub:
 
     async def run(self) -> None:
         """Heartbeats, slow peers and sweeping, until cancelled."""
+        self.give_time()
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             await asyncio.sleep(_TICK_SECONDS)
             now = self._now()
+            if loop.time() - began - _TICK_SECONDS > self._timeout / 3:
+                # This process was stopped, or stood still: nobody could come back meanwhile.
+                self.give_time()
             for socket in list(self._open):
                 try:
                     socket.tick(now)
@@ -116,9 +125,8 @@ class Hub:
                     _log.exception("%s fails, and is dropped", socket.session.ws_id)
                     socket.abort()
             self._record(now)
-            # After a start everybody gets one full time-out to come back.
             interval = self._timeout / 3
-            if now - self._started_at > self._timeout and now - self._swept_at >= interval:
+            if now - self._open_since > self._timeout and now - self._swept_at >= interval:
                 self._swept_at = now
                 self._begin_sweep()
 
@@ -204,6 +212,7 @@ class Hub:
         try:
             lost = await self._outbox.write(sweep)
         except LedgerError as error:
+            self.give_time()
             _log.error("cannot sweep: %s", error)
             return
         if lost:

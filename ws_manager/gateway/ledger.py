@@ -12,7 +12,7 @@ from typing import Callable, Optional, TypeVar
 
 from ws_manager.core.delivery import Delivery
 from ws_manager.errors import LedgerError, LedgerReplaced
-from ws_manager.repository.schema import open_ledger
+from ws_manager.repository.schema import open_again, open_ledger
 from ws_manager.settings import Sizes
 
 Result = TypeVar("Result")
@@ -71,7 +71,7 @@ class LedgerThread:
         self._delivery: Optional[Delivery] = None
 
     async def open(self) -> None:
-        """Open the ledger.
+        """Open the ledger; nothing where it is open.
 
         Raises:
             LedgerError: the file cannot be used.
@@ -88,6 +88,8 @@ class LedgerThread:
         self._executor.shutdown()
 
     def _open(self) -> None:
+        if self._delivery is not None:
+            return
         db = open_ledger(self._path, shared=self._shared)
         db.execute(f"PRAGMA cache_size = -{self._cache_kib}")
         self._delivery = Delivery(db, self._sizes)
@@ -109,6 +111,7 @@ class Watcher(threading.Thread):
 
     Args:
         path: the database file.
+        identity: of the file that the gateway has open.
         loop: where `changed` is called.
         changed: called without arguments after each change.
         replaced: called with the error if the file is no longer the one that was opened; that ends the watching.
@@ -117,12 +120,14 @@ class Watcher(threading.Thread):
     def __init__(
         self,
         path: Path,
+        identity: tuple[int, int],
         loop: asyncio.AbstractEventLoop,
         changed: Callable[[], None],
         replaced: Callable[[LedgerReplaced], None],
     ) -> None:
         super().__init__(name="ws-manager-watcher", daemon=True)
         self._path = path
+        self._identity = identity
         self._loop = loop
         self._changed = changed
         self._replaced = replaced
@@ -135,7 +140,7 @@ class Watcher(threading.Thread):
             version, polls = None, 0
             while not self._stopped.wait(POLL_SECONDS):
                 try:
-                    db = db or open_ledger(self._path, create=False)
+                    db = db or open_again(self._path, self._identity)
                     polls += 1
                     if polls % _POLLS_A_LOOK == 0:
                         db.check_file()

@@ -68,7 +68,7 @@ class Outbox:
         self._watcher: Optional[Watcher] = None
 
     async def open(self) -> None:
-        """Open the ledger and take its present end as the position.
+        """Open the ledger and take its present end as the position. Where it has failed, it can be done again.
 
         Raises:
             LedgerError: the file cannot be used.
@@ -85,8 +85,10 @@ class Outbox:
         """
         loop = asyncio.get_running_loop()
         replaced: asyncio.Future[None] = loop.create_future()
+        identity = await self._reads.run(lambda delivery: delivery.db.identity)
         self._watcher = Watcher(
             self._path,
+            identity,
             loop,
             self._changed.set,
             lambda error: None if replaced.done() else replaced.set_exception(error),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import secrets
 import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from aiohttp import web
 
+from ws_manager.core.heartbeat import PRESENCE_SECONDS
 from ws_manager.core.locks import Lock, gateway_lock
-from ws_manager.errors import Conflict, LedgerError
+from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
 from ws_manager.gateway.access import Access, check_address
 from ws_manager.gateway.care import Care
 from ws_manager.gateway.hub import Hub
@@ -27,10 +30,12 @@ from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 from ws_manager.stripe_events import MAX_BODY
+from ws_manager.tokens import MIN_KEY
 
 _LOCK_SECONDS = 2.0
 _FLUSH_SECONDS = 35.0
-_PRESENCE_SECONDS = 10.0
+_ROOM_SECONDS = 1.0
+_TOLD_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _REASONS = {
     CloseCode.GOING_AWAY: "the gateway is shutting down",
@@ -48,7 +53,8 @@ class GatewayOptions:
         port: 0 for one that is free.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
         drain_seconds: over which the closes of many sockets are spread when the gateway stops.
-        key: that signs tokens; None asks for no tokens, and lets everybody on this machine in.
+        key: that signs tokens, or what reads or makes it once the ledger is open, in a thread; None asks for no
+            tokens, and lets everybody on this machine in.
         public_hosts: names under which others address it, beside the one that it binds.
         origins: of pages elsewhere that may connect.
         tls: serve https and wss with this.
@@ -66,7 +72,7 @@ class GatewayOptions:
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
     drain_seconds: float = 5.0
     # Never part of its repr, which may end in a log.
-    key: Optional[bytes] = field(default=None, repr=False)
+    key: Union[bytes, Callable[[], bytes], None] = field(default=None, repr=False)
     public_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     tls: Optional[ssl.SSLContext] = None
@@ -108,7 +114,9 @@ class GatewayServer:
         self._outbox = Outbox(options.database, options.limits.sizes, shared=options.shared)
         self._hub = Hub(self._outbox, options.heartbeat_timeout, options.log_interval, now)
         self._care = Care(options.database, options.log_keep, options.keep)
-        access = Access([options.host, *options.public_hosts], options.origins, options.key, clock)
+        # Until the real key is there, one that has signed nothing.
+        key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
+        self._access = access = Access([options.host, *options.public_hosts], options.origins, key, clock)
         self._sockets = SocketRoute(
             self._id,
             options.heartbeat_timeout,
@@ -126,20 +134,28 @@ class GatewayServer:
             application.router.add_post(PATH, stripe.take)
         self._listener = Listener(application, options.limits, now)
 
-    async def run(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
-        """Serve until `stop` is done.
+    async def run(
+        self,
+        stop: asyncio.Future[CloseCode],
+        ready: Callable[[str], None],
+        waits: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        """Serve until `stop` is done. Where the disk is full at the start, refuse everybody until there is room.
+
+        The same where another process keeps the write lock.
 
         Args:
             stop: ends the gateway; its result is the code that sockets are closed with, 1001 or 1012.
             ready: called with the base address when connections are accepted.
+            waits: called with the reason at least every 40 seconds while it waits.
 
         Raises:
             Conflict: another gateway holds this file, or the address is in use.
             LedgerError: the file cannot be used, or was replaced meanwhile.
         """
         try:
-            await self._outbox.open()
-            await self._hold_lock()
+            if not await self._start(stop, waits):
+                return
             outbox = asyncio.create_task(self._outbox.run(self._hub))
             work = [
                 outbox,
@@ -150,7 +166,6 @@ class GatewayServer:
             ]
             done: list[asyncio.Task[None]] = []
             try:
-                await self._listen()
                 ready(self.url)
                 waited_for: list[asyncio.Future[Any]] = [stop, *work]
                 await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +187,49 @@ class GatewayServer:
             if self._lock is not None:
                 self._lock.release()
 
-    async def _hold_lock(self) -> None:
+    async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
+        """Open the ledger and listen; False if the gateway was stopped before that was possible."""
+        trouble, told_at = Trouble("open the ledger"), -math.inf
+        try:
+            while True:
+                try:
+                    await self._prepare()
+                    await self._listen()
+                    await self._record()
+                    break
+                except (LedgerFull, LedgerBusy) as error:
+                    trouble.began(error)
+                    self._access.closed = f"the gateway waits: {error.cause}"
+                    await self._listen()
+                    if time.monotonic() - told_at >= _TOLD_SECONDS:
+                        told_at = time.monotonic()
+                        waits(error.cause)
+                await asyncio.wait({stop}, timeout=_ROOM_SECONDS)
+                if stop.done():
+                    await self._listener.close()
+                    return False
+        except BaseException:
+            await self._listener.close()
+            raise
+        trouble.ended()
+        self._access.closed = None
+        return True
+
+    async def _prepare(self) -> None:
+        """Take the ledger and what belongs to it; again, where it has failed."""
+        try:
+            await self._outbox.open()
+        except (LedgerFull, LedgerBusy):
+            # Waiting would not help where another gateway has the file.
+            await self._hold_lock(ledger_is_open=False)
+            raise
+        await self._hold_lock()
+        if callable(self._options.key):
+            self._access.key = await asyncio.get_running_loop().run_in_executor(None, self._options.key)
+
+    async def _hold_lock(self, *, ledger_is_open: bool = True) -> None:
+        if self._lock is not None:
+            return
         lock = gateway_lock(self._options.database)
         deadline = self._now() + _LOCK_SECONDS
         while not lock.acquire():
@@ -180,7 +237,11 @@ class GatewayServer:
             if self._now() < deadline:
                 await asyncio.sleep(0.05)
                 continue
-            other = await self._outbox.read(lambda delivery: delivery.registry.gateways.latest())
+            other = (
+                await self._outbox.read(lambda delivery: delivery.registry.gateways.latest())
+                if ledger_is_open
+                else None
+            )
             where = f" at {other.url} (pid {other.pid})" if other else ""
             raise Conflict(
                 f"another gateway{where} serves {self._options.database}",
@@ -189,9 +250,13 @@ class GatewayServer:
         self._lock = lock
 
     async def _listen(self) -> None:
+        if self.url:
+            return
         options = self._options
         port = await self._listener.start(options.host, options.port, options.tls)
         self.url = _base_address(options, port)
+
+    async def _record(self) -> None:
         started = utc_now()
         await self._outbox.write(
             lambda delivery: delivery.record_gateway(
@@ -205,10 +270,10 @@ class GatewayServer:
             self._listener.tick()
 
     async def _show_presence(self) -> None:
-        # For display only: receipts say the same, and they are kept until they can be written.
+        # It says when this gateway ended, should it be killed. Its lock says whether it runs.
         trouble = Trouble("write the gateway's record")
         while True:
-            await asyncio.sleep(_PRESENCE_SECONDS)
+            await asyncio.sleep(PRESENCE_SECONDS)
             try:
                 await self._outbox.write(lambda delivery: delivery.gateway_seen(self._id))
             except LedgerError as error:

@@ -11,7 +11,7 @@ from typing import Callable, NamedTuple, Optional
 from aiohttp import web
 
 from ws_manager.core.delivery import Delivery
-from ws_manager.errors import GatewayUnavailable, InvalidInput, LedgerBusy, WsManagerError
+from ws_manager.errors import GatewayUnavailable, InvalidInput, LedgerBusy, LedgerError, WsManagerError
 from ws_manager.gateway.access import Access
 from ws_manager.gateway.agent_socket import AgentSocket
 from ws_manager.gateway.handshake import Asked, new_websocket, parse_query, refusal
@@ -91,6 +91,9 @@ class SocketRoute:
             finally:
                 self._opening -= 1
         except WsManagerError as error:
+            if isinstance(error, LedgerError):
+                # Whoever cannot come back because of the ledger must not be taken for dead.
+                self._hub.give_time()
             return refusal(error)
         connection = opened[0]
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)

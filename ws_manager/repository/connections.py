@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
 from ws_manager.repository.database import Database, Row
@@ -17,6 +17,22 @@ WS_ID, METADATA = 0, 2
 """Positions in a row."""
 
 _parse = json.JSONDecoder().raw_decode
+
+
+class Silent(NamedTuple):
+    """An active row without a recent sign of life.
+
+    Attributes:
+        ws_id: the connection.
+        last_heartbeat: its last sign of life, as it was read.
+        gateway: id of the gateway that holds or held its socket; None where a command registered it.
+        gateway_seen_at: when that gateway last wrote that it runs; None where the ledger does not know it.
+    """
+
+    ws_id: str
+    last_heartbeat: str
+    gateway: Optional[str]
+    gateway_seen_at: Optional[str]
 
 
 def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
@@ -149,24 +165,25 @@ class Connections:
             ).rowcount
         )
 
-    def stale(self, cutoff: str) -> list[tuple[str, Optional[str]]]:
-        """Return ws_id and gateway of the active rows without a sign of life since the cutoff."""
+    def silent(self, since: str, until: str) -> list[Silent]:
+        """Return the active rows whose last sign of life is not between two times; see `heard_between`."""
         rows = self._db.rows(
-            "SELECT ws_id, gateway FROM connections"
-            " WHERE status = 'active' AND last_heartbeat < ? ORDER BY id",
-            (cutoff,),
+            "SELECT ws_id, last_heartbeat, gateway,"
+            " (SELECT seen_at FROM gateways WHERE gateways.id = connections.gateway) FROM connections"
+            " WHERE status = 'active' AND last_heartbeat NOT BETWEEN ? AND ? ORDER BY id",
+            (since, until),
         )
-        return [(row[0], row[1]) for row in rows]
+        return [Silent(*row) for row in rows]
 
-    def disconnect_stale(self, ws_id: str, cutoff: str, at: str, reason: str) -> bool:
-        """Mark a row as disconnected if it is still active and still without a sign of life."""
+    def disconnect_silent(self, silent: Silent, at: str, reason: str) -> bool:
+        """Mark a row as disconnected if it is still active and no sign of life has come since it was read."""
         return bool(
             self._db.execute(
                 f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason ="
                 " CASE WHEN close_code IS NULL OR close_reason = ? THEN ?"
                 " ELSE coalesce(close_reason || ', then ', '') || ? END"
-                f" WHERE ws_id = ? AND status = '{ACTIVE}' AND last_heartbeat < ?",
-                (at, reason, reason, reason, ws_id, cutoff),
+                f" WHERE ws_id = ? AND status = '{ACTIVE}' AND last_heartbeat = ?",
+                (at, reason, reason, reason, silent.ws_id, silent.last_heartbeat),
             ).rowcount
         )
 
@@ -187,13 +204,16 @@ class Connections:
             ).rowcount
         )
 
-    def heartbeat_of_epoch(self, ws_id: str, epoch: int, at: str) -> bool:
-        """Write a sign of life of one registration. False if it is void."""
+    def heartbeat_of_epoch(self, ws_id: str, epoch: int, at: str, now: str) -> bool:
+        """Write a sign of life of one registration. False if it is void, or the row has a later one.
+
+        One in the future does not count as later: the clock was set back since.
+        """
         return bool(
             self._db.execute(
-                "UPDATE connections SET last_heartbeat = ?"
-                " WHERE ws_id = ? AND epoch = ? AND status = 'active' AND last_heartbeat < ?",
-                (at, ws_id, epoch, at),
+                "UPDATE connections SET last_heartbeat = ? WHERE ws_id = ? AND epoch = ?"
+                " AND status = 'active' AND (last_heartbeat < ? OR last_heartbeat > ?)",
+                (at, ws_id, epoch, at, now),
             ).rowcount
         )
 

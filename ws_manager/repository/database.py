@@ -14,13 +14,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from ws_manager.errors import InvalidInput, LedgerBusy, LedgerError, LedgerReplaced, TransactionOpen
+from ws_manager.errors import (
+    InvalidInput,
+    LedgerBusy,
+    LedgerError,
+    LedgerFull,
+    LedgerReplaced,
+    TransactionOpen,
+)
 from ws_manager.own_files import real
 from ws_manager.repository.files import State, check_companions, create
 
 BUSY_SECONDS = 30.0
 CHECKPOINT_COMMITS = 1000
 _CHECKPOINT_WAIT_MS = 1000
+_LOG_BYTES = 512 * 1024
+"""To this size the log is cut by the first commit after a checkpoint of all of it: a long read lets it grow.
+
+Not to nothing: small commits into a file that need not grow are a third faster.
+"""
 
 Row = tuple[Any, ...]
 
@@ -37,8 +49,10 @@ class Database(sqlite3.Connection):
     frozen: Optional[State] = None
     """How the file was when it was opened without any locks; None for every other connection."""
 
+    identity: tuple[int, int]
+    """Device and inode of the file: what it is, whatever it is called."""
+
     _asked: Path
-    _file: tuple[int, int]
     _pid: int
     _commits = 0
 
@@ -215,15 +229,20 @@ class Database(sqlite3.Connection):
             status = os.stat(self._asked)
         except OSError:
             status = None
-        if status is None or (status.st_dev, status.st_ino) != self._file:
-            raise LedgerReplaced(
-                f"{self._asked} was moved, deleted or replaced while it was open; nothing was written",
-                hint="open it again (restart the program); restore a copy only while nothing has it open",
-            )
+        if status is None or (status.st_dev, status.st_ino) != self.identity:
+            raise replaced(self._asked)
         if self.frozen is not None and State.of(self.path) != self.frozen:
             raise LedgerBusy(
                 f"somebody has begun to write to {self._asked} while it was read", hint="run it again"
             )
+
+
+def replaced(path: Path) -> LedgerReplaced:
+    """Return the error for a database that is not the one any more that was opened."""
+    return LedgerReplaced(
+        f"{path} was moved, deleted or replaced while it was open; nothing was written",
+        hint="open it again (restart the program); restore a copy only while nothing has it open",
+    )
 
 
 def resets_wal_safely(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -231,13 +250,13 @@ def resets_wal_safely(version: tuple[int, ...] = sqlite3.sqlite_version_info) ->
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
-def connected(path: Path, mode: str, wait: float = BUSY_SECONDS) -> Database:
+def connected(path: Path, mode: str, wait: Optional[float] = None) -> Database:
     """Open a file that is there, and do nothing with it yet.
 
     Args:
         path: the absolute path that was asked for. What it leads to is opened, and nothing else made of it.
         mode: parameters of SQLite's URI (sqlite.org/uri.html).
-        wait: seconds to wait for a lock.
+        wait: seconds to wait for a lock; None for 30.
 
     Raises:
         sqlite3.Error: SQLite cannot open it.
@@ -247,10 +266,14 @@ def connected(path: Path, mode: str, wait: float = BUSY_SECONDS) -> Database:
     state = State.of(file)
     check_companions(file)
     db = sqlite3.connect(
-        f"{_uri(file)}?{mode}", uri=True, timeout=wait, isolation_level=None, factory=Database
+        f"{_uri(file)}?{mode}",
+        uri=True,
+        timeout=BUSY_SECONDS if wait is None else wait,
+        isolation_level=None,
+        factory=Database,
     )
     db.path, db._asked, db._pid = file, path, os.getpid()
-    db._file = (state.device, state.inode)
+    db.identity = (state.device, state.inode)
     db.row_factory = sqlite3.Row
     return db
 
@@ -277,6 +300,7 @@ def open_database(path: Path) -> Database:
         try:
             _use_write_ahead_log(db)
             db.execute("PRAGMA wal_autocheckpoint = 0")
+            db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA cache_size = -65536")
             db.execute("PRAGMA mmap_size = 0")
@@ -342,15 +366,14 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
             hint="find it (a backup, an open transaction in a shell?) and try again",
             cause="the ledger is busy",
         )
+    if _lacks_room(text, path.parent):
+        what = "cannot grow: the disk is full"
+        hint = "make room and try again; nothing was half written"
+        return LedgerFull(f"{path} {what}", hint=hint, cause=f"the ledger {what}")
     known = (
         ("not a database", "is not a SQLite database", "check --db and BLACKROAD_WS_DB"),
         ("no such table", "is no ledger: a table is missing", "check --db and BLACKROAD_WS_DB"),
         ("malformed", "is damaged", "restore a backup; a bare copy of the file lacks its -wal file"),
-        (
-            "disk is full",
-            "cannot grow: the disk is full",
-            "make room and try again; nothing was half written",
-        ),
         ("readonly", "cannot be written", "check its owner and mode, and those of its folder"),
         ("unable to open", "cannot be opened", "check its owner and mode, and those of its folder"),
         ("disk I/O error", "cannot be read or written: disk I/O error", "check the disk and the free space"),
@@ -359,6 +382,17 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
         if sign in text:
             return LedgerError(f"{path} {what}", hint=hint, cause=f"the ledger {what}")
     return None
+
+
+def _lacks_room(text: str, folder: Path) -> bool:
+    """Say whether an error means that the disk is full; one about the -wal or -shm file does not say so."""
+    if "disk is full" in text:
+        return True
+    if "disk I/O error" not in text and "unable to open" not in text:
+        return False
+    from ws_manager.repository.room import has_room
+
+    return not has_room(folder)
 
 
 def _transaction_open() -> TransactionOpen:

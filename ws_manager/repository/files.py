@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-from ws_manager.errors import InvalidInput, LedgerError
+from ws_manager.errors import InvalidInput, LedgerError, LedgerFull, is_full
 from ws_manager.own_files import real
 from ws_manager.settings import expanded
 
@@ -185,7 +185,7 @@ def create(path: Path) -> bool:
     except OSError as error:
         if _exists(path):
             return False
-        raise LedgerError(
+        raise (LedgerFull if is_full(error) else LedgerError)(
             f"cannot create {path}: {os.strerror(error.errno or errno.EIO)}",
             hint="choose another place with --db or BLACKROAD_WS_DB",
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
+from ws_manager.models import AHEAD_SECONDS
 from ws_manager.repository.database import Database
 
 MOST_PENDING = 10_000
@@ -26,7 +27,9 @@ _ROUND_TRIP = (
 
 ORDERS = {
     "pending": f"{_UNCONFIRMED} DESC, id",
-    "idle": "last_heartbeat, id",
+    # One in the future was written before the clock was set back: nothing was heard since.
+    "idle": f"last_heartbeat > strftime('%Y-%m-%dT%H:%M:%f', 'now', '{AHEAD_SECONDS} seconds') DESC,"
+    " last_heartbeat, id",
     "round-trip": f"{_ROUND_TRIP} DESC, id",
     "sent": "message_count DESC, id",
     "age": "connected_at, id",

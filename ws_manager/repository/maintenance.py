@@ -74,21 +74,25 @@ class Maintenance:
                 ).rowcount
             last = found[-1]
 
-    def delete_first(self, table: str, cutoff: str) -> int:
-        """Delete the rows of a table from its first on that are over, so many at a time; return how many."""
-        deleted = 0
+    def trim_heartbeat_log(self, since: str, until: str) -> int:
+        """Delete rows of the heartbeat log, from its first to the first between two times; return how many.
+
+        That is done in chunks.
+        """
+        deleted, over = 0, "ts NOT BETWEEN :since AND :until"
         while True:
             # Without the write lock first: as a rule there is nothing to delete.
             found = self._db.rows(
-                f"SELECT rowid, {PRUNED[table]} FROM {table} ORDER BY rowid LIMIT 1", {"cutoff": cutoff}
+                f"SELECT rowid, {over} FROM heartbeat_log ORDER BY rowid LIMIT 1",
+                {"since": since, "until": until},
             )
             if not found or not found[0][1]:
                 return deleted
             first = found[0][0]
             with self._db.transaction():
                 deleted += self._db.execute(
-                    f"DELETE FROM {table} WHERE rowid BETWEEN :first AND :last AND {PRUNED[table]}",
-                    {"first": first, "last": first + _CHUNK - 1, "cutoff": cutoff},
+                    f"DELETE FROM heartbeat_log WHERE rowid BETWEEN :first AND :last AND {over}",
+                    {"first": first, "last": first + _CHUNK - 1, "since": since, "until": until},
                 ).rowcount
 
     def vacuum(self) -> None:

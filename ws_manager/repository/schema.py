@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 from ws_manager.errors import LedgerError
 from ws_manager.models import timestamp, utc_now
 from ws_manager.own_files import real
-from ws_manager.repository.database import Database, open_database, translated_errors
+from ws_manager.repository.database import Database, open_database, replaced, translated_errors
 from ws_manager.repository.files import (
     check_names,
     check_readable,
@@ -278,6 +278,26 @@ def judge_open(db: sqlite3.Connection) -> Judgement:
         sqlite3.Error: it cannot be read.
     """
     return judge(db, VERSIONS, EARLIER)
+
+
+def open_again(path: Path, identity: tuple[int, int]) -> Database:
+    """Open a ledger that this process has open already, in another thread.
+
+    Args:
+        path: as it was opened.
+        identity: of the file that is open.
+
+    Raises:
+        LedgerReplaced: the path leads to another file now, or to none.
+        LedgerError: as `open_ledger`.
+    """
+    if not path.exists():
+        raise replaced(path)
+    db = open_ledger(path, create=False)
+    if db.identity != identity:
+        db.close()
+        raise replaced(path)
+    return db
 
 
 def _check_sqlite() -> None:

@@ -73,7 +73,7 @@ class Search:
         *,
         active_only: bool,
         agent: Optional[str] = None,
-        silent_since: Optional[str] = None,
+        not_heard: Optional[tuple[str, str]] = None,
         limit: Optional[int] = None,
         count_pending: bool = True,
     ) -> list[tuple[Row, int]]:
@@ -82,7 +82,7 @@ class Search:
         Args:
             active_only: leave out those that are disconnected.
             agent: only this agent's.
-            silent_since: only those without a sign of life since this time.
+            not_heard: only those without a sign of life between these two times.
             limit: at most so many; all if None.
             count_pending: False where nobody looks at the number; it is 0 then.
         """
@@ -91,8 +91,8 @@ class Search:
             terms.add("status = 'active'")
         if agent is not None:
             terms.add("agent = ?", agent)
-        if silent_since is not None:
-            terms.add("last_heartbeat < ?", silent_since)
+        if not_heard is not None:
+            terms.add("last_heartbeat NOT BETWEEN ? AND ?", *not_heard)
         # A seek in an index for each connection, in one statement.
         pending = (
             "(SELECT count(*) FROM messages AS m WHERE m.recipient_id = connections.ws_id"
