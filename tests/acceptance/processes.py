@@ -30,7 +30,8 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # As users run it: what is not flushed does not come out.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
         self.errors: list[str] = []
         self._output: queue.Queue[Optional[str]] = queue.Queue()

@@ -11,6 +11,7 @@ from ws_manager.cli.lines import LONGEST, Line, Lines
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output import json_text, note_to_terminal, visible
+from ws_manager.cli.stream import Stream, stopped_by_signals
 from ws_manager.core.batch import Batch, Request
 from ws_manager.core.values import check_name, decode_json
 from ws_manager.errors import InvalidInput, WsManagerError
@@ -115,25 +116,11 @@ class BatchRun:
         parse: Callable[[Any], Request],
         commit: Callable[[Accepted], list[tuple[int, str]]],
     ) -> None:
-        for group in lines.groups(MOST_LINES, MOST_BYTES, IDLE_SECONDS):
-            self._lines += len(group)
-            accepted: Accepted = []
-            answers: list[tuple[int, str]] = []
-            for line in group:
-                try:
-                    accepted.append((line.number, parse(_decoded(line))))
-                except InvalidInput as error:
-                    answers.append((line.number, self._refused(line.number, error)))
-            while accepted:
-                done = commit(accepted)
-                accepted = accepted[len(done) :]
-                if accepted:
-                    # What comes next is another transaction: this one is committed, and its lines are answered.
-                    self._write([*(a for a in answers if a[0] < accepted[0][0]), *done])
-                    answers = [a for a in answers if a[0] > accepted[0][0]]
-                else:
-                    answers += done
-            self._write(answers)
+        with stopped_by_signals() as stop:
+            stream = Stream(stop)
+            # A signal ends it between two transactions: what is committed is answered.
+            for group in lines.groups(MOST_LINES, MOST_BYTES, IDLE_SECONDS, lambda: stream.pause(0)):
+                self._send_group(group, parse, commit, stream)
         if self._failed:
             raise PartlyDone(
                 f"{self._failed} of {self._lines} line(s) were not sent",
@@ -141,10 +128,38 @@ class BatchRun:
             )
         note_to_terminal(f"{self._lines} line(s) sent")
 
-    def _write(self, answers: Sequence[tuple[int, str]]) -> None:
+    def _send_group(
+        self,
+        group: Sequence[Line],
+        parse: Callable[[Any], Request],
+        commit: Callable[[Accepted], list[tuple[int, str]]],
+        stream: Stream,
+    ) -> None:
+        self._lines += len(group)
+        accepted: Accepted = []
+        answers: list[tuple[int, str]] = []
+        for line in group:
+            try:
+                accepted.append((line.number, parse(_decoded(line))))
+            except InvalidInput as error:
+                answers.append((line.number, self._refused(line.number, error)))
+        while accepted:
+            done = commit(accepted)
+            accepted = accepted[len(done) :]
+            if accepted:
+                # What comes next is another transaction: this one is committed, and its lines are answered.
+                self._write([*(a for a in answers if a[0] < accepted[0][0]), *done], stream)
+                answers = [a for a in answers if a[0] > accepted[0][0]]
+                stream.pause(0)
+            else:
+                answers += done
+        self._write(answers, stream)
+
+    def _write(self, answers: Sequence[tuple[int, str]], stream: Stream) -> None:
         text = "".join(f"{answer}\n" for _, answer in sorted(answers))
-        sys.stdout.write(visible(text, is_json=True) if self._escape else text)
-        sys.stdout.flush()
+        # What is committed is answered, also when a signal has come meanwhile, if only somebody reads it.
+        if not stream.write(visible(text, is_json=True) if self._escape else text):
+            stream.pause(0)
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[Any], Request]:
         return lambda content: self._batch.request(content, self._msg_type, ws_id)
