@@ -169,8 +169,9 @@ class _Printing:
 async def _unless(ended: "asyncio.Future[None]", work: Coroutine[Any, Any, Result]) -> Optional[Result]:
     """Return what `work` returns, or None if `ended` is done first, or raise what it ended with."""
     working = asyncio.ensure_future(work)
+    both: set[asyncio.Future[Any]] = {working, ended}
     try:
-        await asyncio.wait({working, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             ended.result()
             return None

@@ -133,7 +133,7 @@ class Stream:
             sys.stdout.write(text)
             sys.stdout.flush()
             return True
-        rest = memoryview(text.encode(sys.stdout.encoding, sys.stdout.errors))
+        rest = memoryview(text.encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
         while rest:
             if not self._has_room():
                 return False
