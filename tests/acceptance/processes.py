@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
+
+import pytest
 
 PATIENCE = 60.0
 """Seconds after which something that does not happen has failed."""
@@ -139,3 +142,26 @@ def command(database: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         timeout=PATIENCE,
         check=False,
     )
+
+
+def made_certificate(folder: Path, names: str) -> Path:
+    """Make a folder with cert.pem, its own authority, and key.pem.
+
+    Args:
+        folder: a new one.
+        names: that it is for, as `subjectAltName` has them.
+    """
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, and makes the certificate of this test")
+    folder.mkdir()
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=ws-manager test"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-keyout", "key.pem", "-out", "cert.pem", "-addext", f"subjectAltName={names}"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder

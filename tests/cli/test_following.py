@@ -110,12 +110,14 @@ class TestAReaderThatHasGone:
             assert registry.get("ws-001") is None
 
     def test_ends_a_listen_whose_gateway_is_away(self, database: Path, registry: Registry) -> None:
-        with gateway(database) as (server, _):
-            with started(database, "listen", "octavia", "--ws-id", "ws-001") as process:
-                until_it_says(process, b"Ready: ")
-                server.end(signal.SIGKILL)
-                until_it_says(process, b"Disconnected: ")
-                self.gone(process)
+        with (
+            gateway(database) as (server, _),
+            started(database, "listen", "octavia", "--ws-id", "ws-001") as process,
+        ):
+            until_it_says(process, b"Ready: ")
+            server.end(signal.SIGKILL)
+            until_it_says(process, b"Disconnected: ")
+            self.gone(process)
 
     def test_ends_an_idle_receive(self, database: Path, registry: Registry) -> None:
         with started(database, "receive", "ws-001", "--follow") as process:

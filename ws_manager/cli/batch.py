@@ -157,9 +157,7 @@ class BatchRun:
 
     def _write(self, answers: Sequence[tuple[int, str]], stream: Stream) -> None:
         text = "".join(f"{answer}\n" for _, answer in sorted(answers))
-        # What is committed is answered, also when a signal has come meanwhile, if only somebody reads it.
-        if not stream.write(visible(text, is_json=True) if self._escape else text):
-            stream.pause(0)
+        stream.put(visible(text, is_json=True) if self._escape else text)
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[Any], Request]:
         return lambda content: self._batch.request(content, self._msg_type, ws_id)

@@ -133,6 +133,7 @@ def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view
             note_to_terminal("following; Ctrl-C ends it")
         for batch in Listings(db).follow(wanted, lambda: stream.pause(_LOOK_AGAIN)):
             for row in batch[:left]:
+                stream.pause(0)
                 stream.put(row_line(_row(row), form, COLUMNS, "msg_id", _readable, view) + "\n")
             left = None if left is None else left - len(batch[:left])
             if left == 0:

@@ -65,6 +65,8 @@ def listen(
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file),
         ca=None if ca is None else Path(ca).expanduser(),
+        # The database's own gateway runs on this machine, whatever its address is.
+        direct=options.url is None,
     )
     asyncio.run(_listen(client, count, form))
 

@@ -156,13 +156,13 @@ class Stream:
             raise BrokenPipeError
 
     def put(self, text: str) -> None:
-        """Write a text, or end the command where a signal has come: before the text, or because it is not taken.
+        """Write a text, or end the command where a signal has come and the reader does not take it.
 
         Raises:
             BrokenPipeError: the reader has gone.
             KeyboardInterrupt, SystemExit: as `Stop.end`.
         """
-        if self._stop.is_set() or not self.write(text):
+        if not self.write(text):
             self._stop.end()
 
     def pause(self, seconds: float) -> None:

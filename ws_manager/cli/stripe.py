@@ -192,7 +192,9 @@ def trigger(
 
     options, sample = global_options(ctx), sample_event(event)
     url = options.url or gateway_url(options.database)
-    outcome = post_event(url, sample, None if ca is None else Path(ca).expanduser())
+    # The database's own gateway runs on this machine, whatever its address is.
+    direct = options.url is None
+    outcome = post_event(url, sample, None if ca is None else Path(ca).expanduser(), direct=direct)
     written = (_HEADER if options.output == "csv" else "") + _line(options, outcome)
     sys.stdout.write(written if options.output != "id" or outcome.status == ROUTED else "")
     sys.stdout.flush()
