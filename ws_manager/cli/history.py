@@ -12,7 +12,8 @@ from ws_manager.cli.output import Json, Row, note_to_terminal, row_line, rows
 from ws_manager.cli.stream import Stream, stopped_by_signals
 from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, View, choose
 from ws_manager.core.listings import Listings
-from ws_manager.core.values import check_limit, parse_moment
+from ws_manager.core.moments import parse_moment
+from ws_manager.core.values import check_limit
 from ws_manager.errors import InvalidInput, LedgerError
 from ws_manager.repository.messages import NAMES
 from ws_manager.repository.search import MessageFilter
@@ -47,7 +48,7 @@ _SINCE = typer.Option(
     None,
     "--since",
     metavar="WHEN",
-    help="Only from then on: so long ago, or an RFC 3339 time: 2h, 2026-11-22T17:15:18Z.",
+    help="Only from then on: 2h (ago), 2026-11-22T17:15:18Z, or seconds since 1970.",
 )
 _BEFORE = typer.Option(None, "--before", metavar="WHEN", help="Only what was sent before.")
 _BROADCAST = typer.Option(None, "--broadcast", metavar="ID", help="Only the messages of this broadcast.")

@@ -14,7 +14,7 @@ from ws_manager.cli.options import global_options, open_registry, open_to_read
 from ws_manager.cli.output import Row, note, note_to_terminal, report, row_line, rows
 from ws_manager.cli.stream import Stream, stopped_by_signals
 from ws_manager.cli.view import FIELDS, NO_HEADERS, TIME, View, choose
-from ws_manager.core.values import parse_moment
+from ws_manager.core.moments import parse_moment
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import ROUTED
@@ -42,7 +42,10 @@ def events(
         None, "--event", metavar="PATTERN", help="Only of these types: invoice.paid, or invoice.*"
     ),
     since: Optional[str] = typer.Option(
-        None, "--since", metavar="WHEN", help="Only what has come since then: 2h, or an RFC 3339 time."
+        None,
+        "--since",
+        metavar="WHEN",
+        help="Only what has come since then: 2h, an RFC 3339 time, or seconds since 1970.",
     ),
     limit: int = typer.Option(50, "--limit", metavar="N", help="At most so many, the newest."),
     names: Optional[str] = FIELDS,
@@ -78,7 +81,10 @@ def replay(
     ctx: typer.Context,
     event_id: Optional[list[str]] = _EVENT_IDS,
     since: Optional[str] = typer.Option(
-        None, "--since", metavar="WHEN", help="All that wait, received since then: 2h, or an RFC 3339 time."
+        None,
+        "--since",
+        metavar="WHEN",
+        help="All that wait, received since then: 2h, an RFC 3339 time, or seconds since 1970.",
     ),
     to: Optional[str] = typer.Option(
         None, "--to", metavar="AGENT", help="To this agent's connections, instead of where they were to go."
