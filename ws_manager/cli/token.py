@@ -2,6 +2,7 @@
 
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Optional
 
 import typer
@@ -32,6 +33,12 @@ def token(
     ),
     scope: Optional[list[str]] = _SCOPE,
     ttl: str = typer.Option("24h", "--ttl", metavar="DURATION", help="How long it is good for."),
+    out: Optional[str] = typer.Option(
+        None,
+        "--out",
+        metavar="FILE",
+        help="Write it to this file, mode 0600, instead of stdout; one that is there is replaced.",
+    ),
     inspect: bool = typer.Option(
         False,
         "--inspect",
@@ -40,14 +47,18 @@ def token(
 ) -> None:
     """Make a token for an agent, or look into one.
 
-    The token alone is on stdout. It is signed with the key beside the database, which is made on first use,
-    or with BLACKROAD_WS_SECRET. Whoever has it is the agent until it expires: it cannot be called back.
+    The token alone is on stdout, or in the file that --out names. It is signed with the key beside the
+    database, which is made on first use, or with BLACKROAD_WS_SECRET. Whoever has it is the agent until it
+    expires: it cannot be called back.
     """
+    from ws_manager.cli.secret_file import check_place, write_secret
     from ws_manager.core.values import check_name
-    from ws_manager.tokens import key_path, mint, signing_key
+    from ws_manager.tokens import key_path, mint, signing_key, verify
 
     database = global_options(ctx).database
     if inspect:
+        if out is not None:
+            raise InvalidInput("--inspect and --out exclude each other", hint="leave one of them out")
         _inspect(ctx, agent)
         return
     if agent is None:
@@ -57,13 +68,21 @@ def token(
     seconds = parse_duration(ttl)
     # What cannot be made is said before a key is.
     mint(b"-" * 32, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
+    if out is not None:
+        check_place(Path(out).expanduser())
     new = signing_secret() is None and not key_path(database).exists()
     key = signing_key(database, create=True)
     assert key is not None
     made = mint(key, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
     if new:
         note_to_terminal(f"made a new signing key: {key_path(database)}")
-    result(global_options(ctx), made, {"token": made}, made)
+    if out is None:
+        result(global_options(ctx), made, {"token": made}, made)
+        return
+    write_secret(Path(out).expanduser(), made + "\n")
+    expires = _time(verify(key, made).expires_at)
+    line = f"Wrote a token to {out} (agent={agent}, expires {expires})"
+    result(global_options(ctx), line, {"file": out, "agent": agent, "expires_at": expires}, out)
 
 
 def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
