@@ -30,7 +30,7 @@ def proxy_for(url: str) -> Optional[str]:
         url: an address with a scheme and a host.
 
     Raises:
-        InvalidInput: the proxy is one of another kind than `http`.
+        InvalidInput: the proxy is one of another kind than `http`, or no address.
     """
     # Loaded here: whoever speaks to this machine needs none of it.
     if is_this_machine(url):
@@ -44,14 +44,22 @@ def proxy_for(url: str) -> Optional[str]:
         return None
     # As curl does: a proxy without a scheme is one of http.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    kind = urlsplit(proxy).scheme.lower()
-    if kind != "http":
-        # Not the address itself: it may hold a password.
+    if not _is_http(proxy):
+        # Without the address itself: it may hold a password.
         raise InvalidInput(
-            f"{scheme.upper()}_PROXY is not an http proxy: {kind}",
+            f"{scheme.upper()}_PROXY is not the address of an http proxy",
             hint="give http://HOST:PORT, or list the gateway's host in NO_PROXY",
         )
     return proxy
+
+
+def _is_http(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy)
+        # A port that is no number raises.
+        return parts.scheme.lower() == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def unreachable(cause: object, url: str, proxy: Optional[str]) -> GatewayUnavailable:

@@ -149,7 +149,12 @@ def test_the_gateways_own_refusal_comes_through(
 
 
 @pytest.mark.parametrize(
-    "proxy_url", ["socks5://user:precious@127.0.0.1:9", "https://user:precious@127.0.0.1:9"]
+    "proxy_url",
+    [
+        "socks5://user:precious@127.0.0.1:9",
+        "https://user:precious@127.0.0.1:9",
+        "http://user:precious@[::1",
+    ],
 )
 def test_one_of_another_kind_is_refused(
     proxy: Proxy, agent: list[str], monkeypatch: pytest.MonkeyPatch, proxy_url: str
@@ -158,7 +163,7 @@ def test_one_of_another_kind_is_refused(
     with running(*agent, "--url", f"https://{NAME}") as listening:
         assert listening.wait() == 2
         told = "\n".join(listening.rest_of_errors())
-    assert "HTTPS_PROXY is not an http proxy" in told
+    assert "HTTPS_PROXY is not the address of an http proxy" in told
     assert "precious" not in told
 
 

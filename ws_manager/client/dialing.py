@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from ws_manager.client.refusals import Refused, refused, untrusted
+from ws_manager.errors import InvalidInput
 from ws_manager.proxies import proxy_for, unreachable
 
 HANDSHAKE_SECONDS = 10.0
@@ -57,6 +58,11 @@ async def dial(
         )
     except Refused as answer:
         raise refused(answer, url) from None
+    except aiohttp.InvalidURL:
+        # The proxy's: the gateway's own was looked at before. It may hold a password.
+        raise InvalidInput(
+            "the proxy's address cannot be used", hint="check HTTPS_PROXY and HTTP_PROXY"
+        ) from None
     except aiohttp.ClientConnectorCertificateError as error:
         raise untrusted(error, url) from None
     except aiohttp.ClientResponseError as error:
