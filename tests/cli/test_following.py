@@ -56,8 +56,6 @@ def started(database: Path, *arguments: str, before: str = "") -> Iterator[subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        # A shell starts what runs in the background with SIGINT ignored, these tests perhaps, too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         try:
             yield process

@@ -43,8 +43,6 @@ def following(environment: dict[str, str], *arguments: str) -> Iterator[subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        # A shell starts what runs in the background with SIGINT ignored, these tests perhaps, too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as started:
         try:
             yield started
