@@ -131,7 +131,7 @@ class TestAReaderThatHasGone:
             self.gone(process)
 
     def test_ends_a_top_long_before_its_next_frame(self, database: Path, registry: Registry) -> None:
-        with started(database, "top", "--interval", "1d") as process:
+        with started(database, "top", "--interval", "3650d") as process:
             assert json.loads(process.stdout.readline())["active_connections"] == 1
             self.gone(process)
 
@@ -226,7 +226,7 @@ class TestASignalWhileMessagesKeepComing:
         assert registry.db.rows("SELECT content FROM messages") == [('"whole"',)]
 
     def test_ends_a_top_between_two_frames(self, database: Path, registry: Registry) -> None:
-        with started(database, "top", "--interval", "1d") as process:
+        with started(database, "top", "--interval", "3650d") as process:
             lines = self.lines(process, signal.SIGTERM, 143)
         assert [json.loads(line)["active_connections"] for line in lines] == [1]
 
@@ -290,7 +290,7 @@ class TestSignalsThatAreIgnoredAtTheStart:
             (["receive", "ws-001", "--follow"], b"Ready: "),
             (["stripe", "replay", "--watch"], b"Watching: "),
             (["history", "--follow", "--since", "1h"], None),
-            (["top", "--interval", "1d"], None),
+            (["top", "--interval", "3650d"], None),
             (["send", "ws-001", "1", "--wait", "1h"], None),
             (["send", "ws-001", "--batch", "-"], None),
         ],

@@ -139,3 +139,13 @@ class TestCount:
         registry.send("ws-001", 1)
         assert cli("receive", "ws-001", "--count", count).exit_code == 2
         assert registry.wait(1, 1, 0) == (0, 1, 0)
+
+
+def test_a_heartbeat_timeout_of_years_is_none_too_long(
+    registry: Registry, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLACKROAD_HB_TIMEOUT", "3650d")
+    with following(database) as program:
+        registry.send("ws-001", 1)
+        assert content(program) == 1
+        assert program.end(signal.SIGTERM) == 0

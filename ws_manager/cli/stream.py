@@ -52,7 +52,7 @@ class Stop:
     def wait(self, seconds: float) -> None:
         """Return when it is set, or after so long."""
         if hasattr(select, "poll"):
-            _poll(self._reading, select.POLLIN).poll(round(seconds * 1000))
+            _poll(self._reading, select.POLLIN).poll(_milliseconds(seconds))
             return
         ends = time.monotonic() + seconds
         while not self._is_set and (left := ends - time.monotonic()) > 0:
@@ -151,7 +151,7 @@ class Stream:
                 self._stop.wait(_STEP_SECONDS)
             self._stop.wait(seconds or 0)
             return
-        ready = self._gone_or_stop.poll(None if seconds is None else round(seconds * 1000))
+        ready = self._gone_or_stop.poll(None if seconds is None else _milliseconds(seconds))
         if any(descriptor == self._descriptor for descriptor, _ in ready):
             raise BrokenPipeError
 
@@ -186,7 +186,7 @@ class Stream:
             return True
         now = self._clock()
         self._ends = now + LAST_SECONDS if self._ends is None else self._ends
-        return bool(self._room.poll(max(0, round((self._ends - now) * 1000))))
+        return bool(self._room.poll(_milliseconds(self._ends - now)))
 
 
 def _descriptor() -> Optional[int]:
@@ -194,9 +194,17 @@ def _descriptor() -> Optional[int]:
     if not hasattr(select, "poll"):
         return None
     try:
-        return sys.stdout.fileno()
+        descriptor = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):
         return None
+    # Some systems cannot poll every device.
+    cannot = any(events & select.POLLNVAL for _, events in _poll(descriptor, 0).poll(0))
+    return None if cannot else descriptor
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return a time for `poll`, which takes no more than an int of C: 24 days."""
+    return min(max(0, round(seconds * 1000)), 2**31 - 1)
 
 
 def _poll(descriptor: int, events: int, stop: Optional[Stop] = None) -> Any:  # noqa: ANN401 - `select.poll` is no type
