@@ -5,6 +5,7 @@ The objects have the fields that https://docs.stripe.com/api documents, and valu
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 import time
@@ -24,6 +25,7 @@ from ws_manager.errors import (
     NotAuthorised,
     WsManagerError,
 )
+from ws_manager.proxies import proxy_for, unreachable
 from ws_manager.settings import stripe_secrets
 from ws_manager.stripe_events import load_stripe
 
@@ -71,19 +73,22 @@ def signed(body: str, secret: str, now: Optional[float] = None) -> str:
     return f"t={at},v1={signature}"
 
 
-def post_event(url: str, event: dict[str, Any], ca: Optional[Path] = None) -> WebhookOutcome:
+def post_event(
+    url: str, event: dict[str, Any], ca: Optional[Path] = None, *, direct: bool = False
+) -> WebhookOutcome:
     """Sign an event with the first secret in `STRIPE_WEBHOOK_SECRET`, and post it to a gateway.
 
     Args:
         url: the gateway's base address.
         event: as `sample_event` makes it.
         ca: PEM certificates to check an https gateway's with, instead of the system's.
+        direct: never use a proxy; otherwise see `proxy_for`.
 
     Raises:
-        InvalidInput: there is no secret, or the address is none.
+        InvalidInput: there is no secret, or the address or the proxy cannot be used.
         InvalidSignature: the gateway has another secret.
         NotAuthorised: the gateway is not served under this name.
-        GatewayUnavailable: it does not answer, or takes no events.
+        GatewayUnavailable: it does not answer, or takes no events, or what answers is not a gateway.
     """
     known = stripe_secrets()
     if not known:
@@ -97,8 +102,10 @@ def post_event(url: str, event: dict[str, Any], ca: Optional[Path] = None) -> We
         body.encode("utf-8"),
         {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signed(body, known[0])},
     )
-    # No proxy: it is the gateway that is tried out.
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    proxy = None if direct else proxy_for(url)
+    handlers: list[urllib.request.BaseHandler] = [
+        urllib.request.ProxyHandler({} if proxy is None else {parts.scheme: proxy})
+    ]
     if ca is not None:
         handlers.append(urllib.request.HTTPSHandler(context=trust(ca)))
     try:
@@ -107,11 +114,8 @@ def post_event(url: str, event: dict[str, Any], ca: Optional[Path] = None) -> We
     except urllib.error.HTTPError as error:
         with error:
             status, answer = error.code, error.read(_LONGEST_ANSWER)
-    except (OSError, urllib.error.URLError) as error:
-        raise GatewayUnavailable(
-            f"the gateway at {url} does not answer: {getattr(error, 'reason', error)}",
-            hint="start it with: ws-manager serve",
-        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise unreachable(getattr(error, "reason", error), url, proxy) from None
     outcome = _outcome(answer, event)
     if outcome is None or status not in (200, 503):
         raise _refused(status, answer, url)
@@ -141,15 +145,15 @@ def _refused(status: int, answer: bytes, url: str) -> WsManagerError:
         told = json.loads(answer)["error"]
         code, message = told["code"], str(told["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        code, message = "", f"it answered {status}"
+        if status == 404:
+            return GatewayUnavailable(
+                f"the gateway at {url} takes no events of Stripe",
+                hint="start it with STRIPE_WEBHOOK_SECRET in its environment",
+            )
+        return _not_a_gateway(url, str(status))
     if code == InvalidSignature.code:
         return InvalidSignature(
             "the gateway was started with another STRIPE_WEBHOOK_SECRET", hint="give both the same"
-        )
-    if status == 404:
-        return GatewayUnavailable(
-            f"the gateway at {url} takes no events of Stripe",
-            hint="start it with STRIPE_WEBHOOK_SECRET in its environment",
         )
     if status == 403:
         return NotAuthorised(
@@ -157,6 +161,14 @@ def _refused(status: int, answer: bytes, url: str) -> WsManagerError:
         )
     kind = {"conflict": Conflict, "invalid": InvalidInput}.get(code, GatewayUnavailable)
     return kind(f"the gateway refuses it: {message}", hint="its log says more")
+
+
+def _not_a_gateway(url: str, status: str) -> GatewayUnavailable:
+    """Return the error for an answer that is a proxy's, or of whatever else is there."""
+    return GatewayUnavailable(
+        f"{url} answered {status}, and not as a gateway does",
+        hint="check --url, and what stands before the gateway",
+    )
 
 
 def _id(prefix: str) -> str:

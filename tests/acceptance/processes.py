@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
+
+import pytest
 
 PATIENCE = 60.0
 """Seconds after which something that does not happen has failed."""
@@ -36,7 +39,12 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**(os.environ if environment is None else environment), "PYTHONUNBUFFERED": "1"},
+            # As users run it: what is not flushed does not come out.
+            env={
+                name: value
+                for name, value in (os.environ if environment is None else environment).items()
+                if name != "PYTHONUNBUFFERED"
+            },
         )
         self.errors: list[str] = []
         self._output: queue.Queue[Optional[str]] = queue.Queue()
@@ -148,3 +156,26 @@ def command(database: Path, *arguments: str, stdin: str = "") -> subprocess.Comp
         timeout=PATIENCE,
         check=False,
     )
+
+
+def made_certificate(folder: Path, names: str) -> Path:
+    """Make a folder with cert.pem, its own authority, and key.pem.
+
+    Args:
+        folder: a new one.
+        names: that it is for, as `subjectAltName` has them.
+    """
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, and makes the certificate of this test")
+    folder.mkdir()
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=ws-manager test"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-keyout", "key.pem", "-out", "cert.pem", "-addext", f"subjectAltName={names}"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder

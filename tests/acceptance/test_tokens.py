@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.acceptance.processes import COMMAND, command, listener, running
+from tests.acceptance.processes import COMMAND, command, listener, made_certificate, running
 from tests.acceptance.processes import gateway_with_tokens as gateway
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.access import check_address
@@ -29,22 +27,7 @@ def listen_elsewhere(url: str, *options: str) -> list[str]:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A folder with cert.pem, its own authority, for localhost and 127.0.0.1, and key.pem."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed, and makes the certificate of this test")
-    folder = tmp_path / "tls"
-    folder.mkdir()
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=ws-manager test"),
-            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-keyout", "key.pem", "-out", "cert.pem"),
-            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder
+    return made_certificate(tmp_path / "tls", "DNS:localhost,IP:127.0.0.1")
 
 
 def test_on_one_machine_nobody_types_a_token(database: Path) -> None:

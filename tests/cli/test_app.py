@@ -201,8 +201,6 @@ def test_a_signal_ends_the_waiting(process, environment, number: signal.Signals,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        # A shell starts what runs in the background with SIGINT ignored, these tests perhaps, too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as started:
         try:
             # The documented line is there while the command still waits.

@@ -43,8 +43,6 @@ def following(environment: dict[str, str], *arguments: str) -> Iterator[subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        # A shell starts what runs in the background with SIGINT ignored, these tests perhaps, too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as started:
         try:
             yield started
@@ -178,3 +176,12 @@ def test_there_is_nothing_to_follow(process, tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert b"there is nothing to follow" in ended.stderr
     assert not path.exists()
+
+
+def test_since_and_before_take_what_time_unix_prints(cli, registry: Registry) -> None:
+    printed = cli("history", "--fields", "msg_id,sent_at", "--time", "unix").stdout.splitlines()
+    for line in printed:
+        msg_id, sent_at = line.split("\t")
+        assert cli("history", "--since", sent_at, "-o", "id").stdout.splitlines()[-1] == msg_id
+        assert msg_id not in cli("history", "--before", sent_at, "-o", "id").stdout.split()
+    assert len(printed) == 3

@@ -104,3 +104,48 @@ def test_a_reader_that_goes_away_ends_it(registry: Registry, database: Path) -> 
             registry.send("ws-001", 2)
         assert program.wait() == 141
         assert len(program.rest_of_errors()) == 1
+
+
+class TestCount:
+    def test_leaves_the_rest_pending(self, cli, registry: Registry) -> None:
+        registry.db.execute("BEGIN")
+        for number in range(250):
+            registry.send("ws-001", number)
+        registry.db.execute("COMMIT")
+        # More than one batch of the command.
+        lines = cli("receive", "ws-001", "--count", "150").stdout.splitlines()
+        assert [json.loads(line)["content"] for line in lines] == list(range(150))
+        assert registry.wait(1, 250, 0) == (150, 100, 0)
+        assert json.loads(cli("receive", "ws-001", "--count", "1").stdout)["content"] == 150
+
+    def test_takes_what_there_is(self, cli, registry: Registry) -> None:
+        registry.send("ws-001", 1)
+        result = cli("receive", "ws-001", "--count", "5")
+        assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+
+    def test_ends_following_after_so_many(self, registry: Registry, database: Path) -> None:
+        with running(
+            *COMMAND, "--db", str(database), "receive", "ws-001", "--follow", "--count", "2"
+        ) as program:
+            program.error_line("Ready: ")
+            for number in range(3):
+                registry.send("ws-001", number)
+            assert program.wait() == 0
+            assert len(program.lines()) == 2
+        assert registry.wait(1, 3, 0) == (2, 1, 0)
+
+    @pytest.mark.parametrize("count", ["0", "-1", "many"])
+    def test_is_a_number_of_messages(self, cli, registry: Registry, count: str) -> None:
+        registry.send("ws-001", 1)
+        assert cli("receive", "ws-001", "--count", count).exit_code == 2
+        assert registry.wait(1, 1, 0) == (0, 1, 0)
+
+
+def test_a_heartbeat_timeout_of_years_is_none_too_long(
+    registry: Registry, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLACKROAD_HB_TIMEOUT", "3650d")
+    with following(database) as program:
+        registry.send("ws-001", 1)
+        assert content(program) == 1
+        assert program.end(signal.SIGTERM) == 0

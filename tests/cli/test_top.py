@@ -146,6 +146,25 @@ def test_a_signal_restores_the_screen(registry: Registry, top, number: signal.Si
     assert "Traceback" not in after
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP])
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored(
+    registry: Registry, top, number: signal.Signals
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        screen = top(*FOR_EVER)
+    finally:
+        signal.signal(number, before)
+    screen.until("order: pending")
+    screen.process.send_signal(number)
+    screen.press("s")
+    screen.until("order: idle")
+    screen.press("q")
+    code, after = screen.end()
+    assert code == 0
+    check_restored(screen, after)
+
+
 def test_an_error_restores_the_screen_and_is_told(registry: Registry, database: Path, top) -> None:
     screen = top(*FOR_EVER)
     screen.until("q quit")

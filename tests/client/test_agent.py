@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Callable, Union
@@ -13,10 +14,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.support import gateway, run, within
+from tests.support import Clock, gateway, run, within
 from ws_manager import add_connection
 from ws_manager.client import agent as agent_module
-from ws_manager.client.agent import AgentClient
+from ws_manager.client.agent import HEALTHY_SECONDS, AgentClient
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, NotFound
 from ws_manager.protocol.frames import Connected, Received
 
@@ -28,6 +29,20 @@ def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_module, "LONGEST_DELAY", 0.008)
 
 
+NOT_A_GATEWAYS = [
+    "",
+    "<h1>Forbidden</h1>",
+    '"error"',
+    "[" * 100_000,
+    '{"error":"not_authorised"}',
+    '{"error":{"code":403,"message":"Forbidden"}}',
+    '{"error":{"code":"PERMISSION_DENIED","message":"Forbidden"}}',
+    '{"error":{"code":"not_authorised"}}',
+    '{"error":{"code":"not_authorised","message":"' + "x" * 20_000 + '"}}',
+]
+"""Bodies of a refusal that are a proxy's, or of some other service."""
+
+
 class Agent(AgentClient):
     """A client that notes what it is told about its connection."""
 
@@ -37,12 +52,19 @@ class Agent(AgentClient):
         agent: str = "octavia",
         ws_id: str = "ws-001",
         jitter: Callable[[], float] = lambda: 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.greetings: list[Connected] = []
         self.lost: list[tuple[str, float]] = []
         self.changed = asyncio.Event()
         super().__init__(
-            agent, url=url, ws_id=ws_id, on_connected=self._greeted_now, on_lost=self._lost_now, jitter=jitter
+            agent,
+            url=url,
+            ws_id=ws_id,
+            on_connected=self._greeted_now,
+            on_lost=self._lost_now,
+            jitter=jitter,
+            clock=clock,
         )
 
     def _greeted_now(self, greeting: Connected) -> None:
@@ -149,16 +171,36 @@ class TestFirstConnection:
         run(scenario())
 
     @pytest.mark.parametrize(
-        ("status", "error"),
-        [(401, NotAuthorised), (403, NotAuthorised), (404, GatewayUnavailable), (503, GatewayUnavailable)],
+        ("status", "code", "error"),
+        [
+            (400, "invalid", InvalidInput),
+            (401, "not_authorised", NotAuthorised),
+            (403, "not_authorised", NotAuthorised),
+            (409, "conflict", Conflict),
+            (503, "unavailable", GatewayUnavailable),
+        ],
     )
-    def test_other_refusal_is_an_error(self, status: int, error: type[Exception]) -> None:
+    def test_a_gateways_refusal_is_its_verdict(self, status: int, code: str, error: type[Exception]) -> None:
         async def refuse(_: web.Request) -> web.Response:
-            return web.Response(status=status)
+            return web.json_response({"error": {"code": code, "message": "no", "hint": None}}, status=status)
 
         async def scenario() -> None:
             async with stand_in(refuse) as url:
                 with pytest.raises(error):
+                    async with Agent(url):
+                        pass
+
+        run(scenario())
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 407, 409, 500, 502, 503])
+    @pytest.mark.parametrize("body", NOT_A_GATEWAYS, ids=lambda body: body[:40])
+    def test_another_answer_is_nobodys_verdict(self, status: int, body: str) -> None:
+        async def refuse(_: web.Request) -> web.Response:
+            return web.Response(status=status, text=body)
+
+        async def scenario() -> None:
+            async with stand_in(refuse) as url:
+                with pytest.raises(GatewayUnavailable, match=f"answered {status}, and not as a gateway does"):
                     async with Agent(url):
                         pass
 
@@ -357,6 +399,45 @@ class TestReconnect:
 
         run(scenario())
 
+    def test_delays_go_on_doubling_where_greetings_are_followed_by_losses(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database) as running, Agent(running.url, clock=clock) as client:
+                for number in range(4):
+                    clock.forward(HEALTHY_SECONDS - 1)
+                    client.cut()
+                    await client.connections(number + 2)
+                assert [delay for _, delay in client.lost] == pytest.approx([0.001, 0.002, 0.004, 0.008])
+
+        run(scenario())
+
+    def test_delays_begin_again_after_a_minute_of_health(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database) as running, Agent(running.url, clock=clock) as client:
+                for number, lasted in enumerate([1, 1, HEALTHY_SECONDS, 1]):
+                    clock.forward(lasted)
+                    client.cut()
+                    await client.connections(number + 2)
+                assert [delay for _, delay in client.lost] == pytest.approx([0.001, 0.002, 0.001, 0.002])
+
+        run(scenario())
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 407, 409, 502])
+    def test_what_stands_between_decides_nothing(self, database: Path, status: int) -> None:
+        async def refuse(_: web.Request) -> web.Response:
+            return web.Response(status=status, text="<h1>No</h1>")
+
+        async def scenario() -> None:
+            async with gateway(database) as running, stand_in(refuse) as between:
+                urls = [running.url, between, between]
+                async with Agent(lambda: urls.pop(0) if urls else running.url) as client:
+                    client.cut()
+                    await client.connections(2)
+                    assert [str(status) in cause for cause, _ in client.lost] == [False, True, True]
+
+        run(scenario())
+
     def test_jitter_takes_up_to_half_of_a_delay(self, database: Path) -> None:
         async def scenario() -> None:
             async with gateway(database) as running, Agent(running.url, jitter=lambda: 0.0) as client:
@@ -543,6 +624,70 @@ class TestEnd:
                     await client.ack(await client.next())
                 connection = await running.socket_ended()
                 assert (connection.status, running.delivered()) == ("disconnected", seqs[:1])
+
+        run(scenario())
+
+
+class TestCancellation:
+    def test_reaches_whoever_deals_with_messages_that_keep_coming(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                running.offline()
+                running.send_many(3000)
+                got: list[int] = []
+
+                async def consume(client: Agent) -> None:
+                    async for message in client:
+                        got.append(message.seq)
+                        await client.ack(message)
+                        if len(got) == 10:
+                            asyncio.get_running_loop().call_soon(consuming.cancel)
+
+                async with Agent(running.url) as client:
+                    await running.until(lambda: len(client._messages) > 500)
+                    consuming = asyncio.ensure_future(consume(client))
+                    with pytest.raises(asyncio.CancelledError):
+                        await within(consuming)
+                    assert len(got) <= 11
+                await running.confirmed(*got)
+                assert running.delivered() == got
+
+        run(scenario())
+
+    def test_of_the_first_connection_leaves_nothing_open(self) -> None:
+        async def scenario() -> None:
+            asked = asyncio.Event()
+
+            async def mute(_: web.Request) -> web.Response:
+                asked.set()
+                await asyncio.Event().wait()
+                raise AssertionError
+
+            async with stand_in(mute) as url:
+                client = Agent(url)
+                connecting = asyncio.ensure_future(client.__aenter__())
+                await within(asked.wait())
+                connecting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await within(connecting)
+                assert client._http is not None
+                assert client._http.closed
+
+        run(scenario())
+
+    def test_of_the_exit_comes_after_the_goodbye(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with gateway(database) as running:
+                client = Agent(running.url)
+                await client.__aenter__()
+                leaving = asyncio.ensure_future(client.__aexit__(None, None, None))
+                await asyncio.sleep(0)
+                leaving.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await within(leaving)
+                assert client._http is not None
+                assert client._http.closed
+                assert (await running.socket_ended()).close_code == 1000
 
         run(scenario())
 

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, NoReturn, Optional, Union
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ws_manager.cli.exit_codes import CLOSED_PIPE, DONE, TERMINATED, USAGE, exit_code
+from ws_manager.cli import standard
+from ws_manager.cli.exit_codes import CLOSED_PIPE, DONE, INTERRUPTED, TERMINATED, USAGE, exit_code
 from ws_manager.cli.options import global_parameters, output_asked_for
-from ws_manager.cli.signals import next_one_ends
+from ws_manager.cli.signals import handle, next_one_ends
 from ws_manager.errors import InvalidInput
 from ws_manager.version import __version__
 
@@ -338,9 +339,10 @@ class Program(LazyGroup):
                 windows_expand_args=False,
                 **extra,
             )
-            sys.stdout.flush()
             # Commands return nothing; a number is the code of a Typer Exit.
             code = result if isinstance(result, int) else DONE
+            if code != INTERRUPTED:
+                sys.stdout.flush()
         except SystemExit as stop:
             # Typer turns a closed pipe into exit 1.
             code = CLOSED_PIPE if isinstance(stop.__context__, BrokenPipeError) else _number(stop.code)
@@ -425,32 +427,16 @@ def program(
 
 def main() -> None:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _terminate)
-    _prepare_streams()
+    handle(signal.SIGTERM, _terminate)
+    standard.prepare()
+    code: object = None
     try:
         typer.main.get_command(app).main()
+    except SystemExit as end:
+        code = end.code
+        raise
     finally:
-        _let_go_of_stdout()
-
-
-def _prepare_streams() -> None:
-    """Make any locale's stdout and stderr take every character; a closed one is as good as /dev/null."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for life
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-def _let_go_of_stdout() -> None:
-    """Keep the interpreter from writing once more, at its end, to a stdout that cannot be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
+        standard.let_go(stopped=code in (INTERRUPTED, TERMINATED))
 
 
 def _terminate(number: int, _frame: object) -> None:

@@ -11,6 +11,7 @@ from ws_manager.cli.lines import LONGEST, Line, Lines
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output import json_for, json_text, note_to_terminal
+from ws_manager.cli.stream import Stream, stopped_by_signals
 from ws_manager.core.batch import Batch, Request
 from ws_manager.core.values import check_name
 from ws_manager.errors import InvalidInput, WsManagerError
@@ -116,25 +117,11 @@ class BatchRun:
         parse: Callable[[str], Request],
         commit: Callable[[Accepted], list[tuple[int, str]]],
     ) -> None:
-        for group in lines.groups(MOST_LINES, MOST_BYTES, IDLE_SECONDS):
-            self._lines += len(group)
-            accepted: Accepted = []
-            answers: list[tuple[int, str]] = []
-            for line in group:
-                try:
-                    accepted.append((line.number, parse(_decoded(line))))
-                except InvalidInput as error:
-                    answers.append((line.number, self._refused(line.number, error)))
-            while accepted:
-                done = commit(accepted)
-                accepted = accepted[len(done) :]
-                if accepted:
-                    # What comes next is another transaction: this one is committed, and its lines are answered.
-                    self._write([*(a for a in answers if a[0] < accepted[0][0]), *done])
-                    answers = [a for a in answers if a[0] > accepted[0][0]]
-                else:
-                    answers += done
-            self._write(answers)
+        with stopped_by_signals() as stop:
+            stream = Stream(stop)
+            # A signal ends it between two transactions: what is committed is answered.
+            for group in lines.groups(MOST_LINES, MOST_BYTES, IDLE_SECONDS, lambda: stream.pause(0)):
+                self._send_group(group, parse, commit, stream)
         if self._failed:
             raise PartlyDone(
                 f"{self._failed} of {self._lines} line(s) were not sent",
@@ -142,10 +129,36 @@ class BatchRun:
             )
         note_to_terminal(f"{self._lines} line(s) sent")
 
-    def _write(self, answers: Sequence[tuple[int, str]]) -> None:
+    def _send_group(
+        self,
+        group: Sequence[Line],
+        parse: Callable[[str], Request],
+        commit: Callable[[Accepted], list[tuple[int, str]]],
+        stream: Stream,
+    ) -> None:
+        self._lines += len(group)
+        accepted: Accepted = []
+        answers: list[tuple[int, str]] = []
+        for line in group:
+            try:
+                accepted.append((line.number, parse(_decoded(line))))
+            except InvalidInput as error:
+                answers.append((line.number, self._refused(line.number, error)))
+        while accepted:
+            done = commit(accepted)
+            accepted = accepted[len(done) :]
+            if accepted:
+                # What comes next is another transaction: this one is committed, and its lines are answered.
+                self._write([*(a for a in answers if a[0] < accepted[0][0]), *done], stream)
+                answers = [a for a in answers if a[0] > accepted[0][0]]
+                stream.pause(0)
+            else:
+                answers += done
+        self._write(answers, stream)
+
+    def _write(self, answers: Sequence[tuple[int, str]], stream: Stream) -> None:
         text = "".join(f"{answer}\n" for _, answer in sorted(answers))
-        sys.stdout.write(json_for(sys.stdout, text))
-        sys.stdout.flush()
+        stream.put(json_for(sys.stdout, text))
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[str], Request]:
         return lambda line: self._batch.request(checked(line, "line"), self._msg_type, ws_id)

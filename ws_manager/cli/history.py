@@ -1,19 +1,19 @@
 """history: the messages that somebody looks for, or those that come."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-import select
 import sys
-import time as clock
 from collections.abc import Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import typer
 
 from ws_manager.cli.options import global_options, open_to_read
 from ws_manager.cli.output import Row, note_to_terminal, row_line, rows
+from ws_manager.cli.stream import Stream, stopped_by_signals
 from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, View, choose
 from ws_manager.core.listings import Listings
-from ws_manager.core.values import check_limit, parse_moment
+from ws_manager.core.moments import parse_moment
+from ws_manager.core.values import check_limit
 from ws_manager.errors import InvalidInput, LedgerError
 from ws_manager.repository.messages import NAMES
 from ws_manager.repository.search import MessageFilter
@@ -49,7 +49,7 @@ _SINCE = typer.Option(
     None,
     "--since",
     metavar="WHEN",
-    help="Only from then on: so long ago, or an RFC 3339 time: 2h, 2026-11-22T17:15:18Z.",
+    help="Only from then on: 2h (ago), 2026-11-22T17:15:18Z, or seconds since 1970.",
 )
 _BEFORE = typer.Option(None, "--before", metavar="WHEN", help="Only what was sent before.")
 _BROADCAST = typer.Option(None, "--broadcast", metavar="ID", help="Only the messages of this broadcast.")
@@ -124,42 +124,23 @@ def _list(
 def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view: View) -> None:
     options = global_options(ctx)
     form = options.output or ("table" if sys.stdout.isatty() else "ndjson")
-    with open_to_read(ctx) as db:
+    with open_to_read(ctx) as db, stopped_by_signals() as stop:
         if db is None:
             raise LedgerError("there is nothing to follow", hint="check --db and BLACKROAD_WS_DB")
         if left == 0:
             return
+        stream = Stream(stop)
         if form == "csv" and view.headers:
-            sys.stdout.write(",".join(view.fields or COLUMNS) + "\n")
-            sys.stdout.flush()
+            stream.put(",".join(view.fields or COLUMNS) + "\n")
         if wanted.since is None:
             note_to_terminal("following; Ctrl-C ends it")
-        for batch in Listings(db).follow(wanted, _pause(_LOOK_AGAIN)):
-            some = batch[:left]
-            lines = (row_line(_row(row), form, COLUMNS, "msg_id", _readable, view) for row in some)
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
-            sys.stdout.flush()
-            left = None if left is None else left - len(some)
+        for batch in Listings(db).follow(wanted, lambda: stream.pause(_LOOK_AGAIN)):
+            for row in batch[:left]:
+                stream.pause(0)
+                stream.put(row_line(_row(row), form, COLUMNS, "msg_id", _readable, view) + "\n")
+            left = None if left is None else left - len(batch[:left])
             if left == 0:
                 return
-
-
-def _pause(seconds: float) -> Callable[[], None]:
-    """Return a function that waits so long; it ends the command if whoever reads its output has gone."""
-    try:
-        number = sys.stdout.fileno()
-        reader = select.poll()
-        reader.register(number, 0)
-    except (AttributeError, OSError, ValueError):
-        # Windows has no poll(), and a stdout that is no file nobody to lose.
-        return lambda: clock.sleep(seconds)
-
-    def wait() -> None:
-        # A pipe without a reader is an error of the pipe: `| head -1` ends at once, not at the next message.
-        if reader.poll(int(seconds * 1000)):
-            raise BrokenPipeError
-
-    return wait
 
 
 def _readable(row: Row) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Callable, Optional
 
+from ws_manager.cli.signals import heeded
+
 # Arrow keys and the like (ECMA-48 section 5.4), which do nothing here, must not look like Escape and letters.
 _SEQUENCES = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|O[ -~])")
 _ESCAPE, _ENTER, _BACKSPACE, _ERASE_LINE = "\x1b", "\r\n", "\x7f\x08", "\x15"
@@ -168,4 +170,5 @@ def keyboard() -> Iterator[Keyboard]:
 def _handle(
     undo: contextlib.ExitStack, number: int, handler: Callable[[int, Optional[FrameType]], None]
 ) -> None:
-    undo.callback(signal.signal, number, signal.signal(number, handler))
+    for known in heeded([number]):
+        undo.callback(signal.signal, known, signal.signal(known, handler))

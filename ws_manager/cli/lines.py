@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, Optional
+from typing import BinaryIO, Callable, NamedTuple, Optional
 
 from ws_manager.errors import InvalidInput
 from ws_manager.text import ToUtf8, decode
@@ -18,6 +18,7 @@ LONGEST = 4 * 1024 * 1024
 
 _PIECE = 256 * 1024
 _AHEAD = 4
+_LOOK_SECONDS = 0.05
 
 
 class Line(NamedTuple):
@@ -107,42 +108,53 @@ class Lines:
             while True:
                 self._pieces.get_nowait()
 
-    def groups(self, most_lines: int, most_bytes: int, idle: float) -> Iterator[list[Line]]:
+    def groups(
+        self, most_lines: int, most_bytes: int, idle: float, look: Callable[[], object]
+    ) -> Iterator[list[Line]]:
         """Give the lines in groups.
 
         A group ends at `most_lines`, at `most_bytes`, at the end of the file, or when nothing has come for
         `idle` seconds since its last line. Blank lines count, and are left out.
+
+        Args:
+            most_lines: of a group.
+            most_bytes: of its lines.
+            idle: seconds.
+            look: called before each group, and again and again while nothing comes; what it raises ends the lines.
 
         Raises:
             InvalidInput: the file cannot be read.
         """
         group: list[Line] = []
         size = 0
-        for line in self._lines(idle):
+        for line in self._lines(idle, look):
             if line is not None and (line.data is None or line.data.strip()):
                 group.append(line)
                 size += len(line.data or b"")
             if group and (line is None or len(group) >= most_lines or size >= most_bytes):
+                look()
                 yield group
                 group, size = [], 0
         if group:
+            look()
             yield group
 
-    def _lines(self, idle: float) -> Iterator[Optional[Line]]:
+    def _lines(self, idle: float, look: Callable[[], object]) -> Iterator[Optional[Line]]:
         """Give each line, and None whenever nothing has come for a while."""
         splitter = Splitter(self.name, LONGEST)
         while True:
             piece = self._next(idle)
             if piece is None:
                 yield None
-                piece = self._next(None)
-                assert piece is not None
+                while piece is None:
+                    look()
+                    piece = self._next(_LOOK_SECONDS)
             yield from splitter.feed(piece, final=not piece)
             if not piece:
                 return
 
-    def _next(self, seconds: Optional[float]) -> Optional[bytes]:
-        """Return the next piece, b"" at the end, or None if it does not come in time; None waits for ever."""
+    def _next(self, seconds: float) -> Optional[bytes]:
+        """Return the next piece, b"" at the end, or None if it does not come in time."""
         try:
             piece = self._pieces.get(timeout=seconds)
         except queue.Empty:

@@ -1,7 +1,7 @@
 """`ws-manager listen`: be an agent, print what arrives, and confirm it once it is printed."""
 
 import asyncio
-import sys
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, Callable, Optional, TypeVar
 
@@ -11,6 +11,7 @@ from ws_manager.cli.gateways import gateway_url
 from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output import message_line, note, stream_format
 from ws_manager.cli.signals import stop_on_signals
+from ws_manager.cli.stream import Stop, Stream
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import expanded
 from ws_manager.strict_json import checked_object
@@ -67,6 +68,8 @@ def listen(
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file),
         ca=None if ca is None else expanded(ca),
+        # The database's own gateway runs on this machine, whatever its address is.
+        direct=options.url is None,
     )
     asyncio.run(_listen(client, count, form))
 
@@ -93,39 +96,83 @@ def _token_source(
 
 
 async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient
-    stop = asyncio.Event()
-    stop_on_signals(lambda _number: stop.set())
-    if await _unless(stop, client.__aenter__()) is None:
-        return
-    try:
-        left = count
-        while left != 0:
-            messages = await _unless(stop, client.batch(_BATCH if left is None else min(left, _BATCH)))
-            if messages is None:
-                return
+    """Print and confirm messages until enough have come, a signal comes, or the reader of the output has gone.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(Stop()) as stop:
+        stop_on_signals(stop.set)
+        stream = Stream(stop)
+        # A thread waits for it, so that an idle agent costs nothing.
+        ended = loop.run_in_executor(None, stream.wait, None)
+        try:
+            if await _unless(ended, client.__aenter__()) is not None:
+                await _print_all(client, count, form, stream, ended)
+        finally:
+            # Where it was still connecting, too: it may have come so far in the last moment.
+            await client.__aexit__(None, None, None)
+            stop.set()
+            await asyncio.gather(ended, return_exceptions=True)
+
+
+async def _print_all(
+    client: Any,  # noqa: ANN401 - an AgentClient
+    count: Optional[int],
+    form: str,
+    stream: Stream,
+    ended: "asyncio.Future[None]",
+) -> None:
+    left = count
+    while left != 0:
+        messages = await _unless(ended, client.batch(_BATCH if left is None else min(left, _BATCH)))
+        if messages is None:
+            return
+        printing = _Printing(stream, form)
+        try:
             # Not on the event loop: whoever reads the pipe may be slow, and Pings have to be answered.
-            await asyncio.get_running_loop().run_in_executor(None, _print, messages, form)
-            await client.ack(messages[-1])
-            left = None if left is None else left - len(messages)
-    finally:
-        await client.__aexit__(None, None, None)
+            await asyncio.get_running_loop().run_in_executor(None, printing.print, messages)
+        finally:
+            if printing.last is not None:
+                await client.ack(printing.last)
+        if stream.stopped:
+            return
+        left = None if left is None else left - len(messages)
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Optional[Result]:
-    """Return what `work` returns, or None if `stop` is set first."""
-    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+class _Printing:
+    """Prints messages, each flushed before it counts as printed.
+
+    Attributes:
+        last: the last message that is printed.
+    """
+
+    def __init__(self, stream: Stream, form: str) -> None:
+        self.last: Any = None
+        self._stream = stream
+        self._form = form
+
+    def print(self, messages: list[Any]) -> None:
+        """Print messages until a signal comes."""
+        for message in messages:
+            fields = {**message.as_dict(), "content": message.content_json}
+            line = message_line(fields, self._form) + "\n"
+            if self._stream.stopped or not self._stream.write(line):
+                return
+            self.last = message
+
+
+async def _unless(ended: "asyncio.Future[None]", work: Coroutine[Any, Any, Result]) -> Optional[Result]:
+    """Return what `work` returns, or None if `ended` is done first, or raise what it ended with."""
+    working = asyncio.ensure_future(work)
+    both: set[asyncio.Future[Any]] = {working, ended}
     try:
-        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+            return None
+        return working.result()
     finally:
         working.cancel()
-        stopped.cancel()
-        await asyncio.gather(working, stopped, return_exceptions=True)
-
-
-def _print(messages: list[Any], form: str) -> None:
-    lines = (
-        message_line({**message.as_dict(), "content": message.content_json}, form) for message in messages
-    )
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+        await asyncio.gather(working, return_exceptions=True)

@@ -1,12 +1,9 @@
 """`ws-manager receive`: take what is pending for a connection, without a gateway."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-import contextlib
-import signal
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Optional
 
 import typer
@@ -14,9 +11,9 @@ import typer
 from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import global_options, open_registry
 from ws_manager.cli.output import MESSAGE_FIELDS, message_line, note, note_to_terminal, stream_format
-from ws_manager.cli.signals import next_one_ends
+from ws_manager.cli.stream import Stop, Stream, stopped_by_signals
 from ws_manager.core.delivery import Delivery
-from ws_manager.errors import WsManagerError
+from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection, PendingMessage, SignOfLife, utc_now
 from ws_manager.repository.database import Database
 from ws_manager.settings import heartbeat_timeout
@@ -33,6 +30,9 @@ def receive(
     follow: bool = typer.Option(
         False, "--follow", help="Go on with what comes, and keep the connection alive, until it is stopped."
     ),
+    count: Optional[int] = typer.Option(
+        None, "--count", metavar="N", help="End after so many messages; the rest stays pending."
+    ),
 ) -> None:
     """Print what is pending for a connection, and confirm it.
 
@@ -40,16 +40,20 @@ def receive(
     confirmed once it has been written.
     """
     form = stream_format(global_options(ctx))
+    if count is not None and count < 1:
+        raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
     seconds = heartbeat_timeout() if follow else 0.0
-    with open_registry(ctx) as registry:
+    with open_registry(ctx) as registry, stopped_by_signals() as stop:
         delivery = Delivery(registry.db)
         with delivery.holding(ws_id) as connection:
-            receiver = _Receiver(delivery, connection, form)
+            receiver = _Receiver(delivery, connection, form, stop, count)
             if follow:
                 _follow(receiver, seconds)
             else:
                 receiver.receive()
-    if not receiver.count and not follow:
+        if stop.signal is not None and not follow:
+            stop.end()
+    if not receiver.received and not follow:
         note_to_terminal(f"nothing is pending for {ws_id}")
 
 
@@ -57,43 +61,53 @@ class _Receiver:
     """Writes the messages of one connection and confirms them.
 
     Attributes:
-        count: how many were written so far.
-        stop: set it to end after the batch that is being written.
+        received: how many were written so far.
+        stop: set it to end after the message that is being written.
+        stream: where they are written.
     """
 
-    def __init__(self, delivery: Delivery, connection: Connection, form: str) -> None:
+    def __init__(
+        self, delivery: Delivery, connection: Connection, form: str, stop: Stop, most: Optional[int]
+    ) -> None:
         self.delivery = delivery
         self.connection = connection
-        self.count = 0
-        self.stop = threading.Event()
+        self.received = 0
+        self.stop = stop
+        self.stream = Stream(stop)
         self._form = form
+        self._most = most
         self._cursor = connection.confirmed_seq
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether as many as were asked for are written."""
+        return self.received == self._most
 
     def receive(self) -> None:
         """Write what is pending, batch by batch."""
-        while not self.stop.is_set():
+        while not self.stop.is_set() and not self.has_enough:
             # What is pending may have been set aside, or be somebody else's, by now.
             self.delivery.check_held(self.connection)
-            batch = self.delivery.pending(self.connection.ws_id, self._cursor, _BATCH)
+            limit = _BATCH if self._most is None else min(_BATCH, self._most - self.received)
+            batch = self.delivery.pending(self.connection.ws_id, self._cursor, limit)
             if not batch:
                 return
-            if self._form == "csv" and not self.count:
-                sys.stdout.write(",".join(MESSAGE_FIELDS) + "\n")
+            if self._form == "csv" and not self.received:
+                self.stream.write(",".join(MESSAGE_FIELDS) + "\n")
             self._write(batch)
-            self.count += len(batch)
 
     def _write(self, batch: Sequence[PendingMessage]) -> None:
         """Write messages and confirm those that went out, whatever ends the writing."""
-        written = 0
+        first = self._cursor
         try:
             for line, seq in _lines(batch, self._form):
-                sys.stdout.write(line)
-                sys.stdout.flush()
-                written = seq
+                if self.stop.is_set() or not self.stream.write(line):
+                    return
+                self._cursor = seq
+                self.received += 1
         finally:
-            if written:
-                self.delivery.confirm_held(self.connection, batch[0].seq, written)
-        self._cursor = written
+            if self._cursor != first:
+                self.delivery.confirm_held(self.connection, batch[0].seq, self._cursor)
 
 
 def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, int]]:
@@ -110,9 +124,10 @@ def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, in
 
 
 def _follow(receiver: _Receiver, timeout: float) -> None:
-    """Go on until a signal comes, or the connection is another's or has ended.
+    """Go on until a signal comes, enough has come, or the connection is another's or has ended.
 
     Raises:
+        BrokenPipeError: whoever read the output has gone.
         Conflict: a socket or a command has registered the ws_id again.
         NotFound: it was disconnected.
     """
@@ -121,16 +136,16 @@ def _follow(receiver: _Receiver, timeout: float) -> None:
     if registry.get(ws_id) is None:
         raise not_active(registry, ws_id)
     pulse = _Pulse(registry.db, connection, timeout / 3, receiver.stop)
-    with _stopped_by_signals(receiver.stop), pulse:
+    with pulse:
         note(f"Ready: receiving for {ws_id} (agent={connection.agent})")
-        while not receiver.stop.is_set():
+        while not receiver.stop.is_set() and not receiver.has_enough:
             current = registry.db.data_version()
             if current != version:
                 version = current
                 receiver.receive()
                 if registry.get(ws_id) is None:
                     raise not_active(registry, ws_id)
-            receiver.stop.wait(_STEP_SECONDS)
+            receiver.stream.wait(_STEP_SECONDS)
     if pulse.error is not None:
         raise pulse.error
 
@@ -142,7 +157,7 @@ class _Pulse:
         error: what has ended it, None where nothing has.
     """
 
-    def __init__(self, db: Database, connection: Connection, interval: float, stop: threading.Event) -> None:
+    def __init__(self, db: Database, connection: Connection, interval: float, stop: Stop) -> None:
         self.error: Optional[WsManagerError] = None
         self._path = db.path
         self._connection = connection
@@ -179,22 +194,6 @@ class _Pulse:
             logged = time.monotonic() - logged_at >= _LOG_SECONDS
             delivery.settle([SignOfLife(ws_id, epoch, utc_now(), None, logged)])
             logged_at = time.monotonic() if logged else logged_at
-            if self._stop.wait(self._interval):
+            self._stop.wait(self._interval)
+            if self._stop.is_set():
                 return
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at the first SIGTERM or SIGINT; a second one ends the process at once."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def first(number: int, _frame: object) -> None:
-        stop.set()
-        next_one_ends(number, numbers)
-
-    before = [signal.signal(number, first) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)

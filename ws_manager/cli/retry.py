@@ -7,7 +7,7 @@ import typer
 
 from ws_manager.cli.options import global_options, open_registry
 from ws_manager.cli.output import note, result
-from ws_manager.core.values import parse_moment
+from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 
 
@@ -16,7 +16,10 @@ def retry(
     msg_id: Optional[str] = typer.Argument(None, metavar="<msg_id>", help="The message."),
     everything: bool = typer.Option(False, "--all", help="All that is set aside, oldest first."),
     since: Optional[str] = typer.Option(
-        None, "--since", metavar="WHEN", help="With --all: set aside since then: 2h, or an RFC 3339 time."
+        None,
+        "--since",
+        metavar="WHEN",
+        help="With --all: set aside since then: 2h, an RFC 3339 time, or seconds since 1970.",
     ),
 ) -> None:
     """Send again what was set aside.

@@ -13,7 +13,7 @@ import typer
 
 from ws_manager.cli.logs import LEVELS, READY, set_up
 from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
-from ws_manager.cli.signals import stop_on_signals
+from ws_manager.cli.signals import ENDING, stop_on_signals
 from ws_manager.cli.supervisor import tell_supervisor
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import (
@@ -290,8 +290,8 @@ async def _serve(options: "GatewayOptions") -> None:
     stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
 
     restarts: tuple[signal.Signals, ...] = ()
-    # Windows has no SIGHUP; under nohup it is ignored, and stays so.
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    # Windows has no SIGHUP.
+    if sys.platform != "win32":
         restarts = (signal.SIGHUP,)
 
     def stopped(number: signal.Signals) -> None:
@@ -300,7 +300,7 @@ async def _serve(options: "GatewayOptions") -> None:
             stop.set_result(CloseCode.RESTARTING if number in restarts else CloseCode.GOING_AWAY)
         tell_supervisor("STOPPING=1")
 
-    stop_on_signals(stopped, (signal.SIGTERM, signal.SIGINT, *restarts))
+    stop_on_signals(stopped, (*ENDING, *restarts))
     if not resets_wal_safely():
         logging.getLogger("ws_manager").info(
             "SQLite %s has the WAL-reset bug, which 3.51.3 mends; checkpoints work around it: nothing to do",

@@ -1,26 +1,44 @@
-"""Signals that end a command which runs until it is told to stop."""
+"""Signals that end a command which runs until it is told to stop.
+
+A signal that is ignored when the command starts stays ignored, as POSIX shells and `nohup` mean it: a script's
+background job has SIGINT ignored, and Ctrl-C is not for it.
+"""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 _SAME_SECONDS = 0.3
 """Within so long the same signal is the same request: it reached the process group, and a parent handed it on."""
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask a command to end."""
+
+
+def heeded(numbers: Iterable[int]) -> list[signal.Signals]:
+    """Return those signals that this process does not ignore."""
+    return [signal.Signals(number) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def handle(number: int, handler: Callable[[int, Optional[FrameType]], Any]) -> None:
+    """Let a signal call `handler`, unless this process ignores it."""
+    for known in heeded([number]):
+        signal.signal(known, handler)
+
 
 def stop_on_signals(
-    stop: Callable[[signal.Signals], object],
-    numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+    stop: Callable[[signal.Signals], object], numbers: Sequence[signal.Signals] = ENDING
 ) -> None:
-    """Call `stop` at the first of these signals; a second one ends the process at once."""
+    """Call `stop` in the running event loop at the first of these signals; a second one ends the process at once."""
     import asyncio
 
     loop = asyncio.get_running_loop()
     arrived: list[signal.Signals] = []
+    numbers = heeded(numbers)
 
     def first(number: signal.Signals) -> None:
         if not arrived:
@@ -38,7 +56,7 @@ def stop_on_signals(
             )
 
 
-def next_one_ends(arrived: int, numbers: Sequence[int]) -> None:
+def next_one_ends(arrived: int, numbers: Iterable[int]) -> None:
     """Let the next of these signals end the process, unless it is only the double of the one that has arrived.
 
     A program that starts us and hands its signals on, such as npm, is in our process group as a rule. Then what is
@@ -51,5 +69,5 @@ def next_one_ends(arrived: int, numbers: Sequence[int]) -> None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    for number in numbers:
+    for number in heeded(numbers):
         signal.signal(number, again if number == arrived else signal.SIG_DFL)

@@ -1,18 +1,19 @@
 """`ws-manager stripe`: events, replay and trigger."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-import time as clock
+import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NoReturn, Optional
 
 import typer
 
 from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.gateways import gateway_url
 from ws_manager.cli.options import global_options, open_registry, open_to_read
-from ws_manager.cli.output import Row, note, note_to_terminal, report, rows, write
-from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, choose
-from ws_manager.core.values import parse_moment
+from ws_manager.cli.output import Row, note, note_to_terminal, report, row_line, rows
+from ws_manager.cli.stream import Stream, stopped_by_signals
+from ws_manager.cli.view import EXCEL, FIELDS, NO_HEADERS, TIME, View, choose
+from ws_manager.core.moments import parse_moment
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import ROUTED
@@ -27,6 +28,7 @@ COLUMNS = ("received_at", "event_id", "event_type", "status", "agent", "msg_type
 ALL_FIELDS = (*COLUMNS, "routed_at", "broadcast_id", "reason")
 OUTCOME = ("event_id", "event_type", "status", "agent", "msg_type", "recipients", "broadcast_id", "reason")
 
+_HEADER = ",".join(OUTCOME) + "\n"
 _WATCH_SECONDS = 0.05
 _EVENT_IDS = typer.Argument(None, metavar="<event_id>", help="The events; several may be given.")
 
@@ -40,7 +42,10 @@ def events(
         None, "--event", metavar="PATTERN", help="Only of these types: invoice.paid, or invoice.*"
     ),
     since: Optional[str] = typer.Option(
-        None, "--since", metavar="WHEN", help="Only what has come since then: 2h, or an RFC 3339 time."
+        None,
+        "--since",
+        metavar="WHEN",
+        help="Only what has come since then: 2h, an RFC 3339 time, or seconds since 1970.",
     ),
     limit: int = typer.Option(50, "--limit", metavar="N", help="At most so many, the newest."),
     names: Optional[str] = FIELDS,
@@ -78,7 +83,10 @@ def replay(
     ctx: typer.Context,
     event_id: Optional[list[str]] = _EVENT_IDS,
     since: Optional[str] = typer.Option(
-        None, "--since", metavar="WHEN", help="All that wait, received since then: 2h, or an RFC 3339 time."
+        None,
+        "--since",
+        metavar="WHEN",
+        help="All that wait, received since then: 2h, an RFC 3339 time, or seconds since 1970.",
     ),
     to: Optional[str] = typer.Option(
         None, "--to", metavar="AGENT", help="To this agent's connections, instead of where they were to go."
@@ -102,12 +110,14 @@ def replay(
         raise InvalidInput("--watch and --dry-run exclude each other", hint="leave one of them out")
     start = "" if since is None else parse_moment(since)
     options = global_options(ctx)
-    with open_registry(ctx, read_only=dry_run) as registry:
+    with open_registry(ctx, read_only=dry_run) as registry, stopped_by_signals() as stop:
+        stream = Stream(stop)
+        if options.output == "csv":
+            stream.put(_HEADER)
         if watch:
-            _watch(options, registry, start, to)
-            return
+            _watch(options, registry, start, to, stream)
         chosen = event_id or Webhooks(registry).waiting(start)
-        left = _replay(options, registry, chosen, to, dry_run=dry_run)
+        left = _replay(options, registry, chosen, to, stream, dry_run=dry_run)
         if not chosen:
             note_to_terminal("no events wait")
     if left and not dry_run:
@@ -122,12 +132,15 @@ def _replay(
     registry: "Registry",
     event_ids: Iterable[str],
     to: Optional[str],
+    stream: Stream,
     *,
     dry_run: bool = False,
 ) -> int:
     """Replay events, write what became of each, and return how many were not sent."""
     webhooks, left = Webhooks(registry), 0
     for event_id in event_ids:
+        # A signal ends it between two events.
+        stream.pause(0)
         try:
             outcome = webhooks.replay(event_id, content_of, agent=to, dry_run=dry_run)
         except WsManagerError as error:
@@ -136,32 +149,30 @@ def _replay(
             left += 1
             continue
         left += outcome.status != ROUTED
-        _tell(options, outcome, dry_run=dry_run)
+        if options.output != "id" or outcome.status == ROUTED:
+            stream.put(_line(options, outcome, dry_run=dry_run))
     return left
 
 
-def _tell(options: "GlobalOptions", outcome: WebhookOutcome, *, dry_run: bool = False) -> None:
-    row: Row = {name: getattr(outcome, name) for name in OUTCOME}
-    whom = outcome.agent or "everyone"
-    if options.json:
-        from ws_manager.cli.output import json_object
+def _line(options: "GlobalOptions", outcome: WebhookOutcome, *, dry_run: bool = False) -> str:
+    """Return the line that says what became of an event, ready for stdout."""
 
-        write(json_object(row), is_json=True)
-    elif options.output == "id":
+    def readable(_row: Row) -> str:
         if outcome.status == ROUTED:
-            write(outcome.event_id)
-    elif options.output in ("csv", "tsv"):
-        rows(options, [row], OUTCOME, "event_id", lambda _: None)
-    elif outcome.status == ROUTED:
-        verb = "Would send" if dry_run else "Sent"
-        write(f"{verb} {outcome.event_id} ({outcome.event_type}) to {outcome.recipients} connection(s)")
-    elif outcome.reason is not None:
-        write(f"{outcome.event_id} ({outcome.event_type}) cannot become messages: {outcome.reason}")
-    else:
-        write(f"{outcome.event_id} ({outcome.event_type}) waits: nobody is connected as {whom}")
+            verb = "Would send" if dry_run else "Sent"
+            return f"{verb} {outcome.event_id} ({outcome.event_type}) to {outcome.recipients} connection(s)"
+        if outcome.reason is not None:
+            return f"{outcome.event_id} ({outcome.event_type}) cannot become messages: {outcome.reason}"
+        whom = outcome.agent or "everyone"
+        return f"{outcome.event_id} ({outcome.event_type}) waits: nobody is connected as {whom}"
+
+    row: Row = {name: getattr(outcome, name) for name in OUTCOME}
+    return row_line(row, options.output or "table", OUTCOME, "event_id", readable, View()) + "\n"
 
 
-def _watch(options: "GlobalOptions", registry: "Registry", since: str, to: Optional[str]) -> None:
+def _watch(
+    options: "GlobalOptions", registry: "Registry", since: str, to: Optional[str], stream: Stream
+) -> NoReturn:
     """Replay what waits whenever somebody has connected, until the command is ended."""
     note("Watching: events are sent as soon as somebody connects that they are for")
     webhooks, version = Webhooks(registry), None
@@ -170,9 +181,10 @@ def _watch(options: "GlobalOptions", registry: "Registry", since: str, to: Optio
         if current != version:
             version = current
             for event_id in webhooks.waiting(since):
+                stream.pause(0)
                 if webhooks.replay(event_id, content_of, agent=to, dry_run=True).status == ROUTED:
-                    _replay(options, registry, [event_id], to)
-        clock.sleep(_WATCH_SECONDS)
+                    _replay(options, registry, [event_id], to, stream)
+        stream.pause(_WATCH_SECONDS)
 
 
 def trigger(
@@ -190,8 +202,12 @@ def trigger(
 
     options, sample = global_options(ctx), sample_event(event)
     url = options.url or gateway_url(options.database)
-    outcome = post_event(url, sample, None if ca is None else expanded(ca))
-    _tell(options, outcome)
+    # The database's own gateway runs on this machine, whatever its address is.
+    direct = options.url is None
+    outcome = post_event(url, sample, None if ca is None else expanded(ca), direct=direct)
+    written = (_HEADER if options.output == "csv" else "") + _line(options, outcome)
+    sys.stdout.write(written if options.output != "id" or outcome.status == ROUTED else "")
+    sys.stdout.flush()
     if outcome.status != ROUTED and outcome.reason is None:
         raise PartlyDone(
             "nobody is connected that the event is for; it is stored",

@@ -9,7 +9,7 @@ import typer
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output import json_object, note_to_terminal, result, write
 from ws_manager.errors import InvalidInput, NotAuthorised
-from ws_manager.settings import given_token, parse_duration, signing_secret
+from ws_manager.settings import expanded, given_token, parse_duration, signing_secret
 from ws_manager.text import read_text
 
 _SCOPE = typer.Option(
@@ -33,6 +33,12 @@ def token(
     ),
     scope: Optional[list[str]] = _SCOPE,
     ttl: str = typer.Option("24h", "--ttl", metavar="DURATION", help="How long it is good for."),
+    out: Optional[str] = typer.Option(
+        None,
+        "--out",
+        metavar="FILE",
+        help="Write it to this file, mode 0600, instead of stdout; one that is there is replaced.",
+    ),
     inspect: bool = typer.Option(
         False,
         "--inspect",
@@ -41,13 +47,17 @@ def token(
 ) -> None:
     """Make a token for an agent, or look into one.
 
-    The token alone is on stdout. It is signed with the key beside the database, which is made on first use,
-    or with BLACKROAD_WS_SECRET. Whoever has it is the agent until it expires: it cannot be called back.
+    The token alone is on stdout, or in the file that --out names. It is signed with the key beside the
+    database, which is made on first use, or with BLACKROAD_WS_SECRET. Whoever has it is the agent until it
+    expires: it cannot be called back.
     """
+    from ws_manager.cli.secret_file import check_place, write_secret
     from ws_manager.core.values import check_name
-    from ws_manager.tokens import key_path, mint, signing_key
+    from ws_manager.tokens import key_path, mint, signing_key, verify
 
     if inspect:
+        if out is not None:
+            raise InvalidInput("--inspect and --out exclude each other", hint="leave one of them out")
         _inspect(ctx, agent)
         return
     if agent is None:
@@ -57,6 +67,9 @@ def token(
     seconds = parse_duration(ttl)
     # What cannot be made is said before a key is.
     mint(b"-" * 32, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
+    place = None if out is None else expanded(out)
+    if place is not None:
+        check_place(place)
     key, new = signing_secret(), False
     if key is None:
         database = _database(ctx)
@@ -69,7 +82,13 @@ def token(
         note_to_terminal(f"made a new signing key: {key_path(database)}")
         if not database.exists():
             note_to_terminal(f"there is no database at {database} yet: the token is for the gateway to come")
-    result(global_options(ctx), made, {"token": made}, made)
+    if place is None:
+        result(global_options(ctx), made, {"token": made}, made)
+        return
+    write_secret(place, made + "\n")
+    expires = _time(verify(key, made).expires_at)
+    line = f"Wrote a token to {out} (agent={agent}, expires {expires})"
+    result(global_options(ctx), line, {"file": out, "agent": agent, "expires_at": expires}, str(out))
 
 
 def _inspect(ctx: typer.Context, given: Optional[str]) -> None:

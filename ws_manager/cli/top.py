@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import typer
 
 from ws_manager.cli.exit_codes import TERMINATED
 from ws_manager.cli.options import GlobalOptions, global_options
-from ws_manager.cli.output import Row, json_object, write
+from ws_manager.cli.output import Row, json_object, visible
+from ws_manager.cli.stream import Stream, stopped_by_signals
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import heartbeat_timeout, parse_duration
 
@@ -65,16 +66,17 @@ def top(
     try:
         sampler = Sampler(db, heartbeat_timeout())
         if form != "table":
-            for snapshot in _every(seconds, frames, sampler, view):
-                write(json_object(_row(snapshot), indent=form == "json"), is_json=True)
-                sys.stdout.flush()
+            with stopped_by_signals() as stop:
+                stream = Stream(stop)
+                for snapshot in _every(seconds, frames, sampler, view, stream.pause):
+                    stream.put(_json(snapshot, form) + "\n")
             return
         from ws_manager.cli import screen
         from ws_manager.cli.keys import Controls
 
         path = str(db.path)
         if frames is not None or not screen.can_move_the_cursor():
-            for snapshot in _every(seconds, frames, sampler, view):
+            for snapshot in _every(seconds, frames, sampler, view, time.sleep):
                 screen.print_frame(snapshot, path)
                 sys.stdout.flush()
             return
@@ -118,15 +120,27 @@ def _frames(count: Optional[int], *, once: bool) -> Optional[int]:
     return 1 if once else count
 
 
-def _every(seconds: float, frames: Optional[int], sampler: "Sampler", view: "View") -> Iterator["Snapshot"]:
-    """Take snapshots, so many seconds apart; longer where taking one takes long."""
+def _every(
+    seconds: float,
+    frames: Optional[int],
+    sampler: "Sampler",
+    view: "View",
+    pause: Callable[[float], None],
+) -> Iterator["Snapshot"]:
+    """Take snapshots, so many seconds apart; longer where taking one takes long. `pause` waits."""
     for number in itertools.count(1):
         began = time.monotonic()
         yield sampler.sample(view)
         if number == frames:
             return
         took = time.monotonic() - began
-        time.sleep(max(seconds - took, 4 * took))
+        pause(max(seconds - took, 4 * took))
+
+
+def _json(snapshot: "Snapshot", form: str) -> str:
+    """Return a snapshot as JSON text, ready for stdout."""
+    text = json_object(_row(snapshot), indent=form == "json")
+    return visible(text, is_json=True) if sys.stdout.isatty() else text
 
 
 def _row(snapshot: "Snapshot") -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ import aiohttp
 from yarl import URL
 
 from ws_manager.client.credentials import own_token, trust
-from ws_manager.client.refusals import failed, refused, untrusted
+from ws_manager.client.dialing import HANDSHAKE_SECONDS, dial
+from ws_manager.client.refusals import failed, read_refusals
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
@@ -29,9 +31,9 @@ from ws_manager.protocol.frames import (
 )
 from ws_manager.strict_json import Json, encode
 
-HANDSHAKE_SECONDS = 10.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
-_MAX_FRAME = 4 * 1024 * 1024
+HEALTHY_SECONDS = 60.0
+"""A connection that has lasted for so long was healthy: after it the delays begin with the first one again."""
 
 
 class AgentClient:
@@ -59,6 +61,9 @@ class AgentClient:
             of its own, with which a token that has expired is replaced. If None: `BLACKROAD_WS_TOKEN`, or on
             the gateway's own machine one made with the key beside the database, if there is one.
         ca: a file of PEM certificates to check an `https` gateway's with, instead of the system's.
+        direct: never use a proxy. Otherwise `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` decide, but for loopback
+            addresses, which are always reached directly.
+        clock: seconds that only grow.
 
     Raises:
         InvalidInput: `ca` or the metadata cannot be used.
@@ -76,8 +81,14 @@ class AgentClient:
         jitter: Callable[[], float] = random.random,
         token: Union[str, Callable[[], Optional[str]], None] = None,
         ca: Optional[Path] = None,
+        direct: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._agent = agent
+        self._direct = direct
+        self._clock = clock
+        self._attempt = 0
+        self._connected_at = 0.0
         self._token = token
         self._tls = trust(ca)
         self._url = url
@@ -109,7 +120,7 @@ class AgentClient:
             Conflict: the ws_id belongs to another agent.
             InvalidInput: the address or a name cannot be used.
         """
-        self._http = aiohttp.ClientSession()
+        self._http = aiohttp.ClientSession(middlewares=(read_refusals,))
         # Here, not in __init__: before Python 3.10 an Event belongs to the loop in which it is made.
         self._arrived = asyncio.Event()
         try:
@@ -126,20 +137,29 @@ class AgentClient:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        """Say goodbye (1000), so that the connection is disconnected, and stop."""
+        """Say goodbye (1000), so that the connection is disconnected, and stop. A cancellation comes after that."""
         self._leaving = True
         self._lose_requests()
-        # Before the reading is cancelled: aiohttp would end the connection at once then, and what the gateway has
-        # sent meanwhile would make that a reset, which takes the goodbye with it.
-        await self._say_goodbye()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        # It may have come back at the last moment.
-        await self._say_goodbye()
-        if self._http is not None:
-            await self._http.close()
+        leaving = asyncio.ensure_future(self._leave())
+        try:
+            await asyncio.shield(leaving)
+        finally:
+            await asyncio.wait({leaving})
+
+    async def _leave(self) -> None:
+        try:
+            # Before the reading is cancelled: aiohttp would end the connection at once then, and what the gateway has
+            # sent meanwhile would make that a reset, which takes the goodbye with it.
+            await self._say_goodbye()
+            if self._task is not None:
+                self._task.cancel()
+                # Whatever it ends with.
+                await asyncio.wait({self._task})
+            # It may have come back at the last moment.
+            await self._say_goodbye()
+        finally:
+            if self._http is not None:
+                await self._http.close()
 
     async def _say_goodbye(self) -> None:
         if self._websocket is not None:
@@ -157,6 +177,8 @@ class AgentClient:
         Raises:
             WsManagerError: the gateway has closed for good: replaced, disconnected by an operator, …
         """
+        # Where messages keep coming, nothing below waits: whoever cancels this, and Pings, would have to.
+        await asyncio.sleep(0)
         while not self._messages:
             if self._ended is not None:
                 raise self._ended
@@ -241,12 +263,14 @@ class AgentClient:
             self._arrived.set()
 
     async def _reconnect(self, cause: str) -> aiohttp.ClientWebSocketResponse:
-        attempt = 0
+        # Not at each greeting: one that greets and closes would be asked again at once, without end.
+        if self._clock() - self._connected_at >= HEALTHY_SECONDS:
+            self._attempt = 0
         while True:
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2**attempt) * (0.5 + self._jitter() / 2)
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt) * (0.5 + self._jitter() / 2)
             self._on_lost(cause, delay)
             await asyncio.sleep(delay)
-            attempt = min(attempt + 1, 16)
+            self._attempt = min(self._attempt + 1, 16)
             try:
                 return await self._connect()
             except GatewayUnavailable as error:
@@ -259,33 +283,14 @@ class AgentClient:
             url = await asyncio.get_running_loop().run_in_executor(None, url)
         address = self._address(url)
         token = await self._present_token(url)
-        try:
-            websocket = await asyncio.wait_for(
-                self._http.ws_connect(
-                    address,
-                    # RFC 6750 section 2.1. Not in the address: those end in logs.
-                    headers={} if token is None else {"Authorization": f"Bearer {token}"},
-                    ssl=True if self._tls is None else self._tls,
-                    max_msg_size=_MAX_FRAME,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-                ),
-                HANDSHAKE_SECONDS,
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            raise refused(error, url) from None
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise untrusted(error, url) from None
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            raise GatewayUnavailable(
-                f"the gateway at {url} does not answer: {error or 'no answer in time'}",
-                hint="start it with: ws-manager serve",
-            ) from None
+        websocket = await dial(self._http, url, address, token=token, tls=self._tls, direct=self._direct)
         self._messages.clear()
         try:
             await self._greeted(websocket, url)
         except BaseException:
             await websocket.close()
             raise
+        self._connected_at = self._clock()
         return websocket
 
     async def _present_token(self, url: str) -> Optional[str]:
@@ -371,10 +376,15 @@ class AgentClient:
         websocket = self._websocket
         if websocket is None or websocket.closed:
             return
-        for answer in self._session.take_answers():
-            # A lost connection is the reader's business; what was not confirmed comes again.
-            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-                await websocket.send_str(answer)
+        answers = self._session.take_answers()
+        try:
+            while answers:
+                # A lost connection is the reader's business; what was not confirmed comes again.
+                with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                    await websocket.send_str(answers.pop(0))
+        finally:
+            # Left over where this was cancelled: they go out with the next.
+            self._session.answers[:0] = answers
 
 
 def _closed(frame: aiohttp.WSMessage) -> tuple[int, str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import ssl
 from pathlib import Path
 from typing import Callable, Optional
-from urllib.parse import urlsplit
 
 from ws_manager.errors import InvalidInput, NotAuthorised
+from ws_manager.proxies import is_this_machine
 from ws_manager.settings import database_path, given_token
 from ws_manager.text import read_text
 from ws_manager.tokens import mint, signing_key
@@ -42,7 +41,7 @@ def own_token(
         InvalidInput, LedgerError, NotAuthorised: the key cannot be used.
     """
     token = given_token()
-    if token is not None or not (ours or _is_this_machine(url)):
+    if token is not None or not (ours or is_this_machine(url)):
         return token
     key = signing_key(database or database_path(), create=False)
     if key is None:
@@ -94,11 +93,3 @@ def trust(ca: Optional[Path]) -> Optional[ssl.SSLContext]:
         raise InvalidInput(f"{ca} holds no certificate", hint="it has to be a PEM file") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-def _is_this_machine(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

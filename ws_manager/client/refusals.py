@@ -1,6 +1,10 @@
-"""The errors that a gateway's refusals become."""
+"""The errors that a gateway's refusals become, and those of what stands between."""
 
 from __future__ import annotations
+
+import asyncio
+import json
+from typing import Optional
 
 import aiohttp
 
@@ -10,6 +14,7 @@ from ws_manager.errors import (
     InvalidInput,
     LedgerBusy,
     LedgerError,
+    MissingExtra,
     NotAuthorised,
     NotFound,
     WsManagerError,
@@ -19,6 +24,52 @@ from ws_manager.protocol.frames import Failure
 _ERRORS: dict[str, type[WsManagerError]] = {
     kind.code: kind for kind in (InvalidInput, NotFound, Conflict, NotAuthorised, LedgerBusy, LedgerError)
 }
+_CODES = {*_ERRORS, WsManagerError.code, GatewayUnavailable.code, MissingExtra.code}
+_LONGEST = 16 * 1024
+
+
+class Refused(Exception):
+    """A handshake was answered with an HTTP status.
+
+    Attributes:
+        status: of the answer.
+        message: what the gateway said; None where the answer is not a gateway's.
+    """
+
+    def __init__(self, status: int, message: Optional[str]) -> None:
+        super().__init__(status)
+        self.status = status
+        self.message = message
+
+
+async def read_refusals(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Look into the answers that are no socket: a middleware of aiohttp's client, which reads no body of those.
+
+    Raises:
+        Refused: it is one.
+    """
+    response = await handler(request)
+    if response.status < 400:
+        return response
+    try:
+        body = await response.content.readexactly(_LONGEST)
+    except asyncio.IncompleteReadError as whole:
+        body = whole.partial
+    finally:
+        response.close()
+    raise Refused(response.status, _told(body))
+
+
+def _told(body: bytes) -> Optional[str]:
+    """Return the message of a gateway's refusal; None where the body is not of that form."""
+    try:
+        error = json.loads(body)["error"]
+        code, message = error["code"], error["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return message if isinstance(message, str) and isinstance(code, str) and code in _CODES else None
 
 
 def failed(failure: Failure) -> WsManagerError:
@@ -40,25 +91,31 @@ def untrusted(error: aiohttp.ClientConnectorCertificateError, url: str) -> Gatew
     )
 
 
-def refused(error: aiohttp.WSServerHandshakeError, url: str) -> WsManagerError:
+def refused(answer: Refused, url: str) -> WsManagerError:
     """Return the error for a handshake that was answered with an HTTP status.
 
     Args:
-        error: what aiohttp raises.
+        answer: the answer. One that is not a gateway's is a proxy's, or of what is started before a gateway: it
+            says nothing about the agent, so that it is tried again.
         url: the gateway's base address.
     """
-    if error.status == 401:
+    if answer.message is None:
+        return GatewayUnavailable(
+            f"{url} answered {answer.status}, and not as a gateway does",
+            hint="check --url, and what stands before the gateway",
+        )
+    if answer.status == 401:
         return NotAuthorised(
             f"{url} asks for a valid token (401)",
             hint="on its machine, ws-manager token <agent> prints one; give it with --token-file",
         )
-    if error.status == 403:
+    if answer.status == 403:
         return NotAuthorised(
-            f"{url} refuses this agent (403)",
+            f"{url} refuses this agent (403): {answer.message}",
             hint="check the token's agent, ws_id and scope: ws-manager token --inspect; and the address",
         )
-    if error.status == 409:
+    if answer.status == 409:
         return Conflict("the ws_id belongs to another agent", hint="use another --ws-id")
-    if error.status == 400:
+    if answer.status == 400:
         return InvalidInput(f"{url} cannot accept this agent's name, ws_id or metadata")
-    return GatewayUnavailable(f"{url} answered {error.status}", hint="check --url")
+    return GatewayUnavailable(f"{url} answered {answer.status}: {answer.message}", hint="check --url")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Optional
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import seconds_before, timestamp, utc_now
-from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT, parse_duration
+from ws_manager.models import timestamp
+from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT
 from ws_manager.strict_json import Json, encode
 from ws_manager.text import unseen
 
@@ -122,31 +121,6 @@ def check_timestamp(value: object, what: str) -> str:
     except (ValueError, OverflowError):
         raise InvalidInput(
             f"{what} is not a timestamp: {value!r}", hint="write 2026-11-22T17:15:18+00:00"
-        ) from None
-
-
-def parse_moment(text: str) -> str:
-    """Turn `2h` (two hours ago) or an RFC 3339 time into the ledger's fixed width.
-
-    A time without a zone is UTC, and a date alone its first moment.
-
-    Raises:
-        InvalidInput: it is neither.
-    """
-    # A fraction may have any number of digits in RFC 3339; Python before 3.11 wants six.
-    parts = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?)?", text.strip()
-    )
-    try:
-        if parts is None:
-            return seconds_before(utc_now(), parse_duration(text))
-        day, minute, second, fraction, zone = parts.groups()
-        zone = "+00:00" if zone in (None, "Z", "z") else zone
-        six = (fraction or "").ljust(6, "0")[:6]
-        return check_timestamp(f"{day}T{minute or '00:00'}{second or ':00'}.{six}{zone}", "the time")
-    except InvalidInput:
-        raise InvalidInput(
-            f"not a time: {text!r}", hint="write 2h for two hours ago, or 2026-11-22T17:15:18Z"
         ) from None
 
 

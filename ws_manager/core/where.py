@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from ws_manager.core.values import parse_moment
+from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Connection
 

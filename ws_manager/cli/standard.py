@@ -1,0 +1,46 @@
+"""The standard streams of this process: made ready at its start, and let go of at its end."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+
+def prepare() -> None:
+    """Make any locale's stdout and stderr take every character; a closed one is as good as /dev/null."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for life
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def let_go(*, stopped: bool) -> None:
+    """Keep the interpreter from writing again, at its end, to a stdout that cannot be written.
+
+    Args:
+        stopped: a signal has ended the command: a reader that takes nothing is not waited for.
+    """
+    if stopped and not _takes_more():
+        _leave()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _leave()
+
+
+def _takes_more() -> bool:
+    """Say whether stdout can be written to without waiting, as far as that can be known."""
+    try:
+        return not hasattr(select, "poll") or bool(select.select([], [sys.stdout], [], 0)[1])
+    except (OSError, ValueError):
+        return True
+
+
+def _leave() -> None:
+    """Let /dev/null take what is still to be written to stdout."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

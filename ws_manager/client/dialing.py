@@ -1,0 +1,89 @@
+"""The handshake with a gateway: directly or through a proxy, and what becomes of it where it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Coroutine
+from typing import Any, Optional, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from ws_manager.client.refusals import Refused, refused, untrusted
+from ws_manager.errors import InvalidInput
+from ws_manager.proxies import proxy_for, unreachable
+
+HANDSHAKE_SECONDS = 10.0
+_MAX_FRAME = 4 * 1024 * 1024
+Outcome = TypeVar("Outcome")
+
+
+async def dial(
+    http: aiohttp.ClientSession,
+    url: str,
+    address: URL,
+    *,
+    token: Optional[str],
+    tls: Optional[ssl.SSLContext],
+    direct: bool,
+) -> aiohttp.ClientWebSocketResponse:
+    """Connect a socket.
+
+    Args:
+        http: a session with the middleware `read_refusals`.
+        url: the gateway's base address, for messages.
+        address: of its sockets.
+        token: the token to connect with, if any.
+        tls: what checks the gateway's certificate; the system's certificates if None.
+        direct: never use a proxy.
+
+    Raises:
+        GatewayUnavailable: nobody answers, or something that is not a gateway.
+        NotAuthorised, Conflict, InvalidInput: the gateway refuses it; or the proxy is of another kind.
+    """
+    proxy = None if direct else proxy_for(str(address))
+    try:
+        return await _in_time(
+            http.ws_connect(
+                address,
+                # RFC 6750 section 2.1. Not in the address: those end in logs.
+                headers={} if token is None else {"Authorization": f"Bearer {token}"},
+                ssl=True if tls is None else tls,
+                max_msg_size=_MAX_FRAME,
+                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                proxy=proxy,
+            ),
+            HANDSHAKE_SECONDS,
+        )
+    except Refused as answer:
+        raise refused(answer, url) from None
+    except aiohttp.InvalidURL:
+        # The proxy's: the gateway's own was looked at before. It may hold a password.
+        raise InvalidInput(
+            "the proxy's address cannot be used", hint="check HTTPS_PROXY and HTTP_PROXY"
+        ) from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise untrusted(error, url) from None
+    except aiohttp.ClientResponseError as error:
+        # The proxy's answer to CONNECT, or one that makes no socket. Not its own words: they have addresses in them.
+        raise unreachable(f"it answered {error.status}", url, proxy) from None
+    except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        raise unreachable(error if str(error) else "no answer in time", url, proxy) from None
+
+
+async def _in_time(work: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome:
+    """Wait for `work`. Unlike `wait_for` before Python 3.12, never lose a cancellation that comes with the outcome.
+
+    Raises:
+        asyncio.TimeoutError: it took too long, and is cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
