@@ -107,7 +107,10 @@ def test_an_answer_that_only_has_the_words_of_a_gateway(
     status: int, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", SECRET)
-    with answering(status, body) as url, pytest.raises(GatewayUnavailable, match="not as a gateway does|refuses it"):
+    with (
+        answering(status, body) as url,
+        pytest.raises(GatewayUnavailable, match=r"not as a gateway does|refuses it"),
+    ):
         post_event(url, sample_event("invoice.paid"))
 
 

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.support import Clock, gateway, run, within
+from tests.support import LIMIT, Clock, RunningGateway, gateway, run, until, within
 from ws_manager import add_connection
 from ws_manager.client import agent as agent_module
 from ws_manager.client.agent import HEALTHY_SECONDS, AgentClient
@@ -789,3 +789,45 @@ def test_the_address_of_the_sockets_is_understood_too(database: Path) -> None:
             assert agent.ws_id == "ws-001"
 
     run(scenario())
+
+
+@contextlib.asynccontextmanager
+async def serving(database: Path) -> AsyncIterator[tuple[RunningGateway, AgentClient]]:
+    """A gateway that waits for a client's close frame, and a client."""
+    async with contextlib.AsyncExitStack() as stack:
+        running = await stack.enter_async_context(gateway(database, close_seconds=LIMIT))
+        client = AgentClient("octavia", url=running.url, ws_id="ws-001")
+        yield running, await stack.enter_async_context(client)
+
+
+class TestGatewayThatStops:
+    def test_what_is_dealt_with_meanwhile_is_confirmed(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with serving(database) as (running, client):
+                seqs = running.send_many(2)
+                messages = await client.batch(2)
+                closing = asyncio.ensure_future(
+                    running.server._hub.close(1012, "restarting", drain=0, seconds=LIMIT)
+                )
+                # The client has the close frame.
+                await until(lambda: client._websocket.close_code == 1012)
+                for message in messages:
+                    await client.ack(message)
+                await closing
+                await running.confirmed(*seqs)
+
+        run(scenario())
+
+    def test_who_deals_with_something_for_long_is_not_waited_for(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(agent_module, "LAST_ACK_SECONDS", 0.05)
+
+        async def scenario() -> None:
+            async with serving(database) as (running, client):
+                running.send()
+                await client.batch(1)
+                await running.server._hub.close(1012, "restarting", drain=0, seconds=LIMIT)
+                assert running.delivered() == []
+
+        run(scenario())

@@ -9,10 +9,11 @@ import threading
 from pathlib import Path
 
 import aiohttp
+import pytest
 import websockets
 from aiohttp import web
 
-from tests.support import LIMIT, PING, PONG, TEXT, gateway, run, within
+from tests.support import LIMIT, PING, PONG, TEXT, gateway, run, until, within
 from ws_manager import broadcast
 from ws_manager.tokens import Claims
 
@@ -403,5 +404,41 @@ def test_receipts_survive_another_process_that_holds_the_write_lock(database: Pa
             finally:
                 other.close()
             await running.confirmed(*seqs)
+
+    run(scenario())
+
+
+def test_what_is_committed_at_once_goes_out_beyond_the_first_page(database: Path) -> None:
+    async def scenario() -> None:
+        async with gateway(database) as running:
+            # More than the 10,000 rows that are read at a time. Nobody confirms, so nothing else is committed.
+            agents = [await running.agent(ws_id=f"ws-{number:03}", pongs=False) for number in range(11)]
+            with running.db.transaction():
+                for number in range(11):
+                    running.send_many(1000, f"ws-{number:03}")
+            assert await agents[-1].messages(1000) == list(range(10_001, 11_001))
+
+    run(scenario())
+
+
+def test_what_could_not_be_written_stays_before_what_came_later(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ws_manager.repository.database.BUSY_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with gateway(database) as running:
+            agent = await running.agent(ack="explicit")
+            seq = running.send()
+            await agent.messages(1)
+            running.db.execute("BEGIN IMMEDIATE")
+            await agent.say(type="reject", seq=seq, reason="not mine")
+            await until(lambda: "cannot write receipts" in caplog.text)
+            await agent.say_goodbye()
+            await until(lambda: not len(running.server._hub))
+            running.db.execute("ROLLBACK")
+            await running.socket_ended()
+            kinds = [row[0] for row in running.db.rows("SELECT kind FROM events ORDER BY id")]
+            assert kinds == ["opened", "set_aside", "closed", "disconnected"]
 
     run(scenario())

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
 from pathlib import Path
 from typing import Optional
 
 import pytest
 
-from tests.support import LIMIT, RawAgent, Refused, gateway, run
+from tests.support import CLOSE, LIMIT, PONG, TEXT, Closed, RawAgent, Refused, gateway, run, until
+from ws_manager import get_db, get_message_history
+from ws_manager.core.locks import gateway_lock
 from ws_manager.gateway import hub
+from ws_manager.gateway.limits import Limits
 from ws_manager.protocol.close_codes import CloseCode
 
 
@@ -27,11 +32,22 @@ class Stoppable:
     def stop(self) -> None:
         self._stopping = asyncio.ensure_future(self._context.__aexit__(None, None, None))
 
+    async def stopped(self) -> None:
+        """Wait until it has ended."""
+        assert self._stopping is not None
+        await asyncio.wait_for(asyncio.shield(self._stopping), LIMIT)
+
     async def __aexit__(self, *_: object) -> None:
         if self._stopping is None:
             self.stop()
-        assert self._stopping is not None
-        await asyncio.wait_for(self._stopping, LIMIT)
+        await self.stopped()
+
+
+def history(database: Path) -> dict[int, tuple[int, Optional[str]]]:
+    """What is in the ledger in the end: by number, whether it is confirmed, and why it was set aside."""
+    with contextlib.closing(get_db(database)) as db:
+        rows = get_message_history(db)
+        return {row["id"]: (row["delivered"], row["reject_reason"]) for row in rows}
 
 
 @pytest.mark.parametrize("code", [CloseCode.GOING_AWAY, CloseCode.RESTARTING])
@@ -76,5 +92,209 @@ def test_handshake_meanwhile_is_answered_503(database: Path) -> None:
                 await gate.running.agent()
             assert refused.value.status == 503
             assert gate.running.registry.find("ws-001") is None
+
+    run(scenario())
+
+
+class TestBetweenTheCloseFrames:
+    """What is confirmed after our close frame and before the peer's."""
+
+    def test_a_last_ping_comes_before_the_close_frame(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with Stoppable(database, close_seconds=LIMIT) as gate:
+                agent = await gate.running.agent(pongs=False)
+                first = gate.running.send()
+                await agent.messages(1)
+                await agent.ping()
+                second = gate.running.send()
+                await agent.messages(1)
+                # The first Ping is not answered, so no other has gone out for the second message.
+                gate.stop()
+                last = await agent.ping()
+                opcode, payload = await agent.frame()
+                assert (opcode, payload[:2]) == (CLOSE, struct.pack("!H", 1001))
+                await agent.send(PONG, last)
+                await gate.running.confirmed(first, second)
+                await agent.send(CLOSE, payload[:2])
+
+        run(scenario())
+
+    def test_no_second_ping_where_one_is_under_way(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with Stoppable(database, close_seconds=LIMIT) as gate:
+                agent = await gate.running.agent(pongs=False)
+                seq = gate.running.send()
+                await agent.messages(1)
+                ping = await agent.ping()
+                gate.stop()
+                opcode, payload = await agent.frame()
+                assert opcode == CLOSE
+                await agent.send(PONG, ping)
+                await gate.running.confirmed(seq)
+                await agent.send(CLOSE, payload[:2])
+
+        run(scenario())
+
+    def test_an_ack_counts(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with Stoppable(database, close_seconds=LIMIT) as gate:
+                agent = await gate.running.agent(ack="explicit")
+                seqs = gate.running.send_many(2)
+                await agent.messages(2)
+                gate.stop()
+                opcode, payload = await agent.frame()
+                assert opcode == CLOSE
+                await agent.ack(seqs[0])
+                await agent.say(type="reject", seq=seqs[1], reason="not mine")
+                await agent.send(CLOSE, payload[:2])
+                await gate.stopped()
+            assert history(database) == {seqs[0]: (1, None), seqs[1]: (0, "not mine")}
+
+        run(scenario())
+
+    def test_what_comes_after_the_peers_close_frame_does_not_count(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with Stoppable(database, close_seconds=LIMIT) as gate:
+                agent = await gate.running.agent(ack="explicit")
+                seq = gate.running.send()
+                await agent.messages(1)
+                gate.stop()
+                _, payload = await agent.frame()
+                await agent.send(CLOSE, payload[:2])
+                with contextlib.suppress(ConnectionError):
+                    await agent.ack(seq)
+                await gate.stopped()
+            assert history(database) == {seq: (0, None)}
+
+        run(scenario())
+
+    def test_requests_are_not_done_any_more(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with Stoppable(database, close_seconds=LIMIT) as gate:
+                agent = await gate.running.agent()
+                gate.stop()
+                _, payload = await agent.frame()
+                await agent.say(type="send", ref=1, to="ws-001", content=1)
+                await agent.send(CLOSE, payload[:2])
+                await gate.stopped()
+            assert history(database) == {}
+
+        run(scenario())
+
+    def test_a_peer_that_does_not_answer_is_dropped_after_the_close_time_out(self, database: Path) -> None:
+        async def scenario() -> None:
+            async with Stoppable(database, close_seconds=0.1) as gate:
+                agent = await gate.running.agent()
+                gate.stop()
+                assert (await agent.frame())[0] == CLOSE
+                await gate.stopped()
+                with pytest.raises(Closed):
+                    await agent.frame()
+
+        run(scenario())
+
+    @pytest.mark.parametrize("pongs", [True, False])
+    def test_a_flood_after_the_close_frame_is_not_read_to_its_end(self, database: Path, pongs: bool) -> None:
+        async def scenario() -> None:
+            limits = Limits(frames_per_second=10)
+            async with Stoppable(database, close_seconds=2 * LIMIT, limits=limits) as gate:
+                agent = await gate.running.agent()
+                gate.stop()
+                assert (await agent.frame())[0] == CLOSE
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(1000):
+                        await agent.send(PONG if pongs else TEXT, b"{}")
+                await gate.stopped()
+
+        run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ((TEXT, b"nonsense"), 4000),
+        ((TEXT, b"\xff"), 1007),
+        ((TEXT, b"x" * 70_000), 1009),
+        ((3, b""), 1002),
+    ],
+)
+def test_after_misbehaviour_nothing_counts(database: Path, sent: tuple[int, bytes], code: int) -> None:
+    async def scenario() -> None:
+        async with gateway(database, close_seconds=LIMIT) as running:
+            agent = await running.agent(pongs=False)
+            seq = running.send()
+            await agent.messages(1)
+            ping = await agent.ping()
+            await agent.send(*sent)
+            opcode, payload = await agent.frame()
+            assert (opcode, struct.unpack("!H", payload[:2])[0]) == (CLOSE, code)
+            with contextlib.suppress(ConnectionError):
+                await agent.send(PONG, ping)
+            await running.socket_ended()
+            assert running.delivered() == []
+            assert running.connection().close_code == code
+            assert seq
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["replaced", "disconnected"])
+def test_of_an_older_registration_nothing_counts(database: Path, how: str) -> None:
+    async def scenario() -> None:
+        async with gateway(database, close_seconds=2) as running:
+            agent = await running.agent(ack="explicit")
+            seq = running.send()
+            await agent.messages(1)
+            if how == "replaced":
+                newer = await running.agent(ack="explicit")
+                await newer.messages(1)
+            else:
+                running.registry.disconnect("ws-001")
+            opcode, payload = await agent.frame()
+            assert opcode == CLOSE
+            await agent.ack(seq)
+            await agent.send(CLOSE, payload[:2])
+            await until(lambda: len(running.server._hub) == (how == "replaced"))
+            await running.server._outbox.settled()
+            assert running.delivered() == []
+
+    run(scenario())
+
+
+def test_the_last_receipts_are_written_although_another_process_keeps_the_write_lock(database: Path) -> None:
+    async def scenario() -> None:
+        async with Stoppable(database, close_seconds=LIMIT) as gate:
+            running = gate.running
+            agent = await running.agent(ack="explicit")
+            seqs = running.send_many(3)
+            await agent.messages(3)
+            held = get_db(database)
+            held.execute("BEGIN IMMEDIATE")
+            gate.stop()
+            _, payload = await agent.frame()
+            for seq in seqs:
+                await agent.ack(seq)
+            await agent.send(CLOSE, payload[:2])
+            await until(lambda: not len(running.server._hub))
+            # The gateway holds its lock until they are written.
+            assert gateway_lock(database).holder() is True
+            held.execute("ROLLBACK")
+            held.close()
+            await gate.stopped()
+        assert set(history(database).values()) == {(1, None)}
+
+    run(scenario())
+
+
+def test_sockets_close_beside_each_other(database: Path) -> None:
+    async def scenario() -> None:
+        async with Stoppable(database, close_seconds=LIMIT) as gate:
+            agents = [await gate.running.agent(ws_id=f"ws-{number}") for number in range(20)]
+            gate.stop()
+            # All have their close frame before the first of them answers.
+            payloads = [(await agent.frame())[1] for agent in agents]
+            for agent, payload in zip(agents, payloads):
+                await agent.send(CLOSE, payload[:2])
+            await gate.stopped()
 
     run(scenario())

@@ -32,6 +32,9 @@ from ws_manager.protocol.frames import (
 from ws_manager.strict_json import Json, encode
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
+LAST_ACK_SECONDS = 2.0
+"""How long an answer to the gateway's close frame waits for an ack. A gateway waits 4 seconds for the answer."""
+
 HEALTHY_SECONDS = 60.0
 """A connection that has lasted for so long was healthy: after it the delays begin with the first one again."""
 
@@ -123,6 +126,7 @@ class AgentClient:
         self._http = aiohttp.ClientSession(middlewares=(read_refusals,))
         # Here, not in __init__: before Python 3.10 an Event belongs to the loop in which it is made.
         self._arrived = asyncio.Event()
+        self._dealt = asyncio.Event()
         try:
             self._websocket = await self._connect()
         except BaseException:
@@ -196,11 +200,13 @@ class AgentClient:
         confirmed then.
         """
         self._session.ack(message)
+        self._dealt.set()
         await self._write_answers()
 
     async def reject(self, message: Received, reason: str) -> None:
         """Refuse a message: the gateway sets it aside."""
         self._session.reject(message, reason)
+        self._dealt.set()
         await self._write_answers()
 
     async def send(self, to: str, content: object, msg_type: str = "data") -> str:
@@ -368,9 +374,19 @@ class AgentClient:
             await self._write_answers()
         code, reason = _closed(frame)
         cause = describe(code, reason)
+        if frame.type == aiohttp.WSMsgType.CLOSE:
+            await self._answer_close(websocket, code)
         if not should_reconnect(code):
             raise Conflict(f"the gateway closed the connection: {cause}")
         return cause
+
+    async def _answer_close(self, websocket: aiohttp.ClientWebSocketResponse, code: int) -> None:
+        """Answer the gateway's close frame, once what is being dealt with is confirmed: it counts until then."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            while should_reconnect(code) and self._session.is_dealing:
+                self._dealt.clear()
+                await asyncio.wait_for(self._dealt.wait(), LAST_ACK_SECONDS)
+        await websocket.close(code=CloseCode.DONE if code == CloseCode.NO_STATUS else code)
 
     async def _write_answers(self) -> None:
         websocket = self._websocket

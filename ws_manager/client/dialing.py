@@ -51,6 +51,8 @@ async def dial(
                 headers={} if token is None else {"Authorization": f"Bearer {token}"},
                 ssl=True if tls is None else tls,
                 max_msg_size=_MAX_FRAME,
+                # Acks still count between the gateway's close frame and ours: the caller answers it.
+                autoclose=False,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                 proxy=proxy,
             ),

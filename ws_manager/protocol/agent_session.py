@@ -89,6 +89,11 @@ class AgentSession:
         if message.seq <= self._reached:
             self.answers.append(reject_frame(message.seq, reason))
 
+    @property
+    def is_dealing(self) -> bool:
+        """True while a message that was handed out is neither confirmed nor refused."""
+        return bool(self._handed_out)
+
     def take_answers(self) -> list[str]:
         """Return the frames to write, and forget them."""
         answers, self.answers = self.answers, []

@@ -353,6 +353,7 @@ class GatewaySession:
             frame = parse_agent_frame(text)
         except InvalidInput as error:
             self.close(CloseCode.NOT_THIS_PROTOCOL, error.message)
+            self._count_frame(now)
             return
         if self._explicit_ack and isinstance(frame, (Ack, Reject)) and self._is_in_flight(frame):
             # There are no more of these than messages, so they are not counted.
