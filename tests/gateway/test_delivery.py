@@ -411,12 +411,15 @@ def test_receipts_survive_another_process_that_holds_the_write_lock(database: Pa
 def test_what_is_committed_at_once_goes_out_beyond_the_first_page(database: Path) -> None:
     async def scenario() -> None:
         async with gateway(database) as running:
-            # More than the 10,000 rows that are read at a time. Nobody confirms, so nothing else is committed.
-            agents = [await running.agent(ws_id=f"ws-{number:03}", pongs=False) for number in range(11)]
+            # More than the 10,000 rows that are read at a time.
+            agents = [await running.agent(ws_id=f"ws-{number:03}") for number in range(11)]
             with running.db.transaction():
                 for number in range(11):
                     running.send_many(1000, f"ws-{number:03}")
+            # Nothing else can be committed, after which the gateway would look again.
+            running.db.execute("BEGIN IMMEDIATE")
             assert await agents[-1].messages(1000) == list(range(10_001, 11_001))
+            running.db.execute("ROLLBACK")
 
     run(scenario())
 
@@ -424,7 +427,8 @@ def test_what_is_committed_at_once_goes_out_beyond_the_first_page(database: Path
 def test_what_could_not_be_written_stays_before_what_came_later(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ws_manager.repository.database.BUSY_SECONDS", 0.05)
+    # Long enough for the agent to leave while the first attempt still waits.
+    monkeypatch.setattr("ws_manager.repository.database.BUSY_SECONDS", 1.0)
 
     async def scenario() -> None:
         async with gateway(database) as running:
@@ -432,10 +436,12 @@ def test_what_could_not_be_written_stays_before_what_came_later(
             seq = running.send()
             await agent.messages(1)
             running.db.execute("BEGIN IMMEDIATE")
+            outbox, told = running.server._outbox, running.server._outbox._told_count
             await agent.say(type="reject", seq=seq, reason="not mine")
-            await until(lambda: "cannot write receipts" in caplog.text)
+            await until(lambda: outbox._told_count > told and not outbox._outcomes)
             await agent.say_goodbye()
             await until(lambda: not len(running.server._hub))
+            await until(lambda: "cannot write receipts" in caplog.text)
             running.db.execute("ROLLBACK")
             await running.socket_ended()
             kinds = [row[0] for row in running.db.rows("SELECT kind FROM events ORDER BY id")]
