@@ -33,6 +33,8 @@ from ws_manager.settings import database_path
 HANDSHAKE_SECONDS = 10.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 _MAX_FRAME = 4 * 1024 * 1024
+# For each of its methods.
+_OWN_SCOPES = ("connect", "send", "broadcast")
 
 
 class AgentClient:
@@ -292,7 +294,11 @@ class AgentClient:
     async def _present_token(self, url: str) -> Optional[str]:
         token = self._token
         if not isinstance(token, str):
-            give = token or (lambda: own_token(database_path(), self._agent, self._session.ws_id, url))
+            give = token or (
+                lambda: own_token(
+                    database_path(), self._agent, self._session.ws_id, url, scopes=_OWN_SCOPES
+                )
+            )
             token = await asyncio.get_running_loop().run_in_executor(None, give)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise NotAuthorised("the token is none: it has characters that no token has")
