@@ -57,6 +57,8 @@ class TestHost:
             "0.0.0.0",
             "[::1]",
             "[::ffff:127.0.0.1]",
+            "localhost[::1]",
+            "[localhost]example.com",
             "localhost@example.com",
             "example.com@localhost",
             "localhost:8765@example.com",

@@ -206,20 +206,6 @@ class TestRefused:
 
         run(scenario())
 
-    def test_body_that_does_not_come(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, limits=Limits(handshake_seconds=0.2)) as it:
-                host, port = it.running.url[len("http://") :].split(":")
-                reader, writer = await asyncio.open_connection(host, int(port))
-                writer.write(
-                    f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n"
-                    "Stripe-Signature: t=1,v1=0\r\n\r\n{".encode()
-                )
-                assert b" 400 " in await within(reader.readline())
-                writer.close()
-
-        run(scenario())
-
 
 class TestOnce:
     def test_the_same_event_50_times_at_once_is_one_broadcast(self, database: Path) -> None:

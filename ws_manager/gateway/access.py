@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.gateway.names import Names, host_option, origin_option
-from ws_manager.gateway.refusals import Refusals, quoted
+from ws_manager.gateway.refusal_log import Refusals, quoted
 from ws_manager.tokens import EVERYTHING, Claims, verify
 
 SUBPROTOCOL = "ws-manager.v1"

@@ -18,7 +18,7 @@ from ws_manager.gateway.connection import Connection, TlsGate
 from ws_manager.gateway.handshake import refusal
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.quotas import Addresses
-from ws_manager.gateway.refusals import Refusals
+from ws_manager.gateway.refusal_log import Refusals
 
 KEEPALIVE_SECONDS = 15
 MOST_WAITING = 1000

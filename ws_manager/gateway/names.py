@@ -18,6 +18,7 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to tell them apart
 """Addresses to bind that stand for every address."""
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_BRACKETED = re.compile(r"\[[^\[\]]*\](:\d*)?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 # What follows the scheme where it is not http: printable ASCII without a path, a user or a pattern.
 _OPAQUE = re.compile(r"[!-~]*")
@@ -158,6 +159,9 @@ def _host_of(url: str) -> str:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises for a port that is no number
     except ValueError:
+        return ""
+    # Older Pythons leave out what stands beside the brackets.
+    if "[" in parts.netloc and not _BRACKETED.fullmatch(parts.netloc):
         return ""
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
         return ""

@@ -25,7 +25,7 @@ from ws_manager.gateway.listener import Listener
 from ws_manager.gateway.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.gateway.quotas import Addresses
-from ws_manager.gateway.refusals import Refusals
+from ws_manager.gateway.refusal_log import Refusals
 from ws_manager.gateway.socket_route import SocketRoute
 from ws_manager.gateway.stripe_route import PATH, StripeOptions, StripeRoute
 from ws_manager.models import Gateway, new_id, utc_now

@@ -20,7 +20,7 @@ from ws_manager.gateway.hub import Hub
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.outbox import Outbox
 from ws_manager.gateway.quotas import Handshake, Quotas, Spending
-from ws_manager.gateway.refusals import Refusals, quoted
+from ws_manager.gateway.refusal_log import Refusals, quoted
 from ws_manager.models import Closure, Connection
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame

@@ -14,7 +14,7 @@ from ws_manager.gateway.access import Access
 from ws_manager.gateway.bodies import Bodies
 from ws_manager.gateway.handshake import refusal
 from ws_manager.gateway.outbox import Outbox
-from ws_manager.gateway.refusals import Refusals
+from ws_manager.gateway.refusal_log import Refusals
 from ws_manager.models import UNROUTED
 from ws_manager.stripe_events import MAX_BODY, Route, StripeEvent, addressed, load_stripe, verified
 
