@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,9 @@ from tests.stripe_support import SECRET, event, signature
 from tests.support import Clock, RunningGateway, gateway, run, within
 from ws_manager.gateway import server, stripe_route
 from ws_manager.gateway.bodies import LEAST
+from ws_manager.gateway.connection import READ_FIRST_BYTES, Connection
 from ws_manager.gateway.limits import Limits
+from ws_manager.gateway.refusal_log import LINES
 from ws_manager.gateway.stripe_route import PATH, StripeOptions
 from ws_manager.stripe_events import MAX_BODY
 
@@ -153,16 +156,62 @@ def test_that_does_not_come_in_time_is_408(database: Path) -> None:
     run(scenario())
 
 
-def test_whose_peer_goes_away_holds_nothing(database: Path) -> None:
+def test_whose_peer_goes_away_holds_nothing_and_is_no_defect(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
         async with gateway(database, stripe=STRIPE) as running:
-            for _ in range(3):
+            for _ in range(20):
                 begun = await Unfinished.begin(running, 1000)
                 await running.until(lambda: bodies(running))
                 begun.writer.transport.abort()
                 await running.until(lambda: running.server._bodies.held == 0)
 
     run(scenario())
+    refused = [record for record in caplog.records if "the peer went away" in record.getMessage()]
+    assert len(refused) == LINES
+    assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+def test_that_is_refused_is_not_waited_for_when_its_peer_has_gone(database: Path) -> None:
+    async def scenario() -> None:
+        async with gateway(database, stripe=STRIPE) as running:
+            before = asyncio.all_tasks()
+            address = urlsplit(running.url)
+            # Without a signature it is answered before its body has come.
+            reader, writer = await within(asyncio.open_connection(address.hostname, address.port))
+            writer.write(
+                f"POST {PATH} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 1000\r\n\r\nx".encode()
+            )
+            assert int((await within(reader.readline())).split()[1]) == 400
+            writer.transport.abort()
+            await running.until(lambda: asyncio.all_tasks() <= before)
+
+    run(scenario())
+
+
+def test_many_that_come_at_once_are_read_in_small_pieces(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come is in memory before anybody has counted it."""
+    sizes: list[int] = []
+    received = Connection.data_received
+
+    def noted(connection: Connection, data: bytes) -> None:
+        sizes.append(len(data))
+        received(connection, data)
+
+    monkeypatch.setattr(Connection, "data_received", noted)
+
+    async def scenario() -> None:
+        async with gateway(database, stripe=STRIPE) as running:
+            begun = await Unfinished.begin(running, MAX_BODY - 1)
+            await running.until(lambda: bodies(running) == [MAX_BODY - 1])
+            begun.writer.close()
+
+    run(scenario())
+    assert sum(sizes) > MAX_BODY
+    assert max(sizes) <= READ_FIRST_BYTES
 
 
 def test_that_says_it_is_too_large_is_not_read(database: Path) -> None:

@@ -15,6 +15,9 @@ LEAST = 64 * 1024
 """Bytes that a body counts as at least: its connection, its head and the buffers cost as much."""
 
 
+_GONE = "the peer went away before the body had come"
+
+
 class TooLate(WsManagerError):
     """A request did not come in time: HTTP 408 (RFC 9110 section 15.5.9)."""
 
@@ -96,7 +99,12 @@ class Bodies:
     async def _chunks(self, request: web.Request, body: _Body) -> bytes:
         data = bytearray()
         while True:
-            chunk = await request.content.readany()
+            if request.transport is None:
+                raise TooLate(_GONE)
+            try:
+                chunk = await request.content.readany()
+            except ConnectionError:
+                raise TooLate(_GONE) from None
             if not chunk:
                 return bytes(data)
             if len(data) + len(chunk) > self._largest:

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from typing import Callable, Optional, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from ws_manager.protocol.bucket import Bucket
 
@@ -15,7 +15,15 @@ _BURST = 512 * 1024
 """Bytes that may come at once, whatever the rate is."""
 
 
-class Connection(asyncio.Protocol):
+READ_BYTES = 256 * 1024
+"""Bytes that are read at once from a socket: asyncio's own size."""
+
+READ_FIRST_BYTES = 16 * 1024
+"""The same while a connection is not a socket: many of them may have something to read at the same time, and all of it
+is in memory before the first is looked at."""
+
+
+class Connection(asyncio.BufferedProtocol):
     """Hands everything on to aiohttp's protocol, and holds four things against the peer.
 
     * It may send so many bytes a second, on average: more are left in the system's buffer, which stops the peer.
@@ -27,6 +35,7 @@ class Connection(asyncio.Protocol):
     Args:
         handler: aiohttp's protocol.
         rate: bytes a second.
+        buffer: of `READ_BYTES`, to read into; all connections of an event loop can have the same.
         arrived: called with this connection when its peer is known, before any TLS.
         lost: called with this connection when it has ended.
 
@@ -36,6 +45,7 @@ class Connection(asyncio.Protocol):
         transport: once it is connected, for TLS the one below that; None before, and after its end.
         dropped: whether it was ended from here.
         surplus: whether its address may not have it.
+        unread: the body of a request that was answered before its end.
         idle_until: until when it may be without a request.
     """
 
@@ -43,6 +53,7 @@ class Connection(asyncio.Protocol):
         self,
         handler: web.RequestHandler,
         rate: float,
+        buffer: memoryview,
         arrived: Callable[[Connection], None],
         lost: Callable[[Connection], None],
     ) -> None:
@@ -51,9 +62,12 @@ class Connection(asyncio.Protocol):
         self.transport: Optional[asyncio.Transport] = None
         self.dropped = False
         self.surplus = False
+        self.unread: Optional[StreamReader] = None
         self.idle_until = 0.0
         self._loop = asyncio.get_running_loop()
         self._bytes = Bucket(rate, _BURST, self._loop.time())
+        self._buffer = buffer
+        self._read_bytes = READ_FIRST_BYTES
         self._arrived = arrived
         self._lost = lost
         self._made = False
@@ -65,6 +79,7 @@ class Connection(asyncio.Protocol):
     def expect_mask(self, unmasked: Callable[[], None]) -> None:
         """From now on there are frames; `unmasked` is called if the first has no mask, and nothing is read then."""
         self._unmasked = unmasked
+        self._read_bytes = READ_BYTES
 
     def read_no_more(self) -> None:
         """Leave what the peer sends from now on in the system's buffer."""
@@ -106,8 +121,18 @@ class Connection(asyncio.Protocol):
         self._lost(self)
         # Where it was never made, too: only so does aiohttp undo what its protocol has of itself.
         self.handler.connection_lost(exc)
+        if self.unread is not None:
+            # aiohttp would wait for the rest of it.
+            self.unread.feed_eof()
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102 - as above
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: D102 - as above
+        return self._buffer[: self._read_bytes]
+
+    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102 - as above
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
         if not self._made:
             # It came with the end of the handshake for TLS.
             self._early.append(data)

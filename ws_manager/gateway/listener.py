@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from ws_manager.errors import GatewayUnavailable
 from ws_manager.gateway.binding import BACKLOG, bind
-from ws_manager.gateway.connection import Connection, TlsGate
+from ws_manager.gateway.connection import READ_BYTES, Connection, TlsGate
 from ws_manager.gateway.handshake import refusal
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.quotas import Addresses
@@ -65,6 +65,7 @@ class Listener:
         self._handshake_seconds = limits.handshake_seconds
         self._rate = float(max(LEAST_RATE, limits.frame_bytes * limits.frames_per_second))
         self._now = now
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._servers: list[asyncio.AbstractServer] = []
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
@@ -116,13 +117,15 @@ class Listener:
                 self._forget(connection)
                 connection.drop()
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None
         if len(self._waiting) >= self._most_waiting:
             oldest = next(iter(self._waiting.values()))
             self._forget(oldest)
             oldest.drop()
-        connection = Connection(self._runner.server(), self._rate, self._arrived, self._lost)
+        connection = Connection(
+            self._runner.server(), self._rate, self._buffer, self._arrived, self._lost
+        )
         self._wait(connection, self._handshake_seconds)
         if self._tls is not None:
             return TlsGate(connection, self._tls, self._handshake_seconds)
@@ -168,6 +171,7 @@ class Listener:
                 return await handler(request)
             finally:
                 if connection is not None and connection.transport is not None:
+                    connection.unread = None if request.content.is_eof() else request.content
                     self._wait(connection, SURPLUS_SECONDS if connection.surplus else KEEPALIVE_SECONDS)
 
         return timed
