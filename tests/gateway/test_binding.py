@@ -65,8 +65,9 @@ class TestBind:
 
     def test_port_that_is_taken_on_one_of_them_is_a_conflict_and_leaves_none_bound(self) -> None:
         with bound("127.0.0.2") as ((_, port),):
-            with pytest.raises(Conflict, match=f"cannot listen on 127.0.0.2:{port}"), bound(
-                "127.0.0.1", "127.0.0.2", port=port
+            with (
+                pytest.raises(Conflict, match=f"cannot listen on 127.0.0.2:{port}"),
+                bound("127.0.0.1", "127.0.0.2", port=port),
             ):
                 pass
             assert not answers("127.0.0.1", port)
@@ -152,5 +153,3 @@ class TestGateway:
 
         with pytest.raises(InvalidInput, match="--no-auth"):
             run(scenario())
-
-

@@ -44,7 +44,8 @@ class Unfinished:
         reader, writer = await within(asyncio.open_connection(address.hostname, address.port))
         length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {MAX_BODY}"
         writer.write(
-            f"POST {PATH} HTTP/1.1\r\nHost: {address.netloc}\r\nStripe-Signature: t=1,v1=0\r\n{length}\r\n\r\n".encode()
+            f"POST {PATH} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            f"Stripe-Signature: t=1,v1=0\r\n{length}\r\n\r\n".encode()
         )
         begun = cls(reader, writer)
         await begun.more(sent, chunked=chunked)
@@ -84,8 +85,11 @@ def test_together_hold_what_was_said_and_the_oldest_give_way(database: Path, chu
                 most = min(number + 1, 4)
                 # All four that fit are there, whole but for a byte.
                 await running.until(
-                    lambda most=most: bodies(running) == [MAX_BODY - 1] * most
-                    or len(bodies(running)) == most == 4 and bodies(running)[-1] == MAX_BODY - 1
+                    lambda most=most: (
+                        bodies(running) == [MAX_BODY - 1] * most
+                        or (len(bodies(running)) == most == 4
+                        and bodies(running)[-1] == MAX_BODY - 1)
+                    )
                 )
                 assert sum(bodies(running)) == running.server._bodies.held <= MOST
             statuses = [await each.status() for each in begun[:-4]]
@@ -229,9 +233,7 @@ def test_that_says_it_is_too_large_is_not_read(database: Path) -> None:
     run(scenario())
 
 
-def test_whole_ones_count_until_they_are_verified(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whole_ones_count_until_they_are_verified(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Complete and unsigned ones, faster than signatures can be checked, cannot pile up either."""
 
     async def scenario() -> None:

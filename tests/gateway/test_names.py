@@ -76,7 +76,8 @@ class TestOrigin:
         assert names(origins=(listed,)).allows(sent, None)
 
     @pytest.mark.parametrize(
-        "pattern", ["*", "https://*.x", "https://*", "*://localhost", "tauri://*", "https://app.example.com:*"]
+        "pattern",
+        ["*", "https://*.x", "https://*", "*://localhost", "tauri://*", "https://app.example.com:*"],
     )
     def test_pattern_is_refused_at_the_start(self, pattern: str) -> None:
         with pytest.raises(InvalidInput, match="takes no pattern"):

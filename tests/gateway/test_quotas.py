@@ -170,9 +170,7 @@ class TestHandshakesOfAToken:
         async def scenario() -> None:
             clock = Clock()
             limits = Limits(handshakes_per_second=1)
-            async with gateway(
-                database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300
-            ) as running:
+            async with gateway(database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300) as running:
                 mine = token("*")
                 for _ in range(2):
                     agents = [
@@ -189,9 +187,7 @@ class TestHandshakesOfAToken:
         async def scenario() -> None:
             clock = Clock()
             limits = Limits(handshakes_per_second=1)
-            async with gateway(
-                database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300
-            ) as running:
+            async with gateway(database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300) as running:
                 mine = token("*")
                 agents = [
                     await running.agent(ws_id=f"ws-{number}", access_token=mine) for number in range(30)
@@ -268,9 +264,7 @@ class TestAddress:
             clock = Clock()
             async with gateway(database, now=clock, limits=Limits(per_address=1)) as running:
                 address = urlsplit(running.url)
-                silent = [
-                    await asyncio.open_connection(address.hostname, address.port) for _ in range(3)
-                ]
+                silent = [await asyncio.open_connection(address.hostname, address.port) for _ in range(3)]
                 await running.until(lambda: running.server._listener._held == {"127.0.0.1": 3})
                 clock.forward(3)
                 assert [await within(reader.read()) for reader, _ in silent[1:]] == [b"", b""]
@@ -343,12 +337,12 @@ class TestSpending:
             clock = Clock()
             size = 3 * (1002 + ENVELOPE)
             limits = Limits(send_bytes_per_second=2 * size)
-            async with gateway(
-                database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300
-            ) as running:
+            async with gateway(database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300) as running:
                 for number in range(2):
                     running.offline(ws_id=f"ws-00{number + 2}")
-                agent = await running.agent(access_token=token("octavia", "connect", "broadcast"), ack="explicit")
+                agent = await running.agent(
+                    access_token=token("octavia", "connect", "broadcast"), ack="explicit"
+                )
                 results = await _results(agent, 3, "x" * 1000)
                 assert [result["ok"] for result in results] == [True, True, False]
                 assert results[2]["error"]["code"] == "busy"
@@ -364,10 +358,10 @@ class TestSpending:
         async def scenario() -> None:
             clock = Clock()
             limits = Limits(send_bytes_per_second=1000)
-            async with gateway(
-                database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300
-            ) as running:
-                agent = await running.agent(access_token=token("octavia", "connect", "broadcast"), ack="explicit")
+            async with gateway(database, key=KEY, now=clock, limits=limits, heartbeat_timeout=300) as running:
+                agent = await running.agent(
+                    access_token=token("octavia", "connect", "broadcast"), ack="explicit"
+                )
                 assert [result["ok"] for result in await _results(agent, 2, "x" * 4798)] == [True, False]
                 clock.forward(4.9)
                 assert [result["ok"] for result in await _results(agent, 1, "x" * 4798)] == [False]
@@ -441,4 +435,3 @@ async def _results(agent: Any, count: int, content: str, to: Optional[str] = Non
         if frame["type"] == "result":
             results.append(frame)
     return results
-

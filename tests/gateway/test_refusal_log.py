@@ -157,6 +157,8 @@ class TestGateway:
                 assert len(lines) == LINES
                 clock.forward(SECONDS)
                 await running.until(lambda: len(lines) > LINES)
-                assert lines[LINES].startswith(f"refused {2 * LINES} more; the last: the Host '14.example.com'")
+                assert lines[LINES].startswith(
+                    f"refused {2 * LINES} more; the last: the Host '14.example.com'"
+                )
 
         run(scenario())

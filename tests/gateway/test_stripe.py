@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from tests.stripe_support import SECRET, event, signature
-from tests.support import RunningGateway, gateway, handshake, run, within
+from tests.support import RunningGateway, gateway, handshake, run
 from ws_manager.core.registry import Registry
 from ws_manager.core.webhooks import Webhooks
 from ws_manager.gateway.limits import Limits

@@ -114,9 +114,7 @@ def _token_source(
     scopes = check_scopes(" ".join(scope).split() if scope else ("connect",))
     # An address that comes out of the database is its own gateway's, whatever the address is.
     ours = options.url is None
-    return lambda: own_token(
-        options.database, agent, ws_id, options.url or "", ours=ours, scopes=scopes
-    )
+    return lambda: own_token(options.database, agent, ws_id, options.url or "", ours=ours, scopes=scopes)
 
 
 async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient

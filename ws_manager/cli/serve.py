@@ -161,6 +161,8 @@ def serve(
     from ws_manager.gateway.access import check_address
     from ws_manager.gateway.bodies import LEAST
     from ws_manager.gateway.limits import Limits
+    from ws_manager.gateway.names import Names
+    from ws_manager.gateway.quotas import Addresses
     from ws_manager.gateway.server import GatewayOptions
     from ws_manager.tokens import signing_key
 
@@ -169,6 +171,9 @@ def serve(
     hosts = tuple(host or ("127.0.0.1",))
     for each in hosts:
         check_address(each, tokens=not no_auth)
+    # What cannot be is said before a key is made.
+    Names(hosts, public_host or (), allow_origin or ())
+    Addresses(proxy or ())
     seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
     if seconds < 1:
         raise InvalidInput("the time-out must be at least 1 second", hint="30s is a good one")

@@ -295,9 +295,7 @@ class AgentClient:
         token = self._token
         if not isinstance(token, str):
             give = token or (
-                lambda: own_token(
-                    database_path(), self._agent, self._session.ws_id, url, scopes=_OWN_SCOPES
-                )
+                lambda: own_token(database_path(), self._agent, self._session.ws_id, url, scopes=_OWN_SCOPES)
             )
             token = await asyncio.get_running_loop().run_in_executor(None, give)
         if token is not None and not (token.isascii() and token.isprintable()):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterable
 from typing import Callable, Optional
 
 import aiohttp

@@ -37,8 +37,9 @@ class _Body:
 
 
 class Bodies:
-    """Reads bodies. Where they would need too much memory, the oldest unfinished one is ended: it is the least likely
-    to come to its end.
+    """Reads bodies.
+
+    Where they would need too much memory, the oldest unfinished one is ended: it is the least likely to come to its end.
 
     Args:
         most: bytes of all of them together.

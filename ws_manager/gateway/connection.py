@@ -19,8 +19,8 @@ READ_BYTES = 256 * 1024
 """Bytes that are read at once from a socket: asyncio's own size."""
 
 READ_FIRST_BYTES = 16 * 1024
-"""The same while a connection is not a socket: many of them may have something to read at the same time, and all of it
-is in memory before the first is looked at."""
+"""The same while a connection is not a socket: many may have something to read at the same time, and all of it is in
+memory before the first is looked at."""
 
 
 class Connection(asyncio.BufferedProtocol):

@@ -15,12 +15,12 @@ class Limits:
     Attributes:
         connections: sockets at the same time; one more is answered 503.
         per_token: sockets at the same time with one token; one more is answered 503.
-        per_address: connections at the same time from one address, of any kind; one more is answered 503. This machine
-            and named proxies have no limit.
+        per_address: connections at the same time from one address, of any kind; one more is answered 503. This
+            machine and named proxies have no limit.
         handshakes_per_second: with one token, and from one address, that lead to no socket that lasts; more are
             answered 429.
-        send_bytes_per_second: of messages that one token sends, each counted once for each recipient; more is answered
-            `busy`. Without tokens it is of one connection.
+        send_bytes_per_second: of messages that one token sends, each counted once for each recipient; more is
+            answered `busy`. Without tokens it is of one connection.
         webhook_bytes: of webhook events that are on their way and not verified, together.
         handshake_seconds: how long a connection may take to become a socket.
         write_seconds: how long a peer may read nothing of what was written to it (close code 4008).

@@ -123,16 +123,14 @@ class Listener:
             oldest = next(iter(self._waiting.values()))
             self._forget(oldest)
             oldest.drop()
-        connection = Connection(
-            self._runner.server(), self._rate, self._buffer, self._arrived, self._lost
-        )
+        connection = Connection(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
         self._wait(connection, self._handshake_seconds)
         if self._tls is not None:
             return TlsGate(connection, self._tls, self._handshake_seconds)
         return connection
 
     def _arrived(self, connection: Connection) -> None:
-        """Count a connection for its address. One too many stays for a moment, so that it can be told why it must go."""
+        """Count a connection for its address. One too many stays for a moment, so that it can be told so."""
         assert connection.transport is not None
         address = self._addresses.key(connection.transport.get_extra_info("peername"))
         if address is None:

@@ -116,8 +116,9 @@ class Handshake:
         self._check_rate(claims.key, "token")
 
     def enter(self, claims: Claims, *, takes_over: bool) -> None:
-        """Take one of the token's places, until the handshake has ended. Where no tokens are asked for, there are no
-        places to take.
+        """Take one of the token's places, until the handshake has ended.
+
+        Where no tokens are asked for, there are no places to take.
 
         Args:
             claims: of the token.

@@ -99,9 +99,7 @@ class SocketRoute:
                 return refusal(error)
             return await self._attend_to(request, let_in, opened)
 
-    async def _attend_to(
-        self, request: web.Request, let_in: _LetIn, opened: Opened
-    ) -> web.WebSocketResponse:
+    async def _attend_to(self, request: web.Request, let_in: _LetIn, opened: Opened) -> web.WebSocketResponse:
         connection = opened[0]
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
