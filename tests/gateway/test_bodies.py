@@ -87,8 +87,7 @@ def test_together_hold_what_was_said_and_the_oldest_give_way(database: Path, chu
                 await running.until(
                     lambda most=most: (
                         bodies(running) == [MAX_BODY - 1] * most
-                        or (len(bodies(running)) == most == 4
-                        and bodies(running)[-1] == MAX_BODY - 1)
+                        or (len(bodies(running)) == most == 4 and bodies(running)[-1] == MAX_BODY - 1)
                     )
                 )
                 assert sum(bodies(running)) == running.server._bodies.held <= MOST

@@ -171,7 +171,6 @@ def serve(
     hosts = tuple(host or ("127.0.0.1",))
     for each in hosts:
         check_address(each, tokens=not no_auth)
-    # What cannot be is said before a key is made.
     Names(hosts, public_host or (), allow_origin or ())
     Addresses(proxy or ())
     seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
@@ -198,7 +197,6 @@ def serve(
         port,
         seconds,
         drain_seconds=limits.wait("--drain", drain, least=0),
-        key=None if no_auth else signing_key(database, create=True),
         public_hosts=tuple(public_host or ()),
         origins=tuple(allow_origin or ()),
         proxies=tuple(proxy or ()),
@@ -208,6 +206,8 @@ def serve(
         log_keep=parse_age(heartbeat_log_keep, "--heartbeat-log-keep"),
         keep=None if keep is None else parse_age(keep, "--keep"),
         stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
+        # The last: what cannot be is said before a key is made.
+        key=None if no_auth else signing_key(database, create=True),
     )
     set_up(log_level)
     _run(options)

@@ -39,7 +39,7 @@ class _Body:
 class Bodies:
     """Reads bodies.
 
-    Where they would need too much memory, the oldest unfinished one is ended: it is the least likely to come to its end.
+    Where they would need too much memory, the oldest unfinished one is ended: it is the least likely to be completed.
 
     Args:
         most: bytes of all of them together.
