@@ -13,7 +13,7 @@ import pytest
 
 from tests.stripe_support import SECRET, event, signature
 from tests.support import Clock, RunningGateway, gateway, run, within
-from ws_manager.gateway import server, stripe_route
+from ws_manager.gateway import listener, server, stripe_route
 from ws_manager.gateway.bodies import LEAST
 from ws_manager.gateway.connection import READ_FIRST_BYTES, Connection
 from ws_manager.gateway.limits import Limits
@@ -176,7 +176,11 @@ def test_whose_peer_goes_away_holds_nothing_and_is_no_defect(
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
 
-def test_that_is_refused_is_not_waited_for_when_its_peer_has_gone(database: Path) -> None:
+def test_that_is_refused_is_not_waited_for_when_its_peer_has_gone(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_LINGERING_SECONDS", 1000)
+
     async def scenario() -> None:
         async with gateway(database, stripe=STRIPE) as running:
             before = asyncio.all_tasks()
@@ -244,11 +248,20 @@ def test_whole_ones_count_until_they_are_verified(database: Path, monkeypatch: p
             raise stripe_route.InvalidInput("the signature does not hold")
 
         monkeypatch.setattr(stripe_route, "verified", verified)
-        limits = Limits(webhook_bytes=2 * MAX_BODY)
-        async with gateway(database, stripe=STRIPE, limits=limits) as running:
+        clock = Clock()
+        limits = Limits(webhook_bytes=2 * MAX_BODY + LEAST)
+        async with gateway(
+            database, stripe=STRIPE, limits=limits, now=clock, heartbeat_timeout=300
+        ) as running:
             posts = [asyncio.ensure_future(post(running, b"x" * MAX_BODY)) for _ in range(2)]
             await running.until(lambda: bodies(running) == [MAX_BODY] * 2)
-            begun = await Unfinished.begin(running, 1)
+            # They have come in time, whatever it takes to check them.
+            late = await Unfinished.begin(running, 1)
+            await running.until(lambda: len(bodies(running)) == 3)
+            clock.forward(10)
+            assert await late.status() == 408
+            late.writer.close()
+            begun = await Unfinished.begin(running, LEAST + 1)
             assert await begun.status() == 503
             answer = json.loads((await within(begun.reader.read())).split(b"\r\n\r\n", 1)[1])
             assert answer["error"]["code"] == "unavailable"

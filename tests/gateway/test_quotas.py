@@ -276,14 +276,20 @@ class TestAddress:
 
     def test_handshakes_that_are_refused_are_429_before_the_token_is_looked_at(self, database: Path) -> None:
         async def scenario() -> None:
+            clock = Clock()
             limits = Limits(handshakes_per_second=1)
-            async with gateway(database, key=KEY, now=Clock(), limits=limits) as running:
+            async with gateway(database, key=KEY, now=clock, limits=limits) as running:
                 statuses = []
-                for _ in range(BURST_SECONDS + 2):
+                for _ in range(BURST_SECONDS + 5):
                     reader, writer = await _asked(running, "127.0.0.5", agent="octavia")
                     statuses.append(await status(reader))
                     writer.close()
-                assert statuses == [401] * BURST_SECONDS + [429] * 2
+                assert statuses == [401] * BURST_SECONDS + [429] * 5
+                # Those that were refused for this reason have not cost anything.
+                clock.forward(1)
+                reader, writer = await _asked(running, "127.0.0.5", agent="octavia")
+                assert await status(reader) == 401
+                writer.close()
                 reader, writer = await _asked(running, "127.0.0.6", agent="octavia", access_token=token())
                 assert await status(reader) == 101
                 writer.close()
