@@ -8,6 +8,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,7 @@ def test_ready_names_every_address_and_the_first_is_recorded(database: Path) -> 
             pass
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="the aiohttp for it serves loopback addresses only")
 def test_every_address_is_served_on_both_protocols(database: Path) -> None:
     with serve(database, "--host", "::") as program:
         port = json.loads(program.error_line("Ready: "))["url"].rpartition(":")[2]
