@@ -14,7 +14,6 @@ from tests.support import gateway, refusal, run
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.gateway.binding import bind, every
 
-
 every_address = pytest.mark.skipif(
     tuple(int(part) for part in aiohttp.__version__.split(".")[:3]) < (3, 14, 3),
     reason="with this aiohttp only loopback addresses are served",
