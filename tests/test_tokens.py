@@ -39,13 +39,32 @@ def unsigned(**header: object) -> str:
 class TestToken:
     def test_says_what_it_was_made_with(self) -> None:
         token = mint(KEY, "octavia", ws_id="ws-001", scopes=("send", "connect"), ttl=60, now=NOW)
-        assert verify(KEY, token, NOW) == Claims(
-            "octavia", "ws-001", frozenset({"connect", "send"}), NOW, NOW + 60
-        )
+        claims = verify(KEY, token, NOW)
+        jti = claims.jti
+        assert claims == Claims("octavia", "ws-001", frozenset({"connect", "send"}), NOW, NOW + 60, jti, jti)
+
+    def test_has_a_name_of_its_own(self) -> None:
+        names = {verify(KEY, mint(KEY, "octavia", now=NOW), NOW).jti for _ in range(100)}
+        assert len(names) == 100
+        assert all(name and len(name) == 16 for name in names)
+
+    def test_without_a_name_is_known_by_what_it_says(self) -> None:
+        first, second = verify(KEY, forged(), NOW), verify(KEY, forged(iat=NOW - 1), NOW)
+        assert (first.jti, second.jti) == (None, None)
+        assert first.key == verify(KEY, forged(), NOW).key
+        assert first.key != second.key
+
+    @pytest.mark.parametrize("jti", [7, None, ["a"], {}, True])
+    def test_name_that_is_not_text_is_not_accepted(self, jti: object) -> None:
+        with pytest.raises(NotAuthorised):
+            verify(KEY, forged(jti=jti), NOW)
 
     def test_is_a_jwt_with_the_documented_claims(self) -> None:
         token = mint(KEY, "octavia", now=NOW, scopes=SCOPES)
-        assert jwt.decode(token, options={"verify_signature": False}) == {
+        claims = jwt.decode(token, options={"verify_signature": False})
+        # Random: no two tokens have the same.
+        assert isinstance(claims.pop("jti"), str)
+        assert claims == {
             "sub": "octavia",
             "scope": "connect send broadcast admin",
             "aud": "ws-manager",

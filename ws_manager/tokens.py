@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import math
 import os
 import secrets
@@ -52,6 +53,8 @@ class Claims:
         scopes: what it allows, of `SCOPES`; unknown ones allow nothing.
         issued_at: when it was made, in seconds since 1970 (`iat`).
         expires_at: when it ends, in seconds since 1970 (`exp`); infinity for never.
+        jti: its own name (RFC 7519 section 4.1.7); None for one that was made before tokens had it.
+        key: what tells it from every other token: its `jti`, or a hash of what it says. None for `EVERYTHING`.
     """
 
     agent: str
@@ -59,6 +62,8 @@ class Claims:
     scopes: frozenset[str]
     issued_at: float
     expires_at: float
+    jti: Optional[str] = None
+    key: Optional[str] = None
 
     def check(self, agent: str, ws_id: Optional[str]) -> None:
         """Let an agent connect as a connection, or raise.
@@ -167,9 +172,7 @@ def mint(
     """
     import jwt
 
-    asked = set(scopes)
-    if not asked or not asked <= set(SCOPES):
-        raise InvalidInput("not a scope of a token", hint=f"of {', '.join(SCOPES)}")
+    asked = check_scopes(scopes)
     if not 1 <= ttl <= MAX_TIMEOUT:
         raise InvalidInput("a token lasts at least 1 second and at most ten years", hint="24h is usual")
     issued = int(time.time() if now is None else now)
@@ -180,8 +183,21 @@ def mint(
         "aud": AUDIENCE,
         "iat": issued,
         "exp": issued + int(ttl),
+        "jti": secrets.token_urlsafe(12),
     }
     return jwt.encode(claims, key, algorithm=ALGORITHM)
+
+
+def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
+    """Return scopes that a token can have.
+
+    Raises:
+        InvalidInput: an unknown scope, or none at all.
+    """
+    asked = frozenset(scopes)
+    if not asked or not asked <= set(SCOPES):
+        raise InvalidInput("not a scope of a token", hint=f"of {', '.join(SCOPES)}")
+    return asked
 
 
 def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
@@ -218,10 +234,18 @@ def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
     if expires <= (time.time() if now is None else now):
         raise NotAuthorised("the token has expired", hint=_HINT)
     scopes = frozenset(scope.split()) if isinstance(scope, str) else frozenset()
-    return Claims(claims["sub"], ws_id, scopes, issued, expires)
+    jti = claims.get("jti") or None
+    own = jti if jti and len(jti) <= _LONGEST_JTI else _digest(token)
+    return Claims(claims["sub"], ws_id, scopes, issued, expires, jti, own)
 
 
 _HINT = "make one with: ws-manager token <agent>"
+_LONGEST_JTI = 128
+
+
+def _digest(token: str) -> str:
+    """Return a hash of what is signed. Not of the signature, whose text is not unique (RFC 4648 section 3.5)."""
+    return hashlib.sha256(token.rpartition(".")[0].encode("utf-8", "replace")).hexdigest()
 
 
 def _seconds(value: object) -> Optional[float]:

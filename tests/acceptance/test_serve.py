@@ -8,6 +8,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,18 @@ class TestLog:
         (["--max-connections", "0"], "--max-connections"),
         (["--max-connections", "1000000000000"], "open files"),
         (["--max-frame-rate", "0"], "--max-frame-rate"),
+        (["--max-per-token", "0"], "--max-per-token"),
+        (["--max-per-address", "0"], "--max-per-address"),
+        (["--max-handshake-rate", "0"], "--max-handshake-rate"),
+        (["--max-send-rate", "20MB"], "--max-send-rate is not a size"),
+        (["--max-webhook-memory", "1KiB"], "--max-webhook-memory is out of range"),
+        (["--max-webhook-memory", "2048MiB"], "--max-webhook-memory is not a size"),
+        (["--proxy", "the-proxy"], "--proxy is not an address"),
+        (["--host", "127.0.0.1", "--host", "::", "--no-auth"], "--no-auth works on this machine only"),
+        (["--host", "127.0.0.1", "--allow-origin", "https://*.x"], "--allow-origin takes no pattern"),
+        (["--allow-origin", "app.example.com"], "not an origin: 'app.example.com'"),
+        (["--public-host", "*.example.com"], "--public-host takes no pattern"),
+        (["--public-host", "https://gateway.example.com"], "--public-host is not a name"),
         (["--handshake-timeout", "0"], "--handshake-timeout is out of range"),
         (["--write-timeout", "2h"], "--write-timeout is out of range"),
         (["--drain", "2h"], "--drain is out of range"),
@@ -195,7 +208,27 @@ def test_option_that_cannot_be_ends_it_before_it_starts(
     ended = command(database, "serve", *options)
     assert ended.returncode == 2
     assert said in ended.stderr
-    assert not database.exists()
+    assert list(database.parent.iterdir()) == []
+
+
+def test_ready_names_every_address_and_the_first_is_recorded(database: Path) -> None:
+    with serve(database, "--no-auth", "--host", "127.0.0.2", "--host", "::1") as program:
+        ready = json.loads(program.error_line("Ready: "))
+        port = ready["url"].rpartition(":")[2]
+        assert ready["urls"] == [f"http://127.0.0.2:{port}", f"http://[::1]:{port}"]
+        assert ready["message"].endswith(f", also http://[::1]:{port}")
+        with listener(database, "octavia"):
+            pass
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="the aiohttp for it serves loopback addresses only")
+def test_every_address_is_served_on_both_protocols(database: Path) -> None:
+    with serve(database, "--host", "::") as program:
+        port = json.loads(program.error_line("Ready: "))["url"].rpartition(":")[2]
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, int(port)), timeout=60).close()
+        with listener(database, "octavia"):
+            pass
 
 
 def test_options_come_from_the_environment_too(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

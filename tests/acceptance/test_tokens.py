@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.acceptance.processes import COMMAND, command, listener, made_certificate, running
+from tests.acceptance.processes import (
+    COMMAND,
+    PATIENCE,
+    command,
+    listener,
+    made_certificate,
+    running,
+)
 from tests.acceptance.processes import gateway_with_tokens as gateway
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.access import check_address
-from ws_manager.tokens import mint, signing_key
+from ws_manager.tokens import mint, signing_key, verify
 
 HERE = Path(__file__).parent
 
@@ -157,3 +165,44 @@ def test_an_address_that_others_reach_is_warned_of_without_tls(database: Path) -
         assert any("without TLS" in line for line in server.errors)
         with listener(database, "octavia", "--ws-id", "ws-001"):
             pass
+
+
+def presented(database: Path, *options: str) -> str:
+    """Run `listen` at an address of this machine, and return the token that it connects with."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        program = (*COMMAND, "listen", "octavia", "--url", url, *options)
+        with running("env", f"BLACKROAD_WS_DB={database}", *program) as listening:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as request:
+                lines = list(iter(request.readline, b"\r\n"))
+                connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            listening.wait()
+    (header,) = [line for line in lines if line.lower().startswith(b"authorization: bearer ")]
+    return header.split()[2].decode()
+
+
+class TestListensOwnToken:
+    @pytest.mark.parametrize(
+        ("options", "scopes"),
+        [
+            ((), {"connect"}),
+            (("--scope", "connect broadcast"), {"connect", "broadcast"}),
+            (("--scope", "connect", "--scope", "send"), {"connect", "send"}),
+        ],
+    )
+    def test_allows_what_was_asked_for_and_otherwise_to_connect_alone(
+        self, database: Path, options: tuple[str, ...], scopes: set[str]
+    ) -> None:
+        key = signing_key(database, create=True)
+        assert key is not None
+        assert verify(key, presented(database, *options)).scopes == scopes
+
+    @pytest.mark.parametrize(
+        "options", [("--scope", "fly"), ("--scope", ""), ("--scope", "send", "--token-file", "x")]
+    )
+    def test_scope_that_cannot_be_is_a_usage_error(self, database: Path, options: tuple[str, ...]) -> None:
+        ended = command(database, "listen", "octavia", *options)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "scope" in ended.stderr

@@ -91,7 +91,7 @@ def test_inspect_shows_the_claims(process, database: Path, how: str) -> None:
     else:
         ended = process("token", "--inspect", BLACKROAD_WS_TOKEN=token.decode())
     shown = json.loads(ended.stdout)
-    assert list(shown) == ["sub", "ws_id", "scope", "aud", "iat", "exp"]
+    assert list(shown) == ["sub", "ws_id", "scope", "aud", "iat", "exp", "jti"]
     assert [shown[name] for name in ("sub", "ws_id", "scope", "aud")] == [
         "octavia",
         "ws-001",

@@ -56,7 +56,12 @@ class TestOwnToken:
         assert token is not None
         claims = verify(key, token)
         assert (claims.agent, claims.ws_id) == ("octavia", "ws-001")
-        assert claims.scopes == {"connect", "send", "broadcast"}
+        assert claims.scopes == {"connect"}
+
+    def test_allows_what_was_asked_for(self, database: Path, key: bytes) -> None:
+        token = own_token(database, "octavia", None, HERE, scopes=("connect", "broadcast"))
+        assert token is not None
+        assert verify(key, token).scopes == {"connect", "broadcast"}
 
     @pytest.mark.parametrize(
         "url",

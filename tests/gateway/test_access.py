@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -12,7 +11,8 @@ import pytest
 
 from tests.support import Refused, gateway, refusal, run
 from ws_manager.errors import InvalidInput
-from ws_manager.gateway.access import Access, is_loopback
+from ws_manager.gateway.access import is_loopback
+from ws_manager.gateway.names import Names
 
 Header = tuple[str, str]
 
@@ -57,6 +57,8 @@ class TestHost:
             "0.0.0.0",
             "[::1]",
             "[::ffff:127.0.0.1]",
+            "localhost[::1]",
+            "[localhost]example.com",
             "localhost@example.com",
             "example.com@localhost",
             "localhost:8765@example.com",
@@ -220,6 +222,5 @@ def test_not_loopback(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["", "a/b", "a@b", "a#b"])
 def test_host_that_is_no_name_is_an_error(host: str) -> None:
-    make: Callable[[], Access] = lambda: Access([host])  # noqa: E731
     with pytest.raises(InvalidInput):
-        make()
+        Names([host], (), ())

@@ -18,7 +18,8 @@ from tests.support import Clock, Refused, RunningGateway, gateway, handshake, re
 from tests.test_tokens import unsigned
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway import hub
-from ws_manager.gateway.access import Access, check_address
+from ws_manager.gateway.access import check_address
+from ws_manager.gateway.names import Names
 from ws_manager.gateway.server import GatewayOptions
 from ws_manager.tokens import AUDIENCE, SCOPES, mint
 
@@ -360,8 +361,8 @@ class TestAddress:
         check_address("0.0.0.0", tokens=True, aiohttp_version=version)
 
     @pytest.mark.parametrize(
-        "origin", ["", "null", "*", "app.example.com", "https://", "https://a.example/", "ftp://a.example"]
+        "origin", ["", "null", "*", "app.example.com", "https://", "https://a.example/", "wss://a.example"]
     )
     def test_origin_that_is_none_is_an_error(self, origin: str) -> None:
         with pytest.raises(InvalidInput, match="origin"):
-            Access(["127.0.0.1"], [origin])
+            Names(["127.0.0.1"], (), [origin])

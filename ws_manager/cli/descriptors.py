@@ -10,8 +10,12 @@ _RESERVE = 1100
 """Connections that have not become sockets yet, the database's files, and a few to spare."""
 
 
-def make_room(connections: int) -> None:
-    """Raise the limit of open files so that so many connections fit, and no further than the system allows.
+def make_room(connections: int, webhooks: int = 0) -> None:
+    """Raise the limit of open files as far as is needed, and no further than the system allows.
+
+    Args:
+        connections: sockets of agents.
+        webhooks: requests that bring events.
 
     Raises:
         InvalidInput: the system does not allow so many.
@@ -22,9 +26,10 @@ def make_room(connections: int) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + _RESERVE
+    reserve = _RESERVE + webhooks
+    needed = connections + reserve
     if hard not in (resource.RLIM_INFINITY, -1) and needed > hard:
-        fewer = f"give --max-connections {hard - _RESERVE}, or " if hard > _RESERVE else ""
+        fewer = f"give --max-connections {hard - reserve}, or " if hard > reserve else ""
         raise InvalidInput(
             f"--max-connections {connections} needs {needed} open files, and the system allows {hard}",
             hint=f"{fewer}raise the hard limit (ulimit -Hn)",

@@ -18,6 +18,13 @@ from ws_manager.strict_json import checked_object
 from ws_manager.text import without_mark
 
 _BATCH = 100
+_SCOPE = typer.Option(
+    None,
+    "--scope",
+    metavar="SCOPES",
+    help="What the token allows that it makes for itself on the gateway's machine: of connect, send, broadcast, "
+    "admin; separated by spaces, or repeated. [default: connect]",
+)
 Result = TypeVar("Result")
 
 
@@ -40,6 +47,7 @@ def listen(
         help="The token, read again at each connection. Not needed on the gateway's machine. "
         "[env: BLACKROAD_WS_TOKEN, the token itself]",
     ),
+    scope: Optional[list[str]] = _SCOPE,
     ca: Optional[str] = typer.Option(
         None, "--ca", metavar="FILE", help="PEM certificates to check an https gateway's with."
     ),
@@ -66,7 +74,7 @@ def listen(
         metadata=None if metadata is None else checked_object(without_mark(metadata), "metadata"),
         on_connected=lambda greeting: _tell_connected(greeting, ws_id),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
-        token=_token_source(options, agent, ws_id, token_file),
+        token=_token_source(options, agent, ws_id, token_file, scope),
         ca=None if ca is None else expanded(ca),
         # The database's own gateway runs on this machine, whatever its address is.
         direct=options.url is None,
@@ -82,17 +90,29 @@ def _tell_connected(greeting: Any, ws_id: Optional[str]) -> None:  # noqa: ANN40
 
 
 def _token_source(
-    options: GlobalOptions, agent: str, ws_id: Optional[str], file: Optional[str]
-) -> Optional[Callable[[], Optional[str]]]:
-    """Return a function that gives the token for the next attempt; None leaves it to the client."""
+    options: GlobalOptions,
+    agent: str,
+    ws_id: Optional[str],
+    file: Optional[str],
+    scope: Optional[list[str]],
+) -> Callable[[], Optional[str]]:
+    """Return a function that gives the token for the next attempt."""
     from ws_manager.client.credentials import own_token, token_file
+    from ws_manager.tokens import check_scopes
 
     if file is not None:
+        if scope:
+            raise InvalidInput(
+                "--scope is for the token that it makes for itself, and --token-file gives one",
+                hint="give one of the two; ws-manager token <agent> --scope makes a token with other scopes",
+            )
         return token_file(expanded(file))
-    if options.url is not None:
-        return None
-    # The address comes out of the database, so it is its own gateway's, whatever the address is.
-    return lambda: own_token(options.database, agent, ws_id, "", ours=True)
+    # It prints and confirms: for that a token need not allow to send.
+    scopes = check_scopes(" ".join(scope).split() if scope else ("connect",))
+    # An address that comes out of the database is its own gateway's, whatever the address is.
+    ours = options.url is None
+    database = options.database if ours else None
+    return lambda: own_token(database, agent, ws_id, options.url or "", ours=ours, scopes=scopes)
 
 
 async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient

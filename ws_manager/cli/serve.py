@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
+from ws_manager.cli import limits
 from ws_manager.cli.logs import LEVELS, READY, set_up
 from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
 from ws_manager.cli.signals import ENDING, stop_on_signals
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from ws_manager.gateway.server import GatewayOptions
     from ws_manager.gateway.stripe_route import StripeOptions
 
+_HOST = typer.Option(
+    None,
+    "--host",
+    metavar="ADDRESS",
+    help="Address to listen on, :: for every address; may be repeated.  [default: 127.0.0.1]",
+)
 _PUBLIC_HOST = typer.Option(
     None, "--public-host", metavar="NAME", help="Name under which others reach it; may be repeated."
 )
@@ -38,7 +45,15 @@ _ALLOW_ORIGIN = typer.Option(
     None,
     "--allow-origin",
     metavar="ORIGIN",
-    help="Let pages of this origin connect, such as https://app.example.com; may be repeated.",
+    help="Let pages of exactly this origin connect, such as https://app.example.com or tauri://localhost; may be "
+    "repeated.",
+)
+_PROXY = typer.Option(
+    None,
+    "--proxy",
+    metavar="ADDRESS",
+    help="Address or network of a proxy in front of it: what comes from there has no limit for one address. May be "
+    "repeated. A proxy on this machine need not be named.",
 )
 _STRIPE_ROUTE = typer.Option(
     None,
@@ -47,8 +62,6 @@ _STRIPE_ROUTE = typer.Option(
     help="Where webhook events of Stripe go: 'payment_intent.*=billing'; may be repeated, the first that matches "
     "decides. Others go to everyone. Needs STRIPE_WEBHOOK_SECRET.",
 )
-_LARGEST_FRAME = 16 * 1024 * 1024
-_LONGEST_WAIT = 3600.0
 _START_EXTENDED_SECONDS = 60
 
 
@@ -57,7 +70,7 @@ def serve(
     no_auth: bool = typer.Option(
         False, "--no-auth", help="Ask for no tokens: let everybody on this machine in. Loopback only."
     ),
-    host: str = typer.Option("127.0.0.1", "--host", metavar="ADDRESS", help="Address to listen on."),
+    host: Optional[list[str]] = _HOST,
     port: int = typer.Option(
         8765, "--port", metavar="N", min=0, max=65535, help="Port; 0 takes one that is free."
     ),
@@ -69,35 +82,21 @@ def serve(
     ),
     public_host: Optional[list[str]] = _PUBLIC_HOST,
     allow_origin: Optional[list[str]] = _ALLOW_ORIGIN,
+    proxy: Optional[list[str]] = _PROXY,
     tls_cert: Optional[str] = typer.Option(
         None, "--tls-cert", metavar="FILE", help="Serve https and wss: the certificate chain, as PEM."
     ),
     tls_key: Optional[str] = typer.Option(
         None, "--tls-key", metavar="FILE", help="The certificate's private key, as PEM."
     ),
-    max_connections: int = typer.Option(
-        10_000,
-        "--max-connections",
-        metavar="N",
-        min=1,
-        envvar="BLACKROAD_WS_MAX_CONNECTIONS",
-        help="Agents at the same time; one more is answered 503.",
-    ),
-    max_frame: str = typer.Option(
-        "64KiB",
-        "--max-frame",
-        metavar="SIZE",
-        envvar="BLACKROAD_WS_MAX_FRAME",
-        help="Size of a frame from an agent, up to 16MiB (close code 1009).",
-    ),
-    max_frame_rate: int = typer.Option(
-        100,
-        "--max-frame-rate",
-        metavar="N",
-        min=1,
-        envvar="BLACKROAD_WS_MAX_FRAME_RATE",
-        help="Frames a second from one agent, confirmations not counted (4029).",
-    ),
+    max_connections: int = limits.MAX_CONNECTIONS,
+    max_per_token: int = limits.MAX_PER_TOKEN,
+    max_per_address: int = limits.MAX_PER_ADDRESS,
+    max_handshake_rate: int = limits.MAX_HANDSHAKE_RATE,
+    max_send_rate: str = limits.MAX_SEND_RATE,
+    max_frame: str = limits.MAX_FRAME,
+    max_frame_rate: int = limits.MAX_FRAME_RATE,
+    max_webhook_memory: str = limits.MAX_WEBHOOK_MEMORY,
     max_content: str = typer.Option(
         "256KiB",
         "--max-content",
@@ -112,20 +111,8 @@ def serve(
         envvar="BLACKROAD_WS_MAX_METADATA",
         help="Size of an agent's metadata, as JSON, up to 1MiB; at the handshake 4KiB at most.",
     ),
-    handshake_timeout: str = typer.Option(
-        "10s",
-        "--handshake-timeout",
-        metavar="DURATION",
-        envvar="BLACKROAD_WS_HANDSHAKE_TIMEOUT",
-        help="How long a new connection may take to become a socket.",
-    ),
-    write_timeout: str = typer.Option(
-        "5s",
-        "--write-timeout",
-        metavar="DURATION",
-        envvar="BLACKROAD_WS_WRITE_TIMEOUT",
-        help="How long an agent may read nothing of what was written to it (4008).",
-    ),
+    handshake_timeout: str = limits.HANDSHAKE_TIMEOUT,
+    write_timeout: str = limits.WRITE_TIMEOUT,
     heartbeat_log_interval: str = typer.Option(
         "1m",
         "--heartbeat-log-interval",
@@ -182,25 +169,37 @@ def serve(
     """
     from ws_manager.cli.descriptors import make_room
     from ws_manager.gateway.access import check_address
+    from ws_manager.gateway.bodies import LEAST
     from ws_manager.gateway.limits import Limits
+    from ws_manager.gateway.names import Names
+    from ws_manager.gateway.quotas import Addresses
     from ws_manager.gateway.server import GatewayOptions
     from ws_manager.repository.schema import check_ledger
 
     if log_level not in LEVELS:
         raise InvalidInput(f"not a log level: {log_level!r}", hint=f"one of {', '.join(LEVELS)}")
-    check_address(host, tokens=not no_auth)
+    hosts = tuple(host or ("127.0.0.1",))
+    for each in hosts:
+        check_address(each, tokens=not no_auth)
+    Names(hosts, public_host or (), allow_origin or ())
+    Addresses(proxy or ())
     seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
     if seconds < 1:
         raise InvalidInput("the time-out must be at least 1 second", hint="30s is a good one")
-    limits = Limits(
+    agents = Limits(
         connections=max_connections,
-        handshake_seconds=_wait("--handshake-timeout", handshake_timeout, least=0.1),
-        write_seconds=_wait("--write-timeout", write_timeout, least=0.1),
-        frame_bytes=parse_size(max_frame, "--max-frame", most=_LARGEST_FRAME),
+        per_token=max_per_token,
+        per_address=max_per_address,
+        handshakes_per_second=max_handshake_rate,
+        send_bytes_per_second=parse_size(max_send_rate, "--max-send-rate", most=limits.LARGEST_RATE),
+        webhook_bytes=limits.webhook_bytes(max_webhook_memory),
+        handshake_seconds=limits.wait("--handshake-timeout", handshake_timeout, least=0.1),
+        write_seconds=limits.wait("--write-timeout", write_timeout, least=0.1),
+        frame_bytes=parse_size(max_frame, "--max-frame", most=limits.LARGEST_FRAME),
         frames_per_second=max_frame_rate,
         sizes=Sizes(parse_size(max_content, "--max-content"), parse_size(max_metadata, "--max-metadata")),
     )
-    make_room(max_connections)
+    make_room(max_connections, agents.webhook_bytes // LEAST)
     database = global_options(ctx).database
     # What is said about the key belongs into the log too.
     set_up(log_level)
@@ -208,15 +207,16 @@ def serve(
     check_ledger(database, shared=shared)
     options = GatewayOptions(
         database,
-        host,
+        hosts,
         port,
         seconds,
-        drain_seconds=_wait("--drain", drain, least=0),
+        drain_seconds=limits.wait("--drain", drain, least=0),
         key=None if no_auth else functools.partial(_key, database),
         public_hosts=tuple(public_host or ()),
         origins=tuple(allow_origin or ()),
+        proxies=tuple(proxy or ()),
         tls=_tls(tls_cert, tls_key),
-        limits=limits,
+        limits=agents,
         log_interval=parse_duration(heartbeat_log_interval),
         log_keep=parse_age(heartbeat_log_keep, "--heartbeat-log-keep"),
         keep=None if keep is None else parse_age(keep, "--keep"),
@@ -257,22 +257,15 @@ def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "O
     return StripeOptions(tuple(secrets), tuple(chosen), accept_unrouted)
 
 
-def _wait(option: str, text: str, *, least: float) -> float:
-    """Turn a duration for which something is waited into seconds."""
-    seconds = parse_duration(text)
-    if not least <= seconds <= _LONGEST_WAIT:
-        raise InvalidInput(f"{option} is out of range: {text!r}", hint=f"from {least:g}s to 1h")
-    return seconds
-
-
 def _run(options: "GatewayOptions") -> None:
     from ws_manager.gateway.access import is_loopback
 
-    if options.tls is None and not is_loopback(options.host):
+    reachable = [host for host in options.hosts if not is_loopback(host)]
+    if options.tls is None and reachable:
         logging.getLogger("ws_manager").warning(
             "without TLS, tokens and messages cross the network readable: give --tls-cert and --tls-key, "
             "or let only a proxy that has TLS reach %s",
-            options.host,
+            " and ".join(reachable),
         )
     # uvloop may hand on what came before TLS has begun, and that would be lost.
     loop = _new_event_loop() if options.tls is None else asyncio.new_event_loop()
@@ -307,6 +300,7 @@ async def _serve(options: "GatewayOptions") -> None:
             sqlite3.sqlite_version,
         )
 
+    server = GatewayServer(options)
     waited = False
 
     def waits(why: str) -> None:
@@ -319,17 +313,19 @@ async def _serve(options: "GatewayOptions") -> None:
         )
 
     def ready(url: str) -> None:
+        also = "".join(f", also {other}" for other in server.urls[1:])
         READY.info(
-            "Ready: %s (database %s)",
+            "Ready: %s (database %s)%s",
             url,
             options.database,
-            extra={"fields": {"url": url, "database": str(options.database)}},
+            also,
+            extra={"fields": {"url": url, "urls": server.urls, "database": str(options.database)}},
         )
         tell_supervisor("READY=1")
         if waited:
             tell_supervisor(f"STATUS=Serving {url}")
 
-    await GatewayServer(options).run(stop, ready, waits)
+    await server.run(stop, ready, waits)
 
 
 def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLContext]":

@@ -114,6 +114,7 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
         "aud": AUDIENCE,
         "iat": _time(claims.issued_at),
         "exp": _time(claims.expires_at),
+        "jti": claims.jti,
     }
     write(json_object(shown, indent=not global_options(ctx).output), is_json=True)
 

@@ -38,6 +38,9 @@ LAST_ACK_SECONDS = 2.0
 HEALTHY_SECONDS = 60.0
 """A connection that has lasted for so long was healthy: after it the delays begin with the first one again."""
 
+# For each of its methods.
+_OWN_SCOPES = ("connect", "send", "broadcast")
+
 
 class AgentClient:
     """One agent's connection to a gateway, kept up across losses.
@@ -302,7 +305,9 @@ class AgentClient:
     async def _present_token(self, url: str) -> Optional[str]:
         token = self._token
         if not isinstance(token, str):
-            give = token or (lambda: own_token(None, self._agent, self._session.ws_id, url))
+            give = token or (
+                lambda: own_token(None, self._agent, self._session.ws_id, url, scopes=_OWN_SCOPES)
+            )
             token = await asyncio.get_running_loop().run_in_executor(None, give)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise NotAuthorised("the token is none: it has characters that no token has")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -21,7 +22,13 @@ _MAX_CERTIFICATES = 16 * 1024 * 1024
 
 
 def own_token(
-    database: Optional[Path], agent: str, ws_id: Optional[str], url: str, *, ours: bool = False
+    database: Optional[Path],
+    agent: str,
+    ws_id: Optional[str],
+    url: str,
+    *,
+    ours: bool = False,
+    scopes: Iterable[str] = ("connect",),
 ) -> Optional[str]:
     """Return the token that an agent on the gateway's own machine connects with, so that nobody types one.
 
@@ -32,10 +39,11 @@ def own_token(
         url: the gateway's address. A token is made for this machine's alone: another one's gateway has its
             own key, and should not see what this one signs.
         ours: the address is the one that the database's own gateway has left in it.
+        scopes: of a new token.
 
     Returns:
-        `BLACKROAD_WS_TOKEN`, or a new token with the scopes `connect`, `send` and `broadcast`; None if there is no
-        key, because no gateway has asked for tokens here yet, or if the address is another machine's.
+        `BLACKROAD_WS_TOKEN`, or a new token; None if there is no key, because no gateway has asked for tokens here
+        yet, or if the address is another machine's.
 
     Raises:
         InvalidInput, LedgerError, NotAuthorised: the key cannot be used.
@@ -46,7 +54,7 @@ def own_token(
     key = signing_key(database or database_path(), create=False)
     if key is None:
         return None
-    return mint(key, agent, ws_id=ws_id, scopes=("connect", "send", "broadcast"))
+    return mint(key, agent, ws_id=ws_id, scopes=scopes)
 
 
 def token_file(path: Path) -> Callable[[], str]:

@@ -37,6 +37,9 @@ from ws_manager.strict_json import Json
 _STATUS = 5
 _WAIT_STEP = 0.005
 
+Admit = Callable[[int, int], None]
+"""Is called with the number of recipients and the bytes of the content."""
+
 
 class Registry:
     """The verbs over one ledger.
@@ -196,9 +199,22 @@ class Registry:
     # Messages
 
     def send(
-        self, ws_id: str, content: object, msg_type: str = "data", sender_id: Optional[str] = None
+        self,
+        ws_id: str,
+        content: object,
+        msg_type: str = "data",
+        sender_id: Optional[str] = None,
+        *,
+        admit: Optional[Admit] = None,
     ) -> Optional[Message]:
         """Commit one message to one active connection.
+
+        Args:
+            ws_id: the recipient.
+            content: any JSON value.
+            msg_type: a label.
+            sender_id: the sending connection; None for the system.
+            admit: refuses it by raising, before anything is written.
 
         Returns:
             The message, pending; or None if the ws_id is not active.
@@ -214,6 +230,8 @@ class Registry:
             row = self._connections.find(ws_id)
             if row is None or row[_STATUS] != ACTIVE:
                 return None
+            if admit is not None:
+                admit(1, len(text.encode("utf-8")))
             # Under the lock, so that the order of the times is the order of the ids.
             now, msg_id = utc_now(), new_id()
             seq = self._messages.insert(msg_id, ws_id, text, msg_type, sender_id, now)
@@ -228,6 +246,7 @@ class Registry:
         filter_fn: Optional[Callable[[Connection], bool]] = None,
         msg_type: str = "broadcast",
         sender_id: Optional[str] = None,
+        admit: Optional[Admit] = None,
     ) -> Broadcast:
         """Commit one message to each active connection, in one transaction: all rows or none.
 
@@ -238,6 +257,7 @@ class Registry:
                 taken; who has gone by then is left out.
             msg_type: a label.
             sender_id: the sending connection; None for the system.
+            admit: refuses it by raising, before anything is written.
 
         Raises:
             InvalidInput: the content, the type or the sender cannot be accepted.
@@ -254,6 +274,8 @@ class Registry:
             active = self._connections.active_ids(agent)
             recipients = active if chosen is None else [ws_id for ws_id in active if ws_id in chosen]
             first = last = None
+            if admit is not None:
+                admit(len(recipients), len(text.encode("utf-8")))
             if recipients:
                 first, last = self._messages.insert_many(recipients, text, msg_type, sender_id, now)
                 if len(recipients) == len(active):

@@ -1,23 +1,22 @@
 """Who may talk to the gateway, decided before anything else is looked at.
 
-`Host` and `Origin` are each compared with a fixed list, never with each other: a page that has its own name
-resolve to 127.0.0.1 sends a Host and an Origin that agree (DNS rebinding). Then comes the token: in the
-`Authorization` header, the query, or, because a page can set neither a header nor hide a query from logs on the
-way, as a WebSocket subprotocol.
+First `Host` and `Origin` (`ws_manager.gateway.names`), then the token: in the `Authorization` header, the query, or,
+because a page can set neither a header nor hide a query from logs on the way, as a WebSocket subprotocol. What is
+refused leaves a line in the log that says which option would let it in; a token itself never does.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterable
 from typing import Callable, Optional
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs, web
 
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
+from ws_manager.gateway.names import Names, host_option, origin_option
+from ws_manager.gateway.refusal_log import Refusals, quoted
 from ws_manager.tokens import EVERYTHING, Claims, verify
 
 SUBPROTOCOL = "ws-manager.v1"
@@ -27,7 +26,6 @@ TOKEN_PROTOCOL = "bearer."  # noqa: S105 - a prefix
 """What a subprotocol that carries a token begins with. It is never selected, so the token is never echoed."""
 
 _SAFE_AIOHTTP = (3, 14, 3)
-_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to be told apart
 
 
 class BadToken(NotAuthorised):
@@ -88,36 +86,25 @@ class Access:
     """The check of every request.
 
     Args:
-        hosts: names and addresses under which the gateway may be addressed; `localhost` is always one. Where
-            it binds every address (`0.0.0.0`, `::`), the one that a connection came to is one too.
-        origins: pages that may connect although their host is none of those: exact origins (RFC 6454),
-            such as `https://app.example.com`.
+        names: under which the gateway may be addressed, and from which pages.
+        refusals: where what is refused is noted.
         key: that signs tokens; None asks for no tokens.
         clock: the time of day, in seconds since 1970.
 
     Attributes:
         key: as above; it may come later than the rest.
         closed: why nobody is let in for the moment; None where they are.
-
-    Raises:
-        InvalidInput: a host is no name, or an origin is none.
     """
 
     def __init__(
         self,
-        hosts: Iterable[str],
-        origins: Iterable[str] = (),
+        names: Names,
+        refusals: Refusals,
         key: Optional[bytes] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        bound = {_host_of(f"//{_bracketed(host)}") for host in hosts}
-        if "" in bound:
-            raise InvalidInput("not a host name", hint="give a name or an address")
-        self._every_address = bool(bound & _WILDCARDS)
-        self._hosts = {"localhost", *(bound - _WILDCARDS)}
-        self._origins = {_origin(origin) for origin in origins}
-        if None in self._origins:
-            raise InvalidInput("not an origin", hint="write it as browsers do: https://app.example.com")
+        self._names = names
+        self._refusals = refusals
         self.key = key
         self.closed: Optional[str] = None
         self._clock = clock
@@ -129,15 +116,17 @@ class Access:
             NotAuthorised: a foreign Host or Origin.
             GatewayUnavailable: nobody is let in for the moment.
         """
-        hosts = self._hosts
-        if self._every_address and request.transport is not None:
-            hosts = {*hosts, str(request.transport.get_extra_info("sockname")[0])}
-        if _host_of(f"//{request.headers.get('Host', '')}") not in hosts:
+        transport = request.transport
+        came_to = None if transport is None else str(transport.get_extra_info("sockname")[0])
+        host = request.headers.get("Host", "")
+        if not self._names.has_host(host, came_to):
+            self._refusals.note("host", f"the Host {quoted(host)} is not served here", host_option(host))
             raise NotAuthorised("this Host is not served here")
         for origin in request.headers.getall("Origin", []):
-            if _origin(origin) not in self._origins and (
-                not origin.startswith(("http://", "https://")) or _host_of(origin) not in hosts
-            ):
+            if not self._names.allows(origin, came_to):
+                self._refusals.note(
+                    "origin", f"the Origin {quoted(origin)} is not allowed", origin_option(origin)
+                )
                 raise NotAuthorised("this Origin is not allowed")
         if self.closed is not None:
             raise GatewayUnavailable(self.closed, hint="try again later")
@@ -155,17 +144,31 @@ class Access:
         tokens = _tokens(request)
         if self.key is None:
             if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
-                raise NotAuthorised("without tokens, requests through a proxy are refused")
+                told = "without tokens, requests through a proxy are refused"
+                self._refusals.note("proxy", f"{told}: leave --no-auth out")
+                raise NotAuthorised(told)
             return EVERYTHING
-        if not tokens:
-            raise NoToken("no token", hint="make one with: ws-manager token <agent>")
         if len(tokens) > 1:
             # RFC 6750 section 2: clients must not use more than one method.
             raise InvalidInput("several tokens", hint="give one: as header, parameter or subprotocol")
         try:
+            if not tokens:
+                raise NoToken("no token", hint="make one with: ws-manager token <agent>")
             return verify(self.key, tokens[0], self._clock())
         except NotAuthorised as error:
+            self.note_token(request, error.message)
+            if isinstance(error, BadToken):
+                raise
             raise BadToken(error.message, hint=error.hint) from None
+
+    def note_token(self, request: web.Request, reason: str) -> None:
+        """Note that a token was refused: why, who asked and from where. Never the token."""
+        agent = request.query.get("agent", "")
+        self._refusals.note(
+            "token",
+            f"{reason} (agent {quoted(agent)}, from {request.remote})",
+            "a token made by: ws-manager token <agent>",
+        )
 
 
 def _tokens(request: web.Request) -> list[str]:
@@ -191,28 +194,3 @@ def _tokens(request: web.Request) -> list[str]:
     if SUBPROTOCOL not in [item.strip() for item in first.split(",")]:
         raise InvalidInput(f"the subprotocol here is {SUBPROTOCOL}", hint=f"offer {SUBPROTOCOL}, or none")
     return found
-
-
-def _origin(text: str) -> Optional[str]:
-    """Return an origin in the one form that browsers use, or None where it is none."""
-    scheme, separator, rest = text.partition("://")
-    host = _host_of(text)
-    if not separator or not host or scheme.lower() not in ("http", "https") or "/" in rest:
-        return None
-    default = {"http": 80, "https": 443}[scheme.lower()]
-    return f"{scheme.lower()}://{_bracketed(host)}:{urlsplit(text).port or default}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-def _host_of(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises for a port that is no number
-    except ValueError:
-        return ""
-    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        return ""
-    return parts.hostname or ""

@@ -16,6 +16,7 @@ from ws_manager.errors import LedgerError
 from ws_manager.gateway.connection import Connection, forget_frames
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.outbox import Outbox
+from ws_manager.gateway.quotas import Account
 from ws_manager.gateway.requests import perform
 from ws_manager.models import Closure, PendingMessage, SignOfLife, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
@@ -41,6 +42,7 @@ class AgentSocket:
         outbox: where the backlog is read and outcomes are told.
         limits: what it may cost.
         now: a monotonic clock.
+        account: pays for what it sends.
         claims: of its token: what it may ask for, and until when it may stay.
         clock: the time of day, in seconds since 1970: when tokens expire.
     """
@@ -55,6 +57,7 @@ class AgentSocket:
         outbox: Outbox,
         limits: Limits,
         now: Callable[[], float],
+        account: Account,
         claims: Claims = EVERYTHING,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -68,6 +71,7 @@ class AgentSocket:
         self._outbox = outbox
         self._limits = limits
         self._now = now
+        self._account = account
         self._claims = claims
         self._clock = clock
         self._wake = asyncio.Event()
@@ -248,7 +252,7 @@ class AgentSocket:
             request = self._requests.popleft()
             answer = await self._outbox.write(
                 lambda delivery, request=request: perform(  # type: ignore[misc]
-                    delivery, self.session.ws_id, request, self._claims
+                    delivery, self.session.ws_id, request, self._claims, self._account
                 )
             )
             self.session.answer(answer)

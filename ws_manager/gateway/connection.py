@@ -7,29 +7,45 @@ import contextlib
 import ssl
 from typing import Callable, Optional, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+
+from ws_manager.protocol.bucket import Bucket
 
 _BURST = 512 * 1024
 """Bytes that may come at once, whatever the rate is."""
 
 
-class Connection(asyncio.Protocol):
-    """Hands everything on to aiohttp's protocol, and holds three things against the peer.
+READ_BYTES = 256 * 1024
+"""Bytes that are read at once from a socket: asyncio's own size."""
+
+READ_FIRST_BYTES = 16 * 1024
+"""The same while a connection is not a socket: many may have something to read at the same time, and all of it is in
+memory before the first is looked at."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Hands everything on to aiohttp's protocol, and holds four things against the peer.
 
     * It may send so many bytes a second, on average: more are left in the system's buffer, which stops the peer.
       Fragments without content, say, cost no memory and end no message, but time.
     * The first frame of a socket has to be masked: RFC 6455 section 5.1 obliges a server to close otherwise.
+    * Its address may not have any number of connections: whoever made it counts them.
     * Whoever made it learns when it is lost.
 
     Args:
         handler: aiohttp's protocol.
         rate: bytes a second.
-        lost: called with this connection when it has ended. A TLS handshake that fails ends without.
+        buffer: of `READ_BYTES`, to read into; all connections of an event loop can have the same.
+        arrived: called with this connection when its peer is known, before any TLS.
+        lost: called with this connection when it has ended.
 
     Attributes:
+        address: what its peer counts as; None if its peer is not counted, and before it has arrived.
         handler: as above.
         transport: once it is connected, for TLS the one below that; None before, and after its end.
         dropped: whether it was ended from here.
+        surplus: whether its address may not have it.
+        unread: the body of a request that was answered before its end.
         idle_until: until when it may be without a request.
     """
 
@@ -37,17 +53,23 @@ class Connection(asyncio.Protocol):
         self,
         handler: web.RequestHandler,
         rate: float,
+        buffer: memoryview,
+        arrived: Callable[[Connection], None],
         lost: Callable[[Connection], None],
     ) -> None:
+        self.address: Optional[str] = None
         self.handler = handler
         self.transport: Optional[asyncio.Transport] = None
         self.dropped = False
+        self.surplus = False
+        self.unread: Optional[StreamReader] = None
         self.idle_until = 0.0
-        self._rate = rate
         self._loop = asyncio.get_running_loop()
+        self._bytes = Bucket(rate, _BURST, self._loop.time())
+        self._buffer = buffer
+        self._read_bytes = READ_FIRST_BYTES
+        self._arrived = arrived
         self._lost = lost
-        self._left = float(_BURST)
-        self._counted_at = self._loop.time()
         self._made = False
         self._early: list[bytes] = []
         self._done_reading = False
@@ -57,6 +79,7 @@ class Connection(asyncio.Protocol):
     def expect_mask(self, unmasked: Callable[[], None]) -> None:
         """From now on there are frames; `unmasked` is called if the first has no mask, and nothing is read then."""
         self._unmasked = unmasked
+        self._read_bytes = READ_BYTES
 
     def read_no_more(self) -> None:
         """Leave what the peer sends from now on in the system's buffer."""
@@ -72,11 +95,19 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def arrive(self, transport: asyncio.Transport) -> bool:
+        """Begin on the transport, which may change its form for TLS later; False if it was dropped already."""
+        if self.dropped:
+            transport.abort()
+            return False
+        first, self.transport = self.transport is None, transport
+        if first:
+            self._arrived(self)
+        return not self.dropped
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
         # Not an instance of it where the event loop is uvloop's.
-        self.transport = cast(asyncio.Transport, transport)
-        if self.dropped:
-            self.transport.abort()
+        if not self.arrive(cast(asyncio.Transport, transport)):
             return
         self._made = True
         self.handler.connection_made(transport)
@@ -90,8 +121,18 @@ class Connection(asyncio.Protocol):
         self._lost(self)
         # Where it was never made, too: only so does aiohttp undo what its protocol has of itself.
         self.handler.connection_lost(exc)
+        if self.unread is not None:
+            # aiohttp would wait for the rest of it.
+            self.unread.feed_eof()
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102 - as above
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: D102 - as above
+        return self._buffer[: self._read_bytes]
+
+    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102 - as above
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
         if not self._made:
             # It came with the end of the handshake for TLS.
             self._early.append(data)
@@ -111,13 +152,10 @@ class Connection(asyncio.Protocol):
         self.handler.resume_writing()
 
     def _pay(self, size: int) -> None:
-        now = self._loop.time()
-        earned = max(0.0, now - self._counted_at) * self._rate
-        self._counted_at = now
-        self._left = min(float(_BURST), self._left + earned) - size
-        if self._left < 0 and self.transport is not None:
+        seconds = self._bytes.charge(size, self._loop.time())
+        if seconds and self.transport is not None:
             self.transport.pause_reading()
-            self._loop.call_later(-self._left / self._rate, self._read_on)
+            self._loop.call_later(seconds, self._read_on)
 
     def _read_on(self) -> None:
         # aiohttp pauses the same transport while its own queue is full, and resumes it by itself.
@@ -139,6 +177,12 @@ class Connection(asyncio.Protocol):
         return False
 
 
+def address_of(request: web.Request) -> Optional[str]:
+    """Return what the peer of a request counts as; None if it is not counted, or has gone."""
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    return protocol.address if isinstance(protocol, Connection) else None
+
+
 class TlsGate(asyncio.Protocol):
     """Shakes hands for TLS, and then hands the connection over.
 
@@ -158,11 +202,9 @@ class TlsGate(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
         below = cast(asyncio.Transport, transport)
-        if self._connection.dropped:
-            below.abort()
+        if not self._connection.arrive(below):
             return
         # asyncio begins to read behind this call, and runs the task before it hands on what came: nothing is lost.
-        self._connection.transport = below
         self._task = asyncio.get_running_loop().create_task(self._shake_hands(below))
 
     async def _shake_hands(self, below: asyncio.Transport) -> None:

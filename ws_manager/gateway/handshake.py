@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
@@ -17,6 +18,8 @@ from ws_manager.errors import (
     WsManagerError,
 )
 from ws_manager.gateway.access import SUBPROTOCOL, BadToken
+from ws_manager.gateway.bodies import TooLate
+from ws_manager.gateway.quotas import TooFast
 from ws_manager.strict_json import Json, checked_object
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
@@ -28,6 +31,8 @@ _STATUS = {
     InvalidInput: 400,
     Conflict: 409,
     LedgerError: 503,
+    TooFast: 429,
+    TooLate: 408,
     GatewayUnavailable: 503,
     MissingExtra: 503,
 }
@@ -99,6 +104,8 @@ def refusal(error: WsManagerError) -> web.Response:
     """Return the HTTP answer for a request that is refused."""
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     headers = {"Retry-After": "1"} if status == 503 else {}
+    if isinstance(error, TooFast):
+        headers["Retry-After"] = str(math.ceil(error.seconds))
     if isinstance(error, BadToken):
         headers["WWW-Authenticate"] = error.challenge
     hint = None if isinstance(error, LedgerError) else error.hint

@@ -1,4 +1,4 @@
-"""What one agent, and all of them together, may cost the gateway."""
+"""What one agent, one token, one address, and all of them together may cost the gateway."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ class Limits:
 
     Attributes:
         connections: sockets at the same time; one more is answered 503.
+        per_token: sockets at the same time with one token; one more is answered 503.
+        per_address: connections at the same time from one address, of any kind; one more is answered 503. This
+            machine and named proxies have no limit.
+        handshakes_per_second: with one token, and from one address, that lead to no socket that lasts; more are
+            answered 429.
+        send_bytes_per_second: of messages that one token sends, each counted once for each recipient; more is
+            answered `busy`. Without tokens it is of one connection.
+        webhook_bytes: of webhook events that are on their way and not verified, together.
         handshake_seconds: how long a connection may take to become a socket.
         write_seconds: how long a peer may read nothing of what was written to it (close code 4008).
         close_seconds: how long a peer may take to answer our close frame (RFC 6455 section 7.1.2); what it confirms
@@ -25,6 +33,11 @@ class Limits:
     """
 
     connections: int = 10_000
+    per_token: int = 1000
+    per_address: int = 1000
+    handshakes_per_second: int = 10
+    send_bytes_per_second: int = 20 * 1024 * 1024
+    webhook_bytes: int = 16 * 1024 * 1024
     handshake_seconds: float = 10.0
     write_seconds: float = 5.0
     close_seconds: float = 4.0

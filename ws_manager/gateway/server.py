@@ -17,13 +17,18 @@ from aiohttp import web
 from ws_manager.core.heartbeat import PRESENCE_SECONDS
 from ws_manager.core.locks import Lock, gateway_lock
 from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
-from ws_manager.gateway.access import Access, check_address
+from ws_manager.gateway.access import Access, check_address, is_loopback
+from ws_manager.gateway.binding import every
+from ws_manager.gateway.bodies import Bodies
 from ws_manager.gateway.care import Care
 from ws_manager.gateway.hub import Hub
 from ws_manager.gateway.ledger import Trouble
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.listener import Listener
+from ws_manager.gateway.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.outbox import Outbox
+from ws_manager.gateway.quotas import Addresses
+from ws_manager.gateway.refusal_log import Refusals
 from ws_manager.gateway.socket_route import SocketRoute
 from ws_manager.gateway.stripe_route import PATH, StripeOptions, StripeRoute
 from ws_manager.models import Gateway, new_id, utc_now
@@ -49,14 +54,15 @@ class GatewayOptions:
 
     Attributes:
         database: the ledger's file.
-        host: the address to bind; without a key, a loopback address.
-        port: 0 for one that is free.
+        hosts: the addresses to bind, `::` for every address; without a key, loopback addresses.
+        port: of all of them; 0 for one that is free.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
         drain_seconds: over which the closes of many sockets are spread when the gateway stops.
         key: that signs tokens, or what reads or makes it once the ledger is open, in a thread; None asks for no
             tokens, and lets everybody on this machine in.
-        public_hosts: names under which others address it, beside the one that it binds.
+        public_hosts: names under which others address it, beside those that it binds.
         origins: of pages elsewhere that may connect.
+        proxies: addresses and networks of proxies, which have no limit for what comes from one address.
         tls: serve https and wss with this.
         limits: what agents may cost.
         log_interval: seconds between two rows of a connection in the heartbeat log, at least.
@@ -67,7 +73,7 @@ class GatewayOptions:
     """
 
     database: Path
-    host: str = "127.0.0.1"
+    hosts: tuple[str, ...] = ("127.0.0.1",)
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
     drain_seconds: float = 5.0
@@ -75,6 +81,7 @@ class GatewayOptions:
     key: Union[bytes, Callable[[], bytes], None] = field(default=None, repr=False)
     public_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     tls: Optional[ssl.SSLContext] = None
     limits: Limits = field(default_factory=Limits)
     log_interval: float = 60.0
@@ -94,9 +101,10 @@ class GatewayServer:
 
     Attributes:
         url: base address, once started.
+        urls: base addresses for each of the hosts, the one above first.
 
     Raises:
-        InvalidInput: an address that cannot be served, or an origin that is none.
+        InvalidInput: an address that cannot be served, or a name, an origin or a proxy that cannot be used.
     """
 
     def __init__(
@@ -105,8 +113,11 @@ class GatewayServer:
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check_address(options.host, tokens=options.key is not None)
+        self._hosts = every(options.hosts)
+        for host in self._hosts:
+            check_address(host, tokens=options.key is not None)
         self.url = ""
+        self.urls: list[str] = []
         self._id = new_id()
         self._options = options
         self._now = now
@@ -114,25 +125,37 @@ class GatewayServer:
         self._outbox = Outbox(options.database, options.limits.sizes, shared=options.shared)
         self._hub = Hub(self._outbox, options.heartbeat_timeout, options.log_interval, now)
         self._care = Care(options.database, options.log_keep, options.keep)
+        self._refusals = Refusals(now)
+        names = Names(self._hosts, options.public_hosts, options.origins)
         # Until the real key is there, one that has signed nothing.
         key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
-        self._access = access = Access([options.host, *options.public_hosts], options.origins, key, clock)
+        self._access = access = Access(names, self._refusals, key, clock)
+        limits = options.limits
         self._sockets = SocketRoute(
             self._id,
             options.heartbeat_timeout,
             access,
-            options.limits,
+            limits,
             self._outbox,
             self._hub,
+            self._refusals,
             now,
             clock,
         )
         application = web.Application(client_max_size=MAX_BODY + 1)
         application.router.add_get("/ws", self._sockets.open)
+        self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
         if options.stripe is not None:
-            stripe = StripeRoute(options.stripe, access, self._outbox, options.limits.handshake_seconds)
+            stripe = StripeRoute(
+                options.stripe,
+                access,
+                self._bodies,
+                self._outbox,
+                self._refusals,
+                limits.handshake_seconds,
+            )
             application.router.add_post(PATH, stripe.take)
-        self._listener = Listener(application, options.limits, now)
+        self._listener = Listener(application, limits, Addresses(options.proxies), self._refusals, now)
 
     async def run(
         self,
@@ -253,8 +276,9 @@ class GatewayServer:
         if self.url:
             return
         options = self._options
-        port = await self._listener.start(options.host, options.port, options.tls)
-        self.url = _base_address(options, port)
+        port = await self._listener.start(self._hosts, options.port, options.tls)
+        self.urls = _base_addresses(options, self._hosts, port)
+        self.url = self.urls[0]
 
     async def _record(self) -> None:
         started = utc_now()
@@ -268,6 +292,8 @@ class GatewayServer:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._listener.tick()
+            self._bodies.tick()
+            self._refusals.tick()
 
     async def _show_presence(self) -> None:
         # It says when this gateway ended, should it be killed. Its lock says whether it runs.
@@ -293,11 +319,13 @@ class GatewayServer:
         await self._listener.close()
 
 
-def _base_address(options: GatewayOptions, port: int) -> str:
-    """Return the address under which this machine's own agents find the gateway."""
-    # Every address is no address to connect to, and a certificate is for a name.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104 - not bound
-    if options.tls is None:
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    host = options.public_hosts[0] if options.public_hosts else host
-    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+def _base_addresses(options: GatewayOptions, hosts: list[str], port: int) -> list[str]:
+    """Return the addresses under which this machine's own agents find the gateway, the best one first."""
+    scheme = "http" if options.tls is None else "https"
+    if options.tls is not None and options.public_hosts:
+        # A certificate is for a name.
+        return [f"{scheme}://{bracketed(options.public_hosts[0])}:{port}"]
+    here = sorted(hosts, key=lambda host: not (is_loopback(host) or host in WILDCARDS))
+    # Every address is not an address to connect to.
+    found = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host) for host in here)  # noqa: S104 - not bound
+    return [f"{scheme}://{bracketed(host)}:{port}" for host in dict.fromkeys(found)]

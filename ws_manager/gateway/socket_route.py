@@ -11,13 +11,23 @@ from typing import Callable, NamedTuple, Optional
 from aiohttp import web
 
 from ws_manager.core.delivery import Delivery
-from ws_manager.errors import GatewayUnavailable, InvalidInput, LedgerBusy, LedgerError, WsManagerError
+from ws_manager.errors import (
+    GatewayUnavailable,
+    InvalidInput,
+    LedgerBusy,
+    LedgerError,
+    NotAuthorised,
+    WsManagerError,
+)
 from ws_manager.gateway.access import Access
 from ws_manager.gateway.agent_socket import AgentSocket
+from ws_manager.gateway.connection import address_of
 from ws_manager.gateway.handshake import Asked, new_websocket, parse_query, refusal
 from ws_manager.gateway.hub import Hub
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.outbox import Outbox
+from ws_manager.gateway.quotas import Handshake, Quotas, Spending
+from ws_manager.gateway.refusal_log import Refusals, quoted
 from ws_manager.models import Closure, Connection
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame
@@ -33,7 +43,7 @@ Opened = tuple[Connection, int, Optional[int]]
 """A registration, the number of messages that wait for it, and the close code of the socket before."""
 
 
-class _Handshake(NamedTuple):
+class _LetIn(NamedTuple):
     """A handshake that was let in: what was asked for, what the token allows, and the socket to be."""
 
     asked: Asked
@@ -51,6 +61,7 @@ class SocketRoute:
         limits: what agents may cost.
         outbox: the way to the ledger.
         hub: holds the sockets.
+        refusals: where what is refused is noted.
         now: a monotonic clock.
         clock: the time of day, in seconds since 1970: when tokens expire.
 
@@ -66,6 +77,7 @@ class SocketRoute:
         limits: Limits,
         outbox: Outbox,
         hub: Hub,
+        refusals: Refusals,
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,31 +89,38 @@ class SocketRoute:
         self._limits = limits
         self._outbox = outbox
         self._hub = hub
+        self._refusals = refusals
+        self._quotas = Quotas(limits, now)
+        self._spending = Spending(limits.send_bytes_per_second, now)
         self._now = now
         self._clock = clock
         self._opening = 0
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """Answer a handshake, and attend to the socket until it is gone."""
-        try:
-            handshake = self._let_in(request)
-            self._opening += 1
+        with self._quotas.handshake(address_of(request)) as handshake:
             try:
-                opened = await self._register(handshake.asked)
-            finally:
-                self._opening -= 1
-        except WsManagerError as error:
-            if isinstance(error, LedgerError):
-                # Whoever cannot come back because of the ledger must not be taken for dead.
-                self._hub.give_time()
-            return refusal(error)
+                let_in = self._let_in(request, handshake)
+                self._opening += 1
+                try:
+                    opened = await self._register(let_in.asked)
+                finally:
+                    self._opening -= 1
+            except WsManagerError as error:
+                if isinstance(error, LedgerError):
+                    # Whoever cannot come back because of the ledger must not be taken for dead.
+                    self._hub.give_time()
+                return refusal(error)
+            return await self._attend_to(request, let_in, opened)
+
+    async def _attend_to(self, request: web.Request, let_in: _LetIn, opened: Opened) -> web.WebSocketResponse:
         connection = opened[0]
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
             if request.transport is None:
                 raise ConnectionResetError("the peer went away at the handshake")
-            await handshake.websocket.prepare(request)
-            socket = self._socket(request, handshake, opened)
+            await let_in.websocket.prepare(request)
+            socket = self._socket(request, let_in, opened)
             _log.info(
                 "%s opened (agent=%s)",
                 connection.ws_id,
@@ -119,9 +138,10 @@ class SocketRoute:
                 extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
             )
         await socket.linger()
-        return handshake.websocket
+        return let_in.websocket
 
-    def _let_in(self, request: web.Request) -> _Handshake:
+    def _let_in(self, request: web.Request, handshake: Handshake) -> _LetIn:
+        self._limited(request, "--max-handshake-rate", handshake.check_address)
         claims = self._access.check(request)
         websocket = new_websocket(self._limits.frame_bytes)
         if not websocket.can_prepare(request).ok:
@@ -130,16 +150,34 @@ class SocketRoute:
         if asked.ws_id is None:
             # A token for one connection says which, so that nobody has to say it twice.
             asked = asked._replace(ws_id=claims.ws_id)
-        claims.check(asked.agent, asked.ws_id)
+        try:
+            claims.check(asked.agent, asked.ws_id)
+        except NotAuthorised as error:
+            self._access.note_token(request, error.message)
+            raise
         if self.stopping:
             raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
         # One that comes back takes the place of its own socket, which may not have noticed that it is lost.
-        full = len(self._hub) + self._opening >= self._limits.connections
-        if full and not self._hub.holds(asked.ws_id):
+        takes_over = self._hub.holds(asked.ws_id)
+        self._limited(request, "--max-connections", lambda: self._check_room(takes_over))
+        self._limited(request, "--max-handshake-rate", lambda: handshake.check_token(claims))
+        self._limited(request, "--max-per-token", lambda: handshake.enter(claims, takes_over=takes_over))
+        return _LetIn(asked, claims, websocket)
+
+    def _check_room(self, takes_over: bool) -> None:
+        if len(self._hub) + self._opening >= self._limits.connections and not takes_over:
             raise GatewayUnavailable(
                 "the gateway is full", hint="try again later, or raise --max-connections"
             )
-        return _Handshake(asked, claims, websocket)
+
+    def _limited(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
+        """Check the limit that an option sets, and note who has come to it."""
+        try:
+            check()
+        except GatewayUnavailable as error:
+            agent = quoted(request.query.get("agent", ""))
+            self._refusals.note(option, f"{error.message} (agent {agent}, from {request.remote})", option)
+            raise
 
     async def _register(self, asked: Asked) -> Opened:
         """Write the registration, unless the ledger cannot be written for as long as a handshake may take.
@@ -181,7 +219,7 @@ class SocketRoute:
                 [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
             )
 
-    def _socket(self, request: web.Request, handshake: _Handshake, opened: Opened) -> AgentSocket:
+    def _socket(self, request: web.Request, let_in: _LetIn, opened: Opened) -> AgentSocket:
         connection, _, last_code = opened
         transport = request.transport
         if transport is None:
@@ -191,7 +229,7 @@ class SocketRoute:
             epoch=connection.epoch,
             confirmed_seq=connection.confirmed_seq,
             nonce=secrets.token_hex(8),
-            explicit_ack=handshake.asked.explicit_ack,
+            explicit_ack=let_in.asked.explicit_ack,
             heartbeat=self._heartbeat,
             timeout=self._timeout,
             now=self._now(),
@@ -200,14 +238,15 @@ class SocketRoute:
         )
         return AgentSocket(
             connection.agent,
-            handshake.websocket,
+            let_in.websocket,
             transport,
             request.writer.drain,
             session,
             self._outbox,
             self._limits,
             self._now,
-            handshake.claims,
+            self._spending.account(let_in.claims.key or connection.ws_id),
+            let_in.claims,
             self._clock,
         )
 

@@ -11,8 +11,10 @@ from aiohttp import web
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, LedgerBusy, MissingExtra, WsManagerError
 from ws_manager.gateway.access import Access
+from ws_manager.gateway.bodies import Bodies
 from ws_manager.gateway.handshake import refusal
 from ws_manager.gateway.outbox import Outbox
+from ws_manager.gateway.refusal_log import Refusals
 from ws_manager.models import UNROUTED
 from ws_manager.stripe_events import (
     MAX_BODY,
@@ -53,14 +55,26 @@ class StripeRoute:
     Args:
         options: how.
         access: knows under which names the gateway is addressed.
+        bodies: reads requests.
         outbox: the way to the ledger.
-        seconds: how long a request may take to arrive, and its event to be written.
+        refusals: where what is refused is noted.
+        seconds: how long an event may take to be written.
     """
 
-    def __init__(self, options: StripeOptions, access: Access, outbox: Outbox, seconds: float) -> None:
+    def __init__(
+        self,
+        options: StripeOptions,
+        access: Access,
+        bodies: Bodies,
+        outbox: Outbox,
+        refusals: Refusals,
+        seconds: float,
+    ) -> None:
         self._options = options
         self._access = access
+        self._bodies = bodies
         self._outbox = outbox
+        self._refusals = refusals
         self._seconds = seconds
         if any(map(is_quoted, options.secrets)):
             _log.warning("%s takes no events: %s", PATH, QUOTED)
@@ -82,7 +96,7 @@ class StripeRoute:
                 status=413,
             )
         except WsManagerError as error:
-            _log.warning("an event of Stripe was refused: %s", error.message)
+            self._refusals.note("stripe", f"an event of Stripe, from {request.remote}: {error.message}")
             return refusal(error)
         told = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
         _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or told)
@@ -98,17 +112,11 @@ class StripeRoute:
         signature = request.headers.get("Stripe-Signature")
         if not signature:
             raise InvalidInput("there is no Stripe-Signature")
-        try:
-            body = await asyncio.wait_for(request.read(), self._seconds)
-        except asyncio.TimeoutError:
-            raise InvalidInput("the body did not come in time") from None
-        # aiohttp's versions differ in whether the limit itself is allowed.
-        if len(body) > MAX_BODY:
-            raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
-        # Neither the import of a large package nor the parsing of a large event on the event loop.
-        return await asyncio.get_running_loop().run_in_executor(
-            None, verified, body, signature, self._options.secrets
-        )
+        async with self._bodies.of(request) as body:
+            # Neither the import of a large package nor the parsing of a large event on the event loop.
+            return await asyncio.get_running_loop().run_in_executor(
+                None, verified, body, signature, self._options.secrets
+            )
 
     async def _written(self, event: StripeEvent) -> WebhookOutcome:
         incoming = addressed(event, self._options.routes)

@@ -18,6 +18,7 @@ from typing import NamedTuple, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Outcome, PendingMessage, Receipt, Rejection, Written
+from ws_manager.protocol.bucket import Bucket
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, WITHOUT_RECEIPTS, CloseCode
 from ws_manager.protocol.frames import (
     Ack,
@@ -143,9 +144,7 @@ class GatewaySession:
         self._pinged_seq = 0
         self._ping_at = now + heartbeat
         self._ping_due = False
-        self._frames_per_second = frames_per_second
-        self._frames_left = float(frames_per_second)
-        self._frames_counted_at = now
+        self._frames = Bucket(frames_per_second, frames_per_second, now)
         self._flooded = False
 
     @property
@@ -427,11 +426,7 @@ class GatewaySession:
             self._reject(frame.seq, frame.reason)
 
     def _count_frame(self, now: float) -> None:
-        rate = self._frames_per_second
-        earned = max(0.0, now - self._frames_counted_at) * rate
-        self._frames_counted_at = now
-        self._frames_left = min(float(rate), self._frames_left + earned) - 1
-        if self._frames_left < 0:
+        if not self._frames.take(1, now):
             self._flooded = True
             self.close(CloseCode.TOO_FAST, "too many frames a second")
 

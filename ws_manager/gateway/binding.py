@@ -1,0 +1,115 @@
+"""The sockets that the gateway listens on: one for each address, all on the same port."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Sequence
+
+from ws_manager.errors import Conflict, InvalidInput
+
+BACKLOG = 512
+"""Connections that the system keeps until they are accepted."""
+
+_TRIES = 20
+_ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+Address = tuple[socket.AddressFamily, tuple[object, ...]]
+
+
+def every(hosts: Sequence[str]) -> list[str]:
+    """Return the hosts to bind, each once: `::` is every address, those of IPv4 too."""
+    found: dict[str, None] = {}
+    for host in hosts:
+        plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        found.update(dict.fromkeys((plain, "0.0.0.0") if plain == "::" else (plain,)))  # noqa: S104 - asked for
+    return list(found)
+
+
+def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listen on every host, and return the sockets.
+
+    Args:
+        hosts: addresses, and names of this machine. A name may stand for several addresses: those that this machine
+            does not have are left out.
+        port: of all of them; 0 for one that is free on all of them.
+
+    Raises:
+        Conflict: an address or the port is not to be had.
+        InvalidInput: a host is not an address or a name of one.
+    """
+    resolved = {host: _resolved(host) for host in hosts}
+    for left in reversed(range(_TRIES if port == 0 else 1)):
+        with contextlib.ExitStack() as opened:
+            try:
+                sockets = _bind_all(resolved, port, opened)
+            except Conflict as error:
+                # A port that was free for the first address need not be for the next.
+                if left and getattr(error.__cause__, "errno", None) == errno.EADDRINUSE:
+                    continue
+                raise
+            opened.pop_all()
+            return sockets
+    raise AssertionError("unreachable")
+
+
+def _resolved(host: str) -> list[Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a name"
+        raise InvalidInput(
+            f"--host {host} is not an address of this machine: {reason}", hint="give an address"
+        ) from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bind_all(
+    resolved: dict[str, list[Address]], port: int, opened: contextlib.ExitStack
+) -> list[socket.socket]:
+    sockets: dict[tuple[object, ...], socket.socket] = {}
+    for host, addresses in resolved.items():
+        absent = None
+        for family, address in addresses:
+            if address in sockets:
+                continue
+            try:
+                sockets[address] = made = opened.enter_context(_listening(family, address, port))
+                port = made.getsockname()[1]
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise _conflict(host, port, error) from error
+                absent = error
+        if absent is not None and not any(address in sockets for _, address in addresses):
+            raise _conflict(host, port, absent) from absent
+    return list(sockets.values())
+
+
+def _listening(family: socket.AddressFamily, address: tuple[object, ...], port: int) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # Elsewhere it would let another program take the same port.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # IPv4 has a socket of its own: so nobody's address has two forms.
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((address[0], port, *address[2:]))
+        made.listen(BACKLOG)
+        made.setblocking(False)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _conflict(host: str, port: int, error: OSError) -> Conflict:
+    where = f"[{host}]" if ":" in host else host
+    return Conflict(
+        f"cannot listen on {where}:{port}: {os.strerror(error.errno or 0)}",
+        hint="give an address of this machine to --host"
+        if error.errno in _ABSENT
+        else "choose another --port; 0 takes one that is free",
+    )
