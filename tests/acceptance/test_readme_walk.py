@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import pytest
 
-from tests.acceptance.processes import Program, running
+from tests.acceptance.processes import Program, made_certificate, running
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,14 +24,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What a promised line may have where it differs from run to run.
 UNKNOWN = {"<uuid>": "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<event>": "evt_[0-9A-Za-z]+"}
 
-ELSEWHERE = {
-    "make demo": "tests/test_demo.py",
-    "make npm": "tests/npm, with the rest of that section",
-}
+ELSEWHERE = {"make demo": "tests/test_demo.py", "make npm": "tests/npm/test_npm.py"}
 """Blocks that other tests run, by the command that they begin with."""
 
-REAL_NAMES = {"gateway.example.com:8765": "localhost:{port}", "--host 0.0.0.0": "--host 127.0.0.1"}
-"""What the README calls things that a test machine does not have."""
+HOST = "gateway.example.com"
+"""What the README calls a machine that has a name and a certificate. Here it is this machine."""
 
 
 class Block(NamedTuple):
@@ -54,67 +52,35 @@ def blocks() -> list[Block]:
     return found
 
 
-class World:
-    """One machine of one reader: a home, terminals, and the programs that still run in them."""
+class Machine:
+    """A machine of one user: a home, and the programs that run in its terminals.
 
-    def __init__(self, home: Path, copy: Path, stack: ExitStack) -> None:
-        self.copy = copy
-        self.stack = stack
-        programs = home / "programs"
-        programs.mkdir(parents=True)
-        python = programs / "python3"
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        python.chmod(0o700)
-        kept = (
-            "LANG",
-            "SSL_CERT_FILE",
-            "PIP_INDEX_URL",
-            "PIP_CONFIG_FILE",
-            "PIP_EXTRA_INDEX_URL",
-            "PIP_CERT",
-        )
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if name in kept},
-            "HOME": str(home),
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        }
-        self.gateway: Program | None = None
+    Args:
+        home: a new folder.
+        place: where commands are typed.
+        environment: what its terminals have beside HOME.
+        stack: ends its programs.
+    """
+
+    def __init__(self, home: Path, place: Path, environment: dict[str, str], stack: ExitStack) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.place = place
+        self.environment = {**environment, "HOME": str(home)}
         self.address = ""
         self.agents: dict[str, Program] = {}
+        self._gateway: Optional[Program] = None
+        self._stack = stack
 
     def start(self, line: str) -> Program:
         """Run a command in a terminal of its own."""
-        script = f"cd {self.copy}; exec {line}"
-        return self.stack.enter_context(running("bash", "-c", script, environment=self.environment))
-
-    def serve(self, line: str) -> None:
-        # Any port: the documented one may be in use on the machine that runs the tests.
-        self.gateway = self.start(f"{line} --port 0")
-        self.address = self.gateway.error_line("Ready: ").split()[1]
-        # Agents of before come back by themselves.
-        for agent in self.agents.values():
-            agent.error_line("Ready: ")
-
-    def stop_the_gateway(self) -> None:
-        assert self.gateway is not None
-        assert self.gateway.end(signal.SIGINT) == 0
-        for agent in self.agents.values():
-            agent.error_line("Trying again")
-
-    def listen(self, line: str) -> None:
-        agent = self.start(line)
-        agent.error_line("Ready: ")
-        self.agents[line] = agent
-
-    def export(self, line: str) -> None:
-        shown = self.output(f"{line}; env -0")
-        self.environment = dict(entry.split("=", 1) for entry in shown.rstrip("\0").split("\0"))
+        script = f"cd {shlex.quote(str(self.place))}; exec {line}"
+        return self._stack.enter_context(running("bash", "-c", script, environment=self.environment))
 
     def output(self, line: str) -> str:
         """Run a command to its end and return what it prints."""
         ended = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {line}"],
-            cwd=self.copy,
+            cwd=self.place,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -125,48 +91,120 @@ class World:
         assert ended.returncode == 0, (line, ended.stdout, ended.stderr)
         return ended.stdout
 
-    def run_the_agent(self, python: list[str]) -> None:
-        """Run all Python so far, with the agent at its end on the running gateway."""
-        assert self.gateway is not None
-        self.output("ws-manager connect octavia --ws-id ws-004")
-        self.output("ws-manager send ws-004 '\"over the wire\"'")
-        script = self.copy / "agent.py"
-        script.write_text("\n".join([*python, f"asyncio.run(agent({self.address!r}))"]))
-        agent = self.start("python agent.py")
-        while agent.line() != "data over the wire":
-            pass
-        agent.end(signal.SIGTERM)
+    def do(self, line: str) -> list[str]:
+        """Do what a reader would, and return the lines that it prints where it ends."""
+        if line.startswith("ws-manager serve"):
+            self._serve(line)
+        elif line.startswith("ws-manager listen") and "|" not in line:
+            agent = self.agents[line] = self.start(line)
+            agent.error_line("Ready: ")
+        elif line.startswith("export "):
+            shown = self.output(f"{line}; env -0")
+            self.environment = dict(entry.split("=", 1) for entry in shown.rstrip("\0").split("\0"))
+        else:
+            return self.output(line).splitlines()
+        return []
+
+    def _serve(self, line: str) -> None:
+        # Any port: the documented one may be in use on the machine that runs the tests.
+        self._gateway = self.start(f"{line} --port 0")
+        self.address = self._gateway.error_line("Ready: ").split()[1]
+        # The agents of before come back by themselves.
+        for agent in self.agents.values():
+            agent.error_line("Ready: ")
+
+    def stop_the_gateway(self) -> None:
+        assert self._gateway is not None
+        assert self._gateway.end(signal.SIGINT) == 0
+        for agent in self.agents.values():
+            agent.error_line("Trying again")
+
+
+class World:
+    """The machines of a reader who follows the README from its first line to its last.
+
+    Args:
+        folder: where all of it is.
+        copy: of the repository.
+        stack: ends what was started.
+    """
+
+    def __init__(self, folder: Path, copy: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.stack = stack
+        programs = folder / "programs"
+        programs.mkdir()
+        python = programs / "python3"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o700)
+        own = ("HOME", "BLACKROAD", "STRIPE", "XDG", "PYTHON", "VIRTUAL_ENV")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+        self.here = Machine(folder / "home", copy, environment, stack)
+        self.elsewhere: dict[str, Machine] = {}
+        self._python: list[str] = []
 
     def follow(self, block: Block) -> None:
         """Do what a block says, and check what it promises."""
-        line, promised = "", []
+        if block.language == "python":
+            self._python += block.lines
+            if "async def agent(url):" in block.lines:
+                self._run_the_agent()
+            return
+        machine, line, promised = self.here, "", list[str]()
         for text in [*block.lines, ""]:
-            if text.startswith("# ") and not text.startswith("# ("):
+            if text == "# (Ctrl-C in the gateway's terminal)":
+                machine.stop_the_gateway()
+            elif text.startswith("# (on "):
+                machine = self._machine(text)
+            elif text.startswith("# "):
                 promised.append(text[2:])
-                continue
-            if line:
-                self.do(line, promised)
-            line, promised = text, []
+            else:
+                if line:
+                    self._do(machine, line, promised)
+                line, promised = text, []
 
-    def do(self, line: str, promised: list[str]) -> None:
-        line = line.split("    # ")[0]
-        if line == "# (Ctrl-C in the gateway's terminal)":
-            self.stop_the_gateway()
-        elif line.startswith("# "):
-            pytest.fail(f"nobody knows what this says to do: {line}")
-        elif line.startswith("export "):
-            self.export(line)
-        elif line.startswith("ws-manager serve"):
-            self.serve(line)
-        elif line.startswith("ws-manager listen") and "|" not in line and "--count" not in line:
-            self.listen(line)
+    def _do(self, machine: Machine, line: str, promised: list[str]) -> None:
+        if machine is not self.here:
+            line = line.replace("--host 0.0.0.0", "--host 127.0.0.1").replace(HOST, "localhost")
+            line = line.replace(":8765", f":{self._port_elsewhere()}")
+        shown = machine.do(line.split("    # ")[0])
+        if promised:
+            pattern = "\n".join(map(re.escape, promised))
+            for name, any_of in UNKNOWN.items():
+                pattern = pattern.replace(re.escape(name), any_of)
+            assert re.fullmatch(pattern, "\n".join(shown)), (line, shown)
+
+    def _port_elsewhere(self) -> str:
+        return self.elsewhere[HOST].address.rpartition(":")[2] if HOST in self.elsewhere else "8765"
+
+    def _machine(self, text: str) -> Machine:
+        """Return another machine: that of the gateway has a certificate; that of the agent trusts it."""
+        name = HOST if HOST in text else "agent"
+        if name in self.elsewhere:
+            return self.elsewhere[name]
+        place = self.folder / name
+        place.mkdir()
+        if name == HOST:
+            made = made_certificate(place / "certificate", "DNS:localhost,IP:127.0.0.1")
+            (made / "cert.pem").rename(place / "chain.pem")
+            (made / "key.pem").rename(place / "key.pem")
         else:
-            shown = self.output(line).splitlines()
-            if promised:
-                pattern = "\n".join(map(re.escape, promised))
-                for name, any_of in UNKNOWN.items():
-                    pattern = pattern.replace(re.escape(name), any_of)
-                assert re.fullmatch(pattern, "\n".join(shown)), (line, shown)
+            shutil.copy2(self.folder / HOST / "octavia.token", place)
+        environment = {**self.here.environment, "SSL_CERT_FILE": str(self.folder / HOST / "chain.pem")}
+        machine = self.elsewhere[name] = Machine(place / "home", place, environment, self.stack)
+        return machine
+
+    def _run_the_agent(self) -> None:
+        """Run all Python so far, and the agent at its end on the running gateway."""
+        self.here.output("ws-manager connect octavia --ws-id ws-004")
+        self.here.output("ws-manager send ws-004 '\"over the wire\"'")
+        script = self.here.place / "agent.py"
+        script.write_text("\n".join([*self._python, f"asyncio.run(agent({self.here.address!r}))"]))
+        agent = self.here.start("python -u agent.py")
+        while agent.line() != "data over the wire":
+            pass
+        agent.end(signal.SIGTERM)
 
 
 @pytest.fixture
@@ -187,29 +225,22 @@ def copy(tmp_path: Path) -> Path:
     return target
 
 
-@pytest.fixture
-def world(tmp_path: Path, copy: Path) -> Iterator[World]:
-    with ExitStack() as stack:
-        yield World(tmp_path / "home", copy, stack)
-
-
 @pytest.mark.timeout(600)
-def test_a_reader_can_follow_it_from_the_first_line_to_the_last(world: World) -> None:
-    python: list[str] = []
-    for block in blocks():
-        if block.lines[0].split("    ")[0] in ELSEWHERE:
-            continue
-        if block.language != "python":
-            world.follow(block)
-            continue
-        python += block.lines
-        if "async def agent(url):" in block.lines:
-            world.run_the_agent(python)
-    assert world.agents
-    # Nobody of those who listen was lost on the way.
-    for line, agent in world.agents.items():
-        assert agent.process.poll() is None, (line, agent.rest_of_errors())
+def test_a_reader_can_follow_it_from_the_first_line_to_the_last(tmp_path: Path, copy: Path) -> None:
+    with ExitStack() as stack:
+        world = World(tmp_path, copy, stack)
+        for block in blocks():
+            if block.lines[0].split("    ")[0] not in ELSEWHERE:
+                world.follow(block)
+        assert len(world.here.agents) == 5
+        # An agent on another machine gets what is sent on the gateway's.
+        world.elsewhere[HOST].output("ws-manager send ws-005 '\"over TLS\"' --wait 30s")
+        (remote,) = world.elsewhere["agent"].agents.values()
+        assert json.loads(remote.line())["content"] == "over TLS"
+        # Nobody of those who listen was lost on the way.
+        for line, agent in world.here.agents.items():
+            assert agent.process.poll() is None, (line, agent.rest_of_errors())
 
 
-def test_each_command_that_is_left_out_is_there() -> None:
+def test_each_block_that_is_left_out_is_there() -> None:
     assert {block.lines[0].split("    ")[0] for block in blocks()} >= ELSEWHERE.keys()

@@ -734,3 +734,28 @@ class TestYarn:
         )
         assert "yarn unplug" in ended.stderr
         assert "Python 3.9" not in ended.stderr
+
+
+@pytest.mark.timeout(900)
+def test_the_readme_leads_from_a_copy_to_a_message(
+    package: Path, python: Path, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("\n## From JavaScript projects\n", 1)[1].split("\n## ", 1)[0]
+    make, *lines = section.split("```sh\n", 1)[1].split("```", 1)[0].splitlines()
+    # The package of these tests is what it makes.
+    assert make == "make npm"
+    (tmp_path / "ws-manager" / "npm").mkdir(parents=True)
+    shutil.copy2(package, tmp_path / "ws-manager" / "npm")
+    (tmp_path / "my-project").mkdir()
+    (tmp_path / "my-project" / "package.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "ws-manager")
+    monkeypatch.setenv("npm_config_offline", "true")
+    ended = run(
+        ["bash", "-e", "-c", "\n".join(lines)],
+        BLACKROAD_WS_PYTHON=str(python),
+        BLACKROAD_WS_DB=str(database),
+        npm_config_cache=str(tmp_path / "cache"),
+    )
+    assert ended.returncode == 0, (ended.stdout, ended.stderr)
+    assert "Connected: ws-001 (agent=octavia)\nSent message " in ended.stdout
