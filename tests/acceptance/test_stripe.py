@@ -152,6 +152,16 @@ def test_replay_watch_sends_as_soon_as_an_agent_connects(database: Path, server:
 
 
 class TestServe:
+    def test_a_secret_in_quotes_is_named_at_the_start(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", f'"{SECRET}"')
+        with running(*COMMAND, "--db", str(database), "serve", "--no-auth", "--port", "0") as server:
+            warned = server.error_line("is in quotes")
+            assert "remove them" in warned
+            assert SECRET not in warned
+            server.error_line("Ready: ")
+
     def test_routes_without_a_secret_are_an_error(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

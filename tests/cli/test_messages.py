@@ -321,3 +321,23 @@ def test_a_broadcast_to_nobody_says_so(cli) -> None:
 
 def test_a_broadcast_to_an_agent_without_a_name_is_refused(cli, db) -> None:
     assert cli("broadcast", "1", "--agent", "").exit_code == 2
+
+
+@pytest.mark.parametrize("message", ['{"event":"deploy",}', "[1,2", '"half'])
+def test_what_begins_like_json_and_is_not_is_noted_on_a_terminal(terminal, cli, message: str) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001")
+    code, shown = terminal("send", "ws-001", message)
+    assert code == 0
+    assert "note: the message is not JSON" in shown
+    assert "it is sent as text" in shown.replace("\n", " ")
+
+
+@pytest.mark.parametrize("message", ["hello", '{"event":"deploy"}', "3 apples"])
+def test_other_messages_are_sent_without_a_note(terminal, cli, message: str) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001")
+    assert "note" not in terminal("send", "ws-001", message)[1]
+
+
+def test_off_a_terminal_nothing_is_noted(process, cli) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001")
+    assert process("send", "ws-001", '{"event":"deploy",}').stderr == b""

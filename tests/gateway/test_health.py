@@ -73,6 +73,18 @@ class TestHeartbeat:
 
         run(scenario())
 
+    def test_ping_comes_every_20_seconds_whatever_the_time_out(self, database: Path) -> None:
+        async def scenario() -> None:
+            clock = Clock()
+            async with gateway(database, now=clock, heartbeat_timeout=300) as running:
+                agent = await running.agent(pongs=False)
+                assert agent.greeting["heartbeat"] == 20
+                for _ in range(2):
+                    clock.forward(20)
+                    await agent.ping()
+
+        run(scenario())
+
     def test_silence_closes_with_4008(self, database: Path) -> None:
         async def scenario() -> None:
             clock = Clock()

@@ -71,6 +71,34 @@ async def stripe(
         await asyncio.sleep(0)
 
 
+class TestWhatNoMessageCanHold:
+    @pytest.mark.parametrize("value", [b"1e400", b"[" * 200 + b"]" * 200, b"1" * 1001, b'{"a":1,"a":1}'])
+    def test_is_200_and_stored_with_the_reason(self, database: Path, value: bytes) -> None:
+        async def scenario() -> None:
+            async with stripe(database) as it:
+                await it.running.agent()
+                for _ in range(2):
+                    answer = await it.post(event().replace(b"2000", value))
+                    assert (answer.status, answer.body["status"]) == (200, "unrouted")
+                    assert answer.body["reason"]
+                (row,) = Webhooks(Registry(it.running.db)).events()
+                assert (row["status"], row["reason"]) == ("unrouted", answer.body["reason"])
+                assert it.running.db.value("SELECT count(*) FROM messages") == 0
+
+        run(scenario())
+
+    def test_its_values_are_not_in_the_log(self, database: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+
+        async def scenario() -> None:
+            async with stripe(database) as it:
+                await it.post(event().replace(b"2000", b'{"secret-key":1e4567,"secret-key":2}'))
+
+        run(scenario())
+        assert "4567" not in caplog.text
+        assert "secret-key" not in caplog.text
+
+
 class TestTaken:
     def test_valid_event_is_200_and_reaches_the_agent(self, database: Path) -> None:
         async def scenario() -> None:
