@@ -16,7 +16,7 @@ from ws_manager.core.webhooks import IncomingEvent, Webhooks
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Gateway, Receipt, Rejection, seconds_before, utc_now
 from ws_manager.repository import maintenance
-from ws_manager.repository.schema import TABLES
+from ws_manager.repository.schema import TABLES, columns_since
 
 DAY = 86400.0
 OLD = "2020-01-01T00:00:00.000000+00:00"
@@ -322,6 +322,31 @@ class TestImport:
     @pytest.mark.parametrize("lines", [[], ["nope"], ['{"a":1}'], ["[" * 100_000]])
     def test_no_export(self, other, lines: list[str]) -> None:
         with pytest.raises(InvalidInput, match="line 1 is not the head"):
+            import_lines(other, lines)
+
+    @pytest.mark.parametrize("version", [1, 2, 3])
+    def test_of_an_older_schema(self, filled: Registry, db, other, version: int) -> None:
+        lines = []
+        for line in export_lines(db):
+            entry = json.loads(line)
+            if "version" in entry:
+                entry["version"] = version
+            elif "row" in entry:
+                for column in columns_since(version, entry["table"]):
+                    del entry["row"][column]
+            if entry.get("row") != {}:
+                lines.append(json.dumps(entry))
+        lines[-1] = json.dumps({"rows": len(lines) - 2})
+        import_lines(other, lines)
+        messages = "SELECT id, msg_id, content, sent_at, delivered, rejected_at FROM messages ORDER BY id"
+        assert other.rows(messages) == db.rows(messages)
+        assert other.rows("SELECT * FROM connections") == db.rows("SELECT * FROM connections")
+
+    @pytest.mark.parametrize("version", [0, -1, "3", None, True, 99])
+    def test_of_no_schema_that_there_was(self, db, other, version: object) -> None:
+        lines = list(export_lines(db))
+        lines[0] = json.dumps({**json.loads(lines[0]), "version": version})
+        with pytest.raises(InvalidInput, match="the export has schema"):
             import_lines(other, lines)
 
     def test_of_another_version(self, db, other) -> None:

@@ -12,7 +12,7 @@ from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
 from ws_manager.repository.database import Database
 from ws_manager.repository.maintenance import PRUNED, SEQUENCES, Maintenance
 from ws_manager.repository.messages import set_aside_beyond_limits
-from ws_manager.repository.schema import TABLES, VERSION
+from ws_manager.repository.schema import TABLES, VERSION, columns_since
 from ws_manager.strict_json import is_json
 
 _FORMAT = "ws-manager-export"
@@ -101,7 +101,8 @@ def export_lines(db: Database) -> Iterator[str]:
 def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
     """Fill an empty ledger with the lines of an export, in one transaction: all rows or none.
 
-    Nobody else can write into it until the last line has come. Rows beyond the limits of `strict_json` come back
+    Nobody else can write into it until the last line has come. An export of an older schema is brought up to date: it
+    has NULL where it has no column. Rows beyond the limits of `strict_json` come back
     unchanged; a message among them that is pending is set aside.
 
     Returns:
@@ -115,7 +116,8 @@ def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
     counts = dict.fromkeys((*TABLES, SEQUENCES), 0)
     columns = {name: maintenance.columns(name) for name in counts}
     numbered = enumerate(lines, start=1)
-    _check_header(next(numbered, (1, ""))[1])
+    version = _version(next(numbered, (1, ""))[1])
+    lacking = {name: columns_since(version, name) for name in counts}
     whole = False
     with db.transaction():
         if not maintenance.is_empty():
@@ -129,7 +131,7 @@ def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
                 if whole:
                     _check_end(entry, sum(counts.values()))
                 else:
-                    table, row = _row_of(entry, columns)
+                    table, row = _row_of(entry, columns, lacking)
                     maintenance.insert(table, columns[table], row)
                     counts[table] += 1
             except InvalidInput as error:
@@ -146,7 +148,8 @@ def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def _check_header(line: str) -> None:
+def _version(line: str) -> int:
+    """Return the schema of an export."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
@@ -155,11 +158,12 @@ def _check_header(line: str) -> None:
         raise InvalidInput(
             "line 1 is not the head of an export of ws-manager", hint="make one with: ws-manager export"
         )
-    if header.get("version") != VERSION:
+    version = header.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
         raise InvalidInput(
-            f"the export has schema {header.get('version')}, this version {VERSION}",
-            hint="import it with the version that wrote it, then open the file with this one",
+            f"the export has schema {version}, and this ws-manager knows {VERSION}", hint="upgrade ws-manager"
         )
+    return version
 
 
 def _check_end(entry: dict[str, Any], count: int) -> None:
@@ -177,12 +181,15 @@ def _decoded(line: str) -> dict[str, Any]:
     return entry
 
 
-def _row_of(entry: dict[str, Any], columns: dict[str, list[str]]) -> tuple[str, dict[str, Any]]:
+def _row_of(
+    entry: dict[str, Any], columns: dict[str, list[str]], lacking: dict[str, set[str]]
+) -> tuple[str, dict[str, Any]]:
     table, row = entry.get("table"), entry.get("row")
     if not isinstance(table, str) or table not in columns:
         raise InvalidInput("it names no table of this version")
-    if not isinstance(row, dict) or set(row) != set(columns[table]):
+    if not isinstance(row, dict) or set(row) != set(columns[table]) - lacking[table]:
         raise InvalidInput(f"it has not the columns of {table}")
+    row |= dict.fromkeys(lacking[table])
     if table == SEQUENCES and (row["name"] not in TABLES or not isinstance(row["seq"], int)):
         raise InvalidInput("it is no highest id of a table of this version")
     if table == "connections" and row["status"] not in (ACTIVE, DISCONNECTED):

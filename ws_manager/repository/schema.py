@@ -176,6 +176,12 @@ VERSIONS: dict[int, dict[str, set[str]]] = {
 """The tables and columns that each step adds: what makes a file a ledger of that version."""
 
 
+def columns_since(version: int, table: str) -> set[str]:
+    """Return the columns of a table that were added after a version of the schema."""
+    later = (added.get(table, set()) for number, added in VERSIONS.items() if number > version)
+    return set().union(*later)
+
+
 def open_ledger(path: Union[str, Path], *, create: bool = True, shared: bool = False) -> Database:
     """Open a database file for reading and writing, and bring its schema up to date.
 
