@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Outcome, PendingMessage, Receipt, Rejection, Written
@@ -34,6 +34,7 @@ from ws_manager.protocol.frames import (
     parse_agent_frame,
 )
 from ws_manager.protocol.in_flight import InFlight
+from ws_manager.protocol.writings import Writings
 
 WRITE_BYTES = 64 * 1024
 QUEUE_BYTES = 32 * 1024
@@ -41,7 +42,6 @@ RECEIPT_SECONDS = 0.05
 MAX_ANSWERS, MAX_ANSWER_CHARACTERS = 100, 128 * 1024
 FRAMES_PER_SECOND = 100
 _ENVELOPE = 200
-_UNTOLD_WRITES = 64
 _PINGS_KEPT = 16
 
 
@@ -57,15 +57,6 @@ class Window:
 class _Ping:
     seq: int
     sent_at: float
-
-
-class _Write(NamedTuple):
-    """What one writing has put on the wire and is not confirmed yet; `told` once the ledger knows of it."""
-
-    first: int
-    last: int
-    at: Optional[str]
-    told: bool
 
 
 class GatewaySession:
@@ -136,7 +127,7 @@ class GatewaySession:
         self._bytes = 0
         self._full = False
         self._written = 0
-        self._writes: deque[_Write] = deque()
+        self._writings = Writings()
         self._answers: list[str] = []
         self._answer_characters = 0
         self._pings: dict[bytes, _Ping] = {}
@@ -254,29 +245,15 @@ class GatewaySession:
         self._queued -= size
         self._unpinged += size
         if size:
-            last = self._writes[-1] if self._writes else None
-            # Many that nobody has confirmed within a second share the time of one of them: memory is bounded.
-            if last and (last.at == at or (len(self._writes) >= _UNTOLD_WRITES and not last.told)):
-                first, at = self._writes.pop().first, last.at
-            self._writes.append(_Write(first, self._written, at, told=at is None))
+            self._writings.add(first, self._written, at)
         return frames
 
     def untold_writes(self) -> list[Written]:
         """Return what was written, is not confirmed, and was not returned here before."""
-        if not self._writes:
-            # Of very many sockets, most of the time.
-            return []
-        told = [
-            Written(self.ws_id, self.epoch, write.first, write.last, write.at or "")
-            for write in self._writes
-            if not write.told
+        return [
+            Written(self.ws_id, self.epoch, writing.first, writing.last, writing.at or "")
+            for writing in self._writings.take_untold()
         ]
-        if told:
-            # The ledger knows their times now, so that they need not be kept apart.
-            whole = _Write(self._writes[0].first, self._writes[-1].last, None, told=True)
-            self._writes.clear()
-            self._writes.append(whole)
-        return told
 
     def next_ping(self, now: float) -> Optional[bytes]:
         """Return the payload of a Ping to send now, or None.
@@ -438,19 +415,13 @@ class GatewaySession:
         self._full = False
         if self.live and not self._queue and not self._in_flight:
             self._window = self._usual_window
-        # A receipt for each writing, because each has its own time.
-        while self._writes and self._writes[0].first <= confirmed:
-            write = self._writes.popleft()
-            last = min(write.last, confirmed)
-            self.outcomes.append(Receipt(self.ws_id, self.epoch, write.first, last, write.at))
-            if last < write.last:
-                self._writes.appendleft(write._replace(first=last + 1))
+        for writing in self._writings.take_through(confirmed):
+            self.outcomes.append(Receipt(self.ws_id, self.epoch, writing.first, writing.last, writing.at))
 
     def _reject(self, seq: int, reason: str) -> None:
         self._bytes -= self._in_flight.remove(seq)
         self._full = False
-        while self._writes and (not self._in_flight or self._writes[0].last < self._in_flight.first):
-            self._writes.popleft()
+        self._writings.drop_before(self._in_flight.first if self._in_flight else None)
         self.outcomes.append(Rejection(self.ws_id, self.epoch, seq, reason))
 
     def _answer_conflict(self, message: str) -> None:
