@@ -298,3 +298,22 @@ def test_sockets_close_beside_each_other(database: Path) -> None:
             await gate.stopped()
 
     run(scenario())
+
+
+def test_a_handshake_that_ends_while_the_gateway_stops_is_closed_with_the_code(database: Path) -> None:
+    async def scenario() -> None:
+        async with Stoppable(database, close_seconds=LIMIT) as gate:
+            first = await gate.running.agent()
+            gate.running.db.execute("BEGIN IMMEDIATE")
+            # Its registration waits for the write lock.
+            late = asyncio.ensure_future(gate.running.agent(ws_id="ws-late"))
+            await until(lambda: gate.running.server._sockets._opening)
+            gate.stop()
+            assert (await first.frame())[0] == CLOSE
+            gate.running.db.execute("ROLLBACK")
+            agent = await late
+            assert await agent.closed() == 1001
+            await first.send(CLOSE, struct.pack("!H", 1001))
+            await gate.stopped()
+
+    run(scenario())

@@ -51,6 +51,7 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: Optional[asyncio.Task[None]] = None
         self._emptied = asyncio.Event()
+        self._closing: Optional[tuple[int, str]] = None
         self._open_since = self._swept_at = now()
 
     def __len__(self) -> int:
@@ -72,6 +73,9 @@ class Hub:
         self._sockets[session.ws_id] = socket
         if other is not None:
             other.close(CloseCode.REPLACED, "replaced by a newer socket")
+        if self._closing is not None:
+            # It was in the middle of its handshake when the others were closed.
+            socket.close(*self._closing)
         # What happened to the registration before the socket was here has told nobody.
         self.check([session.ws_id])
 
@@ -147,7 +151,8 @@ class Hub:
                 await asyncio.sleep(_BATCH_SECONDS)
             for socket in waiting[start : start + batch]:
                 socket.close(code, reason)
-        # Whoever was in the middle of a handshake then.
+        self._closing = code, reason
+        # Whoever came meanwhile.
         for socket in self._open:
             socket.close(code, reason)
         if not await self._empty_within(seconds):
