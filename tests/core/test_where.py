@@ -11,27 +11,30 @@ from ws_manager.models import Connection, seconds_before, utc_now
 from ws_manager.repository.database import Database
 from ws_manager.strict_json import Json
 
-CONNECTION = Connection(
-    ws_id="ws-001",
-    agent="octavia",
-    metadata={
-        "region": "us-west",
-        "cpus": 10,
-        "load": 1.5,
-        "version": "1.9",
-        "gpu": True,
-        "zone": None,
-        "tags": ["a", {"name": "b"}],
-        "rack": {"row": {"n": 3}},
-        "": "empty",
-        "app.kubernetes.io/name": "web",
-        'it\'s "x" = y\\': {"a b": 1},
-        "größe": "XL",
-    },
-    connected_at=seconds_before(utc_now(), 7200),
-    last_heartbeat=seconds_before(utc_now(), 60),
-    message_count=12,
-)
+
+def connection() -> Connection:
+    """One whose heartbeat is a minute old when it is asked for."""
+    return Connection(
+        ws_id="ws-001",
+        agent="octavia",
+        metadata={
+            "region": "us-west",
+            "cpus": 10,
+            "load": 1.5,
+            "version": "1.9",
+            "gpu": True,
+            "zone": None,
+            "tags": ["a", {"name": "b"}],
+            "rack": {"row": {"n": 3}},
+            "": "empty",
+            "app.kubernetes.io/name": "web",
+            'it\'s "x" = y\\': {"a b": 1},
+            "größe": "XL",
+        },
+        connected_at=seconds_before(utc_now(), 7200),
+        last_heartbeat=seconds_before(utc_now(), 60),
+        message_count=12,
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ CONNECTION = Connection(
     ],
 )
 def test_condition(text: str, holds: bool) -> None:
-    assert parse_condition(text)(CONNECTION) is holds
+    assert parse_condition(text)(connection()) is holds
 
 
 @pytest.mark.parametrize(
@@ -126,10 +129,10 @@ def test_what_is_no_condition(text: str) -> None:
 
 def test_all_have_to_hold_and_those_that_do_not_are_named() -> None:
     both = all_of(["agent=octavia", "metadata.region=eu", "message_count<5"])
-    assert not both(CONNECTION)
-    assert both.failed(CONNECTION) == ["metadata.region=eu", "message_count<5"]
-    assert all_of(["agent=octavia", "message_count>5"])(CONNECTION)
-    assert all_of([])(CONNECTION)
+    assert not both(connection())
+    assert both.failed(connection()) == ["metadata.region=eu", "message_count<5"]
+    assert all_of(["agent=octavia", "message_count>5"])(connection())
+    assert all_of([])(connection())
 
 
 def test_a_key_that_needs_quotes_is_shown_how() -> None:
@@ -139,11 +142,11 @@ def test_a_key_that_needs_quotes_is_shown_how() -> None:
 
 
 def test_equalities_hold_for_the_connection_that_they_are_of() -> None:
-    found = list(equalities(CONNECTION.metadata))
+    found = list(equalities(connection().metadata))
     assert 'metadata."app.kubernetes.io/name"=web' in found
     assert "metadata.tags.1.name=b" in found
     assert len(found) == 13
-    assert all(parse_condition(text)(CONNECTION) for text in found)
+    assert all(parse_condition(text)(connection()) for text in found)
 
 
 def test_equalities_that_could_not_be_written_are_left_out() -> None:
