@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from tests.support import TEXT, RawAgent, RunningGateway, gateway, run
+from tests.support import TEXT, RawAgent, Refused, RunningGateway, gateway, run
 from ws_manager.gateway.limits import Limits
 
 Scenario = Callable[[RunningGateway, RawAgent, RawAgent], Awaitable[None]]
@@ -183,5 +183,38 @@ def test_a_connection_with_a_name_of_an_earlier_version_comes_back_and_speaks(da
             frames = {frame["type"]: frame for frame in (await agent.json(), await agent.json())}
             assert frames["result"]["ok"] is True
             assert frames["message"]["sender"] == "ws\u200b1"
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "{",
+        "[1]",
+        '{"a":NaN}',
+        '{"a":1e400}',
+        '{"a":1,"a":2}',
+        '{"a":"\\ud800"}',
+        f'{{"a":{"[" * 100}{"]" * 100}}}',
+        f'{{"a":0.{"1" * 1001}}}',
+    ],
+)
+def test_metadata_beyond_the_limits_is_refused_at_the_handshake(database: Path, metadata: str) -> None:
+    async def work() -> None:
+        async with gateway(database) as running:
+            with pytest.raises(Refused) as refused:
+                await running.agent(metadata=metadata)
+            assert refused.value.status == 400
+            assert running.registry.find("ws-001") is None
+
+    run(work())
+
+
+def test_numbers_in_metadata_keep_their_text_at_the_handshake(database: Path) -> None:
+    async def work() -> None:
+        async with gateway(database) as running:
+            await running.agent(metadata='{"v": 1.10, "b": 77950e8}')
+            assert running.connection().metadata_json == '{"v":1.10,"b":77950e8}'
 
     run(work())
