@@ -359,7 +359,7 @@ class TestFindingPython:
         ended = run([shim, "stats"], PYTHONPATH=str(tmp_path), PYTHONHOME="/nowhere", PATH=path)
         assert ended.returncode == 0, ended.stderr
 
-    def test_exit_codes_of_the_program_are_not_taken_for_pythons(self, ws: list[str]) -> None:
+    def test_exit_codes_of_the_program_are_not_taken_for_pythons(self, ws: list[str], db: Database) -> None:
         for arguments, code in ((["send", "nobody", "1"], 3), (["--no-such-option"], 2), ([], 2)):
             ended = run([*ws, *arguments])
             assert ended.returncode == code
