@@ -183,7 +183,7 @@ def members(text: str) -> dict[str, str]:
 
 
 def nests_deeper(text: str, levels: int = MAX_DEPTH) -> bool:
-    """Say whether a JSON text nests deeper than so many levels. It reads no further than it must."""
+    """Say whether a JSON text nests deeper than `levels`. It stops reading as soon as that is clear."""
     # Counting all brackets is cheap, and is enough for most texts.
     if text.count("[") + text.count("{") <= levels:
         return False

@@ -80,7 +80,7 @@ def decode(data: bytes, what: str) -> str:
     """Return bytes as text, without a byte order mark.
 
     Args:
-        data: the whole of it.
+        data: all of its bytes.
         what: what it is, for errors.
 
     Raises:

@@ -38,7 +38,7 @@ def listen(
         None, "--metadata", metavar="JSON", help="A JSON object for the registration, at most 4 KiB."
     ),
     count: Optional[int] = typer.Option(
-        None, "--count", metavar="N", help="End after so many messages; the rest stays pending."
+        None, "--count", metavar="N", help="End after N messages; the rest stays pending."
     ),
     token_file: Optional[str] = typer.Option(
         None,

@@ -31,7 +31,7 @@ def receive(
         False, "--follow", help="Go on with what comes, and keep the connection alive, until it is stopped."
     ),
     count: Optional[int] = typer.Option(
-        None, "--count", metavar="N", help="End after so many messages; the rest stays pending."
+        None, "--count", metavar="N", help="End after N messages; the rest stays pending."
     ),
 ) -> None:
     """Print what is pending for a connection, and confirm it.

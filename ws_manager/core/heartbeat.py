@@ -14,7 +14,7 @@ from ws_manager.repository.journal import Events
 LOST = "heartbeat timeout"
 
 PRESENCE_SECONDS = 10.0
-"""A gateway writes that it runs every so many seconds, so its end is known to within this time."""
+"""Seconds between two notes of a gateway that it runs: its end is known to within this time."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Listings:
         Args:
             all_of_them: the disconnected too.
             agent: only this agent's.
-            silent_for: only those without a sign of life for so many seconds, or with one in the future.
+            silent_for: only those without a sign of life for this many seconds, or with one in the future.
             limit: at most so many; all if None.
             count_pending: False where nobody looks at `pending`.
 

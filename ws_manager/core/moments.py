@@ -19,7 +19,7 @@ def parse_moment(text: str) -> str:
 
     - `2h`, `90s` or `2h ago`: so long ago.
     - RFC 3339. A time without a zone is UTC, and a date alone its first moment.
-    - A number without a unit: of up to ten years (315,360,000) it is so many seconds ago, as any duration; a larger
+    - A number without a unit: of up to ten years (315,360,000) it is that many seconds ago, as any duration; a larger
       one is seconds since 1970, a moment in 1979 or later.
 
     Raises:
