@@ -360,6 +360,8 @@ class TestFindingPython:
         assert ended.returncode == 0, ended.stderr
 
     def test_exit_codes_of_the_program_are_not_taken_for_pythons(self, ws: list[str]) -> None:
+        # Only a database that exists has nobody in it.
+        assert run([*ws, "connect", "octavia"]).returncode == 0
         for arguments, code in ((["send", "nobody", "1"], 3), (["--no-such-option"], 2), ([], 2)):
             ended = run([*ws, *arguments])
             assert ended.returncode == code
