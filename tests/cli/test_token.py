@@ -192,6 +192,17 @@ class TestOut:
         # What cannot be written is said before a key is made.
         assert not key_path(database).exists()
 
+    @pytest.mark.parametrize("name", ["-", ""])
+    def test_is_the_name_of_a_file(
+        self, cli, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = cli("token", "octavia", "--out", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"--out needs the name of a file, not '{name}'" in result.stderr
+        assert not Path("-").exists()
+        assert not key_path(database).exists()
+
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be two users")
     def test_root_leaves_the_file_with_its_owner(self, cli, tmp_path: Path) -> None:
         file = tmp_path / "octavia.token"

@@ -408,17 +408,20 @@ def test_receipts_survive_another_process_that_holds_the_write_lock(database: Pa
     run(scenario())
 
 
-def test_what_is_committed_at_once_goes_out_beyond_the_first_page(database: Path) -> None:
+def test_what_is_committed_at_once_goes_out_beyond_the_first_page(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Far more pages than the commits before it make the gateway look.
+    monkeypatch.setattr("ws_manager.gateway.outbox._PUMP_ROWS", 10)
+
     async def scenario() -> None:
         async with gateway(database) as running:
-            # More than the 10,000 rows that are read at a time.
-            agents = [await running.agent(ws_id=f"ws-{number:03}") for number in range(11)]
+            agent = await running.agent()
             with running.db.transaction():
-                for number in range(11):
-                    running.send_many(1000, f"ws-{number:03}")
+                seqs = running.send_many(1000)
             # Nothing else can be committed, after which the gateway would look again.
             running.db.execute("BEGIN IMMEDIATE")
-            assert await agents[-1].messages(1000) == list(range(10_001, 11_001))
+            assert await agent.messages(1000) == seqs
             running.db.execute("ROLLBACK")
 
     run(scenario())

@@ -67,6 +67,10 @@ def token(
     seconds = parse_duration(ttl)
     # What cannot be made is said before a key is.
     mint(b"-" * 32, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
+    if out in ("", "-"):
+        raise InvalidInput(
+            f"--out needs the name of a file, not '{out}'", hint="without --out the token goes to stdout"
+        )
     place = None if out is None else expanded(out)
     if place is not None:
         check_place(place)
