@@ -286,6 +286,33 @@ def test_the_last_receipts_are_written_although_another_process_keeps_the_write_
     run(scenario())
 
 
+def test_the_last_receipts_are_written_although_the_first_attempt_fails(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Long enough for the gateway to begin its last wait while the first attempt goes on.
+    monkeypatch.setattr("ws_manager.repository.database.BUSY_SECONDS", 1.0)
+
+    async def scenario() -> None:
+        async with Stoppable(database, close_seconds=LIMIT) as gate:
+            running = gate.running
+            agent = await running.agent(ack="explicit")
+            seq = running.send()
+            await agent.messages(1)
+            held = get_db(database)
+            held.execute("BEGIN IMMEDIATE")
+            gate.stop()
+            _, payload = await agent.frame()
+            await agent.ack(seq)
+            await agent.send(CLOSE, payload[:2])
+            await until(lambda: "cannot write receipts" in caplog.text)
+            held.execute("ROLLBACK")
+            held.close()
+            await gate.stopped()
+        assert set(history(database).values()) == {(1, None)}
+
+    run(scenario())
+
+
 def test_sockets_close_beside_each_other(database: Path) -> None:
     async def scenario() -> None:
         async with Stoppable(database, close_seconds=LIMIT) as gate:
