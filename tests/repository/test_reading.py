@@ -103,6 +103,30 @@ class TestOwner:
         killed.with_name("ledger.db-shm").unlink()
         assert names(killed) == ["ws-001", "ws-002"]
 
+    def test_knows_a_ledger_whose_tables_are_in_the_log_alone(self, tmp_path: Path) -> None:
+        place = tmp_path / "copy"
+        place.mkdir()
+        with contextlib.closing(get_db(tmp_path / "ledger.db")) as db:
+            add_connection(ConnectionPool(db), "ws-001", "octavia")
+            for suffix in ("", "-wal"):
+                (place / f"ledger.db{suffix}").write_bytes((tmp_path / f"ledger.db{suffix}").read_bytes())
+        assert (place / "ledger.db").stat().st_size == 4096
+        assert names(place / "ledger.db") == ["ws-001"]
+
+    @pytest.mark.parametrize("open_it", [read_ledger, get_db])
+    def test_leaves_another_programs_tables_in_the_log_alone(self, tmp_path: Path, open_it: object) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "cookies.db")) as theirs:
+            theirs.execute("PRAGMA journal_mode = WAL")
+            theirs.execute("CREATE TABLE cookies (name)")
+            place = tmp_path / "copy"
+            place.mkdir()
+            for suffix in ("", "-wal"):
+                (place / f"cookies.db{suffix}").write_bytes((tmp_path / f"cookies.db{suffix}").read_bytes())
+        before = contents(place / "cookies.db")
+        with pytest.raises(LedgerError, match="another program"):
+            open_it(place / "cookies.db")
+        assert contents(place / "cookies.db") == before
+
     def test_sees_what_others_commit_meanwhile(self, database: Path) -> None:
         make(database)
         with contextlib.closing(read_ledger(database)) as db:

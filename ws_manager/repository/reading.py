@@ -7,20 +7,23 @@ they are missing. Made by a reader who is not the database's owner they lock the
 - Neither is there: nobody has the file open. `immutable=1` reads the file as it stands, without any locks;
   afterwards its size and times must be the same, and neither file may have come.
 - Only one is there: whoever may write mends that by opening the file. Nobody else can read it as it is.
+  To judge a small file with a log alone, a copy of both is read: its tables may be in the log only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, Optional, TypeVar
 
 from ws_manager.errors import LedgerBusy, LedgerError
 from ws_manager.own_files import may_own, real, user
 from ws_manager.repository.database import BUSY_SECONDS, Database, connected, translated_errors
-from ws_manager.repository.files import State, may_write
+from ws_manager.repository.files import State, check_companions, may_write
 
 Result = TypeVar("Result")
 
@@ -30,12 +33,15 @@ _HALF_SECONDS = 1.0
 
 _PAUSE_SECONDS = 0.005
 
+_LARGEST_PAGE = 65536
+"""Bytes (sqlite.org/fileformat.html, section 1.3.2). A larger file than one page has tables in itself."""
+
 
 def look_into(path: Path, look: Callable[[sqlite3.Connection], Result], wait: float = BUSY_SECONDS) -> Result:
     """Return what `look` finds in a database file, anybody's; the file is left as it is.
 
-    A file without both files of a write-ahead log is read as it stands. If it was written meanwhile, `look` is
-    called again.
+    A file without both files of a write-ahead log is read as it stands; a small one with a log alone is copied, and
+    read with that log. If it was written meanwhile, `look` is called again.
 
     Args:
         path: the file; it has to be there.
@@ -45,24 +51,27 @@ def look_into(path: Path, look: Callable[[sqlite3.Connection], Result], wait: fl
     Raises:
         sqlite3.Error: it cannot be opened or read.
         LedgerBusy: it was written during every look for 10 seconds.
+        LedgerError: it has to be copied, and cannot be.
     """
     file = real(path)
     deadline = time.monotonic() + _LOOK_SECONDS
     while True:
         state = State.of(file)
         frozen = not (state.has_wal and state.has_shm)
-        db = connected(path, "mode=ro&immutable=1" if frozen else "mode=ro", wait)
-        try:
-            found = look(db)
-            if not frozen or State.of(file) == state:
-                return found
-        except sqlite3.Error:
-            if not frozen or State.of(file) == state:
-                raise
-        finally:
-            db.close()
-            if not frozen:
-                _take_away_ours(file)
+        with _copied(file) if _has_log_alone(file, state) else contextlib.nullcontext() as copy:
+            mode = "mode=rw" if copy else "mode=ro&immutable=1" if frozen else "mode=ro"
+            db = connected(copy or path, mode, wait)
+            try:
+                found = look(db)
+                if not frozen or State.of(file) == state:
+                    return found
+            except sqlite3.Error:
+                if not frozen or State.of(file) == state:
+                    raise
+            finally:
+                db.close()
+                if not frozen:
+                    _take_away_ours(file)
         if time.monotonic() > deadline:
             raise LedgerBusy(f"something writes to {path} all the time", hint="stop it, and try again")
         time.sleep(_PAUSE_SECONDS)
@@ -126,6 +135,42 @@ def _open_as_it_is(path: Path) -> Optional[Database]:
     db.close()
     _take_away_ours(file)
     return None
+
+
+def _has_log_alone(file: Path, state: State) -> bool:
+    """Say whether a small file has a log that holds something, and no shared memory: what it is may be in the log."""
+    if not state.has_wal or state.has_shm or state.size > _LARGEST_PAGE:
+        return False
+    try:
+        return os.stat(f"{file}-wal").st_size > 0
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _copied(file: Path) -> Iterator[Path]:
+    """Copy a database and its log to a folder of mode 0700, which goes when the block ends.
+
+    Raises:
+        LedgerError: they cannot be copied, or the log is a link.
+    """
+    import shutil
+    import tempfile
+
+    check_companions(file)
+    with tempfile.TemporaryDirectory(prefix="ws-manager-") as folder:
+        copy = Path(folder, "copy.db")
+        try:
+            shutil.copyfile(file, copy)
+            # Its owner may take it away meanwhile: the look is then repeated.
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(f"{file}-wal", f"{copy}-wal")
+        except OSError as error:
+            raise LedgerError(
+                f"{file} cannot be copied to look at it: {error.strerror}",
+                hint="check that its -wal file can be read, and that the folder for temporary files has room",
+            ) from None
+        yield copy
 
 
 def _take_away_ours(file: Path) -> None:
