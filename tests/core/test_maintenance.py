@@ -284,6 +284,10 @@ class TestImport:
             (lambda line: line.replace('"octavia"', "{}"), "bind|type"),
             (lambda line: line.replace('"epoch":1', '"epoch":1' + "0" * 30), "int"),
             (lambda line: line.replace('"octavia"', '"\\ud800"'), "surrogate"),
+            (lambda line: line.replace('"octavia"', '"cipher","agent":"octavia"'), "twice"),
+            (lambda line: line.replace('"octavia"', '"cipher","\\u0061gent":"octavia"'), "twice"),
+            (lambda line: line.replace('"table"', '"table":"messages","table"'), "twice"),
+            (lambda line: line.replace('"message_count":', '"message_count":1e999,"x":'), "double"),
         ],
     )
     def test_a_bad_line_is_named_and_nothing_is_imported(

@@ -13,7 +13,7 @@ from ws_manager.repository.database import Database
 from ws_manager.repository.maintenance import PRUNED, SEQUENCES, Maintenance
 from ws_manager.repository.messages import set_aside_beyond_limits
 from ws_manager.repository.schema import TABLES, VERSION, columns_since
-from ws_manager.strict_json import is_json
+from ws_manager.strict_json import NotJson, decode_json, is_json
 
 _FORMAT = "ws-manager-export"
 
@@ -151,8 +151,8 @@ def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
 def _version(line: str) -> int:
     """Return the schema of an export."""
     try:
-        header = json.loads(line)
-    except (ValueError, RecursionError):
+        header = decode_json(line, "line")
+    except InvalidInput:
         header = None
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise InvalidInput(
@@ -173,8 +173,8 @@ def _check_end(entry: dict[str, Any], count: int) -> None:
 
 def _decoded(line: str) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
+        entry = decode_json(line, "line")
+    except NotJson:
         entry = None
     if not isinstance(entry, dict):
         raise InvalidInput("it is no JSON object")
