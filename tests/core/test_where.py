@@ -169,3 +169,16 @@ def test_numbers_of_a_ledger_are_compared_as_numbers_and_searched_as_text(
 ) -> None:
     connection = Registry(db).connect("octavia", "ws-001", Json('{"v":1.10,"big":77950e8}'))
     assert parse_condition(condition)(connection) is holds
+
+
+@pytest.mark.parametrize("place", ["9" * 5000, "0" * 5000], ids=["nines", "zeros"])
+def test_a_place_of_any_length_is_only_not_there(db: Database, place: str) -> None:
+    connection = Registry(db).connect("octavia", "ws-001", {"list": ["a"]})
+    assert not parse_condition(f"metadata.list.{place}=a")(connection)
+    assert parse_condition(f"metadata.list.{place}!=a")(connection)
+
+
+@pytest.mark.parametrize(("condition", "holds"), [(r"metadata.v~^-0$", True), ("metadata.v=0", True)])
+def test_minus_zero_keeps_its_text(db: Database, condition: str, holds: bool) -> None:
+    connection = Registry(db).connect("octavia", "ws-001", Json('{"v":-0}'))
+    assert parse_condition(condition)(connection) is holds

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
@@ -22,6 +22,7 @@ _BARE = re.compile(r"[\w\-]+")
 _KEYS = re.compile(_KEY)
 _CONDITION = re.compile(rf"\s*([A-Za-z_]\w*)((?:\.{_KEY})*)\s*(!=|=|~|<|>)(.*)", re.DOTALL)
 _MISSING = object()
+_PLACE_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def parse_condition(text: str) -> Condition:
     def holds(connection: Connection) -> bool:
         subject = getattr(connection, field)
         if field == "metadata" and operator == "~" and connection.metadata_json is not None:
-            # A regular expression is for the text of a number, such as 1.10.
-            subject = json.loads(connection.metadata_json, parse_float=str)
+            # A regular expression is for the text of a number, such as 1.10. Of whole numbers only -0 would lose it.
+            subject = json.loads(connection.metadata_json, parse_float=str, parse_int=_whole)
         found = _find(subject, keys)
         return operator == "!=" if found is _MISSING else test(found)
 
@@ -99,7 +100,7 @@ def all_of(texts: Sequence[str]) -> Conditions:
     """Read several conditions.
 
     Raises:
-        InvalidInput: one of them is none; see `parse_condition`.
+        InvalidInput: one of them is not a condition; see `parse_condition`.
     """
     return Conditions(tuple(parse_condition(text) for text in texts))
 
@@ -139,11 +140,20 @@ def _find(value: Any, keys: list[str]) -> Any:  # noqa: ANN401 - any JSON value
     for key in keys:
         if isinstance(value, dict) and key in value:
             value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        elif isinstance(value, list) and _is_place(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             return _MISSING
     return value
+
+
+def _is_place(key: str) -> bool:
+    # Python does not read a number of over 4,300 digits, and no list has so many places.
+    return len(key) <= _PLACE_DIGITS and key.isdecimal()
+
+
+def _whole(text: str) -> Union[int, str]:
+    return text if text == "-0" else int(text)
 
 
 def _test(field: str, operator: str, value: str) -> Callable[[Any], bool]:
