@@ -105,6 +105,23 @@ class TestHandle:
         with pytest.raises(InvalidInput):
             Webhooks(connected.registry).replay("evt_1", content_of)
 
+    @pytest.mark.parametrize(
+        ("part", "twice"),
+        [(b'"livemode"', b'"livemode": true, "livemode"'), (b'"id": null', b'"id": null, "\\u0069d": null')],
+        ids=["of the event", "of its request"],
+    )
+    def test_a_key_twice_is_stored_with_the_reason(
+        self, connected: ConnectionPool, db: Database, part: bytes, twice: bytes
+    ) -> None:
+        body = event().replace(part, twice)
+        assert body != event()
+        outcome = handle_stripe_webhook(body, signature(body), pool=connected)
+        assert outcome.status == "unrouted"
+        assert "twice" in (outcome.reason or "")
+        assert db.value("SELECT payload FROM webhook_events") == body.decode()
+        with pytest.raises(InvalidInput, match="twice"):
+            Webhooks(connected.registry).replay("evt_1", content_of)
+
     def test_thin_event_of_the_other_api(self, connected: ConnectionPool, db: Database) -> None:
         thin = {
             "id": "evt_1",
@@ -219,6 +236,8 @@ class TestRefusals:
             b'{"id":"evt_1"}',
             b"[" * 100_000,
             b'{"data":{},"id":1,"type":"x"}',
+            b'{"data":{},"id":"evt_1","id":"evt_2","type":"x"}',
+            b'{"data":{},"id":"evt_1","type":"x","\\u0074ype":"y"}',
         ],
     )
     def test_signed_and_no_event(self, body: bytes) -> None:

@@ -162,13 +162,22 @@ def members(text: str) -> dict[str, str]:
         InvalidInput: a key is there twice.
     """
     found: dict[str, str] = {}
+    for name, value in member_pairs(text):
+        if name in found:
+            raise _refused("object", _twice(name))
+        found[name] = value
+    return found
+
+
+def member_pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Give keys and the texts of their values, as `members` does; a key that is there twice is given twice."""
     begin = re.match(_OBJECT, text)
     at = begin.end() if begin else len(text)
     pattern = re.compile(_MEMBER)
     while True:
         member = pattern.match(text, at)
         if member is None:
-            return found
+            return
         key, value, at = member[1], member[2], member.end()
         if value is None:
             end = _end_of_container(text, at)
@@ -176,10 +185,8 @@ def members(text: str) -> dict[str, str]:
         try:
             name = json.loads(key) if "\\" in key else key[1:-1]
         except ValueError:
-            return found
-        if name in found:
-            raise _refused("object", _twice(name))
-        found[name] = value
+            return
+        yield name, value
 
 
 def nests_deeper(text: str, levels: int = MAX_DEPTH) -> bool:

@@ -23,7 +23,7 @@ from ws_manager.core.values import check_name
 from ws_manager.core.webhooks import IncomingEvent, WebhookOutcome, Webhooks
 from ws_manager.errors import InvalidInput, InvalidSignature, MissingExtra
 from ws_manager.settings import stripe_secrets
-from ws_manager.strict_json import NotJson, decode_json, is_json, members
+from ws_manager.strict_json import NotJson, decode_json, is_json, member_pairs, members
 from ws_manager.text import read_text
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def load_routes(path: Path) -> list[Route]:
         )
         if not known or not all(isinstance(value, str) for value in table.values()):
             raise InvalidInput(
-                f"route {number} in {path} is none",
+                f"route {number} in {path} is not a route",
                 hint="it has event, and perhaps agent and msg_type, as text",
             )
         routes.append(Route(**table))
@@ -318,21 +318,29 @@ def _parsed(body: bytes) -> StripeEvent:
         # One that is JSON, and that no message can have, is stored with the reason.
         if isinstance(error, NotJson) or not is_json(payload):
             raise InvalidInput("the body is not JSON") from None
-    texts = members(payload)
-    return StripeEvent(_named(texts, "id"), _named(texts, "type"), payload, _content(texts))
+    return StripeEvent(_named(payload, "id"), _named(payload, "type"), payload, _content(payload))
 
 
-def _named(texts: dict[str, str], name: str) -> str:
-    text = texts.get(name, "")
+def _named(payload: str, name: str) -> str:
+    # Two are no event: nobody could say which of them it is.
+    texts = [text for key, text in member_pairs(payload) if key == name]
+    text = texts[0] if len(texts) == 1 else ""
     value = json.loads(text) if text.startswith('"') else ""
     if not 0 < len(value) <= _MOST_CHARACTERS or not value.isprintable():
-        raise InvalidInput(f"the body is not an event of Stripe: it has no {name}")
+        raise InvalidInput(f"the body is not an event of Stripe: it needs one {name}")
     return str(value)
 
 
-def _content(texts: dict[str, str]) -> str:
-    """Put what agents get together from the texts of an event's members: numbers stay as Stripe wrote them."""
-    request = members(texts.get("request", ""))
+def _content(payload: str) -> str:
+    """Put what agents get together from the texts of an event's members: numbers stay as Stripe wrote them.
+
+    An event with a key twice is returned as it is: no message can have it, and the reason is found there.
+    """
+    try:
+        texts = members(payload)
+        request = members(texts.get("request", ""))
+    except InvalidInput:
+        return payload
     if request:
         # Whoever has this key can have the answer to your request to Stripe.
         request.pop("idempotency_key", None)
