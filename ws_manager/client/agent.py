@@ -310,7 +310,7 @@ class AgentClient:
             )
             token = await asyncio.get_running_loop().run_in_executor(None, give)
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise NotAuthorised("the token is none: it has characters that no token has")
+            raise NotAuthorised("this is not a token: it has characters that no token has")
         return token
 
     async def _greeted(self, websocket: aiohttp.ClientWebSocketResponse, url: str) -> None:

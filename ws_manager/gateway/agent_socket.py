@@ -413,5 +413,5 @@ def _close_of(message: WSMessage) -> tuple[int, str]:
     # 0: a close frame without a code.
     code, reason = message.data or CloseCode.NO_STATUS, message.extra or ""
     if message.data and (code in (CloseCode.NO_STATUS, CloseCode.LOST) or code >= 5000):
-        return CloseCode.PROTOCOL_ERROR, f"the close code {code} is none"
+        return CloseCode.PROTOCOL_ERROR, f"{code} is not a close code that may be sent"
     return code, reason
