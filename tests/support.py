@@ -395,7 +395,7 @@ async def gateway(
 
 
 class Clock:
-    """A monotonic clock that goes only when it is told to."""
+    """A monotonic clock that moves only with `forward`."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0

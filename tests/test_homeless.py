@@ -1,4 +1,4 @@
-"""A user without a home folder: nothing that needs none fails, and the rest is told in a line."""
+"""A user without a home folder: what needs no home works, and the rest fails with one line."""
 
 from __future__ import annotations
 

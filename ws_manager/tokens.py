@@ -249,7 +249,7 @@ def _digest(token: str) -> str:
 
 
 def _seconds(value: object) -> Optional[float]:
-    """Return a NumericDate (RFC 7519 section 2), or None where it is none."""
+    """Return a NumericDate (RFC 7519 section 2), or None if the value is not one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -25,7 +25,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def program(database: Path, db: Database):
-    """Another process that has the ledger open, and does what it is told."""
+    """Another process that has the ledger open, and runs the lines that it reads."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(database)],
         stdin=subprocess.PIPE,

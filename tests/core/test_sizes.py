@@ -27,7 +27,7 @@ def registry(db: Database) -> Registry:
 def connected(
     registry: Registry, count: int, agent: str = "octavia", gateway: str | None = None
 ) -> list[str]:
-    """Register so many connections, and return their ws_ids."""
+    """Register `count` connections, and return their ws_ids."""
     names = [f"{agent}-{number:05}" for number in range(count)]
     with registry.db.transaction():
         for name in names:

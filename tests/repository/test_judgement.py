@@ -1,4 +1,4 @@
-"""Which file is a ledger: its tables and columns decide, and what is none is left as it was."""
+"""Which file is a ledger: its tables and columns decide, and any other file is left as it was."""
 
 from __future__ import annotations
 

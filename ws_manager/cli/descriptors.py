@@ -11,14 +11,14 @@ _RESERVE = 1100
 
 
 def make_room(connections: int, webhooks: int = 0) -> None:
-    """Raise the limit of open files as far as is needed, and no further than the system allows.
+    """Raise this process's limit of open files to what is needed.
 
     Args:
         connections: sockets of agents.
         webhooks: requests that bring events.
 
     Raises:
-        InvalidInput: the system does not allow so many.
+        InvalidInput: the system's hard limit is lower.
     """
     if sys.platform == "win32":
         # There is no such limit.

@@ -74,7 +74,7 @@ def open_to_read(ctx: typer.Context) -> Iterator[Optional[Database]]:
     """Open the ledger that the options name for a command that only reads, and close it when the block ends.
 
     Looking makes nothing: a file that does not exist, or is empty, is an empty ledger, given as None, and
-    whoever asked is told.
+    a note on stderr says so.
 
     Raises:
         LedgerError: the file cannot be used.

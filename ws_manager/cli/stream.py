@@ -190,7 +190,7 @@ class Stream:
 
 
 def _descriptor() -> Optional[int]:
-    """Return stdout's descriptor; None where there is none, or none that `poll` can look at."""
+    """Return stdout's descriptor; None where stdout has no descriptor, or `poll` cannot watch it."""
     if not hasattr(select, "poll"):
         return None
     try:

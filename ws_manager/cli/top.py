@@ -127,7 +127,7 @@ def _every(
     view: "View",
     pause: Callable[[float], None],
 ) -> Iterator["Snapshot"]:
-    """Take snapshots, so many seconds apart; longer where taking one takes long. `pause` waits."""
+    """Take a snapshot every `seconds`, or less often where taking one takes long. `pause` waits."""
     for number in itertools.count(1):
         began = time.monotonic()
         yield sampler.sample(view)

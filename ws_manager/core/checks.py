@@ -80,7 +80,7 @@ def _file(path: Path) -> Iterator[Check]:
         yield Check(
             "database",
             PROBLEM,
-            found if path.is_symlink() else f"there is none at {path}",
+            found if path.is_symlink() else f"there is no file at {path}",
             "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one",
         )
         return

@@ -62,7 +62,7 @@ def prune(db: Database, older_than: float, *, dry_run: bool = False, vacuum: boo
 def trim_heartbeat_log(db: Database, older_than: float) -> int:
     """Delete the oldest rows of the heartbeat log, and return how many that were.
 
-    It reads no further than to the first row that stays, so it can be done often. A row that lies as far in
+    It stops reading at the first row that stays, so it can be done often. A row that lies as far in
     the future was written before the clock was set back: it goes too, and does not keep those behind it.
 
     Args:

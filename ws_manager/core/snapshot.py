@@ -264,7 +264,7 @@ def check_view(view: View) -> None:
     """Refuse a view that cannot be had.
 
     Raises:
-        InvalidInput: an order that does not exist, a limit below 0, or an agent's name that is none.
+        InvalidInput: an order that does not exist, a limit below 0, or a name that no agent can have.
     """
     if view.order not in ORDERS:
         raise InvalidInput(f"no such order: {view.order!r}", hint=f"one of {', '.join(ORDERS)}")

@@ -148,7 +148,7 @@ def _find(value: Any, keys: list[str]) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _is_place(key: str) -> bool:
-    # Python does not read a number of over 4,300 digits, and no list has so many places.
+    # Python does not read a number of over 4,300 digits, and no list is that long.
     return len(key) <= _PLACE_DIGITS and key.isdecimal()
 
 

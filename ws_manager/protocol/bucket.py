@@ -45,7 +45,7 @@ class Bucket:
         return max(0.0, -self._left / self._rate)
 
     def wait(self, amount: float, now: float) -> float:
-        """Return the seconds until so much may be done."""
+        """Return the seconds until `amount` may be taken."""
         return max(0.0, (min(amount, self._burst) - self.left(now)) / self._rate)
 
 

@@ -1,7 +1,8 @@
 """Opening the ledger, its transactions, its checkpoints and its backup.
 
 Nothing but SQLite itself may open the database, `-wal` or `-shm` file: closing any other descriptor of
-them drops SQLite's POSIX locks in this process (sqlite.org/howtocorrupt.html, section 2.2).
+them drops SQLite's POSIX locks in this process (sqlite.org/howtocorrupt.html, section 2.2). The one
+exception is `ws_manager.repository.reading`, where there is a `-wal` and no `-shm`: we hold no lock then.
 """
 
 from __future__ import annotations

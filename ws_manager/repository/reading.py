@@ -3,11 +3,13 @@
 A connection that takes part in a write-ahead log needs its two files, `-wal` and `-shm`, and makes them where
 they are missing. Made by a reader who is not the database's owner they lock the owner out. So:
 
-- Both are there: SQLite uses them, and `mode=ro` makes and changes nothing.
+- Both are there: SQLite uses them, and `mode=ro` makes no file and changes nothing in the database.
 - Neither is there: nobody has the file open. `immutable=1` reads the file as it stands, without any locks;
   afterwards its size and times must be the same, and neither file may have come.
 - Only one is there: whoever may write mends that by opening the file. Nobody else can read it as it is.
   To judge a small file with a log alone, a copy of both is read: its tables may be in the log only.
+  Copying is the one place where we open the files ourselves (`ws_manager.repository.database` says what that costs).
+  This process cannot lose a lock by it: a connection to a write-ahead log has made the `-shm`.
 """
 
 from __future__ import annotations
