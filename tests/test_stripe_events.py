@@ -26,7 +26,14 @@ from ws_manager import (
 )
 from ws_manager.core.webhooks import Webhooks
 from ws_manager.repository.database import Database
-from ws_manager.stripe_events import MAX_BODY, content_of, load_routes, parse_route, recommended_type
+from ws_manager.stripe_events import (
+    MAX_BODY,
+    content_of,
+    load_routes,
+    parse_route,
+    recommended_type,
+    verified,
+)
 
 DOCUMENTED = {
     "payment_intent.succeeded": "stripe_payment",
@@ -212,7 +219,15 @@ class TestRefusals:
 
     def test_from_the_future(self) -> None:
         body = event()
-        assert "future" in self.refused(body, signature(body, at=time.time() + 301))
+        assert "future" in self.refused(body, signature(body, at=time.time() + 360))
+
+    def test_from_over_300_seconds_in_the_future(self) -> None:
+        now = int(time.time())
+        body = event()
+        header = signature(body, at=now + 300)
+        assert verified(body, header, now=now).id == "evt_1"
+        with pytest.raises(InvalidSignature, match="future"):
+            verified(body, header, now=now - 1)
 
     def test_a_clock_that_is_a_little_wrong_is_no_reason(self, pool: ConnectionPool) -> None:
         for number, skew in enumerate((-250, 250)):

@@ -62,7 +62,7 @@ class Addresses:
         if not isinstance(peer, tuple):
             return None
         address = _plain(ipaddress.ip_address(str(peer[0]).partition("%")[0]))
-        if address.is_loopback or any(address in proxy for proxy in self._proxies):
+        if _is_this_machine(address) or any(address in proxy for proxy in self._proxies):
             return None
         if address.version == 4:
             return str(address)
@@ -252,6 +252,10 @@ class Account:
         now = self._now()
         seconds = self._buckets.of(self._key, now).wait(max(cost, 1), now)
         return TooFast(f"over the bytes a second for all recipients: try again in {seconds:.1f} s", seconds)
+
+
+def _is_this_machine(address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> bool:
+    return address.is_loopback
 
 
 def _network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network]:
