@@ -255,6 +255,7 @@ class Account:
 
 
 def _is_this_machine(address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> bool:
+    """Say whether a peer is on this machine. The tests, whose peers all are, replace it."""
     return address.is_loopback
 
 
