@@ -13,7 +13,7 @@ from benchmarks.ledgers import Ledgers, add_pending
 from benchmarks.measure import Figure, middle, quarters
 from benchmarks.processes import Gateway, Load, Peak, serving, socket_memory, wait_for
 from ws_manager.core.registry import Registry
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 KIB, MIB = 1024, 1024 * 1024
 CROWD = 1000

@@ -11,7 +11,7 @@ from pathlib import Path
 from ws_manager import get_db
 from ws_manager.core.registry import Registry
 from ws_manager.models import utc_now
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 MESSAGE = {"event": "deploy", "version": "2.1.0", "services": ["gateway", "billing"]}
 

@@ -14,7 +14,7 @@ from benchmarks import gateway
 from benchmarks.ledgers import MESSAGE, Ledgers
 from benchmarks.measure import Figure, in_turn, middle, quarters, ratios, seconds
 from ws_manager import ConnectionPool, broadcast, connection_stats, get_db, get_message_history, send_message
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 HELLO = Path(__file__).with_name("hello.py")
 MANY = 1_000_000

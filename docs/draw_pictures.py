@@ -51,7 +51,7 @@ class Clock:
         models.utc_now = self.utc_now
         models.new_ids = self.new_ids
         models.new_id = lambda: self.new_ids(1)[0]
-        from ws_manager.cli import times
+        from ws_manager.cli.output import times
 
         times.now = lambda: NOW - timedelta(seconds=self.ago)
 
@@ -157,11 +157,11 @@ def output_of(path: Path, arguments: list[str]) -> str:
 def live(path: Path, clock: Clock) -> RenderableType:
     """Return a frame of the live view, a second after the one before."""
     from ws_manager import get_db
-    from ws_manager.cli.keys import Controls
-    from ws_manager.cli.screen import frame, view_for
+    from ws_manager.cli.top.keyboard import Controls
+    from ws_manager.cli.top.top_screen import frame, view_for
     from ws_manager.core.delivery import Delivery
+    from ws_manager.core.read.overview import ORDERS, Sampler
     from ws_manager.core.registry import Registry
-    from ws_manager.core.snapshot import ORDERS, Sampler
     from ws_manager.models import Receipt
 
     seconds = iter((100.0, 101.0))

@@ -28,7 +28,7 @@ from tests.support import (
 )
 from tests.test_tokens import unsigned
 from ws_manager.core.registry import Registry
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 from ws_manager.tokens import mint
 
 ORIGIN = "https://app.example.com"

@@ -15,7 +15,7 @@ from typing import Optional
 import pytest
 
 from ws_manager import ConnectionPool, get_db
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 # A shell starts what runs in the background with SIGINT ignored, and nohup with SIGHUP. What these tests start
 # would inherit that, and keep it.

@@ -19,9 +19,9 @@ from urllib.parse import urlencode, urlsplit
 
 from ws_manager import ConnectionPool, add_connection, get_db
 from ws_manager.core.registry import Registry
+from ws_manager.gateway.http.stripe import StripeOptions
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
-from ws_manager.gateway.stripe_route import StripeOptions
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
 

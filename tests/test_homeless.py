@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ws_manager.errors import InvalidInput
-from ws_manager.repository.schema import open_ledger
+from ws_manager.repository.sqlite.schema import open_ledger
 from ws_manager.settings import database_path, expanded
 
 HOMELESS = (

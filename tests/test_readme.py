@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from tests.commands import EVERY, made
 from ws_manager.cli.app import app
-from ws_manager.repository.schema import _TABLES
+from ws_manager.repository.sqlite.schema import _TABLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.chromium import SITE, Page, Site, page, serve
 from tests.acceptance.processes import command, gateway_with_tokens
 from ws_manager import get_message_history
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 README = Path(__file__).parent.parent.parent / "README.md"
 ANSWERED, FAILED = "Network.webSocketHandshakeResponseReceived", "Network.webSocketFrameError"

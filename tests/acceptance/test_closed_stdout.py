@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, gateway
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 
 @pytest.mark.parametrize("arguments", ["receive ws-001", "listen octavia --ws-id ws-001 --count 1"])

@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.processes import Program, command, gateway, running
 from ws_manager import ConnectionPool, get_message_history
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 HERE = Path(__file__).parent
 PATH = "/ws?agent=octavia&ws_id=ws-001"

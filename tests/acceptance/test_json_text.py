@@ -18,7 +18,7 @@ from ws_manager import (
     send_message,
 )
 from ws_manager.core.webhooks import Webhooks
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 from ws_manager.strict_json import MAX_DEPTH, members
 
 NUMBERS = '{"a":1.10,"b":77950e8,"c":[1E5,-0,100000000000000000000000.0],"d":0.1000}'

@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, command, gateway, listener, running
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 
 def test_a_broadcast_from_another_process_is_printed_and_confirmed(database: Path) -> None:

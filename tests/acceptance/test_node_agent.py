@@ -16,7 +16,7 @@ import pytest
 
 from tests.acceptance.processes import Program, command, gateway_with_tokens, running
 from ws_manager import get_message_history
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 HERE = Path(__file__).parent
 

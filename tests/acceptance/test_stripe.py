@@ -16,8 +16,8 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, command, gateway, listener, running
 from tests.stripe_support import SECRET, event, signature
-from ws_manager.repository.database import Database
-from ws_manager.stripe_trigger import SAMPLES
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.stripe.trigger import SAMPLES
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -21,7 +21,7 @@ from tests.acceptance.processes import (
 )
 from tests.acceptance.processes import gateway_with_tokens as gateway
 from ws_manager.errors import InvalidInput
-from ws_manager.gateway.access import check_address
+from ws_manager.gateway.http.access import check_address
 from ws_manager.tokens import mint, signing_key, verify
 
 HERE = Path(__file__).parent

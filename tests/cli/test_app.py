@@ -58,7 +58,7 @@ def test_each_command_explains_itself(cli, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in EVERY if not EVERY[name].commands])
 def test_the_table_and_the_command_say_the_same(name: str) -> None:
     command = EVERY[name]
-    function = getattr(importlib.import_module(f"ws_manager.cli.{command.module}"), command.function)
+    function = getattr(importlib.import_module(f"ws_manager.cli.commands.{command.module}"), command.function)
     assert inspect.getdoc(function).splitlines()[0] == command.help
 
 
@@ -188,9 +188,9 @@ def test_exit_codes(error: BaseException, code: int) -> None:
 def test_a_one_shot_send_loads_no_more_than_it_needs(process, modules_of) -> None:
     process("connect", "octavia", "--ws-id", "ws-001")
     modules = modules_of("send", "ws-001", "{}")
-    assert "ws_manager.cli.messages" in modules
+    assert "ws_manager.cli.commands.messages" in modules
     assert not modules & {"rich", "sqlite_utils", "aiohttp", "asyncio", "logging", "csv"}
-    assert not modules & {f"ws_manager.cli.{name}" for name in ("connections", "serve", "listen", "tables")}
+    assert not modules & {f"ws_manager.cli.commands.{name}" for name in ("connections", "serve", "listen", "tables")}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

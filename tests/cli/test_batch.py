@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, running
 from ws_manager import get_db
-from ws_manager.cli.lines import LONGEST
+from ws_manager.cli.process.line_reader import LONGEST
 from ws_manager.core import batch as core_batch
 from ws_manager.core.batch import Batch
 from ws_manager.core.registry import Registry

@@ -13,9 +13,9 @@ from ws_manager.client.credentials import token_file
 from ws_manager.core.functions import add_connection
 from ws_manager.core.pool import ConnectionPool
 from ws_manager.errors import InvalidInput
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 from ws_manager.settings import given_token
-from ws_manager.stripe_events import load_routes
+from ws_manager.stripe.events import load_routes
 from ws_manager.tokens import key_path, mint, signing_key
 
 ENCODINGS = {"plain": "utf-8", "mark": "utf-8-sig", "UTF-16": "utf-16"}
@@ -102,7 +102,7 @@ def test_a_batch_that_is_no_text_sends_nothing(process, cli) -> None:
 
 
 def test_an_import_whose_line_never_ends(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ws_manager.cli.care._LONGEST", 1000)
+    monkeypatch.setattr("ws_manager.cli.commands.maintenance._LONGEST", 1000)
     (tmp_path / "export").write_bytes(b"x" * 5000)
     result = cli("import", str(tmp_path / "export"))
     assert result.exit_code == 2

@@ -14,7 +14,7 @@ from tests.commands import EVERY
 from tests.users import ALICE, BOB, Ended, as_root, as_user, listing
 from ws_manager import ConnectionPool, add_connection, get_db
 from ws_manager.cli.app import app
-from ws_manager.core.locks import gateway_lock
+from ws_manager.repository.sqlite.locks import gateway_lock
 from ws_manager.tokens import key_path
 
 READING = [

@@ -13,7 +13,7 @@ from ws_manager.client import agent as agent_module
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.credentials import own_token, token_file, trust
 from ws_manager.errors import InvalidInput, NotAuthorised
-from ws_manager.gateway import hub
+from ws_manager.gateway.delivery import hub
 from ws_manager.tokens import mint, signing_key, verify
 
 HERE = "http://127.0.0.1:8765"

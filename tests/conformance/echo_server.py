@@ -10,7 +10,7 @@ import contextlib
 
 from aiohttp import WSMsgType, web
 
-from ws_manager.gateway.handshake import new_websocket
+from ws_manager.gateway.http.handshake import new_websocket
 from ws_manager.protocol.wire import pong_frame, text_frame
 
 LARGEST_MESSAGE = 32 * 1024 * 1024

@@ -9,10 +9,10 @@ import pytest
 
 from ws_manager import Conflict, NotFound, get_db
 from ws_manager.core.delivery import Delivery
-from ws_manager.core.locks import gateway_lock
 from ws_manager.core.registry import Registry
 from ws_manager.models import Closure, Connection, Gateway, Receipt, Rejection, SignOfLife, utc_now
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.locks import gateway_lock
 
 LATER = "2099-01-01T00:00:00.000000+00:00"
 

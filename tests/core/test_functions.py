@@ -25,7 +25,7 @@ from blackroad_websocket_manager import (
     remove_connection,
     send_message,
 )
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 LONG_AGO = "2020-01-01T00:00:00.000000+00:00"
 

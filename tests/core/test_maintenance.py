@@ -15,8 +15,8 @@ from ws_manager.core.registry import Registry
 from ws_manager.core.webhooks import IncomingEvent, Webhooks
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Gateway, Receipt, Rejection, seconds_before, utc_now
-from ws_manager.repository import maintenance
-from ws_manager.repository.schema import TABLES, columns_since
+from ws_manager.repository.sqlite import maintenance
+from ws_manager.repository.sqlite.schema import TABLES, columns_since
 
 DAY = 86400.0
 OLD = "2020-01-01T00:00:00.000000+00:00"

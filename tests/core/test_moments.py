@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ws_manager.cli.times import STYLES, ago, in_style
+from ws_manager.cli.output.times import STYLES, ago, in_style
 from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import MAX_TIMEOUT

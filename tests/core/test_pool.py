@@ -24,7 +24,7 @@ from ws_manager import (
     send_message,
 )
 from ws_manager.core.delivery import Delivery
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ws_manager import Conflict, Connection, InvalidInput, LedgerBusy, get_db
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.registry import Registry
 from ws_manager.models import Receipt
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from ws_manager import ConnectionPool, add_connection, get_message_history, send
 from ws_manager.core.retry import retry, retry_all
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.models import Message, utc_now
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 
 def set_aside(pool: ConnectionPool, db: Database, *contents: object) -> list[Message]:

@@ -9,11 +9,11 @@ import pytest
 from ws_manager.core.batch import Batch
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.maintenance import prune
+from ws_manager.core.read.overview import Sampler, View
 from ws_manager.core.registry import Registry
 from ws_manager.core.retry import retry_all
-from ws_manager.core.snapshot import Sampler, View
 from ws_manager.models import Receipt
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 # Chunks are of 500 rows: around one, around a later one, and far into the third.
 SIZES = (1, 499, 500, 501, 1000, 1001, 1200)

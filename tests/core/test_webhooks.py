@@ -10,7 +10,7 @@ import pytest
 from ws_manager import Conflict, InvalidInput, NotFound, get_db
 from ws_manager.core.registry import Registry
 from ws_manager.core.webhooks import IncomingEvent, Webhooks
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 from ws_manager.settings import MAX_CONTENT
 
 

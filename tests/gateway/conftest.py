@@ -10,8 +10,8 @@ from typing import Any, Callable
 import pytest
 from aiohttp import web
 
-from ws_manager.gateway.agent_socket import AgentSocket
-from ws_manager.gateway.connection import Connection
+from ws_manager.gateway.delivery.agent_socket import AgentSocket
+from ws_manager.gateway.net.tcp import Connection
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from socket import SO_SNDBUF, SOL_SOCKET
 import pytest
 
 from tests.support import PING, PONG, Clock, RawAgent, Refused, RunningGateway, gateway, run
-from ws_manager.gateway import hub
+from ws_manager.gateway.delivery import hub
 from ws_manager.gateway.limits import Limits
 from ws_manager.models import seconds_before, utc_now
 

@@ -187,7 +187,7 @@ class TestSizes:
 def test_requests_that_cannot_be_done_at_once_are_answered_busy(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ws_manager.gateway import agent_socket
+    from ws_manager.gateway.delivery import agent_socket
 
     monkeypatch.setattr(agent_socket, "MAX_REQUESTS", 2)
 

@@ -365,7 +365,7 @@ class TestLedgerInTrouble:
 class TestStart:
     def test_waits_for_a_ledger_that_is_busy(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A disk that is full is tested with one, in the acceptance tests."""
-        monkeypatch.setattr("ws_manager.repository.database.BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("ws_manager.repository.sqlite.database.BUSY_SECONDS", 0.05)
         other = get_db(database)
 
         async def scenario() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from tests.support import CLOSE, LIMIT, PONG, TEXT, Closed, RawAgent, Refused, gateway, run, until
 from ws_manager import get_db, get_message_history
-from ws_manager.core.locks import gateway_lock
-from ws_manager.gateway import hub
+from ws_manager.gateway.delivery import hub
 from ws_manager.gateway.limits import Limits
 from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.repository.sqlite.locks import gateway_lock
 
 
 class Stoppable:
@@ -290,7 +290,7 @@ def test_the_last_receipts_are_written_although_the_first_attempt_fails(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Long enough for the gateway to begin its last wait while the first attempt goes on.
-    monkeypatch.setattr("ws_manager.repository.database.BUSY_SECONDS", 1.0)
+    monkeypatch.setattr("ws_manager.repository.sqlite.database.BUSY_SECONDS", 1.0)
 
     async def scenario() -> None:
         async with Stoppable(database, close_seconds=LIMIT) as gate:

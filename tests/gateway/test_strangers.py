@@ -13,7 +13,8 @@ import pytest
 
 from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Bystander, Target, huge_head
 from tests.support import Clock, RunningGateway, gateway, run, until
-from ws_manager.gateway import agent_socket, hub, server
+from ws_manager.gateway import server
+from ws_manager.gateway.delivery import agent_socket, hub
 from ws_manager.tokens import mint
 
 KEY = b"the key of this test, not a secret"

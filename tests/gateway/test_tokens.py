@@ -17,9 +17,9 @@ import pytest
 from tests.support import Clock, Refused, RunningGateway, gateway, handshake, refusal, run, within
 from tests.test_tokens import unsigned
 from ws_manager.errors import InvalidInput
-from ws_manager.gateway import hub
-from ws_manager.gateway.access import check_address
-from ws_manager.gateway.names import Names
+from ws_manager.gateway.delivery import hub
+from ws_manager.gateway.http.access import check_address
+from ws_manager.gateway.http.names import Names
 from ws_manager.gateway.server import GatewayOptions
 from ws_manager.tokens import AUDIENCE, SCOPES, mint
 

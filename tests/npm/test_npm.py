@@ -27,7 +27,7 @@ import ws_manager
 from tests.acceptance.processes import PATIENCE, Program, command, gateway, running
 from tests.commands import EVERY
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 LIMIT = 4 * 1024 * 1024
 ONE_PYTHON = pytest.mark.parametrize("python", ["newest"], indirect=True)

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, NoReturn, Optional, Union
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ws_manager.cli import standard
 from ws_manager.cli.exit_codes import CLOSED_PIPE, DONE, INTERRUPTED, TERMINATED, USAGE, exit_code
 from ws_manager.cli.options import global_parameters, output_asked_for
-from ws_manager.cli.signals import handle, next_one_ends
+from ws_manager.cli.process import standard
+from ws_manager.cli.process.signals import handle, next_one_ends
 from ws_manager.errors import InvalidInput
 from ws_manager.version import __version__
 
@@ -38,7 +38,7 @@ class Command(NamedTuple):
 
     Attributes:
         name: what is typed.
-        module: where it lives, below `ws_manager.cli`.
+        module: where it lives, below `ws_manager.cli.commands`.
         function: what is called there: a function with Typer's annotations, that returns nothing.
         help: one line, the first of the function's docstring too.
         example: one line that works as it stands.
@@ -216,28 +216,28 @@ COMMANDS = {
         ),
         Command(
             "prune",
-            "care",
+            "maintenance",
             "prune",
             "Delete what is confirmed, logged or over, and old.",
             "ws-manager prune --older-than 30d --dry-run",
         ),
         Command(
             "backup",
-            "care",
+            "maintenance",
             "backup",
             "Copy the database to a new file while others go on writing.",
             "ws-manager backup ledger-copy.db",
         ),
         Command(
             "export",
-            "care",
+            "maintenance",
             "export",
             "Write the whole ledger as lines of JSON.",
             "ws-manager export ledger.ndjson",
         ),
         Command(
             "import",
-            "care",
+            "maintenance",
             "import_ledger",
             "Fill an empty ledger with what export wrote.",
             "ws-manager import ledger.ndjson --db new.db",
@@ -288,7 +288,7 @@ class LazyGroup(TyperGroup):
             return None
         if command.commands:
             return _group(command)
-        module = importlib.import_module(f"ws_manager.cli.{command.module}")
+        module = importlib.import_module(f"ws_manager.cli.commands.{command.module}")
         maker = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         example = f"Example: {command.example}"
         maker.command(command.name, cls=_OneCommand, epilog=example)(getattr(module, command.function))
@@ -380,7 +380,7 @@ def _number(code: object) -> int:
 
 
 def _failed(error: Exception, arguments: list[str]) -> int:
-    from ws_manager.cli.output import report
+    from ws_manager.cli.output.rows import report
 
     if isinstance(error, BrokenPipeError):
         return exit_code(error)

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, Optional
 
+from ws_manager.cli.errors import not_active
 from ws_manager.cli.exit_codes import PartlyDone
-from ws_manager.cli.lines import LONGEST, Line, Lines
-from ws_manager.cli.missing import not_active
 from ws_manager.cli.options import GlobalOptions
-from ws_manager.cli.output import json_for, json_text, note_to_terminal
-from ws_manager.cli.stream import Stream, stopped_by_signals
+from ws_manager.cli.output.rows import json_for, json_text, note_to_terminal
+from ws_manager.cli.process.line_reader import LONGEST, Line, Lines
+from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.core.batch import Batch, Request
-from ws_manager.core.values import check_name
+from ws_manager.core.validation import check_name
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection
 from ws_manager.strict_json import checked, compact, decode_json, members

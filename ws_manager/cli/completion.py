@@ -18,9 +18,9 @@ from typer import _completion_classes, _completion_shared
 
 from ws_manager.cli.options import global_options
 from ws_manager.errors import WsManagerError
-from ws_manager.repository import names
-from ws_manager.repository.inspection import WAIT_SECONDS
-from ws_manager.repository.reading import look_into
+from ws_manager.repository.sqlite import completion as names
+from ws_manager.repository.sqlite.inspection import WAIT_SECONDS
+from ws_manager.repository.sqlite.reading import look_into
 from ws_manager.text import unseen
 
 _BASH = """
@@ -196,7 +196,7 @@ _LONGEST_CONDITION = 100
 
 def _conditions(db: sqlite3.Connection, prefix: str) -> list[str]:
     """Return whole conditions for `--where`: agents, and what is in the metadata of active connections."""
-    from ws_manager.core.where import equalities
+    from ws_manager.core.read.conditions import equalities
 
     found = {f"agent={name}": None for name in names.agents(db, "")}
     for text in names.metadata(db):

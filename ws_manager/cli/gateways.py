@@ -29,10 +29,10 @@ def running_gateway(database: Path) -> Optional[str]:
     Raises:
         LedgerError: the file cannot be used.
     """
-    from ws_manager.core.locks import gateway_lock, is_held
-    from ws_manager.repository.files import is_nothing
-    from ws_manager.repository.journal import Gateways
-    from ws_manager.repository.schema import read_ledger
+    from ws_manager.repository.sqlite.files import is_nothing
+    from ws_manager.repository.sqlite.journal import Gateways
+    from ws_manager.repository.sqlite.locks import gateway_lock, is_held
+    from ws_manager.repository.sqlite.schema import read_ledger
 
     if is_nothing(database):
         return None

@@ -20,7 +20,7 @@ from ws_manager.settings import database_path, expanded, parse_duration
 
 if TYPE_CHECKING:
     from ws_manager.core.registry import Registry
-    from ws_manager.repository.database import Database
+    from ws_manager.repository.sqlite.database import Database
 
 FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
 """What `-o` takes."""
@@ -80,9 +80,9 @@ def open_to_read(ctx: typer.Context) -> Iterator[Optional[Database]]:
         LedgerError: the file cannot be used.
         InvalidInput: it is not the path of a file.
     """
-    from ws_manager.cli.output import note
-    from ws_manager.repository.files import is_nothing
-    from ws_manager.repository.schema import read_ledger
+    from ws_manager.cli.output.rows import note
+    from ws_manager.repository.sqlite.files import is_nothing
+    from ws_manager.repository.sqlite.schema import read_ledger
 
     path = global_options(ctx).database
     if is_nothing(path):
@@ -116,15 +116,15 @@ def open_registry(
         InvalidInput: it is not the path of a file.
     """
     from ws_manager.core.registry import Registry
-    from ws_manager.repository.files import is_nothing
-    from ws_manager.repository.schema import open_ledger, read_ledger
+    from ws_manager.repository.sqlite.files import is_nothing
+    from ws_manager.repository.sqlite.schema import open_ledger, read_ledger
 
     path = global_options(ctx).database
     new = create and is_nothing(path)
     db = read_ledger(path) if read_only else open_ledger(path, create=create, shared=shared)
     try:
         if new:
-            from ws_manager.cli.output import note_to_terminal
+            from ws_manager.cli.output.rows import note_to_terminal
 
             note_to_terminal(f"created a new database: {db.path}")
         yield Registry(db)

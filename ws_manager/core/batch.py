@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional
 
 from ws_manager.core.registry import Registry
-from ws_manager.core.values import check_name, encode_content
+from ws_manager.core.validation import check_name, encode_content
 from ws_manager.models import Broadcast, Connection, new_id, new_ids, utc_now
-from ws_manager.repository.bulk import Bulk
-from ws_manager.repository.connections import Connections
-from ws_manager.repository.journal import Broadcasts
-from ws_manager.repository.messages import Messages
+from ws_manager.repository.sqlite.bulk import Bulk
+from ws_manager.repository.sqlite.connections import Connections
+from ws_manager.repository.sqlite.journal import Broadcasts
+from ws_manager.repository.sqlite.messages import Messages
 
 MOST_ROWS = 100_000
 """Messages that one transaction of broadcasts writes at most, unless a single one has more recipients."""

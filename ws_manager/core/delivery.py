@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from ws_manager.core.heartbeat import sweep
-from ws_manager.core.locks import gateway_lock, is_held, receiver_lock, try_to_hold
 from ws_manager.core.registry import Registry
 from ws_manager.errors import Conflict, NotFound
 from ws_manager.models import (
@@ -27,10 +26,11 @@ from ws_manager.models import (
     Written,
     utc_now,
 )
-from ws_manager.repository.connections import Connections
-from ws_manager.repository.database import Database
-from ws_manager.repository.journal import Events, Heartbeats
-from ws_manager.repository.messages import Messages
+from ws_manager.repository.sqlite.connections import Connections
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.journal import Events, Heartbeats
+from ws_manager.repository.sqlite.locks import gateway_lock, is_held, receiver_lock, try_to_hold
+from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
 

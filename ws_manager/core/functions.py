@@ -11,8 +11,8 @@ from ws_manager.core.pool import ConnectionPool
 from ws_manager.core.registry import Registry, check_same_file
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection, Message
-from ws_manager.repository.database import Database
-from ws_manager.repository.schema import open_ledger
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.schema import open_ledger
 from ws_manager.settings import DB_PATH, database_path
 
 _log = logging.getLogger("ws_manager")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from ws_manager.core.locks import gateway_lock, is_held
 from ws_manager.models import heard_between
-from ws_manager.repository.connections import Connections, Silent
-from ws_manager.repository.database import Database
-from ws_manager.repository.journal import Events
+from ws_manager.repository.sqlite.connections import Connections, Silent
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.journal import Events
+from ws_manager.repository.sqlite.locks import gateway_lock, is_held
 
 LOST = "heartbeat timeout"
 

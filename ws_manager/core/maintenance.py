@@ -9,10 +9,10 @@ from typing import Any
 
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
-from ws_manager.repository.database import Database
-from ws_manager.repository.maintenance import PRUNED, SEQUENCES, Maintenance
-from ws_manager.repository.messages import set_aside_beyond_limits
-from ws_manager.repository.schema import TABLES, VERSION, columns_since
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.maintenance import PRUNED, SEQUENCES, Maintenance
+from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
+from ws_manager.repository.sqlite.schema import TABLES, VERSION, columns_since
 from ws_manager.strict_json import NotJson, decode_json, is_json
 
 _FORMAT = "ws-manager-export"

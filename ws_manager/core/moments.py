@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ws_manager.core.values import check_timestamp
+from ws_manager.core.validation import check_timestamp
 from ws_manager.errors import InvalidInput
 from ws_manager.models import seconds_before, timestamp, utc_now
 from ws_manager.settings import MAX_TIMEOUT, parse_duration

@@ -10,7 +10,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.core.registry import Registry
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Connection, Message, PendingMessage
-from ws_manager.repository.database import Database
+from ws_manager.repository.sqlite.database import Database
 
 _log = logging.getLogger("ws_manager")
 _BATCH = 100

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional, Union
 
 from ws_manager import settings
-from ws_manager.core.cache import ConnectionCache
 from ws_manager.core.heartbeat import HeartbeatReport, check_heartbeats
-from ws_manager.core.values import (
+from ws_manager.core.validation import (
     check_latency,
     check_limit,
     check_name,
@@ -27,10 +26,11 @@ from ws_manager.core.values import (
 )
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import ACTIVE, Broadcast, Connection, Message, new_id, utc_now
-from ws_manager.repository.connections import Connections
-from ws_manager.repository.database import Database
-from ws_manager.repository.journal import Broadcasts, Events, Gateways, Heartbeats
-from ws_manager.repository.messages import Messages
+from ws_manager.repository.sqlite.cache import ConnectionCache
+from ws_manager.repository.sqlite.connections import Connections
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.journal import Broadcasts, Events, Gateways, Heartbeats
+from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
 

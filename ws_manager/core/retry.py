@@ -6,10 +6,10 @@ from typing import NamedTuple, Optional
 
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.models import new_id, utc_now
-from ws_manager.repository.connections import Connections
-from ws_manager.repository.database import Database
-from ws_manager.repository.journal import Events
-from ws_manager.repository.messages import Messages
+from ws_manager.repository.sqlite.connections import Connections
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.journal import Events
+from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.strict_json import BEYOND_LIMITS, is_beyond_limits
 
 

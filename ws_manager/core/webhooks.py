@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple, Optional
 
 from ws_manager.core.registry import Registry
-from ws_manager.core.values import check_limit, check_name, encode_content
+from ws_manager.core.validation import check_limit, check_name, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.models import ROUTED, UNROUTED, utc_now
-from ws_manager.repository.connections import Connections
-from ws_manager.repository.webhook_events import WebhookEvents
+from ws_manager.repository.sqlite.connections import Connections
+from ws_manager.repository.sqlite.webhook_events import WebhookEvents
 from ws_manager.strict_json import Json, checked
 
 

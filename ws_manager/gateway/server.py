@@ -15,26 +15,26 @@ from typing import Any, Callable, Optional, Union
 from aiohttp import web
 
 from ws_manager.core.heartbeat import PRESENCE_SECONDS
-from ws_manager.core.locks import Lock, gateway_lock
 from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
-from ws_manager.gateway.access import Access, check_address, is_loopback
-from ws_manager.gateway.binding import every
-from ws_manager.gateway.bodies import Bodies
-from ws_manager.gateway.care import Care
-from ws_manager.gateway.hub import Hub
-from ws_manager.gateway.ledger import Trouble
+from ws_manager.gateway.delivery.hub import Hub
+from ws_manager.gateway.delivery.ledger_threads import Trouble
+from ws_manager.gateway.delivery.outbox import Outbox
+from ws_manager.gateway.http.access import Access, check_address, is_loopback
+from ws_manager.gateway.http.bodies import Bodies
+from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
+from ws_manager.gateway.http.sockets import SocketRoute
+from ws_manager.gateway.http.stripe import PATH, StripeOptions, StripeRoute
+from ws_manager.gateway.janitor import Care
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.listener import Listener
-from ws_manager.gateway.names import WILDCARDS, Names, bracketed
-from ws_manager.gateway.outbox import Outbox
+from ws_manager.gateway.net.binding import every
+from ws_manager.gateway.net.listener import Listener
 from ws_manager.gateway.quotas import Addresses
 from ws_manager.gateway.refusal_log import Refusals
-from ws_manager.gateway.socket_route import SocketRoute
-from ws_manager.gateway.stripe_route import PATH, StripeOptions, StripeRoute
 from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.repository.sqlite.locks import Lock, gateway_lock
 from ws_manager.settings import HEARTBEAT_TIMEOUT
-from ws_manager.stripe_events import MAX_BODY
+from ws_manager.stripe.events import MAX_BODY
 from ws_manager.tokens import MIN_KEY
 
 _LOCK_SECONDS = 2.0

@@ -1,0 +1,180 @@
+"""The lock files: held by one, ours alone, and never through a link."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.users import ALICE, BOB, as_root, as_user, listing
+from ws_manager import Conflict, LedgerError, get_db
+from ws_manager.repository.sqlite.locks import Lock, gateway_lock, is_held, try_to_hold
+
+posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and owners are POSIX")
+
+
+@pytest.fixture
+def lock(db: object, database: Path) -> Lock:
+    """A lock of an existing database; nobody holds it, and there is no file."""
+    return gateway_lock(database)
+
+
+class TestHolding:
+    def test_excludes_others(self, lock: Lock, database: Path) -> None:
+        other = gateway_lock(database)
+        with lock:
+            assert is_held(other)
+            assert not other.acquire()
+            assert try_to_hold(other) is None
+            with pytest.raises(Conflict, match="somebody holds"):
+                other.__enter__()
+        assert not is_held(other)
+        assert other.acquire()
+        other.release()
+
+    def test_ends_with_its_process(self, lock: Lock, database: Path) -> None:
+        code = (
+            "import sys; from pathlib import Path; from ws_manager.repository.sqlite.locks import gateway_lock\n"
+            "lock = gateway_lock(Path(sys.argv[1])); print(lock.acquire(), flush=True); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"True\n"
+            assert is_held(lock)
+            holder.kill()
+            holder.wait()
+        assert not is_held(lock)
+
+    def test_looking_makes_no_file(self, lock: Lock) -> None:
+        assert not is_held(lock)
+        assert not lock.path.exists()
+
+    @posix
+    def test_those_who_look_are_not_in_each_others_way(self, lock: Lock) -> None:
+        import fcntl
+
+        with lock:
+            pass
+        # Another process that looks at this moment.
+        with lock.path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            assert not is_held(lock)
+
+    def test_on_a_file_that_was_removed_is_taken_on_the_new_one(
+        self, lock: Lock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from ws_manager.repository.sqlite import locks
+
+        plain, removed = locks._take, []
+
+        def remove_first(descriptor: int, *, shared: bool) -> bool:
+            if not removed:
+                removed.append(lock.path.unlink())
+            return plain(descriptor, shared=shared)
+
+        monkeypatch.setattr(locks, "_take", remove_first)
+        with lock:
+            assert is_held(gateway_lock(lock.path.with_name("ledger.db")))
+
+
+@posix
+class TestFile:
+    @pytest.mark.parametrize("umask", [0o000, 0o077])
+    def test_is_private(self, lock: Lock, umask: int) -> None:
+        before = os.umask(umask)
+        try:
+            with lock:
+                assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
+        finally:
+            os.umask(before)
+
+    def test_that_others_could_open_is_made_private(self, lock: Lock) -> None:
+        lock.path.touch()
+        lock.path.chmod(0o666)
+        with lock:
+            assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize("target", ["a file", "nothing"])
+    def test_a_link_in_its_place_is_not_followed(self, lock: Lock, tmp_path: Path, target: str) -> None:
+        precious = tmp_path / "precious"
+        if target == "a file":
+            precious.write_text("keep me")
+            precious.chmod(0o644)
+        lock.path.symlink_to(precious)
+        for use in (lock.acquire, lambda: is_held(lock)):
+            with pytest.raises(LedgerError, match="is a link: it is not used"):
+                use()
+        if target == "a file":
+            assert (precious.read_text(), stat.S_IMODE(precious.stat().st_mode)) == ("keep me", 0o644)
+        else:
+            assert not precious.exists()
+
+    def test_another_name_of_a_file_in_its_place_is_not_used(self, lock: Lock, tmp_path: Path) -> None:
+        precious = tmp_path / "precious"
+        precious.write_text("keep me")
+        precious.chmod(0o644)
+        os.link(precious, lock.path)
+        with pytest.raises(LedgerError, match="hard links"):
+            lock.acquire()
+        assert (precious.read_text(), stat.S_IMODE(precious.stat().st_mode)) == ("keep me", 0o644)
+
+    def test_a_pipe_in_its_place_keeps_nobody_waiting(self, lock: Lock) -> None:
+        os.mkfifo(lock.path)
+        for use in (lock.acquire, lambda: is_held(lock)):
+            with pytest.raises(LedgerError, match="is not an ordinary file"):
+                use()
+
+    def test_what_it_holds_is_not_touched(self, lock: Lock) -> None:
+        lock.path.write_text("a note")
+        with lock:
+            assert lock.path.read_text() == "a note"
+
+
+@as_root
+class TestOwner:
+    @pytest.fixture
+    def alices(self, shared_folder: Path) -> Path:
+        """Alice's ledger, in a folder into which everybody may write."""
+        path = shared_folder / "ledger.db"
+        as_user(ALICE, lambda: get_db(path).close())
+        path.chmod(0o666)
+        return path
+
+    def test_of_what_root_makes_is_the_databases(self, alices: Path) -> None:
+        with gateway_lock(alices) as lock:
+            assert listing(alices.parent)[lock.path.name] == (ALICE, 0)
+        assert as_user(ALICE, lambda: gateway_lock(alices).acquire())
+
+    def test_alone_may_make_it(self, alices: Path) -> None:
+        def use() -> str:
+            with pytest.raises(LedgerError) as refused:
+                gateway_lock(alices).acquire()
+            return refused.value.message
+
+        assert f"the owner of {alices} (uid {ALICE}) or root alone" in as_user(BOB, use)
+        assert set(listing(alices.parent)) == {"ledger.db"}
+
+    @pytest.mark.parametrize("user", [ALICE, 0])
+    def test_is_not_another(self, alices: Path, user: int) -> None:
+        lock = gateway_lock(alices)
+        as_user(BOB, lock.path.touch)
+        lock.path.chmod(0o666)
+
+        def use() -> str:
+            with pytest.raises(LedgerError) as refused:
+                lock.acquire()
+            return refused.value.message
+
+        assert f"belongs to the user {BOB}" in (use() if user == 0 else as_user(user, use))
+
+    def test_alone_knows_whether_it_is_held(self, alices: Path) -> None:
+        with gateway_lock(alices):
+            assert as_user(BOB, gateway_lock(alices).holder) is None
+            assert as_user(ALICE, gateway_lock(alices).holder) is True
+        assert as_user(BOB, lambda: is_held(gateway_lock(alices))) is True

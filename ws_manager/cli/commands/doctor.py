@@ -1,0 +1,60 @@
+"""`ws-manager doctor`: what is wrong, on one screen."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import shutil
+import sys
+import textwrap
+from importlib import metadata
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.exit_codes import FAILED
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.rows import rows, write
+from ws_manager.core.doctor import PROBLEM, Check, check_all
+
+COLUMNS = ("status", "check", "detail", "advice")
+"""In csv and tsv."""
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Say what is wrong with the database or the gateway.
+
+    Each line is ok, a warning or a problem, and says what to do. The exit code is 1 only for a problem.
+    Nothing is created or changed. In a pipe a line has, tab-separated: status, check, detail, advice.
+    """
+    options = global_options(ctx)
+    checks = check_all(options.database, _installed("aiohttp"))
+    if options.output in (None, "table") and (options.output or sys.stdout.isatty()):
+        _show(checks)
+    else:
+        rows(options, [check._asdict() for check in checks], COLUMNS, "check", lambda _found: None)
+    if any(check.status == PROBLEM for check in checks):
+        raise typer.Exit(FAILED)
+
+
+def _installed(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _show(checks: list[Check]) -> None:
+    """Write a line a check, broken between words where the terminal is narrower."""
+    width = max(len(check.check) for check in checks)
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    indent = " " * (7 + 2 + width + 2)
+
+    def write_wrapped(line: str, hanging: str) -> None:
+        for part in textwrap.wrap(
+            line, columns, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+        ):
+            write(part)
+
+    for check, status, detail, advice in checks:
+        write_wrapped(f"{status:<7}  {check:<{width}}  {detail}", indent)
+        if advice is not None:
+            write_wrapped(f"{indent}→ {advice}", indent + "  ")
+    sys.stdout.flush()

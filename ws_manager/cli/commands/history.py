@@ -1,0 +1,162 @@
+"""history: the messages that somebody looks for, or those that come."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import sys
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import typer
+
+from ws_manager.cli.options import global_options, open_to_read
+from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, View, choose
+from ws_manager.cli.output.rows import Row, note_to_terminal, row_line, rows
+from ws_manager.cli.process.stream import Stream, stopped_by_signals
+from ws_manager.core.moments import parse_moment
+from ws_manager.core.read.listings import Listings
+from ws_manager.core.validation import check_limit
+from ws_manager.errors import InvalidInput, LedgerError
+from ws_manager.repository.sqlite.messages import NAMES
+from ws_manager.repository.sqlite.search import MessageFilter
+from ws_manager.strict_json import Json
+
+COLUMNS = (
+    "id",
+    "msg_id",
+    "sent_at",
+    "msg_type",
+    "sender_id",
+    "recipient_id",
+    "delivered",
+    "confirmed_at",
+    "rejected_at",
+    "reject_reason",
+    "content",
+)
+"""In csv and tsv."""
+
+_LIMIT = 50
+_LOOK_AGAIN = 0.05
+
+
+_WS_ID = typer.Option(None, "--ws-id", metavar="ID", help="Only what this connection received or sent.")
+_AGENT = typer.Option(
+    None, "--agent", metavar="NAME", help="Only what this agent's connections received or sent."
+)
+_TYPE = typer.Option(None, "--type", metavar="NAME", help="Only this type.")
+_PENDING = typer.Option(False, "--pending", help="Only what nobody has confirmed yet.")
+_SET_ASIDE = typer.Option(False, "--set-aside", help="Only what was set aside. With --pending: either.")
+_SINCE = typer.Option(
+    None,
+    "--since",
+    metavar="WHEN",
+    help="Only from then on: 2h (ago), 2026-11-22T17:15:18Z, or seconds since 1970.",
+)
+_BEFORE = typer.Option(None, "--before", metavar="WHEN", help="Only what was sent before.")
+_BROADCAST = typer.Option(None, "--broadcast", metavar="ID", help="Only the messages of this broadcast.")
+_SEARCH = typer.Option(
+    None, "--search", metavar="TEXT", help="Only what has this text in its content, in any case."
+)
+_MOST = typer.Option(
+    None,
+    "--limit",
+    metavar="N",
+    help="At most so many messages; with --follow, end after them. [default: 50]",
+)
+_FOLLOW = typer.Option(
+    False, "--follow", help="Print messages as they are committed, oldest first, until interrupted."
+)
+
+
+def history(
+    ctx: typer.Context,
+    ws_id: Optional[str] = _WS_ID,
+    agent: Optional[str] = _AGENT,
+    msg_type: Optional[str] = _TYPE,
+    pending: bool = _PENDING,
+    set_aside: bool = _SET_ASIDE,
+    since: Optional[str] = _SINCE,
+    before: Optional[str] = _BEFORE,
+    broadcast: Optional[str] = _BROADCAST,
+    search: Optional[str] = _SEARCH,
+    limit: Optional[int] = _MOST,
+    follow: bool = _FOLLOW,
+    names: Optional[str] = FIELDS,
+    no_headers: bool = NO_HEADERS,
+    time: Optional[str] = TIME,
+    excel: bool = EXCEL,
+) -> None:
+    """Show messages, newest first.
+
+    A table on a terminal; otherwise a line each, tab-separated: id, msg_id, sent_at, msg_type, sender_id,
+    recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With --follow it begins with
+    what comes now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
+    """
+    view = choose(global_options(ctx), NAMES, names, no_headers, time, excel)
+    if ws_id is not None and agent is not None:
+        raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
+    if search == "":
+        raise InvalidInput("--search is empty", hint="give the text to look for, or leave it out")
+    first, end = (None if when is None else parse_moment(when) for when in (since, before))
+    wanted = MessageFilter(ws_id, agent, msg_type, pending, set_aside, first, end, text=search)
+    if not follow:
+        _list(ctx, wanted, check_limit(_LIMIT if limit is None else limit), broadcast, view)
+        return
+    if broadcast is not None:
+        raise InvalidInput(
+            "--follow and --broadcast exclude each other", hint="a broadcast is complete when it has an id"
+        )
+    _follow(ctx, wanted, None if limit is None else check_limit(limit), view)
+
+
+def _list(
+    ctx: typer.Context, wanted: MessageFilter, limit: int, broadcast: Optional[str], view: View
+) -> None:
+    found: list[Row] = []
+    with open_to_read(ctx) as db:
+        if db is not None:
+            found = [_row(row) for row in Listings(db).messages(wanted, limit, broadcast)]
+    if not found:
+        everything = wanted == MessageFilter() and broadcast is None and limit
+        note_to_terminal("no messages" if everything else "no such messages")
+    rows(global_options(ctx), found, COLUMNS, "msg_id", lambda some: _table(some, view), view)
+
+
+def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view: View) -> None:
+    options = global_options(ctx)
+    form = options.output or ("table" if sys.stdout.isatty() else "ndjson")
+    with open_to_read(ctx) as db, stopped_by_signals() as stop:
+        if db is None:
+            raise LedgerError("there is nothing to follow", hint="check --db and BLACKROAD_WS_DB")
+        if left == 0:
+            return
+        stream = Stream(stop)
+        if form == "csv" and view.headers:
+            stream.put(",".join(view.fields or COLUMNS) + "\n")
+        if wanted.since is None:
+            note_to_terminal("following; Ctrl-C ends it")
+        for batch in Listings(db).follow(wanted, lambda: stream.pause(_LOOK_AGAIN)):
+            for row in batch[:left]:
+                stream.pause(0)
+                stream.put(row_line(_row(row), form, COLUMNS, "msg_id", _readable, view) + "\n")
+            left = None if left is None else left - len(batch[:left])
+            if left == 0:
+                return
+
+
+def _readable(row: Row) -> str:
+    at, sender = str(row["sent_at"]), row["sender_id"]
+    moment = f"{at[:10]} {at[11:19]}Z" if at.endswith("+00:00") else at
+    origin = "" if sender is None else f" from {sender}"
+    content = row["content"]
+    return f"{moment} #{row['id']} to {row['recipient_id']}{origin} {row['msg_type']}  {content}"
+
+
+def _row(row: dict[str, Any]) -> Row:
+    # A JSON 0 is true for jq.
+    return {**row, "delivered": bool(row["delivered"]), "content": Json(row["content"])}
+
+
+def _table(found: Sequence[Row], view: View) -> None:
+    from ws_manager.cli.output.tables import show_history
+
+    show_history(found, view)

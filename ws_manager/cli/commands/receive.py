@@ -1,0 +1,199 @@
+"""`ws-manager receive`: take what is pending for a connection, without a gateway."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.errors import not_active
+from ws_manager.cli.options import global_options, open_registry
+from ws_manager.cli.output.rows import MESSAGE_FIELDS, message_line, note, note_to_terminal, stream_format
+from ws_manager.cli.process.stream import Stop, Stream, stopped_by_signals
+from ws_manager.core.delivery import Delivery
+from ws_manager.errors import InvalidInput, WsManagerError
+from ws_manager.models import Connection, PendingMessage, SignOfLife, utc_now
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.settings import heartbeat_timeout
+from ws_manager.strict_json import Json
+
+_BATCH = 100
+_STEP_SECONDS = 0.01
+_LOG_SECONDS = 60.0
+
+
+def receive(
+    ctx: typer.Context,
+    ws_id: str = typer.Argument(..., metavar="<ws_id>", help="The connection."),
+    follow: bool = typer.Option(
+        False, "--follow", help="Go on with what comes, and keep the connection alive, until it is stopped."
+    ),
+    count: Optional[int] = typer.Option(
+        None, "--count", metavar="N", help="End after N messages; the rest stays pending."
+    ),
+) -> None:
+    """Print what is pending for a connection, and confirm it.
+
+    Oldest first, without a gateway: JSON objects, one a line, or readable lines on a terminal. A message is
+    confirmed once it has been written.
+    """
+    form = stream_format(global_options(ctx))
+    if count is not None and count < 1:
+        raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
+    seconds = heartbeat_timeout() if follow else 0.0
+    with open_registry(ctx) as registry, stopped_by_signals() as stop:
+        delivery = Delivery(registry.db)
+        with delivery.holding(ws_id) as connection:
+            receiver = _Receiver(delivery, connection, form, stop, count)
+            if follow:
+                _follow(receiver, seconds)
+            else:
+                receiver.receive()
+        if stop.signal is not None and not follow:
+            stop.end()
+    if not receiver.received and not follow:
+        note_to_terminal(f"nothing is pending for {ws_id}")
+
+
+class _Receiver:
+    """Writes the messages of one connection and confirms them.
+
+    Attributes:
+        received: how many were written so far.
+        stop: set it to end after the message that is being written.
+        stream: where they are written.
+    """
+
+    def __init__(
+        self, delivery: Delivery, connection: Connection, form: str, stop: Stop, most: Optional[int]
+    ) -> None:
+        self.delivery = delivery
+        self.connection = connection
+        self.received = 0
+        self.stop = stop
+        self.stream = Stream(stop)
+        self._form = form
+        self._most = most
+        self._cursor = connection.confirmed_seq
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether as many as were asked for are written."""
+        return self.received == self._most
+
+    def receive(self) -> None:
+        """Write what is pending, batch by batch."""
+        while not self.stop.is_set() and not self.has_enough:
+            # What is pending may have been set aside, or be somebody else's, by now.
+            self.delivery.check_held(self.connection)
+            limit = _BATCH if self._most is None else min(_BATCH, self._most - self.received)
+            batch = self.delivery.pending(self.connection.ws_id, self._cursor, limit)
+            if not batch:
+                return
+            if self._form == "csv" and not self.received:
+                self.stream.write(",".join(MESSAGE_FIELDS) + "\n")
+            self._write(batch)
+
+    def _write(self, batch: Sequence[PendingMessage]) -> None:
+        """Write messages and confirm those that went out, whatever ends the writing."""
+        first = self._cursor
+        try:
+            for line, seq in _lines(batch, self._form):
+                if self.stop.is_set() or not self.stream.write(line):
+                    return
+                self._cursor = seq
+                self.received += 1
+        finally:
+            if self._cursor != first:
+                self.delivery.confirm_held(self.connection, batch[0].seq, self._cursor)
+
+
+def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, int]]:
+    for message in batch:
+        fields = {
+            "seq": message.seq,
+            "id": message.msg_id,
+            "msg_type": message.msg_type,
+            "sender": message.sender_id,
+            "sent_at": message.sent_at,
+            "content": Json(message.content),
+        }
+        yield message_line(fields, form) + "\n", message.seq
+
+
+def _follow(receiver: _Receiver, timeout: float) -> None:
+    """Go on until a signal comes, enough has come, or the connection is another's or has ended.
+
+    Raises:
+        BrokenPipeError: whoever read the output has gone.
+        Conflict: a socket or a command has registered the ws_id again.
+        NotFound: it was disconnected.
+    """
+    registry, connection = receiver.delivery.registry, receiver.connection
+    ws_id, version = connection.ws_id, None
+    if registry.get(ws_id) is None:
+        raise not_active(registry, ws_id)
+    pulse = _Pulse(registry.db, connection, timeout / 3, receiver.stop)
+    with pulse:
+        note(f"Ready: receiving for {ws_id} (agent={connection.agent})")
+        while not receiver.stop.is_set() and not receiver.has_enough:
+            current = registry.db.data_version()
+            if current != version:
+                version = current
+                receiver.receive()
+                if registry.get(ws_id) is None:
+                    raise not_active(registry, ws_id)
+            receiver.stream.wait(_STEP_SECONDS)
+    if pulse.error is not None:
+        raise pulse.error
+
+
+class _Pulse:
+    """Renews a connection's heartbeat from a thread: whoever reads the output may take their time.
+
+    Attributes:
+        error: what has ended it, None where nothing has.
+    """
+
+    def __init__(self, db: Database, connection: Connection, interval: float, stop: Stop) -> None:
+        self.error: Optional[WsManagerError] = None
+        self._path = db.path
+        self._connection = connection
+        self._interval = interval
+        self._stop = stop
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "_Pulse":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        from ws_manager.repository.sqlite.schema import open_ledger
+
+        try:
+            db = open_ledger(self._path, create=False)
+            try:
+                self._beat(Delivery(db))
+            finally:
+                db.close()
+        except WsManagerError as error:
+            self.error = error
+            self._stop.set()
+
+    def _beat(self, delivery: Delivery) -> None:
+        ws_id, epoch = self._connection.ws_id, self._connection.epoch
+        logged_at = float("-inf")
+        while True:
+            # The log is sampled, as a gateway does it.
+            logged = time.monotonic() - logged_at >= _LOG_SECONDS
+            delivery.settle([SignOfLife(ws_id, epoch, utc_now(), None, logged)])
+            logged_at = time.monotonic() if logged else logged_at
+            self._stop.wait(self._interval)
+            if self._stop.is_set():
+                return

@@ -1,0 +1,51 @@
+"""`ws-manager retry`: send again what was set aside."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.options import global_options, open_registry
+from ws_manager.cli.output.rows import note, result
+from ws_manager.core.moments import parse_moment
+from ws_manager.errors import InvalidInput
+
+
+def retry(
+    ctx: typer.Context,
+    msg_id: Optional[str] = typer.Argument(None, metavar="<msg_id>", help="The message."),
+    everything: bool = typer.Option(False, "--all", help="All that is set aside, oldest first."),
+    since: Optional[str] = typer.Option(
+        None,
+        "--since",
+        metavar="WHEN",
+        help="With --all: set aside since then: 2h, an RFC 3339 time, or seconds since 1970.",
+    ),
+) -> None:
+    """Send again what was set aside.
+
+    As a new message behind everything that waits already. The old one stays set aside, and is not sent a third
+    time.
+    """
+    from ws_manager.core.retry import retry as retry_one
+    from ws_manager.core.retry import retry_all
+
+    if (msg_id is None) != everything:
+        raise InvalidInput("retry takes a message or --all", hint="ws-manager history --set-aside lists them")
+    if since is not None and not everything:
+        raise InvalidInput("--since goes with --all", hint="leave one of them out")
+    start = "" if since is None else parse_moment(since)
+    with open_registry(ctx) as registry:
+        if msg_id is None:
+            sent, beyond_limits = retry_all(registry.db, start)
+        else:
+            sent, beyond_limits = [retry_one(registry.db, msg_id)], 0
+    rows = [again._asdict() for again in sent]
+    result(
+        global_options(ctx),
+        f"Retried {len(sent)} message(s)",
+        {"retried": rows},
+        "\n".join(again.msg_id for again in sent),
+    )
+    if beyond_limits:
+        note(f"note: {beyond_limits} message(s) stay set aside: they are beyond the limits of what is sent")

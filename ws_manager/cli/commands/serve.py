@@ -1,0 +1,388 @@
+"""`ws-manager serve`: run the gateway in the foreground."""
+
+import asyncio
+import functools
+import logging
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from ws_manager.cli import limits
+from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
+from ws_manager.cli.process.logs import LEVELS, READY, set_up
+from ws_manager.cli.process.sd_notify import tell_supervisor
+from ws_manager.cli.process.signals import ENDING, stop_on_signals
+from ws_manager.errors import InvalidInput
+from ws_manager.settings import (
+    Sizes,
+    expanded,
+    heartbeat_timeout,
+    parse_duration,
+    parse_size,
+    stripe_secrets,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ws_manager.gateway.http.stripe import StripeOptions
+    from ws_manager.gateway.server import GatewayOptions
+
+_HOST = typer.Option(
+    None,
+    "--host",
+    metavar="ADDRESS",
+    help="Address to listen on, :: for every address; may be repeated.  [default: 127.0.0.1]",
+)
+_PUBLIC_HOST = typer.Option(
+    None, "--public-host", metavar="NAME", help="Name under which others reach it; may be repeated."
+)
+_ALLOW_ORIGIN = typer.Option(
+    None,
+    "--allow-origin",
+    metavar="ORIGIN",
+    help="Let pages of exactly this origin connect, such as https://app.example.com or tauri://localhost; may be "
+    "repeated.",
+)
+_PROXY = typer.Option(
+    None,
+    "--proxy",
+    metavar="ADDRESS",
+    help="Address or network of a proxy in front of it: what comes from there has no limit for one address. May be "
+    "repeated. A proxy on this machine need not be named.",
+)
+_STRIPE_ROUTE = typer.Option(
+    None,
+    "--stripe-route",
+    metavar="PATTERN=AGENT[:TYPE]",
+    help="Where webhook events of Stripe go: 'payment_intent.*=billing'; may be repeated, the first that matches "
+    "decides. Others go to everyone. Needs STRIPE_WEBHOOK_SECRET.",
+)
+_START_EXTENDED_SECONDS = 60
+
+
+def serve(
+    ctx: typer.Context,
+    no_auth: bool = typer.Option(
+        False, "--no-auth", help="Ask for no tokens: let everybody on this machine in. Loopback only."
+    ),
+    host: Optional[list[str]] = _HOST,
+    port: int = typer.Option(
+        8765, "--port", metavar="N", min=0, max=65535, help="Port; 0 takes one that is free."
+    ),
+    timeout: Optional[str] = typer.Option(
+        None,
+        "--timeout",
+        metavar="DURATION",
+        help="An agent without a sign of life for so long is lost. [env: BLACKROAD_HB_TIMEOUT; default: 30s]",
+    ),
+    public_host: Optional[list[str]] = _PUBLIC_HOST,
+    allow_origin: Optional[list[str]] = _ALLOW_ORIGIN,
+    proxy: Optional[list[str]] = _PROXY,
+    tls_cert: Optional[str] = typer.Option(
+        None, "--tls-cert", metavar="FILE", help="Serve https and wss: the certificate chain, as PEM."
+    ),
+    tls_key: Optional[str] = typer.Option(
+        None, "--tls-key", metavar="FILE", help="The certificate's private key, as PEM."
+    ),
+    max_connections: int = limits.MAX_CONNECTIONS,
+    max_per_token: int = limits.MAX_PER_TOKEN,
+    max_per_address: int = limits.MAX_PER_ADDRESS,
+    max_handshake_rate: int = limits.MAX_HANDSHAKE_RATE,
+    max_send_rate: str = limits.MAX_SEND_RATE,
+    max_frame: str = limits.MAX_FRAME,
+    max_frame_rate: int = limits.MAX_FRAME_RATE,
+    max_webhook_memory: str = limits.MAX_WEBHOOK_MEMORY,
+    max_content: str = typer.Option(
+        "256KiB",
+        "--max-content",
+        metavar="SIZE",
+        envvar="BLACKROAD_WS_MAX_CONTENT",
+        help="Size of a message that an agent sends, as JSON, up to 1MiB.",
+    ),
+    max_metadata: str = typer.Option(
+        "16KiB",
+        "--max-metadata",
+        metavar="SIZE",
+        envvar="BLACKROAD_WS_MAX_METADATA",
+        help="Size of an agent's metadata, as JSON, up to 1MiB; at the handshake 4KiB at most.",
+    ),
+    handshake_timeout: str = limits.HANDSHAKE_TIMEOUT,
+    write_timeout: str = limits.WRITE_TIMEOUT,
+    heartbeat_log_interval: str = typer.Option(
+        "1m",
+        "--heartbeat-log-interval",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_HEARTBEAT_LOG_INTERVAL",
+        help="Log no more than one heartbeat of a connection in so long.",
+    ),
+    heartbeat_log_keep: str = typer.Option(
+        "24h",
+        "--heartbeat-log-keep",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_HEARTBEAT_LOG_KEEP",
+        help="Delete logged heartbeats that are older.",
+    ),
+    keep: Optional[str] = typer.Option(
+        None,
+        "--keep",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_KEEP",
+        help="Prune what is confirmed or over and older, such as 30d, every hour. Kept for ever unless said.",
+    ),
+    drain: str = typer.Option(
+        "5s",
+        "--drain",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_DRAIN",
+        help="Spread the closing of many sockets over so long when it stops.",
+    ),
+    stripe_route: Optional[list[str]] = _STRIPE_ROUTE,
+    stripe_routes: Optional[str] = typer.Option(
+        None,
+        "--stripe-routes",
+        metavar="FILE",
+        help="More such routes, in a TOML file; those above come first.",
+    ),
+    stripe_accept_unrouted: bool = typer.Option(
+        False,
+        "--stripe-accept-unrouted",
+        help="Answer Stripe 200 although nobody is connected that an event is for: it waits here. Otherwise 503.",
+    ),
+    shared: bool = typer.Option(False, "--shared", help=SHARED_HELP),
+    log_level: str = typer.Option(
+        "info",
+        "--log-level",
+        metavar="LEVEL",
+        envvar="BLACKROAD_WS_LOG_LEVEL",
+        help=f"Of {', '.join(LEVELS)}. On a terminal the log is for people, otherwise lines of JSON.",
+    ),
+) -> None:
+    """Run the gateway that agents connect to.
+
+    It serves one database, and delivers whatever is sent into it by any process. It ends on SIGTERM and
+    SIGINT, and on SIGHUP if it is to be started again at once; agents come back then.
+    """
+    from ws_manager.cli.process.open_files import make_room
+    from ws_manager.gateway.http.access import check_address
+    from ws_manager.gateway.http.bodies import LEAST
+    from ws_manager.gateway.http.names import Names
+    from ws_manager.gateway.limits import Limits
+    from ws_manager.gateway.quotas import Addresses
+    from ws_manager.gateway.server import GatewayOptions
+    from ws_manager.repository.sqlite.schema import check_ledger
+
+    if log_level not in LEVELS:
+        raise InvalidInput(f"not a log level: {log_level!r}", hint=f"one of {', '.join(LEVELS)}")
+    hosts = tuple(host or ("127.0.0.1",))
+    for each in hosts:
+        check_address(each, tokens=not no_auth)
+    Names(hosts, public_host or (), allow_origin or ())
+    Addresses(proxy or ())
+    seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
+    if seconds < 1:
+        raise InvalidInput("the time-out must be at least 1 second", hint="30s is a good one")
+    agents = Limits(
+        connections=max_connections,
+        per_token=max_per_token,
+        per_address=max_per_address,
+        handshakes_per_second=max_handshake_rate,
+        send_bytes_per_second=parse_size(max_send_rate, "--max-send-rate", most=limits.LARGEST_RATE),
+        webhook_bytes=limits.webhook_bytes(max_webhook_memory),
+        handshake_seconds=limits.wait("--handshake-timeout", handshake_timeout, least=0.1),
+        write_seconds=limits.wait("--write-timeout", write_timeout, least=0.1),
+        frame_bytes=parse_size(max_frame, "--max-frame", most=limits.LARGEST_FRAME),
+        frames_per_second=max_frame_rate,
+        sizes=Sizes(parse_size(max_content, "--max-content"), parse_size(max_metadata, "--max-metadata")),
+    )
+    make_room(max_connections, agents.webhook_bytes // LEAST)
+    database = global_options(ctx).database
+    # What is said about the key belongs into the log too.
+    set_up(log_level)
+    # Before a key is made beside it.
+    check_ledger(database, shared=shared)
+    options = GatewayOptions(
+        database,
+        hosts,
+        port,
+        seconds,
+        drain_seconds=limits.wait("--drain", drain, least=0),
+        key=None if no_auth else functools.partial(_key, database),
+        public_hosts=tuple(public_host or ()),
+        origins=tuple(allow_origin or ()),
+        proxies=tuple(proxy or ()),
+        tls=_tls(tls_cert, tls_key),
+        limits=agents,
+        log_interval=parse_duration(heartbeat_log_interval),
+        log_keep=parse_age(heartbeat_log_keep, "--heartbeat-log-keep"),
+        keep=None if keep is None else parse_age(keep, "--keep"),
+        stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
+        shared=shared,
+    )
+    _run(options)
+
+
+def _key(database: Path) -> bytes:
+    """Return the key that signs tokens; one is made where there is none."""
+    from ws_manager.tokens import signing_key
+
+    key = signing_key(database, create=True)
+    assert key is not None
+    return key
+
+
+def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "Optional[StripeOptions]":
+    """Return how events of Stripe are taken; None where there is no secret to check them with."""
+    from ws_manager.gateway.http.stripe import StripeOptions
+    from ws_manager.stripe.events import load_routes, load_stripe, parse_route
+
+    secrets = stripe_secrets()
+    asked = bool(routes or file or accept_unrouted)
+    if not secrets:
+        if asked:
+            raise InvalidInput(
+                "there is no secret to check events of Stripe with",
+                hint="set STRIPE_WEBHOOK_SECRET to whsec_…",
+            )
+        return None
+    if asked:
+        load_stripe()
+    chosen = [parse_route(route) for route in routes]
+    if file is not None:
+        chosen += load_routes(expanded(file))
+    return StripeOptions(tuple(secrets), tuple(chosen), accept_unrouted)
+
+
+def _run(options: "GatewayOptions") -> None:
+    from ws_manager.gateway.http.access import is_loopback
+
+    reachable = [host for host in options.hosts if not is_loopback(host)]
+    if options.tls is None and reachable:
+        logging.getLogger("ws_manager").warning(
+            "without TLS, tokens and messages cross the network readable: give --tls-cert and --tls-key, "
+            "or let only a proxy that has TLS reach %s",
+            " and ".join(reachable),
+        )
+    # uvloop may hand on what came before TLS has begun, and that would be lost.
+    loop = _new_event_loop() if options.tls is None else asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(_serve(options))
+    finally:
+        loop.close()
+
+
+async def _serve(options: "GatewayOptions") -> None:
+    from ws_manager.gateway.server import GatewayServer
+    from ws_manager.protocol.close_codes import CloseCode
+    from ws_manager.repository.sqlite.database import resets_wal_safely
+
+    stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
+
+    restarts: tuple[signal.Signals, ...] = ()
+    # Windows has no SIGHUP.
+    if sys.platform != "win32":
+        restarts = (signal.SIGHUP,)
+
+    def stopped(number: signal.Signals) -> None:
+        # By then it may have ended by itself.
+        if not stop.done():
+            stop.set_result(CloseCode.RESTARTING if number in restarts else CloseCode.GOING_AWAY)
+        tell_supervisor("STOPPING=1")
+
+    stop_on_signals(stopped, (*ENDING, *restarts))
+    if not resets_wal_safely():
+        logging.getLogger("ws_manager").info(
+            "SQLite %s has the WAL-reset bug, which 3.51.3 mends; checkpoints work around it: nothing to do",
+            sqlite3.sqlite_version,
+        )
+
+    server = GatewayServer(options)
+    waited = False
+
+    def waits(why: str) -> None:
+        nonlocal waited
+        waited = True
+        # Without that, systemd ends a start that takes longer than TimeoutStartSec (man 3 sd_notify).
+        tell_supervisor(
+            f"STATUS=Waiting, and answering agents 503: {why}\n"
+            f"EXTEND_TIMEOUT_USEC={_START_EXTENDED_SECONDS * 1_000_000}"
+        )
+
+    def ready(url: str) -> None:
+        also = "".join(f", also {other}" for other in server.urls[1:])
+        READY.info(
+            "Ready: %s (database %s)%s",
+            url,
+            options.database,
+            also,
+            extra={"fields": {"url": url, "urls": server.urls, "database": str(options.database)}},
+        )
+        tell_supervisor("READY=1")
+        if waited:
+            tell_supervisor(f"STATUS=Serving {url}")
+
+    await server.run(stop, ready, waits)
+
+
+def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLContext]":
+    if certificate is None and key is None:
+        return None
+    import ssl
+
+    if certificate is None or key is None:
+        raise InvalidInput("--tls-cert and --tls-key belong together", hint="give both, or neither")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # RFC 8996: nothing older is to be used, and Python 3.9 would.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    def no_passphrase() -> str:
+        raise InvalidInput(f"the private key {key} is encrypted", hint="give one without a passphrase")
+
+    for name in (certificate, key):
+        _check_pem(name)
+    try:
+        context.load_cert_chain(expanded(certificate), expanded(key), no_passphrase)
+    except ssl.SSLError as error:
+        raise InvalidInput(
+            f"{certificate} and {key} are no certificate and its private key: {error.reason or 'not PEM'}",
+            hint="both are PEM files; the certificate comes first in its chain",
+        ) from None
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot read {certificate} or {key}: {error.strerror}", hint="check the two names"
+        ) from None
+    return context
+
+
+def _check_pem(name: str) -> None:
+    """Refuse a PEM file with a byte order mark: OpenSSL reads it itself, and would skip its first certificate.
+
+    Raises:
+        InvalidInput: it has one.
+    """
+    from ws_manager.text import has_mark
+
+    try:
+        with expanded(name).open("rb") as file:
+            marked = has_mark(file.read(4))
+    except OSError as error:
+        raise InvalidInput(f"cannot read {name}: {error.strerror}", hint="check the name") from None
+    if marked:
+        raise InvalidInput(
+            f"{name} begins with a byte order mark, and OpenSSL does not read that",
+            hint="save it as ASCII, or as UTF-8 without the mark",
+        )
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's event loop where it is installed: it is faster. Otherwise asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -1,0 +1,147 @@
+"""`ws-manager token`: make a token for an agent, or look into one."""
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.rows import json_object, note_to_terminal, result, write
+from ws_manager.errors import InvalidInput, NotAuthorised
+from ws_manager.settings import expanded, given_token, parse_duration, signing_secret
+from ws_manager.text import read_text
+
+_SCOPE = typer.Option(
+    None,
+    "--scope",
+    metavar="SCOPES",
+    help="What it allows, of connect, send, broadcast, admin; separated by spaces, or repeated. "
+    "[default: connect]",
+)
+
+
+def token(
+    ctx: typer.Context,
+    agent: Optional[str] = typer.Argument(
+        None,
+        metavar="<agent>",
+        help="Whose token: an agent's name, or * for every agent. With --inspect, the token.",
+    ),
+    ws_id: Optional[str] = typer.Option(
+        None, "--ws-id", metavar="ID", help="Good for this connection alone."
+    ),
+    scope: Optional[list[str]] = _SCOPE,
+    ttl: str = typer.Option("24h", "--ttl", metavar="DURATION", help="How long it is good for."),
+    out: Optional[str] = typer.Option(
+        None,
+        "--out",
+        metavar="FILE",
+        help="Write it to this file, mode 0600, instead of stdout; one that is there is replaced.",
+    ),
+    inspect: bool = typer.Option(
+        False,
+        "--inspect",
+        help="Verify a token and show what it says: the one given, stdin's with -, or BLACKROAD_WS_TOKEN.",
+    ),
+) -> None:
+    """Make a token for an agent, or look into one.
+
+    The token alone is on stdout, or in the file that --out names. It is signed with the key beside the
+    database, which is made on first use, or with BLACKROAD_WS_SECRET. Whoever has it is the agent until it
+    expires: it cannot be called back.
+    """
+    from ws_manager.cli.secret_file import check_place, write_secret
+    from ws_manager.core.validation import check_name
+    from ws_manager.tokens import key_path, mint, signing_key, verify
+
+    if inspect:
+        if out is not None:
+            raise InvalidInput("--inspect and --out exclude each other", hint="leave one of them out")
+        _inspect(ctx, agent)
+        return
+    if agent is None:
+        raise InvalidInput("missing argument '<agent>'", hint="for example: ws-manager token octavia")
+    names = check_name(agent, "agent"), None if ws_id is None else check_name(ws_id, "ws_id")
+    scopes = ("connect",) if scope is None else tuple(" ".join(scope).split())
+    seconds = parse_duration(ttl)
+    # What cannot be made is said before a key is.
+    mint(b"-" * 32, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
+    if out in ("", "-"):
+        raise InvalidInput(
+            f"--out needs the name of a file, not '{out}'", hint="without --out the token goes to stdout"
+        )
+    place = None if out is None else expanded(out)
+    if place is not None:
+        check_place(place)
+    key, new = signing_secret(), False
+    if key is None:
+        database = _database(ctx)
+        key = signing_key(database, create=False)
+        new = key is None
+        key = key or signing_key(database, create=True)
+    assert key is not None
+    made = mint(key, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
+    if new:
+        note_to_terminal(f"made a new signing key: {key_path(database)}")
+        if not database.exists():
+            note_to_terminal(f"there is no database at {database} yet: the token is for the gateway to come")
+    if place is None:
+        result(global_options(ctx), made, {"token": made}, made)
+        return
+    write_secret(place, made + "\n")
+    expires = _time(verify(key, made).expires_at)
+    line = f"Wrote a token to {out} (agent={agent}, expires {expires})"
+    result(global_options(ctx), line, {"file": out, "agent": agent, "expires_at": expires}, str(out))
+
+
+def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
+    from ws_manager.tokens import AUDIENCE, SCOPES, signing_key, verify
+
+    text = _stdin() if given == "-" else given or given_token()
+    if not text:
+        raise InvalidInput("no token to look into", hint="give it, or - for stdin, or set BLACKROAD_WS_TOKEN")
+    key = signing_secret()
+    if key is None:
+        database = _database(ctx)
+        key = signing_key(database, create=False)
+    if key is None:
+        raise NotAuthorised(
+            f"there is no signing key for {database}, so none of its tokens",
+            hint="use the --db that the gateway serves",
+        )
+    claims = verify(key, text)
+    shown = {
+        "sub": claims.agent,
+        "ws_id": claims.ws_id,
+        "scope": " ".join(scope for scope in SCOPES if scope in claims.scopes),
+        "aud": AUDIENCE,
+        "iat": _time(claims.issued_at),
+        "exp": _time(claims.expires_at),
+        "jti": claims.jti,
+    }
+    write(json_object(shown, indent=not global_options(ctx).output), is_json=True)
+
+
+def _stdin() -> str:
+    from ws_manager.cli.process.line_reader import stdin
+    from ws_manager.client.credentials import MAX_TOKEN
+
+    return read_text(stdin(), "the token on stdin", MAX_TOKEN).strip()
+
+
+def _database(ctx: typer.Context) -> Path:
+    """Return the database whose key is meant. One that is no ledger is refused before anything is made beside it."""
+    from ws_manager.repository.sqlite.schema import check_ledger
+
+    database = global_options(ctx).database
+    check_ledger(database)
+    return database
+
+
+def _time(seconds: float) -> str:
+    """Return seconds since 1970 as an RFC 3339 time; as a number where no calendar goes so far."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)

@@ -1,0 +1,153 @@
+"""`ws-manager top`: what goes on now, drawn again and again on a terminal, a JSON object a frame in a pipe."""
+
+import itertools
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Callable, Optional
+
+import typer
+
+from ws_manager.cli.exit_codes import TERMINATED
+from ws_manager.cli.options import GlobalOptions, global_options
+from ws_manager.cli.output.rows import Row, json_object, visible
+from ws_manager.cli.process.stream import Stream, stopped_by_signals
+from ws_manager.errors import InvalidInput
+from ws_manager.settings import heartbeat_timeout, parse_duration
+
+if TYPE_CHECKING:
+    from ws_manager.core.read.overview import Sampler, Snapshot, View
+
+_SHORTEST_INTERVAL = 0.1
+
+
+def top(
+    ctx: typer.Context,
+    agent: Optional[str] = typer.Option(
+        None, "--agent", metavar="NAME", help="Only this agent's connections."
+    ),
+    text: Optional[str] = typer.Option(
+        None, "--text", metavar="TEXT", help="Only connections with this in their ws_id, agent or metadata."
+    ),
+    sort: str = typer.Option(
+        "pending", "--sort", metavar="KEY", help="pending, idle, round-trip, sent, age or agent."
+    ),
+    interval: str = typer.Option(
+        "1s", "--interval", metavar="DURATION", help="How often to look; longer where looking takes long."
+    ),
+    once: bool = typer.Option(False, "--once", help="Print one frame and end."),
+    count: Optional[int] = typer.Option(
+        None, "--count", metavar="N", help="Print so many frames, one below the other, and end."
+    ),
+    limit: int = typer.Option(
+        20,
+        "--limit",
+        metavar="N",
+        help="At most so many connections a frame; the screen decides on a terminal.",
+    ),
+) -> None:
+    """Watch connections, rates, recent messages and disconnects.
+
+    On a terminal: keys sort, filter, pause and quit; the last line shows them. In a pipe: one JSON object a
+    frame. It only reads.
+    """
+    from ws_manager.core.read.overview import ORDERS, Sampler, View, check_view
+    from ws_manager.repository.sqlite.schema import read_ledger
+
+    options = global_options(ctx)
+    form = _form(options)
+    seconds = _interval(interval)
+    frames = _frames(count, once=once)
+    view = View(order=sort, agent=agent, text=text or None, connections=limit)
+    check_view(view)
+    db = read_ledger(options.database)
+    try:
+        sampler = Sampler(db, heartbeat_timeout())
+        if form != "table":
+            with stopped_by_signals() as stop:
+                stream = Stream(stop)
+                for snapshot in _every(seconds, frames, sampler, view, stream.pause):
+                    stream.put(_json(snapshot, form) + "\n")
+            return
+        from ws_manager.cli.top import top_screen as screen
+        from ws_manager.cli.top.keyboard import Controls
+
+        path = str(db.path)
+        if frames is not None or not screen.can_move_the_cursor():
+            for snapshot in _every(seconds, frames, sampler, view, time.sleep):
+                screen.print_frame(snapshot, path)
+                sys.stdout.flush()
+            return
+        ended_by = screen.watch(
+            sampler.sample, Controls(tuple(ORDERS), sort, agent, text or None), seconds, path
+        )
+    finally:
+        db.close()
+    if ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ended_by is not None:
+        sys.exit(TERMINATED)
+
+
+def _form(options: GlobalOptions) -> str:
+    """Return `table`, `json` or `ndjson`."""
+    terminal = sys.stdout.isatty()
+    form = options.output or ("table" if terminal else "ndjson")
+    if form not in ("table", "json", "ndjson"):
+        raise InvalidInput(f"top has no {form} output", hint="use -o ndjson, or ws-manager list")
+    if form == "table" and not terminal:
+        raise InvalidInput(
+            "top draws a table on a terminal only", hint="leave out -o table: a pipe gets JSON"
+        )
+    return form
+
+
+def _interval(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds < _SHORTEST_INTERVAL:
+        raise InvalidInput(f"too short an interval: {text}", hint="give 100ms or more")
+    return seconds
+
+
+def _frames(count: Optional[int], *, once: bool) -> Optional[int]:
+    """Return how many frames to print; None for no end."""
+    if once and count is not None:
+        raise InvalidInput("--once and --count exclude each other", hint="--once is --count 1")
+    if count is not None and count < 1:
+        raise InvalidInput(f"not a number of frames: {count}", hint="give --count 1 or more")
+    return 1 if once else count
+
+
+def _every(
+    seconds: float,
+    frames: Optional[int],
+    sampler: "Sampler",
+    view: "View",
+    pause: Callable[[float], None],
+) -> Iterator["Snapshot"]:
+    """Take a snapshot every `seconds`, or less often where taking one takes long. `pause` waits."""
+    for number in itertools.count(1):
+        began = time.monotonic()
+        yield sampler.sample(view)
+        if number == frames:
+            return
+        took = time.monotonic() - began
+        pause(max(seconds - took, 4 * took))
+
+
+def _json(snapshot: "Snapshot", form: str) -> str:
+    """Return a snapshot as JSON text, ready for stdout."""
+    text = json_object(_row(snapshot), indent=form == "json")
+    return visible(text, is_json=True) if sys.stdout.isatty() else text
+
+
+def _row(snapshot: "Snapshot") -> Row:
+    """Return a snapshot as names and JSON values."""
+    return {
+        **asdict(snapshot),
+        "messages": [
+            {**message._asdict(), "delivered": bool(message.delivered)} for message in snapshot.messages
+        ],
+    }

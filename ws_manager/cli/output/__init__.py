@@ -1,0 +1,1 @@
+"""What is written to stdout and stderr, and how."""

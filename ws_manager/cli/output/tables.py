@@ -1,0 +1,309 @@
+"""Tables on a terminal. This is the only module that imports Rich, and it is imported on a terminal alone."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Optional
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ws_manager.cli.output.rows import Row, json_text, visible
+from ws_manager.cli.output.times import TIME_FIELDS, age, ago, in_style, now
+from ws_manager.models import ACTIVE, AHEAD_SECONDS, ROUTED
+from ws_manager.strict_json import Json
+
+if TYPE_CHECKING:
+    from ws_manager.cli.output.format_options import View
+    from ws_manager.core.read.explain import Answer
+
+_GAP = 2
+_MOST_OF_A_FACT = 400
+_LEAST_OF_A_TIMELINE = 10
+_AROUND_A_TIMELINE = 6
+_STANDING = {"good": "green", "waiting": "yellow", "bad": "red"}
+# What an operator does not ask for; JSON has it.
+_FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "first_id", "last_id", "unconfirmed"})
+# What is worth a line only where it is not 0.
+_RARE = frozenset({"refusals", "pruned", "set_aside"})
+# Beside it, a UUID stays in one piece on 80 columns.
+_LEAST_OF_A_SHORTENED_COLUMN = 22
+_LEAST_OF_A_FOLDED_COLUMN = 9
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its header.
+        cell: makes a cell from a row.
+        style: makes the style of a cell from a row; "" for none.
+        right: whether it is aligned to the right.
+        goes: 0 for a column that always stays; in a narrow terminal the highest number goes first.
+        shortened: whether a cell may be cut where the line ends.
+        wraps: whether one that is shortened goes on in the next line instead.
+    """
+
+    title: str
+    cell: Callable[[Row], str]
+    style: Callable[[Row], str] = lambda _row: ""
+    right: bool = False
+    goes: int = 0
+    shortened: bool = False
+    wraps: bool = False
+
+
+def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
+    """Draw connections.
+
+    Args:
+        found: rows of `list`.
+        timeout: seconds after which a heartbeat is marked as old.
+        view: the style of times, and whether there is a header.
+    """
+    present = now()
+
+    def old(row: Row) -> str:
+        idle = age(row["last_heartbeat"], present)
+        return "yellow" if row["status"] == ACTIVE and not -AHEAD_SECONDS <= idle <= timeout else ""
+
+    def backlog(row: Row) -> str:
+        return "yellow" if row["pending"] else ""
+
+    # An answer, where there is one to give: it never gives way to the rest.
+    state = Column("state", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
+    has_state = any(_how_it_stands(row) for row in found)
+    columns = [
+        Column("ws_id", lambda row: str(row["ws_id"])),
+        Column("agent", lambda row: str(row["agent"])),
+        Column("connected", _time("connected_at", view), right=True, goes=2),
+        Column("heartbeat", _time("last_heartbeat", view), old, right=True, goes=1 if has_state else 0),
+        Column("pending", lambda row: str(row["pending"]), backlog, right=True),
+        Column("sent", lambda row: str(row["message_count"]), right=True, goes=3),
+        Column("ended", _time("disconnected_at", view), right=True, goes=4),
+        *([state] if has_state else []),
+        Column(
+            "metadata",
+            lambda row: "" if row["metadata"] == "{}" else json_text(row["metadata"]),
+            goes=5,
+            shortened=True,
+        ),
+    ]
+    _show(found, columns, headers=view.headers)
+
+
+def show_history(found: Sequence[Row], view: View) -> None:
+    """Draw messages.
+
+    Args:
+        found: rows of `history`.
+        view: the style of times, and whether there is a header.
+    """
+    columns = [
+        Column("sent", _time("sent_at", view), right=True),
+        Column("to", lambda row: str(row["recipient_id"])),
+        Column("state", _state, _state_style),
+        Column("type", lambda row: str(row["msg_type"]), goes=1),
+        Column("from", lambda row: str(row["sender_id"] or ""), goes=2),
+        Column("msg_id", lambda row: str(row["msg_id"]), goes=3),
+        Column("content", lambda row: json_text(row["content"]), shortened=True),
+    ]
+    _show(found, columns, headers=view.headers)
+
+
+def show_webhook_events(found: Sequence[Row], view: View) -> None:
+    """Draw events of webhooks.
+
+    Args:
+        found: rows of `stripe events`.
+        view: the style of times, and whether there is a header.
+    """
+    columns = [
+        Column("received", _time("received_at", view), right=True),
+        Column("event_id", lambda row: str(row["event_id"])),
+        Column("event", lambda row: str(row["event_type"])),
+        Column(
+            "status",
+            lambda row: str(row["status"]),
+            lambda row: "green" if row["status"] == ROUTED else "yellow",
+        ),
+        Column("to", lambda row: str(row["agent"] or "everyone")),
+        Column("sent", lambda row: str(row["recipients"]), right=True, goes=1),
+        Column("type", lambda row: str(row["msg_type"]), goes=2),
+    ]
+    _show(found, columns, headers=view.headers)
+
+
+def show_recipients(found: Sequence[Row]) -> None:
+    """Draw who would get a broadcast. `found` are the rows of `broadcast --dry-run`."""
+    columns = [
+        Column("ws_id", lambda row: str(row["ws_id"])),
+        Column("agent", lambda row: str(row["agent"])),
+        Column(
+            "gets it",
+            lambda row: "yes" if row["gets_it"] else "no",
+            lambda row: "green" if row["gets_it"] else "yellow",
+        ),
+        Column("why not", lambda row: str(row["why_not"] or ""), shortened=True, wraps=True),
+    ]
+    _show(found, columns, headers=True)
+
+
+def show_answer(title: str, answer: Answer, style: Optional[str]) -> None:
+    """Draw all there is about one thing: the verdict, the facts, and what happened to it, the latest last.
+
+    Args:
+        title: what it is about.
+        answer: the answer.
+        style: one of `times.STYLES`; None for relative and absolute times.
+    """
+    console = console_of(*shutil.get_terminal_size())
+    console.print(Text(visible(title), "bold"))
+    console.print(Text(visible(answer.verdict), _STANDING[answer.standing]))
+    console.print()
+    facts = Table.grid(padding=(0, _GAP, 0, 0))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in answer.facts.items():
+        if name not in _FOR_PROGRAMS and value not in (None, "", [], "{}") and (value or name not in _RARE):
+            facts.add_row(Text(name, "dim"), Text(_fact(name, value, style)))
+    console.print(facts)
+    missing = answer.facts.get("unconfirmed", [])
+    if missing:
+        total = answer.facts["pending"] + answer.facts["set_aside"]
+        some = f", {len(missing)} of {total}" if total > len(missing) else ""
+        console.print()
+        console.print(Text(f"not confirmed{some}", "dim"))
+    for one in missing:
+        console.print(Text(visible(f"{one['ws_id']}  {one['msg_id']}")))
+        console.print(Padding(Text(visible(one["why"]), "yellow"), (0, 0, 0, _GAP)))
+    console.print()
+    _show_timeline(console, answer, style)
+
+
+def _show_timeline(console: Console, answer: Answer, style: Optional[str]) -> None:
+    # What does not fit is the oldest part of it.
+    room = max(_LEAST_OF_A_TIMELINE, console.height - len(answer.facts) - _AROUND_A_TIMELINE)
+    left_out = max(0, len(answer.timeline) - room)
+    earlier = f"; {left_out} earlier, which -o json has" if left_out else ""
+    console.print(Text(f"what happened (times are UTC{earlier})", "dim"))
+    timeline = Table.grid(padding=(0, _GAP, 0, 0))
+    timeline.add_column(no_wrap=True, justify="right")
+    timeline.add_column(no_wrap=True)
+    timeline.add_column(overflow="fold")
+    for entry in answer.timeline[left_out:]:
+        what, detail = visible(entry.what), visible(entry.detail)
+        timeline.add_row(Text(_moment(entry.at, style)), Text(what, "bold"), Text(detail))
+    console.print(timeline)
+
+
+def _fact(name: str, value: object, style: Optional[str]) -> str:
+    if name in TIME_FIELDS:
+        return _moment(value, style)
+    text = visible(value if isinstance(value, str) and not isinstance(value, Json) else json_text(value))
+    if len(text) <= _MOST_OF_A_FACT:
+        return text
+    return f"{text[:_MOST_OF_A_FACT]}… ({len(text)} characters; -o json has them all)"
+
+
+def _moment(value: object, style: Optional[str]) -> str:
+    """Write a time: by default relative, and to the second; JSON has the rest."""
+    present = now()
+    if style in ("iso", "unix"):
+        return visible(str(in_style(value, style, present)))
+    if age(value, present) == float("inf"):
+        return visible(str(value))
+    text = str(value)
+    return visible(f"{ago(text, present):>8} {text[:10]} {text[11:19]}")
+
+
+def _time(name: str, view: View) -> Callable[[Row], str]:
+    present = now()
+    return lambda row: str(in_style(row[name], view.time or "relative", present)) if row[name] else ""
+
+
+def _how_it_stands(row: Row) -> str:
+    """Say what is not as it should be with a connection, and why; nothing if it is active and well."""
+    reason = str(row["close_reason"] or "no reason given")
+    code = "" if row["close_code"] is None else f" ({row['close_code']})"
+    if row["status"] != ACTIVE:
+        told = reason if reason.startswith(str(row["status"])) else f"{row['status']}: {reason}"
+        return told + code
+    return f"lost: {reason}{code}" if code else ""
+
+
+def _state(row: Row) -> str:
+    return "delivered" if row["delivered"] else "set aside" if row["rejected_at"] else "pending"
+
+
+def _state_style(row: Row) -> str:
+    return "green" if row["delivered"] else "red" if row["rejected_at"] else "yellow"
+
+
+def _show(found: Sequence[Row], columns: list[Column], *, headers: bool) -> None:
+    if not found:
+        return
+    console = console_of(*shutil.get_terminal_size())
+    console.print(table_of(found, columns, console.width, headers=headers))
+
+
+def console_of(width: int, height: int) -> Console:
+    """Return a console on stdout that takes data as data."""
+    # Rich reads NO_COLOR and TERM itself. Text, never str, is what keeps data from being read as markup.
+    # The size is given because it takes every dumb terminal for one of 80 columns.
+    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, height=height)
+
+
+def table_of(found: Sequence[Row], columns: list[Column], width: int, *, headers: bool = True) -> Table:
+    """Return a table that fits into so many columns of a terminal; what could steer one is escaped."""
+    cells = {column.title: [visible(column.cell(row)) for row in found] for column in columns}
+    widths = {title: max(cell_len(text) for text in [title, *texts]) for title, texts in cells.items()}
+    told = [column for column in columns if not column.goes or any(cells[column.title])]
+    kept = _fitting(told, widths, width)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_header=headers)
+    for column in kept:
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            overflow="ellipsis" if column.shortened and not column.wraps else "fold",
+            no_wrap=column.shortened and not column.wraps,
+            # Left to itself, Rich takes the room from the columns that may wrap, down to a letter each.
+            width=widths[column.title],
+        )
+    for number, row in enumerate(found):
+        table.add_row(*(Text(cells[column.title][number], column.style(row)) for column in kept))
+    return table
+
+
+def _fitting(columns: list[Column], widths: dict[str, int], available: int) -> list[Column]:
+    """Leave out columns, then narrow `widths`, until the rest fits into the terminal."""
+
+    def excess(kept: list[Column], shortened_to: int) -> int:
+        return (
+            sum(min(widths[c.title], shortened_to) if c.shortened else widths[c.title] for c in kept)
+            + _GAP * (len(kept) - 1)
+            - available
+        )
+
+    kept = list(columns)
+    while excess(kept, _LEAST_OF_A_SHORTENED_COLUMN) > 0 and any(column.goes for column in kept):
+        kept.remove(max(kept, key=lambda column: column.goes))
+    # What is cut comes first, then names are folded, the last of them first: an id should stay in one piece.
+    narrowed = [c for c in reversed(kept) if c.shortened] + [
+        c for c in reversed(kept) if not c.shortened and not c.right
+    ]
+    for column in narrowed:
+        least = min(
+            widths[column.title],
+            _LEAST_OF_A_SHORTENED_COLUMN if column.shortened else _LEAST_OF_A_FOLDED_COLUMN,
+        )
+        too_much = excess(kept, 10**6)
+        widths[column.title] = max(least, widths[column.title] - max(0, too_much))
+    return kept

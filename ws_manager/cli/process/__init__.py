@@ -1,0 +1,1 @@
+"""The process: its streams, signals, limits and logs."""

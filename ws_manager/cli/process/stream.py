@@ -1,0 +1,215 @@
+"""stdout of a command that goes on: it ends between two texts when a signal comes, and when the reader has gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Callable, NoReturn, Optional
+
+from ws_manager.cli.exit_codes import TERMINATED
+from ws_manager.cli.process.signals import ENDING, heeded, next_one_ends
+
+LAST_SECONDS = 5.0
+"""Once a signal has come, a reader that takes nothing is waited for so long in all."""
+
+# What a pipe takes without blocking, when it takes anything (POSIX, `write`).
+_PIECE = getattr(select, "PIPE_BUF", 512)
+_STEP_SECONDS = 0.05
+
+
+class Stop:
+    """Says that a command is to end after what it has in hand. Any thread and any signal handler may set it.
+
+    Attributes:
+        signal: the signal that asked for it; None where it was something else, or nothing yet.
+    """
+
+    def __init__(self) -> None:
+        self.signal: Optional[int] = None
+        self._is_set = False
+        self._reading, self._writing = os.pipe()
+
+    def set(self, number: Optional[int] = None) -> None:
+        """Ask for the end, because of a signal or of something else."""
+        if not self._is_set:
+            self.signal, self._is_set = number, True
+            os.write(self._writing, b"\0")
+
+    def is_set(self) -> bool:
+        """Say whether it was asked for."""
+        return self._is_set
+
+    def fileno(self) -> int:
+        """Return a descriptor that can be read from as soon as it is set: for `poll`."""
+        return self._reading
+
+    def wait(self, seconds: float) -> None:
+        """Return when it is set, or after so long."""
+        if hasattr(select, "poll"):
+            _poll(self._reading, select.POLLIN).poll(_milliseconds(seconds))
+            return
+        ends = time.monotonic() + seconds
+        while not self._is_set and (left := ends - time.monotonic()) > 0:
+            # In steps: on Windows a pipe cannot be waited for.
+            time.sleep(min(left, _STEP_SECONDS))
+
+    def end(self) -> NoReturn:
+        """End the command as the signal that came ends a command.
+
+        Raises:
+            KeyboardInterrupt: it was SIGINT.
+            SystemExit: 143, for any other.
+        """
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(TERMINATED)
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[Stop]:
+    """Give a `Stop` that the first SIGTERM or SIGINT sets; a second one ends the process at once."""
+    stop = Stop()
+    numbers = heeded(ENDING)
+
+    def first(number: int, _frame: Optional[FrameType]) -> None:
+        next_one_ends(number, numbers)
+        stop.set(number)
+
+    before = [signal.signal(number, first) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
+        stop.close()
+
+
+class Stream:
+    """stdout, written to and flushed text by text, without being held up for ever by whoever reads it.
+
+    Args:
+        stop: ends the waiting.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, stop: Stop, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stop = stop
+        self._clock = clock
+        self._ends: Optional[float] = None
+        self._descriptor = _descriptor()
+        if self._descriptor is not None:
+            sys.stdout.flush()
+            self._room = _poll(self._descriptor, select.POLLOUT)
+            self._room_or_stop = _poll(self._descriptor, select.POLLOUT, stop)
+            # A pipe without a reader is an error of the pipe, which `poll` tells unasked.
+            self._gone_or_stop = _poll(self._descriptor, 0, stop)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is to stop."""
+        return self._stop.is_set()
+
+    def write(self, text: str) -> bool:
+        """Write a text, and return when it is out of this process.
+
+        Returns:
+            False where it is not: a signal has come, and the reader does not take it.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+        """
+        if self._descriptor is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return True
+        rest = memoryview(text.encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
+        while rest:
+            if not self._has_room():
+                return False
+            rest = rest[os.write(self._descriptor, rest[:_PIECE]) :]
+        return True
+
+    def wait(self, seconds: Optional[float]) -> None:
+        """Return after so long, or when it is to stop; with None then alone.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+        """
+        if self._descriptor is None:
+            while seconds is None and not self._stop.is_set():
+                self._stop.wait(_STEP_SECONDS)
+            self._stop.wait(seconds or 0)
+            return
+        ready = self._gone_or_stop.poll(None if seconds is None else _milliseconds(seconds))
+        if any(descriptor == self._descriptor for descriptor, _ in ready):
+            raise BrokenPipeError
+
+    def put(self, text: str) -> None:
+        """Write a text, or end the command where a signal has come and the reader does not take it.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+            KeyboardInterrupt, SystemExit: as `Stop.end`.
+        """
+        if not self.write(text):
+            self._stop.end()
+
+    def pause(self, seconds: float) -> None:
+        """Return after so long, or end the command where a signal comes.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+            KeyboardInterrupt, SystemExit: as `Stop.end`.
+        """
+        self.wait(seconds)
+        if self._stop.is_set():
+            self._stop.end()
+
+    def _has_room(self) -> bool:
+        """Wait until something can be written; False where it cannot, and it is to stop."""
+        if self._room.poll(0):
+            return True
+        if not self._stop.is_set():
+            self._room_or_stop.poll()
+        if not self._stop.is_set():
+            return True
+        now = self._clock()
+        self._ends = now + LAST_SECONDS if self._ends is None else self._ends
+        return bool(self._room.poll(_milliseconds(self._ends - now)))
+
+
+def _descriptor() -> Optional[int]:
+    """Return stdout's descriptor; None where stdout has no descriptor, or `poll` cannot watch it."""
+    if not hasattr(select, "poll"):
+        return None
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+    # Some systems cannot poll every device.
+    cannot = any(events & select.POLLNVAL for _, events in _poll(descriptor, 0).poll(0))
+    return None if cannot else descriptor
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return a time for `poll`, which takes no more than an int of C: 24 days."""
+    return min(max(0, round(seconds * 1000)), 2**31 - 1)
+
+
+def _poll(descriptor: int, events: int, stop: Optional[Stop] = None) -> Any:  # noqa: ANN401 - `select.poll` is no type
+    poll = select.poll()
+    poll.register(descriptor, events)
+    if stop is not None:
+        poll.register(stop, select.POLLIN)
+    return poll

@@ -1,0 +1,1 @@
+"""The live view of `ws-manager top`."""

@@ -1,0 +1,244 @@
+"""The live view of `top`, drawn with Rich; imported on a terminal alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Callable, Optional
+
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ws_manager.cli.output.rows import Row, visible
+from ws_manager.cli.output.tables import Column, console_of, table_of
+from ws_manager.cli.output.times import ago, span
+from ws_manager.cli.top.keyboard import Controls, Keyboard, keyboard
+from ws_manager.core.read.overview import MOST_PENDING, Snapshot, View
+
+Sample = Callable[[View], Snapshot]
+
+SHARE = 5
+"""A view rests at least so many times as long as it took to look: it must not be a load of its own."""
+
+_HEADER_LINES = 3
+_LEAST_FOR_ALL_PARTS = 16
+
+
+def can_move_the_cursor() -> bool:
+    """Say whether stdout is a terminal that a view can be drawn on again and again."""
+    return os.environ.get("TERM", "") not in ("dumb", "unknown") and sys.stdout.isatty()
+
+
+def size_of_terminal() -> tuple[int, int]:
+    """Return columns and lines as they are now; `COLUMNS` and `LINES` would not follow a resize."""
+    try:
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        columns, lines = 0, 0
+    # A terminal that does not know its size says 0.
+    return columns or 80, lines or 24
+
+
+def view_for(controls: Controls, lines: int) -> View:
+    """Return what to ask for, so that it fills a terminal of so many lines; `fitting` leaves out the rest."""
+    room = lines - _HEADER_LINES - 1
+    small = lines < _LEAST_FOR_ALL_PARTS
+    return View(
+        order=controls.order,
+        agent=controls.agent,
+        text=controls.text,
+        connections=max(1, room - 1),
+        messages=0 if small else min(10, room // 4),
+        endings=0 if small else min(5, room // 6),
+    )
+
+
+def fitting(snapshot: Snapshot, lines: int) -> Snapshot:
+    """Leave out the connections for which a terminal of so many lines has no room beside the other parts."""
+    others = [part for part in (snapshot.messages, snapshot.endings) if part]
+    # Each of the others has a header and an empty line above it.
+    room = lines - _HEADER_LINES - 2 - sum(len(part) + 2 for part in others)
+    return replace(snapshot, connections=snapshot.connections[: max(1, room)])
+
+
+def print_frame(snapshot: Snapshot, database: str) -> None:
+    """Print one frame where the cursor is, for a terminal that is left as it is."""
+    console = console_of(*size_of_terminal())
+    console.print(Group(*_parts(snapshot, database, console.width)))
+
+
+def watch(sample: Sample, controls: Controls, interval: float, database: str) -> Optional[int]:
+    """Show the view on the alternate screen until a key or a signal ends it; the screen is restored then.
+
+    Args:
+        sample: takes a snapshot.
+        controls: what to begin with; the keys change it.
+        interval: seconds between two snapshots.
+        database: the path to show.
+
+    Returns:
+        The signal that ended it, or None.
+    """
+    console = console_of(*size_of_terminal())
+    while True:
+        with (
+            keyboard() as board,
+            Live(
+                console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            ) as live,
+        ):
+            _until_ended(live, board, sample, controls, interval, database)
+        if board.signal is None or board.signal != board.signal_of_suspension:
+            return board.signal
+        # Ctrl-Z: stop as any other program would, with the screen as it was; go on when woken.
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _until_ended(
+    live: Live, board: Keyboard, sample: Sample, controls: Controls, interval: float, database: str
+) -> None:
+    snapshot: Optional[Snapshot] = None
+    due, controls.changed = time.monotonic(), True
+    while True:
+        size = size_of_terminal()
+        began = time.monotonic()
+        if snapshot is None or controls.changed or (began >= due and not controls.paused):
+            controls.changed = False
+            snapshot = sample(view_for(controls, size[1]))
+            due = began + max(interval, SHARE * (time.monotonic() - began))
+        live.console.size = ConsoleDimensions(*size)
+        live.update(frame(snapshot, controls, database, size, keys=board.has_keys), refresh=True)
+        if board.signal is None:
+            board_keys = board.wait(None if controls.paused else max(0.0, due - time.monotonic()))
+            controls.press(board_keys)
+        if board.signal is not None or controls.ended:
+            return
+
+
+def frame(
+    snapshot: Snapshot, controls: Controls, database: str, size: tuple[int, int], *, keys: bool
+) -> RenderableType:
+    """Return the whole screen: the parts at the top, the keys on the last line."""
+    width, lines = size
+    screen = Table.grid(expand=True)
+    screen.add_column(no_wrap=True, overflow="crop")
+    console = Console(width=width, height=lines)
+    drawn = 0
+    for part in _parts(fitting(snapshot, lines), database, width):
+        screen.add_row(part)
+        drawn += len(console.render_lines(part, console.options.update(width=width), pad=False))
+    for _ in range(lines - 1 - drawn):
+        screen.add_row(Text(""))
+    screen.add_row(_legend(controls, keys=keys))
+    return screen
+
+
+def _legend(controls: Controls, *, keys: bool) -> Text:
+    if not keys:
+        return Text("Ctrl-C quit", "reverse")
+    if controls.prompt:
+        hint = "Enter to take it, empty for all, Escape to leave it"
+        return Text(visible(f"{controls.prompt}: {controls.typed}_  ({hint})"), "reverse")
+    chosen = [
+        f"s order: {controls.order}",
+        f"/ text: {controls.text or 'any'}",
+        f"a agent: {controls.agent or 'all'}",
+        "p go on" if controls.paused else "p pause",
+        "q quit",
+    ]
+    return Text(visible(("PAUSED  " if controls.paused else "") + "  ".join(chosen)), "reverse")
+
+
+def _parts(snapshot: Snapshot, database: str, width: int) -> list[RenderableType]:
+    now = datetime.fromisoformat(snapshot.at)
+    parts: list[RenderableType] = [*_header(snapshot, database, now), Text("")]
+    if snapshot.connections:
+        parts.append(table_of([vars(state) for state in snapshot.connections], _connection_columns(), width))
+    else:
+        none = "no active connections" if not snapshot.active_connections else "no connection matches"
+        parts.append(Text(none))
+    if snapshot.messages:
+        rows: list[Row] = [message._asdict() for message in snapshot.messages]
+        parts += [Text(""), table_of(rows, _message_columns(now), width)]
+    if snapshot.endings:
+        parts += [Text(""), table_of([vars(e) for e in snapshot.endings], _ending_columns(now), width)]
+    return parts
+
+
+def _header(snapshot: Snapshot, database: str, now: datetime) -> list[Text]:
+    gateway = snapshot.gateway
+    running = f"gateway {gateway.url}, seen {ago(gateway.seen_at, now)}" if gateway else "no gateway yet"
+    matching = snapshot.matching_connections
+    match = "" if matching == snapshot.active_connections else f", {matching:,} match"
+    counts = (
+        f"active {snapshot.active_connections:,}{match}  {_rate(snapshot.sent_per_second)} sent"
+        f"  {_rate(snapshot.confirmed_per_second)} confirmed"
+        f"  ever {snapshot.total_ever_connected:,} connections, {snapshot.total_messages:,} messages"
+    )
+    title = Text(f"{now:%H:%M:%S}Z  ", "bold", no_wrap=True, overflow="ellipsis")
+    title.append(visible(f"{running}  {database}"), "not bold")
+    return [title, Text(counts, no_wrap=True, overflow="ellipsis")]
+
+
+def _rate(value: Optional[float]) -> str:
+    if value is None:
+        return "-/s"
+    return f"{value:,.0f}/s" if value >= 10 or value == 0 else f"{value:.1f}/s"
+
+
+def _connection_columns() -> list[Column]:
+    def slow(row: Row) -> str:
+        return "yellow" if row["slow"] else ""
+
+    def number(name: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+        return lambda row: "" if row[name] is None else show(row[name])
+
+    def pending(count: int) -> str:
+        return f"{count:,}+" if count >= MOST_PENDING else f"{count:,}"
+
+    def reasons(row: Row) -> str:
+        names: Any = row["slow"]
+        return ", ".join(names)
+
+    return [
+        Column("ws_id", lambda row: str(row["ws_id"]), slow, shortened=True),
+        Column("agent", lambda row: str(row["agent"]), slow, shortened=True),
+        Column("age", number("age_seconds", span), slow, right=True, goes=4),
+        Column("idle", number("idle_seconds", span), slow, right=True),
+        Column("trip", number("round_trip_ms", "{} ms".format), slow, right=True, goes=1),
+        Column("pending", number("pending", pending), slow, right=True),
+        Column("waits", number("waiting_seconds", span), slow, right=True, goes=3),
+        Column("sent", number("sent", "{:,}".format), slow, right=True, goes=2),
+        Column("slow", reasons, slow),
+    ]
+
+
+def _message_columns(now: datetime) -> list[Column]:
+    def state(row: Row) -> str:
+        return "delivered" if row["delivered"] else "set aside" if row["rejected_at"] else "pending"
+
+    def style(row: Row) -> str:
+        return {"delivered": "green", "set aside": "red", "pending": "yellow"}[state(row)]
+
+    return [
+        Column("sent", lambda row: ago(row["sent_at"], now), right=True),
+        Column("message to", lambda row: str(row["recipient_id"]), shortened=True),
+        Column("state", state, style),
+        Column("type", lambda row: str(row["msg_type"]), goes=1),
+        Column("content", lambda row: str(row["content_start"]), shortened=True),
+    ]
+
+
+def _ending_columns(now: datetime) -> list[Column]:
+    return [
+        Column("last", lambda row: ago(row["last_at"], now), right=True),
+        Column("times", lambda row: str(row["count"]), right=True),
+        Column("ended", lambda row: str(row["last_ws_id"]), shortened=True),
+        Column("because", lambda row: str(row["reason"]), shortened=True),
+    ]

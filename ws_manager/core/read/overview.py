@@ -1,0 +1,282 @@
+"""What goes on at one moment: who is connected and how well, how much is sent and confirmed, what ended and why.
+
+Read-only, and cheap with 100,000 connections: only those that are shown are looked at closely.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Callable, Optional
+
+from ws_manager.core.validation import check_limit, check_name
+from ws_manager.errors import InvalidInput
+from ws_manager.models import Gateway, is_ahead, utc_now
+from ws_manager.repository.sqlite.connections import Connections
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.journal import Gateways, Heartbeats
+from ws_manager.repository.sqlite.maintenance import Maintenance
+from ws_manager.repository.sqlite.messages import Messages
+from ws_manager.repository.sqlite.overview import MOST_PENDING, ORDERS, ActiveConnection, Live, RecentMessage
+from ws_manager.settings import HEARTBEAT_TIMEOUT
+
+__all__ = ["MOST_PENDING", "ORDERS", "ConnectionState", "Ending", "Sampler", "Snapshot", "View"]
+
+SLOW_ROUND_TRIP_MS = 1000
+SLOW_CONFIRMATION_SECONDS = 10.0
+
+_CONTENT_CHARACTERS = 200
+_ENDINGS_LOOKED_AT = 1000
+
+
+@dataclass(frozen=True)
+class View:
+    """What a snapshot is to show.
+
+    Attributes:
+        order: a key of `ORDERS`.
+        agent: only this agent's connections.
+        text: only connections with this in their ws_id, agent or metadata; upper and lower case are the same.
+        connections: at most so many.
+        messages: at most so many.
+        endings: at most so many.
+    """
+
+    order: str = "pending"
+    agent: Optional[str] = None
+    text: Optional[str] = None
+    connections: int = 20
+    messages: int = 10
+    endings: int = 5
+
+
+@dataclass(frozen=True)
+class ConnectionState:
+    """One active connection.
+
+    Attributes:
+        ws_id: the connection.
+        agent: its agent.
+        connected_at: when it was last registered.
+        last_heartbeat: its last sign of life.
+        age_seconds: since it was registered.
+        idle_seconds: since its last sign of life.
+        round_trip_ms: the last logged one; None where it was not measured.
+        pending: messages that it has not confirmed, counted up to `MOST_PENDING`.
+        waiting_seconds: since the oldest of them was sent; None for none.
+        sent: messages that it was ever sent.
+        slow: why it counts as slow: `silent`, `waiting`, `round trip`; empty where it does not.
+    """
+
+    ws_id: str
+    agent: str
+    connected_at: str
+    last_heartbeat: str
+    age_seconds: float
+    idle_seconds: float
+    round_trip_ms: Optional[int]
+    pending: int
+    waiting_seconds: Optional[float]
+    sent: int
+    slow: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why sockets and connections ended lately: one reason, how often, and the last one of it."""
+
+    reason: str
+    count: int
+    last_at: str
+    last_ws_id: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The ledger at one moment.
+
+    Attributes:
+        at: when.
+        gateway: the gateway that started last, running or not: `seen_at` tells.
+        active_connections: how many there are.
+        matching_connections: how many of them the view asks for.
+        total_ever_connected: ws_ids that were ever registered.
+        total_messages: messages that were ever sent.
+        sent_per_second: since the snapshot before; None for the first.
+        confirmed_per_second: the same, by active connections.
+        connections: the first of those that match, in the view's order.
+        messages: the newest, newest first.
+        endings: the latest first.
+    """
+
+    at: str
+    gateway: Optional[Gateway]
+    active_connections: int
+    matching_connections: int
+    total_ever_connected: int
+    total_messages: int
+    sent_per_second: Optional[float]
+    confirmed_per_second: Optional[float]
+    connections: list[ConnectionState]
+    messages: list[RecentMessage]
+    endings: list[Ending]
+
+
+class Sampler:
+    """Takes snapshots of one ledger, one after another.
+
+    Args:
+        db: an open ledger. The sampler belongs to its thread, and never writes.
+        timeout: seconds without a sign of life after which a connection is slow.
+        now: returns the present time as fixed-width UTC text.
+        timer: returns seconds on a clock that only goes forward.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        timeout: float = HEARTBEAT_TIMEOUT,
+        *,
+        now: Callable[[], str] = utc_now,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._db = db
+        self._timeout = timeout
+        self._now = now
+        self._timer = timer
+        self._live = Live(db)
+        self._connections = Connections(db)
+        self._messages = Messages(db)
+        self._heartbeats = Heartbeats(db)
+        self._before: Optional[_Counters] = None
+
+    def sample(self, view: View) -> Snapshot:
+        """Return the ledger as it is now, all of it at one moment.
+
+        Raises:
+            InvalidInput: the view cannot be had.
+            LedgerError: the file cannot be read, or is no longer the one that was opened.
+        """
+        check_view(view)
+        self._db.check_file()
+        with Maintenance(self._db).snapshot():
+            at = self._now()
+            sent, confirmed = self._rates()
+            active = self._connections.count_active()
+            chosen = view.agent or view.text
+            return Snapshot(
+                at=at,
+                gateway=Gateways(self._db).latest(),
+                active_connections=active,
+                matching_connections=self._live.count(view.agent, view.text) if chosen else active,
+                total_ever_connected=self._connections.count_ever(),
+                total_messages=self._messages.last_id(),
+                sent_per_second=sent,
+                confirmed_per_second=confirmed,
+                connections=self._states(view, at),
+                messages=self._live.messages(view.messages, _CONTENT_CHARACTERS),
+                endings=self._endings(view.endings),
+            )
+
+    def _rates(self) -> tuple[Optional[float], Optional[float]]:
+        """Return messages sent and confirmed a second since the snapshot before."""
+        # `data_version` ignores what this very connection commits.
+        before, version = self._before, (self._db.data_version(), self._db.total_changes)
+        last_id = self._messages.last_id()
+        if before is not None and before.version == version:
+            # Nobody has committed anything, so nothing was confirmed.
+            seqs = before.confirmed_seqs
+        else:
+            seqs = self._live.confirmed_seqs()
+        now = self._timer()
+        self._before = _Counters(now, version, last_id, seqs)
+        if before is None or now <= before.at:
+            return None, None
+        known = before.confirmed_seqs
+        changes = [(key, known[key]) for key, seq in seqs.items() if key in known and seq > known[key]]
+        seconds = now - before.at
+        return (last_id - before.last_id) / seconds, self._live.count_confirmed(changes) / seconds
+
+    def _states(self, view: View, at: str) -> list[ConnectionState]:
+        found = self._live.connections(view.order, view.connections, view.agent, view.text)
+        states = [self._state(connection, at) for connection in found]
+        if view.order == "pending":
+            # The ledger's order counts what is set aside too.
+            states.sort(key=lambda state: state.pending, reverse=True)
+        return states
+
+    def _state(self, connection: ActiveConnection, at: str) -> ConnectionState:
+        pending, oldest = self._live.backlog(connection.ws_id, connection.confirmed_seq)
+        heartbeat = self._heartbeats.latest(connection.ws_id)
+        state = ConnectionState(
+            ws_id=connection.ws_id,
+            agent=connection.agent,
+            connected_at=connection.connected_at,
+            last_heartbeat=connection.last_heartbeat,
+            age_seconds=_seconds(connection.connected_at, at),
+            idle_seconds=_seconds(connection.last_heartbeat, at),
+            round_trip_ms=heartbeat[1] if heartbeat else None,
+            pending=pending,
+            waiting_seconds=None if oldest is None else _seconds(oldest, at),
+            sent=connection.message_count,
+            slow=(),
+        )
+        return replace(state, slow=self._slowness(state, at))
+
+    def _slowness(self, state: ConnectionState, at: str) -> tuple[str, ...]:
+        signs = {
+            "silent": state.idle_seconds > self._timeout or is_ahead(state.last_heartbeat, at),
+            "waiting": (state.waiting_seconds or 0) > SLOW_CONFIRMATION_SECONDS,
+            "round trip": (state.round_trip_ms or 0) > SLOW_ROUND_TRIP_MS,
+        }
+        return tuple(name for name, holds in signs.items() if holds)
+
+    def _endings(self, limit: int) -> list[Ending]:
+        ended = self._live.endings(_ENDINGS_LOOKED_AT)
+        # A socket that says goodbye closes and disconnects at once: that is one ending.
+        closed = {(event.ws_id, event.ts) for event in ended if event.kind == "closed"}
+        found: dict[str, Ending] = {}
+        for event in ended:
+            if event.kind == "disconnected" and (event.ws_id, event.ts) in closed:
+                continue
+            detail = event.detail or "no reason given"
+            reason = f"socket closed: {detail}" if event.kind == "closed" else detail
+            known = found.get(reason)
+            if known is None:
+                found[reason] = Ending(reason, 1, event.ts, event.ws_id)
+            else:
+                found[reason] = replace(known, count=known.count + 1)
+        return list(found.values())[:limit]
+
+
+@dataclass(frozen=True)
+class _Counters:
+    """What a rate is the difference of."""
+
+    at: float
+    version: tuple[int, int]
+    last_id: int
+    confirmed_seqs: dict[int, int]
+
+
+def check_view(view: View) -> None:
+    """Refuse a view that cannot be had.
+
+    Raises:
+        InvalidInput: an order that does not exist, a limit below 0, or a name that no agent can have.
+    """
+    if view.order not in ORDERS:
+        raise InvalidInput(f"no such order: {view.order!r}", hint=f"one of {', '.join(ORDERS)}")
+    if view.agent is not None:
+        check_name(view.agent, "agent", known=True)
+    for limit in (view.connections, view.messages, view.endings):
+        check_limit(limit)
+
+
+def _seconds(earlier: str, later: str) -> float:
+    try:
+        return max(0.0, (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
+    except (ValueError, TypeError):
+        # A file of the earlier implementation may hold anything; it counts as now, the text itself is beside it.
+        return 0.0

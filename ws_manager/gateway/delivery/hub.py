@@ -1,0 +1,224 @@
+"""The live sockets by ws_id: finds them, watches their health, closes them when the ledger says so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Iterable
+from typing import Callable, Optional
+
+from ws_manager.core.delivery import Delivery
+from ws_manager.errors import LedgerError
+from ws_manager.gateway.delivery.agent_socket import AgentSocket
+from ws_manager.gateway.delivery.outbox import Outbox
+from ws_manager.models import Outcome, PendingMessage
+from ws_manager.protocol.close_codes import CloseCode
+
+_log = logging.getLogger("ws_manager.gateway")
+_TICK_SECONDS = 1.0
+_BATCH_SECONDS = 0.1
+_LEAST_BATCH = 100
+
+_VOID = {
+    "disconnected": (CloseCode.DISCONNECTED, "disconnected by an operator"),
+    "moved": (CloseCode.DISCONNECTED, "the ws_id was given to another agent"),
+    "replaced": (CloseCode.REPLACED, "replaced by a newer socket"),
+    # Its agent comes back under the new registration, and gets everything that is pending.
+    "registered": (CloseCode.RESTARTING, "registered again by a command"),
+}
+
+
+class Hub:
+    """The sockets of one gateway.
+
+    Args:
+        outbox: the way to the ledger.
+        timeout: seconds without a sign of life after which a connection is lost.
+        log_interval: seconds between two rows of a connection in the heartbeat log, at least.
+        now: a monotonic clock.
+    """
+
+    def __init__(self, outbox: Outbox, timeout: float, log_interval: float, now: Callable[[], float]) -> None:
+        self._outbox = outbox
+        self._timeout = timeout
+        self._log_interval = log_interval
+        self._now = now
+        self._sockets: dict[str, AgentSocket] = {}
+        # With those that were replaced and have not gone yet: they must not hold on for ever either.
+        self._open: set[AgentSocket] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeping: Optional[asyncio.Task[None]] = None
+        self._emptied = asyncio.Event()
+        self._closing: Optional[tuple[int, str]] = None
+        self._open_since = self._swept_at = now()
+
+    def __len__(self) -> int:
+        """Return the number of open sockets, those that have to go included."""
+        return len(self._open)
+
+    def holds(self, ws_id: Optional[str]) -> bool:
+        """Say whether a connection has a socket here."""
+        return ws_id in self._sockets
+
+    def add(self, socket: AgentSocket) -> None:
+        """Take a socket in. An older one of the same ws_id is replaced; an older one that comes late, refused."""
+        session = socket.session
+        self._open.add(socket)
+        other = self._sockets.get(session.ws_id)
+        if other is not None and other.session.epoch > session.epoch:
+            socket.close(CloseCode.REPLACED, "replaced by a newer socket")
+            return
+        self._sockets[session.ws_id] = socket
+        if other is not None:
+            other.close(CloseCode.REPLACED, "replaced by a newer socket")
+        if self._closing is not None:
+            # It was in the middle of its handshake when the others were closed.
+            socket.close(*self._closing)
+        # What happened to the registration before the socket was here has told nobody.
+        self.check([session.ws_id])
+
+    def give_time(self) -> None:
+        """Sweep nothing for one full time-out: until now nobody could come back, or somebody could not."""
+        self._open_since = self._now()
+
+    def remove(self, socket: AgentSocket) -> None:
+        """Let a socket go."""
+        if self._sockets.get(socket.session.ws_id) is socket:
+            del self._sockets[socket.session.ws_id]
+        self._open.discard(socket)
+        if not self._open:
+            self._emptied.set()
+
+    def dispatch(self, messages: list[PendingMessage]) -> None:
+        """Offer committed messages to the live sessions; the others read their backlog."""
+        woken: dict[str, AgentSocket] = {}
+        for message in messages:
+            socket = self._sockets.get(message.recipient_id)
+            if socket is not None and socket.session.live:
+                socket.offer(message)
+                woken[message.recipient_id] = socket
+        for socket in woken.values():
+            socket.wake()
+
+    def check(self, ws_ids: Iterable[str]) -> None:
+        """Look whether these connections' registrations still hold, and close the sockets that do not."""
+        held = [self._sockets[ws_id] for ws_id in ws_ids if ws_id in self._sockets]
+        if held:
+            task = asyncio.create_task(self._check(held))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def run(self) -> None:
+        """Heartbeats, slow peers and sweeping, until cancelled."""
+        self.give_time()
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await asyncio.sleep(_TICK_SECONDS)
+            now = self._now()
+            if loop.time() - began - _TICK_SECONDS > self._timeout / 3:
+                # This process was stopped, or stood still: nobody could come back meanwhile.
+                self.give_time()
+            for socket in list(self._open):
+                try:
+                    socket.tick(now)
+                except Exception:
+                    # A defect with one socket must not be the end of all.
+                    _log.exception("%s fails, and is dropped", socket.session.ws_id)
+                    socket.abort()
+            self._record(now)
+            interval = self._timeout / 3
+            if now - self._open_since > self._timeout and now - self._swept_at >= interval:
+                self._swept_at = now
+                self._begin_sweep()
+
+    async def close(self, code: int, reason: str, *, drain: float, seconds: float) -> None:
+        """Close every socket.
+
+        Args:
+            code: close code (RFC 6455 section 7.4).
+            reason: in words.
+            drain: seconds over which the closes are spread, so that not everybody comes back in the same moment. A
+                few sockets are closed at once.
+            seconds: after which those that have not gone are dropped.
+        """
+        waiting = list(self._open)
+        batch = max(_LEAST_BATCH, math.ceil(len(waiting) * _BATCH_SECONDS / max(drain, _BATCH_SECONDS)))
+        for start in range(0, len(waiting), batch):
+            if start:
+                await asyncio.sleep(_BATCH_SECONDS)
+            for socket in waiting[start : start + batch]:
+                socket.close(code, reason)
+        self._closing = code, reason
+        # Whoever came meanwhile.
+        for socket in self._open:
+            socket.close(code, reason)
+        if not await self._empty_within(seconds):
+            for socket in self._open:
+                socket.abort()
+            await self._empty_within(seconds)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _empty_within(self, seconds: float) -> bool:
+        if self._open:
+            self._emptied.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), seconds)
+        return not self._open
+
+    async def _check(self, held: list[AgentSocket]) -> None:
+        def why_void(delivery: Delivery) -> list[Optional[str]]:
+            return [
+                delivery.why_void(socket.session.ws_id, socket.session.epoch, socket.agent) for socket in held
+            ]
+
+        while True:
+            try:
+                reasons = await self._outbox.read(why_void)
+                break
+            except LedgerError as error:
+                _log.error("cannot read the ledger, will try again: %s", error)
+                await asyncio.sleep(_TICK_SECONDS)
+        for socket, reason in zip(held, reasons):
+            if reason is not None:
+                socket.close(*_VOID[reason])
+
+    def _record(self, now: float) -> None:
+        """Tell the ledger what waits for its receipt, and who was heard: about three times in a time-out."""
+        signs: list[Outcome] = []
+        for socket in self._sockets.values():
+            session = socket.session
+            signs += session.untold_writes()
+            if session.heard_at > socket.recorded_at and now - socket.recorded_at >= self._timeout / 3:
+                logged = socket.logged_at is None or now - socket.logged_at >= self._log_interval
+                if logged:
+                    socket.logged_at = now
+                socket.recorded_at = now
+                signs.append(socket.sign_of_life(now, logged=logged))
+        if signs:
+            self._outbox.tell(signs)
+
+    def _begin_sweep(self) -> None:
+        """Sweep beside the heartbeats: another process may keep the write lock for long."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep())
+            self._tasks.add(self._sweeping)
+            self._sweeping.add_done_callback(self._tasks.discard)
+
+    async def _sweep(self) -> None:
+        held = set(self._sockets)
+
+        def sweep(delivery: Delivery) -> list[str]:
+            return delivery.sweep(held, self._timeout)
+
+        try:
+            lost = await self._outbox.write(sweep)
+        except LedgerError as error:
+            self.give_time()
+            _log.error("cannot sweep: %s", error)
+            return
+        if lost:
+            _log.info("%d connection(s) lost: no heartbeat for %.0f s", len(lost), self._timeout)

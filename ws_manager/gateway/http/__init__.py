@@ -1,0 +1,1 @@
+"""What comes over HTTP: who may come in, and the handlers of each route."""

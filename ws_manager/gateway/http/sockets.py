@@ -1,0 +1,266 @@
+"""`GET /ws`: from a handshake to a socket, and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Callable, NamedTuple, Optional
+
+from aiohttp import web
+
+from ws_manager.core.delivery import Delivery
+from ws_manager.errors import (
+    GatewayUnavailable,
+    InvalidInput,
+    LedgerBusy,
+    LedgerError,
+    NotAuthorised,
+    WsManagerError,
+)
+from ws_manager.gateway.delivery.agent_socket import AgentSocket
+from ws_manager.gateway.delivery.hub import Hub
+from ws_manager.gateway.delivery.outbox import Outbox
+from ws_manager.gateway.http.access import Access
+from ws_manager.gateway.http.handshake import Asked, new_websocket, parse_query, refusal
+from ws_manager.gateway.limits import Limits
+from ws_manager.gateway.net.tcp import address_of
+from ws_manager.gateway.quotas import Handshake, Quotas, Spending
+from ws_manager.gateway.refusal_log import Refusals, quoted
+from ws_manager.models import Closure, Connection
+from ws_manager.protocol.close_codes import REFUSALS, CloseCode
+from ws_manager.protocol.frames import connected_frame
+from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.tokens import Claims
+
+_log = logging.getLogger("ws_manager.gateway")
+
+LONGEST_HEARTBEAT = 20.0
+"""Seconds between two Pings at most: proxies cut connections on which nothing passes, many after 60 or 30 seconds."""
+
+Opened = tuple[Connection, int, Optional[int]]
+"""A registration, the number of messages that wait for it, and the close code of the socket before."""
+
+
+class _LetIn(NamedTuple):
+    """A handshake that was let in: what was asked for, what the token allows, and the socket to be."""
+
+    asked: Asked
+    claims: Claims
+    websocket: web.WebSocketResponse
+
+
+class SocketRoute:
+    """Turns handshakes into sockets.
+
+    Args:
+        gateway_id: goes into the row of each connection.
+        heartbeat_timeout: seconds without a sign of life after which a connection is lost.
+        access: lets requests in.
+        limits: what agents may cost.
+        outbox: the way to the ledger.
+        hub: holds the sockets.
+        refusals: where what is refused is noted.
+        now: a monotonic clock.
+        clock: the time of day, in seconds since 1970: when tokens expire.
+
+    Attributes:
+        stopping: set when no more sockets are to be opened.
+    """
+
+    def __init__(
+        self,
+        gateway_id: str,
+        heartbeat_timeout: float,
+        access: Access,
+        limits: Limits,
+        outbox: Outbox,
+        hub: Hub,
+        refusals: Refusals,
+        now: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.stopping = False
+        self._gateway_id = gateway_id
+        self._timeout = heartbeat_timeout
+        self._heartbeat = min(heartbeat_timeout / 3, LONGEST_HEARTBEAT)
+        self._access = access
+        self._limits = limits
+        self._outbox = outbox
+        self._hub = hub
+        self._refusals = refusals
+        self._quotas = Quotas(limits, now)
+        self._spending = Spending(limits.send_bytes_per_second, now)
+        self._now = now
+        self._clock = clock
+        self._opening = 0
+
+    async def open(self, request: web.Request) -> web.StreamResponse:
+        """Answer a handshake, and attend to the socket until it is gone."""
+        with self._quotas.handshake(address_of(request)) as handshake:
+            try:
+                let_in = self._let_in(request, handshake)
+                self._opening += 1
+                try:
+                    opened = await self._register(let_in.asked)
+                finally:
+                    self._opening -= 1
+            except WsManagerError as error:
+                if isinstance(error, LedgerError):
+                    # Whoever cannot come back because of the ledger must not be taken for dead.
+                    self._hub.give_time()
+                return refusal(error)
+            return await self._attend_to(request, let_in, opened)
+
+    async def _attend_to(self, request: web.Request, let_in: _LetIn, opened: Opened) -> web.WebSocketResponse:
+        connection = opened[0]
+        closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
+        try:
+            if request.transport is None:
+                raise ConnectionResetError("the peer went away at the handshake")
+            await let_in.websocket.prepare(request)
+            socket = self._socket(request, let_in, opened)
+            _log.info(
+                "%s opened (agent=%s)",
+                connection.ws_id,
+                connection.agent,
+                extra={"fields": {"ws_id": connection.ws_id, "agent": connection.agent}},
+            )
+            closure = await self._attend(socket, connection, opened[1])
+        finally:
+            self._outbox.tell([closure])
+            _log.info(
+                "%s closed: %s (%d)",
+                closure.ws_id,
+                closure.reason,
+                closure.code,
+                extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
+            )
+        await socket.linger()
+        return let_in.websocket
+
+    def _let_in(self, request: web.Request, handshake: Handshake) -> _LetIn:
+        self._limited(request, "--max-handshake-rate", handshake.check_address)
+        claims = self._access.check(request)
+        websocket = new_websocket(self._limits.frame_bytes)
+        if not websocket.can_prepare(request).ok:
+            raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
+        asked = parse_query(request.query)
+        if asked.ws_id is None:
+            # A token for one connection says which, so that nobody has to say it twice.
+            asked = asked._replace(ws_id=claims.ws_id)
+        try:
+            claims.check(asked.agent, asked.ws_id)
+        except NotAuthorised as error:
+            self._access.note_token(request, error.message)
+            raise
+        if self.stopping:
+            raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
+        # One that comes back takes the place of its own socket, which may not have noticed that it is lost.
+        takes_over = self._hub.holds(asked.ws_id)
+        self._limited(request, "--max-connections", lambda: self._check_room(takes_over))
+        self._limited(request, "--max-handshake-rate", lambda: handshake.check_token(claims))
+        self._limited(request, "--max-per-token", lambda: handshake.enter(claims, takes_over=takes_over))
+        return _LetIn(asked, claims, websocket)
+
+    def _check_room(self, takes_over: bool) -> None:
+        if len(self._hub) + self._opening >= self._limits.connections and not takes_over:
+            raise GatewayUnavailable(
+                "the gateway is full", hint="try again later, or raise --max-connections"
+            )
+
+    def _limited(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
+        """Check the limit that an option sets, and note who has come to it."""
+        try:
+            check()
+        except GatewayUnavailable as error:
+            agent = quoted(request.query.get("agent", ""))
+            self._refusals.note(option, f"{error.message} (agent {agent}, from {request.remote})", option)
+            raise
+
+    async def _register(self, asked: Asked) -> Opened:
+        """Write the registration, unless the ledger cannot be written for as long as a handshake may take.
+
+        Raises:
+            LedgerBusy: it cannot.
+        """
+        deadline = self._now() + self._limits.handshake_seconds
+        busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
+        given_up = False
+
+        def open_socket(delivery: Delivery) -> Opened:
+            if given_up:
+                raise busy
+            return delivery.open_socket(asked.agent, asked.ws_id, asked.metadata, self._gateway_id)
+
+        try:
+            # A registration voids the receipts of the one before it, so what was told already goes first.
+            await asyncio.wait_for(self._outbox.settled(), self._limits.handshake_seconds)
+        except asyncio.TimeoutError:
+            raise busy from None
+        writing = self._outbox.write(open_socket)
+        await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
+        if writing.done():
+            try:
+                return writing.result()
+            finally:
+                # An error holds this frame, and the frame would hold the error.
+                del writing
+        given_up = True
+        writing.add_done_callback(self._let_go)
+        raise busy
+
+    def _let_go(self, writing: asyncio.Future[Opened]) -> None:
+        """Close a registration that was written after its handshake had been answered."""
+        if not writing.cancelled() and writing.exception() is None:
+            connection = writing.result()[0]
+            self._outbox.tell(
+                [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
+            )
+
+    def _socket(self, request: web.Request, let_in: _LetIn, opened: Opened) -> AgentSocket:
+        connection, _, last_code = opened
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the peer went away at the handshake")
+        session = GatewaySession(
+            ws_id=connection.ws_id,
+            epoch=connection.epoch,
+            confirmed_seq=connection.confirmed_seq,
+            nonce=secrets.token_hex(8),
+            explicit_ack=let_in.asked.explicit_ack,
+            heartbeat=self._heartbeat,
+            timeout=self._timeout,
+            now=self._now(),
+            cautious=last_code in REFUSALS,
+            frames_per_second=self._limits.frames_per_second,
+        )
+        return AgentSocket(
+            connection.agent,
+            let_in.websocket,
+            transport,
+            request.writer.drain,
+            session,
+            self._outbox,
+            self._limits,
+            self._now,
+            self._spending.account(let_in.claims.key or connection.ws_id),
+            let_in.claims,
+            self._clock,
+        )
+
+    async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
+        greeting = connected_frame(
+            ws_id=connection.ws_id,
+            agent=connection.agent,
+            resumed=connection.epoch > 1,
+            pending=pending,
+            seq=connection.confirmed_seq,
+            heartbeat=self._heartbeat,
+        )
+        self._hub.add(socket)
+        try:
+            return await socket.run(greeting)
+        finally:
+            self._hub.remove(socket)

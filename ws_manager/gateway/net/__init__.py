@@ -1,0 +1,1 @@
+"""Addresses, TCP connections and TLS."""

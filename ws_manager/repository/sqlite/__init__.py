@@ -1,0 +1,1 @@
+"""The SQLite engine: a file per table, and all that belongs to a database file."""

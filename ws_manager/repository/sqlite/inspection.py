@@ -1,0 +1,56 @@
+"""Looking at a database file without changing it: nothing is created, migrated, or waited for.
+
+For `doctor`, which has to work on any file, and for completion, which must never be in the way.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from ws_manager.models import Gateway
+from ws_manager.repository.sqlite.files import look
+from ws_manager.repository.sqlite.judgement import Judgement
+from ws_manager.repository.sqlite.reading import look_into
+from ws_manager.repository.sqlite.schema import judge_open
+
+WAIT_SECONDS = 0.2
+"""How long looking waits for a lock of somebody else's."""
+
+
+class Inspection(NamedTuple):
+    """What a file says about itself.
+
+    Attributes:
+        judgement: what its tables and columns make it.
+        quick_check: what `PRAGMA quick_check` has found, at most ten lines; empty for nothing.
+        gateway: the gateway that started last, where one is recorded.
+    """
+
+    judgement: Judgement
+    quick_check: list[str]
+    gateway: Optional[Gateway]
+
+
+def inspect(path: Path) -> Inspection:
+    """Read what a file says about itself.
+
+    Raises:
+        sqlite3.Error: it is no database, cannot be opened, or is damaged beyond reading.
+        LedgerError: it is too small to be one, or was written during every look.
+    """
+    look(path)
+    return look_into(path, _inspect, WAIT_SECONDS)
+
+
+def _inspect(db: sqlite3.Connection) -> Inspection:
+    judgement = judge_open(db)
+    found = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)") if row[0] != "ok"]
+    gateway = None
+    if judgement.version and not found:
+        row = db.execute(
+            "SELECT id, pid, url, started_at, seen_at FROM gateways ORDER BY rowid DESC LIMIT 1"
+        ).fetchone()
+        gateway = None if row is None else Gateway(*row)
+    return Inspection(judgement, found, gateway)

@@ -1,0 +1,1 @@
+"""Events of Stripe, as they come and as they are tried out."""
