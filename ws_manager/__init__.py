@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from ws_manager.models import Connection, Message
     from ws_manager.settings import DB_PATH
-    from ws_manager.stripe.events import Route, handle_stripe_webhook
+    from ws_manager.stripe.events import EventRoute, handle_stripe_webhook
 
 _HOMES = {
     "ws_manager.client.agent": ("AgentClient",),
@@ -76,7 +76,7 @@ _HOMES = {
     "ws_manager.models": ("Connection", "Message"),
     "ws_manager.settings": ("DB_PATH",),
     "ws_manager.core.webhooks": ("WebhookOutcome",),
-    "ws_manager.stripe.events": ("Route", "handle_stripe_webhook"),
+    "ws_manager.stripe.events": ("EventRoute", "handle_stripe_webhook"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -86,6 +86,7 @@ __all__ = [
     "Conflict",
     "Connection",
     "ConnectionPool",
+    "EventRoute",
     "GatewayUnavailable",
     "InvalidInput",
     "InvalidSignature",
@@ -97,7 +98,6 @@ __all__ = [
     "MissingExtra",
     "NotAuthorised",
     "NotFound",
-    "Route",
     "TransactionOpen",
     "WebhookOutcome",
     "WsManagerError",

@@ -290,7 +290,7 @@ class SignOfLife(NamedTuple):
     logged: bool
 
 
-Outcome = Union[Receipt, Rejection, Written, Closure, SignOfLife]
+SocketReport = Union[Receipt, Rejection, Written, Closure, SignOfLife]
 """What a socket has to tell the ledger."""
 
 

@@ -115,19 +115,23 @@ class TestMove:
 
 class TestAdd:
     def test_keeps_its_own_timestamps(self, registry: Registry) -> None:
-        added = registry.add(Connection("ws-001", "octavia", {}, LONG_AGO, "2021-05-06T07:08:09"))
+        added = registry.import_connection(
+            Connection("ws-001", "octavia", {}, LONG_AGO, "2021-05-06T07:08:09")
+        )
         assert (added.connected_at, added.last_heartbeat) == (LONG_AGO, "2021-05-06T07:08:09.000000+00:00")
 
     def test_ignores_what_is_the_ledgers_business(self, registry: Registry) -> None:
-        added = registry.add(Connection("ws-001", "octavia", message_count=99, db_id=77, epoch=5))
+        added = registry.import_connection(
+            Connection("ws-001", "octavia", message_count=99, db_id=77, epoch=5)
+        )
         assert (added.message_count, added.db_id, added.epoch) == (0, 1, 1)
 
     def test_keeps_metadata_where_it_has_none(self, three: Registry) -> None:
-        assert three.add(Connection("ws-001", "octavia")).metadata == {"region": "us-west"}
+        assert three.import_connection(Connection("ws-001", "octavia")).metadata == {"region": "us-west"}
 
     def test_refuses_what_is_no_timestamp(self, registry: Registry) -> None:
         with pytest.raises(InvalidInput, match="not a timestamp"):
-            registry.add(Connection("ws-001", "octavia", {}, "yesterday"))
+            registry.import_connection(Connection("ws-001", "octavia", {}, "yesterday"))
 
 
 class TestDisconnect:
@@ -308,7 +312,7 @@ class TestHistory:
 
 class TestHeartbeat:
     def test_is_a_sign_of_life(self, registry: Registry) -> None:
-        registry.add(Connection("ws-001", "octavia", {}, LONG_AGO, LONG_AGO))
+        registry.import_connection(Connection("ws-001", "octavia", {}, LONG_AGO, LONG_AGO))
         assert registry.heartbeat("ws-001", 12)
         connection = registry.get("ws-001")
         assert connection is not None
@@ -325,7 +329,7 @@ class TestHeartbeat:
             three.heartbeat("ws-001", latency)
 
     def test_check_disconnects_the_silent(self, three: Registry) -> None:
-        three.add(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
+        three.import_connection(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
         report = three.heartbeat_check(30)
         assert report.timed_out == ["ws-old"]
         assert sorted(report.active) == ["ws-001", "ws-002", "ws-003"]
@@ -334,7 +338,7 @@ class TestHeartbeat:
         assert (gone.status, gone.close_reason) == ("disconnected", "heartbeat timeout")
 
     def test_check_spares_who_gave_a_sign_of_life(self, three: Registry) -> None:
-        three.add(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
+        three.import_connection(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
         three.heartbeat("ws-old")
         assert three.heartbeat_check(30).timed_out == []
 

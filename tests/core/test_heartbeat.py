@@ -17,7 +17,7 @@ NOON = "2026-11-22T12:00:00.000000+00:00"
 
 def registered(db: Database, ws_id: str, last_heartbeat: str, gateway: str | None = None) -> None:
     """Register a connection whose last heartbeat is at a time of that day."""
-    Registry(db).add(Connection(ws_id, "octavia", {}, NOON, f"2026-11-22T{last_heartbeat}"))
+    Registry(db).import_connection(Connection(ws_id, "octavia", {}, NOON, f"2026-11-22T{last_heartbeat}"))
     db.execute("UPDATE connections SET gateway = ? WHERE ws_id = ?", (gateway, ws_id))
 
 

@@ -352,7 +352,7 @@ class TestLedgerInTrouble:
                 await running.agent()
                 outbox = running.server._outbox
                 for code in range(3000, 3200):
-                    outbox.tell([Closure("ws-001", 1, code, "", False)])
+                    outbox.report([Closure("ws-001", 1, code, "", False)])
                     if code % 7 == 0:
                         await asyncio.sleep(0)
                 await outbox.settled()

@@ -80,8 +80,8 @@ def say(agent: GatewaySession, **frame: object) -> None:
 
 def receipts(agent: GatewaySession) -> list[tuple[int, int]]:
     """The receipts so far, as first and last."""
-    assert all(isinstance(outcome, Receipt) for outcome in agent.outcomes)
-    return [(outcome.first, outcome.last) for outcome in agent.outcomes if isinstance(outcome, Receipt)]
+    assert all(isinstance(report, Receipt) for report in agent.reports)
+    return [(report.first, report.last) for report in agent.reports if isinstance(report, Receipt)]
 
 
 def answers(agent: GatewaySession) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ class TestReceiptByPong:
         agent = session()
         write(agent, 1, 2, 3)
         agent.pong(ping(agent), 1.0)
-        assert agent.outcomes == [Receipt("ws-001", 3, 1, 3)]
+        assert agent.reports == [Receipt("ws-001", 3, 1, 3)]
 
     def test_pong_does_not_confirm_what_was_written_after_its_ping(self) -> None:
         agent = session()
@@ -109,26 +109,26 @@ class TestReceiptByPong:
         write(agent, 1)
         ping(agent)
         agent.pong(f"{NONCE}.1.99".encode(), 1.0)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_empty_pong_confirms_nothing(self) -> None:
         agent = session()
         write(agent, 1)
         ping(agent)
         agent.pong(b"", 1.0)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_unsolicited_pong_confirms_nothing(self) -> None:
         agent = session()
         write(agent, 1)
         agent.pong(f"{NONCE}.1.1".encode(), 1.0)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_pong_of_a_replaced_socket_confirms_nothing(self) -> None:
         agent = session()
         write(agent, 1)
         agent.pong(ping(agent).replace(NONCE.encode(), b"c3d4"), 1.0)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_pong_is_good_once(self) -> None:
         agent = session()
@@ -180,7 +180,7 @@ class TestReceiptByPong:
         ping(agent)
         agent.ping(2.0)
         agent.tick(11.0)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_round_trip_is_measured(self) -> None:
         agent = session()
@@ -276,7 +276,7 @@ class TestHeartbeat:
             agent.tick(count * 10.0 + 5)
             agent.next_ping(count * 10.0 + 5)
         agent.pong(first, 1000.0)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
 
 class TestExplicitAck:
@@ -317,13 +317,13 @@ class TestExplicitAck:
         agent = session(explicit=True)
         say(agent, type="ack", seq=99)
         write(agent, 1)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_ack_does_not_confirm_what_was_taken_and_not_written(self) -> None:
         agent = session(explicit=True)
         agent.take_live(message(1))
         say(agent, type="ack", seq=1)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_ack_between_two_numbers_confirms_the_lower(self) -> None:
         agent = session(explicit=True)
@@ -336,7 +336,7 @@ class TestExplicitAck:
         write(agent, 1)
         agent.tick(11.0)
         agent.pong(ping(agent, 11.0), 12.0)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_without_being_asked_for_is_answered_with_an_error(self) -> None:
         agent = session()
@@ -348,7 +348,7 @@ class TestExplicitAck:
         agent = session()
         write(agent, 1)
         say(agent, type="ack", seq=1)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_without_being_asked_for_keeps_the_socket(self) -> None:
         agent = session()
@@ -361,21 +361,21 @@ class TestReject:
         agent = session(explicit=True)
         write(agent, 1, 2)
         say(agent, type="reject", seq=2, reason="no")
-        assert agent.outcomes == [Rejection("ws-001", 3, 2, "no")]
+        assert agent.reports == [Rejection("ws-001", 3, 2, "no")]
 
     def test_later_ack_spans_it(self) -> None:
         agent = session(explicit=True)
         write(agent, 1, 2, 3)
         say(agent, type="reject", seq=2, reason="no")
         say(agent, type="ack", seq=3)
-        assert agent.outcomes == [Rejection("ws-001", 3, 2, "no"), Receipt("ws-001", 3, 1, 3)]
+        assert agent.reports == [Rejection("ws-001", 3, 2, "no"), Receipt("ws-001", 3, 1, 3)]
 
     def test_ack_of_the_rejected_alone_confirms_nothing(self) -> None:
         agent = session(explicit=True)
         write(agent, 1)
         say(agent, type="reject", seq=1)
         say(agent, type="ack", seq=1)
-        assert agent.outcomes == [Rejection("ws-001", 3, 1, "")]
+        assert agent.reports == [Rejection("ws-001", 3, 1, "")]
 
     @pytest.mark.parametrize("seq", [0, 2, 99])
     def test_of_anything_else_is_answered_with_a_conflict(self, seq: int) -> None:
@@ -388,14 +388,14 @@ class TestReject:
         agent = session(explicit=True)
         agent.take_live(message(1))
         say(agent, type="reject", seq=1)
-        assert agent.outcomes == []
+        assert agent.reports == []
 
     def test_twice_is_a_conflict(self) -> None:
         agent = session(explicit=True)
         write(agent, 1)
         say(agent, type="reject", seq=1)
         say(agent, type="reject", seq=1)
-        assert len(agent.outcomes) == len(answers(agent)) == 1
+        assert len(agent.reports) == len(answers(agent)) == 1
 
     def test_makes_room_in_the_window(self) -> None:
         agent = session(explicit=True, window=Window(messages=1))
@@ -528,7 +528,7 @@ class TestTimesOfWriting:
             agent.take_live(message(seq))
             agent.next_write(f"time {seq}")
         say(agent, type="ack", seq=2)
-        assert agent.outcomes == [
+        assert agent.reports == [
             Receipt("ws-001", 3, 1, 1, "time 1"),
             Receipt("ws-001", 3, 2, 2, "time 2"),
         ]
@@ -538,28 +538,28 @@ class TestTimesOfWriting:
         for seq in (1, 2):
             agent.take_live(message(seq))
             agent.next_write(f"time {seq}")
-        assert agent.untold_writes() == [
+        assert agent.unreported_writes() == [
             Written("ws-001", 3, 1, 1, "time 1"),
             Written("ws-001", 3, 2, 2, "time 2"),
         ]
-        assert agent.untold_writes() == []
+        assert agent.unreported_writes() == []
 
     def test_what_was_told_is_confirmed_in_one(self) -> None:
         agent = session(explicit=True)
         for seq in (1, 2, 3):
             agent.take_live(message(seq))
             agent.next_write(f"time {seq}")
-        agent.untold_writes()
+        agent.unreported_writes()
         say(agent, type="ack", seq=2)
         say(agent, type="ack", seq=3)
-        assert agent.outcomes == [Receipt("ws-001", 3, 1, 2, None), Receipt("ws-001", 3, 3, 3, None)]
+        assert agent.reports == [Receipt("ws-001", 3, 1, 2, None), Receipt("ws-001", 3, 3, 3, None)]
 
     def test_many_within_a_second_cost_no_more_memory(self) -> None:
         agent = session(explicit=True)
         for seq in range(1, 501):
             agent.take_live(message(seq))
             agent.next_write(f"time {seq}")
-        told = agent.untold_writes()
+        told = agent.unreported_writes()
         assert len(told) < 100
         assert (told[0].first, told[-1].last) == (1, 500)
 
@@ -864,13 +864,13 @@ class Model:
 
     def settle(self) -> None:
         """What the ledger does with a receipt: everything between its ids that is pending."""
-        outcomes: list[Union[Receipt, Rejection]] = self.session.outcomes
-        self.session.outcomes = []
-        for outcome in outcomes:
-            if isinstance(outcome, Rejection):
-                self.rejected.add(outcome.seq)
+        reports: list[Union[Receipt, Rejection]] = self.session.reports
+        self.session.reports = []
+        for report in reports:
+            if isinstance(report, Rejection):
+                self.rejected.add(report.seq)
                 continue
-            self.confirmed |= {seq for seq in self.pending(0) if outcome.first <= seq <= outcome.last}
+            self.confirmed |= {seq for seq in self.pending(0) if report.first <= seq <= report.last}
 
     def row(self, seq: int) -> PendingMessage:
         return message(seq, json.dumps("x" * (seq * 37 % 900)))

@@ -14,10 +14,10 @@ import stripe
 from tests.stripe_support import SECRET, event, signature
 from ws_manager import (
     ConnectionPool,
+    EventRoute,
     InvalidInput,
     InvalidSignature,
     MissingExtra,
-    Route,
     add_connection,
     broadcast,
     get_db,
@@ -181,7 +181,7 @@ class TestHandle:
         assert handle_stripe_webhook(body, signature(body), pool=connected).msg_type == msg_type
 
     def test_the_first_route_that_matches_decides(self, connected: ConnectionPool, db: Database) -> None:
-        routes = [Route("payment_intent.*", "billing", "paid"), Route("*", "mailer")]
+        routes = [EventRoute("payment_intent.*", "billing", "paid"), EventRoute("*", "mailer")]
         for number, event_type in enumerate(("payment_intent.succeeded", "invoice.paid")):
             body = event(event_type, f"evt_{number}")
             handle_stripe_webhook(body, signature(body), pool=connected, routes=routes)
@@ -190,7 +190,7 @@ class TestHandle:
 
     def test_what_no_route_takes_goes_to_everyone(self, connected: ConnectionPool) -> None:
         body = event("charge.refunded")
-        routes = [Route("payment_intent.*", "billing")]
+        routes = [EventRoute("payment_intent.*", "billing")]
         assert handle_stripe_webhook(body, signature(body), pool=connected, routes=routes).recipients == 2
 
 
@@ -314,13 +314,13 @@ class TestRoutes:
     @pytest.mark.parametrize(
         ("text", "route"),
         [
-            ("payment_intent.*=billing", Route("payment_intent.*", "billing")),
-            ("invoice.paid=billing:paid", Route("invoice.paid", "billing", "paid")),
-            ("*=*", Route("*")),
-            ("*=*:anything", Route("*", None, "anything")),
+            ("payment_intent.*=billing", EventRoute("payment_intent.*", "billing")),
+            ("invoice.paid=billing:paid", EventRoute("invoice.paid", "billing", "paid")),
+            ("*=*", EventRoute("*")),
+            ("*=*:anything", EventRoute("*", None, "anything")),
         ],
     )
-    def test_are_written_as_pattern_agent_and_type(self, text: str, route: Route) -> None:
+    def test_are_written_as_pattern_agent_and_type(self, text: str, route: EventRoute) -> None:
         assert parse_route(text) == route
 
     @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ class TestRoutes:
         path.write_text(
             '[[route]]\nevent = "invoice.*"\nagent = "billing"\nmsg_type = "invoice"\n\n[[route]]\nevent = "*"\n'
         )
-        assert load_routes(path) == [Route("invoice.*", "billing", "invoice"), Route("*")]
+        assert load_routes(path) == [EventRoute("invoice.*", "billing", "invoice"), EventRoute("*")]
 
     @pytest.mark.parametrize(
         "text",
@@ -359,7 +359,7 @@ class TestRoutes:
             load_routes(tmp_path / "routes.toml")
 
     def test_patterns_tell_capitals_apart(self) -> None:
-        assert not Route("invoice.*").takes("Invoice.paid")
+        assert not EventRoute("invoice.*").takes("Invoice.paid")
 
     def test_every_type_has_a_recommended_one(self) -> None:
         assert {name: recommended_type(name) for name in DOCUMENTED} == DOCUMENTED

@@ -12,7 +12,7 @@ from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output.rows import json_for, json_text, note_to_terminal
 from ws_manager.cli.process.line_reader import LONGEST, Line, Lines
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
-from ws_manager.core.batch import Batch, Request
+from ws_manager.core.batch import Batch, OutgoingMessage
 from ws_manager.core.validation import check_name
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection
@@ -29,7 +29,7 @@ IDLE_SECONDS = 0.02
 
 _KEYS = {"to", "content", "type"}
 
-Accepted = list[tuple[int, Request]]
+Accepted = list[tuple[int, OutgoingMessage]]
 """The numbers of the lines of one group that can be sent, and what is in them."""
 
 
@@ -114,7 +114,7 @@ class BatchRun:
     def _run(
         self,
         lines: Lines,
-        parse: Callable[[str], Request],
+        parse: Callable[[str], OutgoingMessage],
         commit: Callable[[Accepted], list[tuple[int, str]]],
     ) -> None:
         with stopped_by_signals() as stop:
@@ -132,7 +132,7 @@ class BatchRun:
     def _send_group(
         self,
         group: Sequence[Line],
-        parse: Callable[[str], Request],
+        parse: Callable[[str], OutgoingMessage],
         commit: Callable[[Accepted], list[tuple[int, str]]],
         stream: Stream,
     ) -> None:
@@ -160,10 +160,10 @@ class BatchRun:
         text = "".join(f"{answer}\n" for _, answer in sorted(answers))
         stream.put(json_for(sys.stdout, text))
 
-    def _to_one(self, ws_id: Optional[str]) -> Callable[[str], Request]:
+    def _to_one(self, ws_id: Optional[str]) -> Callable[[str], OutgoingMessage]:
         return lambda line: self._batch.request(checked(line, "line"), self._msg_type, ws_id)
 
-    def _addressed(self, line: str) -> Request:
+    def _addressed(self, line: str) -> OutgoingMessage:
         value = decode_json(line, "line", envelope=1)
         if not isinstance(value, dict) or not {"to", "content"} <= value.keys() <= _KEYS:
             raise InvalidInput(
@@ -174,7 +174,7 @@ class BatchRun:
         content = compact(members(line)["content"], "line")
         return self._batch.request(content, value.get("type", self._msg_type), to)
 
-    def _missing(self, number: int, each: Request) -> str:
+    def _missing(self, number: int, each: OutgoingMessage) -> str:
         assert each.ws_id is not None
         return self._refused(number, not_active(self._registry, each.ws_id))
 

@@ -25,7 +25,7 @@ MOST_BYTES = 64 * 1024 * 1024
 """Characters of content that one transaction of broadcasts writes at most, unless a single one has more."""
 
 
-class Request(NamedTuple):
+class OutgoingMessage(NamedTuple):
     """One message to be sent, checked. Make it with `request`.
 
     Attributes:
@@ -56,7 +56,7 @@ class Batch:
         self._messages = Messages(registry.db)
         self._broadcasts = Broadcasts(registry.db)
 
-    def request(self, content: object, msg_type: str, ws_id: Optional[str] = None) -> Request:
+    def request(self, content: object, msg_type: str, ws_id: Optional[str] = None) -> OutgoingMessage:
         """Check one message that is to be sent with others.
 
         Args:
@@ -68,9 +68,9 @@ class Batch:
             InvalidInput: the content or the type cannot be accepted.
         """
         text = encode_content(content, self._registry.sizes.content)
-        return Request(text, check_name(msg_type, "message type"), ws_id)
+        return OutgoingMessage(text, check_name(msg_type, "message type"), ws_id)
 
-    def send(self, requests: Sequence[Request]) -> list[Optional[str]]:
+    def send(self, requests: Sequence[OutgoingMessage]) -> list[Optional[str]]:
         """Commit one message for each request, in their order and in one transaction.
 
         Returns:
@@ -90,7 +90,7 @@ class Batch:
 
     def broadcast(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[OutgoingMessage],
         agent: Optional[str] = None,
         filter_fn: Optional[Callable[[Connection], bool]] = None,
     ) -> list[Broadcast]:

@@ -18,11 +18,11 @@ from ws_manager.models import (
     Connection,
     Event,
     Gateway,
-    Outcome,
     PendingMessage,
     Receipt,
     Rejection,
     SignOfLife,
+    SocketReport,
     Written,
     utc_now,
 )
@@ -96,7 +96,7 @@ class Delivery:
 
     # What became of it
 
-    def settle(self, outcomes: Iterable[Outcome]) -> set[str]:
+    def settle(self, reports: Iterable[SocketReport]) -> set[str]:
         """Write what sockets have to tell, in order and in one transaction.
 
         Receipts mark what they cover as delivered; rejections set a message aside; closures and signs of
@@ -108,21 +108,21 @@ class Delivery:
         void = set()
         with self.db.transaction():
             now = utc_now()
-            for outcome in outcomes:
-                if isinstance(outcome, Receipt):
-                    holds = self._confirm(outcome, now)
-                elif isinstance(outcome, Rejection):
-                    holds = self._reject(outcome, now)
-                elif isinstance(outcome, Written):
-                    holds = self._note_written(outcome)
-                elif isinstance(outcome, Closure):
-                    self._close(outcome, now)
+            for report in reports:
+                if isinstance(report, Receipt):
+                    holds = self._confirm(report, now)
+                elif isinstance(report, Rejection):
+                    holds = self._reject(report, now)
+                elif isinstance(report, Written):
+                    holds = self._note_written(report)
+                elif isinstance(report, Closure):
+                    self._close(report, now)
                     continue
                 else:
-                    self._note_life(outcome, now)
+                    self._note_life(report, now)
                     continue
                 if not holds:
-                    void.add(outcome.ws_id)
+                    void.add(report.ws_id)
         return void
 
     def _confirm(self, receipt: Receipt, now: str) -> bool:

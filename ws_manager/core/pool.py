@@ -43,7 +43,7 @@ class ConnectionPool:
         Raises:
             InvalidInput: a name, a timestamp or the metadata cannot be accepted.
         """
-        return self.registry.add(connection)
+        return self.registry.import_connection(connection)
 
     def remove(self, ws_id: str) -> bool:
         """Mark a connection as disconnected. False if it was not active."""

@@ -103,7 +103,7 @@ class Registry:
             None if metadata is None else encode_metadata(metadata, self.sizes.metadata),
         )
 
-    def add(self, connection: Connection) -> Connection:
+    def import_connection(self, connection: Connection) -> Connection:
         """Register a Connection made by hand, with its own timestamps.
 
         Its `message_count`, `db_id` and `epoch` are the ledger's business and are ignored; empty metadata
@@ -301,9 +301,9 @@ class Registry:
             current = self.db.data_version()
             if current != version:
                 version = current
-                outcome = self._messages.outcome(first_id, last_id)
-            if not outcome[1] or time.monotonic() >= deadline:
-                return outcome
+                counts = self._messages.delivery_counts(first_id, last_id)
+            if not counts[1] or time.monotonic() >= deadline:
+                return counts
             time.sleep(_WAIT_STEP)
 
     def history(self, ws_id: Optional[str] = None, limit: int = 50) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ _TRIM_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 
 
-class Care:
+class Janitor:
     """Deletes on a thread of its own: looking for what is old must not keep receipts waiting.
 
     Args:
@@ -27,7 +27,7 @@ class Care:
     """
 
     def __init__(self, path: Path, log_keep: float, keep: Optional[float]) -> None:
-        self._ledger = LedgerThread(path, "ws-manager-care", Sizes())
+        self._ledger = LedgerThread(path, "ws-manager-janitor", Sizes())
         self._log_keep = log_keep
         self._keep = keep
 

@@ -24,7 +24,7 @@ from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.http.sockets import SocketRoute
 from ws_manager.gateway.http.stripe import PATH, StripeOptions, StripeRoute
-from ws_manager.gateway.janitor import Care
+from ws_manager.gateway.janitor import Janitor
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import every
 from ws_manager.gateway.net.listener import Listener
@@ -124,7 +124,7 @@ class GatewayServer:
         self._lock: Optional[Lock] = None
         self._outbox = Outbox(options.database, options.limits.sizes, shared=options.shared)
         self._hub = Hub(self._outbox, options.heartbeat_timeout, options.log_interval, now)
-        self._care = Care(options.database, options.log_keep, options.keep)
+        self._janitor = Janitor(options.database, options.log_keep, options.keep)
         self._refusals = Refusals(now)
         names = Names(self._hosts, options.public_hosts, options.origins)
         # Until the real key is there, one that has signed nothing.
@@ -183,7 +183,7 @@ class GatewayServer:
             work = [
                 outbox,
                 asyncio.create_task(self._hub.run()),
-                asyncio.create_task(self._care.run()),
+                asyncio.create_task(self._janitor.run()),
                 asyncio.create_task(self._tick()),
                 asyncio.create_task(self._show_presence()),
             ]

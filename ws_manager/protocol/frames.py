@@ -146,7 +146,7 @@ class BadRequest:
     reason: str
 
 
-Request = Union[SendRequest, BroadcastRequest]
+AgentRequest = Union[SendRequest, BroadcastRequest]
 AgentFrame = Union[Ack, Reject, SendRequest, BroadcastRequest, BadRequest]
 
 
@@ -349,7 +349,7 @@ def _seq(frame: dict[str, Any]) -> int:
     return seq
 
 
-def _request(frame: dict[str, Any], texts: dict[str, str]) -> Request:
+def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
     if "content" not in frame:
         raise InvalidInput("there is no content")
     ref, content = texts.get("ref", "null"), compact(texts["content"], "message")

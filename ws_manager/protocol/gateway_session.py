@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from typing import Optional, Union
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import Outcome, PendingMessage, Receipt, Rejection, Written
+from ws_manager.models import PendingMessage, Receipt, Rejection, SocketReport, Written
 from ws_manager.protocol.bucket import Bucket
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, WITHOUT_RECEIPTS, CloseCode
 from ws_manager.protocol.frames import (
     Ack,
     AgentFrame,
+    AgentRequest,
     BadRequest,
     BroadcastRequest,
     Reject,
-    Request,
     SendRequest,
     error_frame,
     failure_frame,
@@ -81,7 +81,7 @@ class GatewaySession:
         cursor: the id up to which this session has taken what is for its connection.
         live: True while it takes messages as they are committed; False while it reads its backlog.
         close_with: code and reason once the session has to end; None before.
-        outcomes: receipts and rejections, in order, for the caller to take and apply.
+        reports: receipts and rejections, in order, for the caller to take and apply.
         requests: what the agent asks to send, in order, for the caller to take and to `answer`.
         latency: the last measured round trip in seconds.
         heard_at: when the peer last showed a sign of life.
@@ -108,8 +108,8 @@ class GatewaySession:
         self.cursor = confirmed_seq
         self.live = False
         self.close_with: Optional[tuple[int, str]] = None
-        self.outcomes: list[Outcome] = []
-        self.requests: list[Request] = []
+        self.reports: list[SocketReport] = []
+        self.requests: list[AgentRequest] = []
         self.latency: Optional[float] = None
         self.heard_at = now
         self._nonce = nonce
@@ -248,7 +248,7 @@ class GatewaySession:
             self._writings.add(first, self._written, at)
         return frames
 
-    def untold_writes(self) -> list[Written]:
+    def unreported_writes(self) -> list[Written]:
         """Return what was written, is not confirmed, and was not returned here before."""
         return [
             Written(self.ws_id, self.epoch, writing.first, writing.last, writing.at or "")
@@ -416,13 +416,13 @@ class GatewaySession:
         if self.live and not self._queue and not self._in_flight:
             self._window = self._usual_window
         for writing in self._writings.take_through(confirmed):
-            self.outcomes.append(Receipt(self.ws_id, self.epoch, writing.first, writing.last, writing.at))
+            self.reports.append(Receipt(self.ws_id, self.epoch, writing.first, writing.last, writing.at))
 
     def _reject(self, seq: int, reason: str) -> None:
         self._bytes -= self._in_flight.remove(seq)
         self._full = False
         self._writings.drop_before(self._in_flight.first if self._in_flight else None)
-        self.outcomes.append(Rejection(self.ws_id, self.epoch, seq, reason))
+        self.reports.append(Rejection(self.ws_id, self.epoch, seq, reason))
 
     def _answer_conflict(self, message: str) -> None:
         self.answer(error_frame("conflict", message))

@@ -47,7 +47,7 @@ _MOST_ROUTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Route:
+class EventRoute:
     """Where events of a type go.
 
     Attributes:
@@ -76,10 +76,10 @@ class Route:
 
 
 RECOMMENDED = (
-    Route("payment_intent.*", msg_type="stripe_payment"),
-    Route("customer.subscription.*", msg_type="stripe_subscription"),
-    Route("invoice.*", msg_type="stripe_invoice"),
-    Route("*", msg_type="stripe_event"),
+    EventRoute("payment_intent.*", msg_type="stripe_payment"),
+    EventRoute("customer.subscription.*", msg_type="stripe_subscription"),
+    EventRoute("invoice.*", msg_type="stripe_invoice"),
+    EventRoute("*", msg_type="stripe_event"),
 )
 """Where events go that no route of yours takes: to everyone. And the types of messages, where yours name none."""
 
@@ -107,7 +107,7 @@ def handle_stripe_webhook(
     *,
     pool: Optional[ConnectionPool] = None,
     db_conn: Optional[Database] = None,
-    routes: Optional[Iterable[Route]] = None,
+    routes: Optional[Iterable[EventRoute]] = None,
     secret: Union[str, Sequence[str], None] = None,
     tolerance: int = TOLERANCE,
 ) -> WebhookOutcome:
@@ -194,7 +194,7 @@ def is_quoted(secret: str) -> bool:
     return secret.startswith(("'", '"')) or secret.endswith(("'", '"'))
 
 
-def addressed(event: StripeEvent, routes: Iterable[Route]) -> IncomingEvent:
+def addressed(event: StripeEvent, routes: Iterable[EventRoute]) -> IncomingEvent:
     """Return an event with where it goes: the first route that takes it decides."""
     route = next(route for route in (*routes, *RECOMMENDED) if route.takes(event.type))
     return IncomingEvent(
@@ -221,7 +221,7 @@ def content_of(payload: str) -> str:
     return _parsed(payload.encode("utf-8")).content
 
 
-def parse_route(text: str) -> Route:
+def parse_route(text: str) -> EventRoute:
     """Read `PATTERN=AGENT` or `PATTERN=AGENT:MSG_TYPE`; the agent `*` is everyone.
 
     Raises:
@@ -233,10 +233,10 @@ def parse_route(text: str) -> Route:
         raise InvalidInput(
             f"not a route: {text!r}", hint="write 'payment_intent.*=billing', or '…=billing:my_type'"
         )
-    return Route(event, None if agent == "*" else agent, msg_type or None)
+    return EventRoute(event, None if agent == "*" else agent, msg_type or None)
 
 
-def load_routes(path: Path) -> list[Route]:
+def load_routes(path: Path) -> list[EventRoute]:
     """Read routes from a TOML file: tables `[[route]]` with `event`, and perhaps `agent` and `msg_type`.
 
     Raises:
@@ -267,7 +267,7 @@ def load_routes(path: Path) -> list[Route]:
                 f"route {number} in {path} is not a route",
                 hint="it has event, and perhaps agent and msg_type, as text",
             )
-        routes.append(Route(**table))
+        routes.append(EventRoute(**table))
     return routes
 
 

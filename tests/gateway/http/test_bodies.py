@@ -19,7 +19,7 @@ from ws_manager.gateway.http.bodies import LEAST
 from ws_manager.gateway.http.stripe import PATH, StripeOptions
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net import listener
-from ws_manager.gateway.net.tcp import READ_FIRST_BYTES, Connection
+from ws_manager.gateway.net.tcp import READ_FIRST_BYTES, TcpPeer
 from ws_manager.gateway.refusal_log import LINES
 from ws_manager.stripe.events import MAX_BODY
 
@@ -204,13 +204,13 @@ def test_many_that_come_at_once_are_read_in_small_pieces(
 ) -> None:
     """What has come is in memory before anybody has counted it."""
     sizes: list[int] = []
-    received = Connection.data_received
+    received = TcpPeer.data_received
 
-    def noted(connection: Connection, data: bytes) -> None:
+    def noted(connection: TcpPeer, data: bytes) -> None:
         sizes.append(len(data))
         received(connection, data)
 
-    monkeypatch.setattr(Connection, "data_received", noted)
+    monkeypatch.setattr(TcpPeer, "data_received", noted)
 
     async def scenario() -> None:
         async with gateway(database, stripe=STRIPE) as running:

@@ -20,7 +20,7 @@ from ws_manager.core.registry import Registry
 from ws_manager.core.webhooks import Webhooks
 from ws_manager.gateway.http.stripe import PATH, StripeOptions
 from ws_manager.gateway.limits import Limits
-from ws_manager.stripe.events import MAX_BODY, Route, content_of
+from ws_manager.stripe.events import MAX_BODY, EventRoute, content_of
 from ws_manager.tokens import mint
 
 KEY = b"the key of this test, not a secret"
@@ -57,7 +57,7 @@ class Stripe:
 @asynccontextmanager
 async def stripe(
     database: Path,
-    *routes: Route,
+    *routes: EventRoute,
     secrets: tuple[str, ...] = (SECRET,),
     accept_unrouted: bool = False,
     **options: Any,
@@ -130,7 +130,7 @@ class TestTaken:
 
     def test_goes_where_its_route_says(self, database: Path) -> None:
         async def scenario() -> None:
-            async with stripe(database, Route("payment_intent.*", "billing", "paid")) as it:
+            async with stripe(database, EventRoute("payment_intent.*", "billing", "paid")) as it:
                 await it.running.agent("octavia", "ws-001")
                 billing = await it.running.agent("billing", "ws-002")
                 assert (await it.post(event())).body["recipients"] == 1
@@ -140,7 +140,7 @@ class TestTaken:
 
     def test_unknown_type_goes_to_everyone(self, database: Path) -> None:
         async def scenario() -> None:
-            async with stripe(database, Route("payment_intent.*", "billing")) as it:
+            async with stripe(database, EventRoute("payment_intent.*", "billing")) as it:
                 agent = await it.running.agent()
                 assert (await it.post(event("radar.early_fraud_warning.created"))).status == 200
                 assert (await agent.message())["msg_type"] == "stripe_event"
@@ -266,7 +266,7 @@ class TestOnce:
 class TestNobodyListening:
     def test_is_503_and_stored_and_delivered_when_it_comes_again(self, database: Path) -> None:
         async def scenario() -> None:
-            async with stripe(database, Route("payment_intent.*", "billing")) as it:
+            async with stripe(database, EventRoute("payment_intent.*", "billing")) as it:
                 await it.running.agent("octavia", "ws-001")
                 refused = await it.post(event())
                 assert (refused.status, refused.body["status"]) == (503, "unrouted")

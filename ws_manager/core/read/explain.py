@@ -128,7 +128,7 @@ class Answers:
         timeline = [Entry(broadcast["sent_at"], "sent", f"to {broadcast['recipients']} connection(s)")]
         # No row has the id 0: it is the span of a broadcast to nobody.
         span = (broadcast["first_id"] or 0, broadcast["last_id"] or 0)
-        kept, pending, aside = self._messages.outcome(*span)
+        kept, pending, aside = self._messages.delivery_counts(*span)
         # Pruning takes confirmed messages alone.
         confirmed = broadcast["recipients"] - pending - aside
         first, last = self._messages.confirmation_times(*span)

@@ -16,11 +16,11 @@ from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.outbox import Outbox
 from ws_manager.gateway.delivery.requests import perform
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.net.tcp import Connection, forget_frames
+from ws_manager.gateway.net.tcp import TcpPeer, forget_frames
 from ws_manager.gateway.quotas import Account
 from ws_manager.models import Closure, PendingMessage, SignOfLife, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
-from ws_manager.protocol.frames import Request, failure_frame
+from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
 from ws_manager.tokens import EVERYTHING, Claims
@@ -39,7 +39,7 @@ class AgentSocket:
         transport: of the request.
         drain: waits until the transport has room.
         session: the state.
-        outbox: where the backlog is read and outcomes are told.
+        outbox: where the backlog is read and reports go.
         limits: what it may cost.
         now: a monotonic clock.
         account: pays for what it sends.
@@ -77,7 +77,7 @@ class AgentSocket:
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
         self._parked = False
-        self._requests: deque[Request] = deque()
+        self._requests: deque[AgentRequest] = deque()
         self._performing: Optional[asyncio.Future[None]] = None
         self._receipt_timer: Optional[asyncio.TimerHandle] = None
         self._turned_away = False
@@ -88,7 +88,7 @@ class AgentSocket:
         self._buffered = 0
         self._shrunk_at = now()
         protocol = transport.get_protocol()
-        self._connection = protocol if isinstance(protocol, Connection) else None
+        self._connection = protocol if isinstance(protocol, TcpPeer) else None
         if self._connection is not None:
             self._connection.expect_mask(
                 lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask")
@@ -116,8 +116,8 @@ class AgentSocket:
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
             # The ledger hears of life in intervals only; from now on this one counts against the time-out.
-            self.session.outcomes.append(self.sign_of_life(self._now(), logged=False))
-            self._tell()
+            self.session.reports.append(self.sign_of_life(self._now(), logged=False))
+            self._report()
             if self.session.close_with is None and self._peer_closed is not None:
                 self._answer_close(self._peer_closed[0])
             if not self._turned_away:
@@ -222,7 +222,7 @@ class AgentSocket:
                 elif message.type == WSMsgType.CLOSE:
                     self._peer_closed = _close_of(message)
                 return
-            self._tell()
+            self._report()
             if session.reads_no_more:
                 return
             self._take_requests()
@@ -386,10 +386,10 @@ class AgentSocket:
         self._receipt_timer = None
         self.wake()
 
-    def _tell(self) -> None:
-        if self.session.outcomes:
-            outcomes, self.session.outcomes = self.session.outcomes, []
-            self._outbox.tell(outcomes)
+    def _report(self) -> None:
+        if self.session.reports:
+            reports, self.session.reports = self.session.reports, []
+            self._outbox.report(reports)
 
     def _closure(self) -> Closure:
         session = self.session

@@ -13,7 +13,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
 from ws_manager.gateway.delivery.outbox import Outbox
-from ws_manager.models import Outcome, PendingMessage
+from ws_manager.models import PendingMessage, SocketReport
 from ws_manager.protocol.close_codes import CloseCode
 
 _log = logging.getLogger("ws_manager.gateway")
@@ -188,10 +188,10 @@ class Hub:
 
     def _record(self, now: float) -> None:
         """Tell the ledger what waits for its receipt, and who was heard: about three times in a time-out."""
-        signs: list[Outcome] = []
+        signs: list[SocketReport] = []
         for socket in self._sockets.values():
             session = socket.session
-            signs += session.untold_writes()
+            signs += session.unreported_writes()
             if session.heard_at > socket.recorded_at and now - socket.recorded_at >= self._timeout / 3:
                 logged = socket.logged_at is None or now - socket.logged_at >= self._log_interval
                 if logged:
@@ -199,7 +199,7 @@ class Hub:
                 socket.recorded_at = now
                 signs.append(socket.sign_of_life(now, logged=logged))
         if signs:
-            self._outbox.tell(signs)
+            self._outbox.report(signs)
 
     def _begin_sweep(self) -> None:
         """Sweep beside the heartbeats: another process may keep the write lock for long."""

@@ -11,7 +11,7 @@ from typing import Callable, Optional, Protocol, TypeVar
 from ws_manager.core.delivery import Delivery
 from ws_manager.errors import LedgerBusy, LedgerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, Trouble, Watcher
-from ws_manager.models import Event, Outcome, PendingMessage
+from ws_manager.models import Event, PendingMessage, SocketReport
 from ws_manager.protocol.gateway_session import QUEUE_BYTES
 from ws_manager.settings import Sizes
 
@@ -58,9 +58,9 @@ class Outbox:
         self.position = 0
         self._event_position = 0
         self._changed = asyncio.Event()
-        self._told = asyncio.Event()
-        self._outcomes: list[Outcome] = []
-        self._told_count = 0
+        self._reported = asyncio.Event()
+        self._reports: list[SocketReport] = []
+        self._reported_count = 0
         self._settled_count = 0
         self._settled = asyncio.Event()
         self._failed = asyncio.Event()
@@ -108,12 +108,12 @@ class Outbox:
         for end in ends:
             end.cancel()
         if not written:
-            unwritten = self._told_count - self._settled_count
+            unwritten = self._reported_count - self._settled_count
             _log.error("%d receipts could not be written; the messages stay pending", unwritten)
 
     async def settled(self) -> None:
         """Wait until everything that was told so far is written."""
-        goal = self._told_count
+        goal = self._reported_count
         while self._settled_count < goal:
             await self._settled.wait()
 
@@ -124,12 +124,12 @@ class Outbox:
         await self._reads.close()
         await self._writes.close()
 
-    def tell(self, outcomes: Iterable[Outcome]) -> None:
+    def report(self, reports: Iterable[SocketReport]) -> None:
         """Take what a socket has to tell; it is written soon, in this order."""
-        before = len(self._outcomes)
-        self._outcomes.extend(outcomes)
-        self._told_count += len(self._outcomes) - before
-        self._told.set()
+        before = len(self._reports)
+        self._reports.extend(reports)
+        self._reported_count += len(self._reports) - before
+        self._reported.set()
 
     async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], int]:
         """Read a connection's pending messages; see `Delivery.backlog`."""
@@ -182,9 +182,9 @@ class Outbox:
     async def _settle(self, receivers: Receivers) -> None:
         trouble = Trouble("write receipts")
         while True:
-            await self._told.wait()
-            self._told.clear()
-            batch, self._outcomes = self._outcomes, []
+            await self._reported.wait()
+            self._reported.clear()
+            batch, self._reports = self._reports, []
             try:
                 void = await self._writes.run(lambda delivery, batch=batch: delivery.settle(batch))  # type: ignore[misc]
             except LedgerError as error:
@@ -192,9 +192,9 @@ class Outbox:
                 trouble.began(error)
                 if not isinstance(error, LedgerBusy):
                     self._failed.set()
-                self._outcomes[:0] = batch
+                self._reports[:0] = batch
                 await asyncio.sleep(_RETRY_SECONDS)
-                self._told.set()
+                self._reported.set()
                 continue
             trouble.ended()
             receivers.check(void)

@@ -7,11 +7,11 @@ from ws_manager.core.validation import check_name
 from ws_manager.errors import WsManagerError
 from ws_manager.gateway.http.handshake import told_to_agents
 from ws_manager.gateway.quotas import Account
-from ws_manager.protocol.frames import Request, SendRequest, failure_frame, result_frame
+from ws_manager.protocol.frames import AgentRequest, SendRequest, failure_frame, result_frame
 from ws_manager.tokens import Claims
 
 
-def perform(delivery: Delivery, sender: str, request: Request, claims: Claims, account: Account) -> str:
+def perform(delivery: Delivery, sender: str, request: AgentRequest, claims: Claims, account: Account) -> str:
     """Do what a connection asks, in its name, and return the frame that answers it.
 
     Args:

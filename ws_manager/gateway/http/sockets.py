@@ -129,7 +129,7 @@ class SocketRoute:
             )
             closure = await self._attend(socket, connection, opened[1])
         finally:
-            self._outbox.tell([closure])
+            self._outbox.report([closure])
             _log.info(
                 "%s closed: %s (%d)",
                 closure.ws_id,
@@ -215,7 +215,7 @@ class SocketRoute:
         """Close a registration that was written after its handshake had been answered."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
-            self._outbox.tell(
+            self._outbox.report(
                 [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
             )
 

@@ -19,7 +19,7 @@ from ws_manager.models import UNROUTED
 from ws_manager.stripe.events import (
     MAX_BODY,
     QUOTED,
-    Route,
+    EventRoute,
     StripeEvent,
     addressed,
     is_quoted,
@@ -45,7 +45,7 @@ class StripeOptions:
 
     # Never part of its repr, which may end in a log.
     secrets: tuple[str, ...] = field(repr=False)
-    routes: tuple[Route, ...] = ()
+    routes: tuple[EventRoute, ...] = ()
     accept_unrouted: bool = False
 
 

@@ -16,7 +16,7 @@ from ws_manager.errors import GatewayUnavailable
 from ws_manager.gateway.http.handshake import refusal
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import BACKLOG, bind
-from ws_manager.gateway.net.tcp import READ_BYTES, Connection, TlsGate
+from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate
 from ws_manager.gateway.quotas import Addresses
 from ws_manager.gateway.refusal_log import Refusals
 
@@ -70,7 +70,7 @@ class Listener:
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
         # Those that have no request yet or no more, the longest first. A socket is one long request.
-        self._waiting: dict[web.RequestHandler, Connection] = {}
+        self._waiting: dict[web.RequestHandler, TcpPeer] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
             application,
@@ -123,13 +123,13 @@ class Listener:
             oldest = next(iter(self._waiting.values()))
             self._forget(oldest)
             oldest.drop()
-        connection = Connection(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
+        connection = TcpPeer(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
         self._wait(connection, self._handshake_seconds)
         if self._tls is not None:
             return TlsGate(connection, self._tls, self._handshake_seconds)
         return connection
 
-    def _arrived(self, connection: Connection) -> None:
+    def _arrived(self, connection: TcpPeer) -> None:
         """Count a connection for its address. One too many stays for a moment, so that it can be told so."""
         assert connection.transport is not None
         address = self._addresses.key(connection.transport.get_extra_info("peername"))
@@ -142,7 +142,7 @@ class Listener:
             if connection.handler in self._waiting:
                 self._wait(connection, SURPLUS_SECONDS)
 
-    def _lost(self, connection: Connection) -> None:
+    def _lost(self, connection: TcpPeer) -> None:
         self._forget(connection)
         address, connection.address = connection.address, None
         if address is not None:
@@ -152,11 +152,11 @@ class Listener:
             else:
                 del self._held[address]
 
-    def _wait(self, connection: Connection, seconds: float) -> None:
+    def _wait(self, connection: TcpPeer, seconds: float) -> None:
         connection.idle_until = self._now() + seconds
         self._waiting[connection.handler] = connection
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: TcpPeer) -> None:
         self._waiting.pop(connection.handler, None)
 
     def _middleware(self) -> Middleware:
@@ -174,7 +174,7 @@ class Listener:
 
         return timed
 
-    def _turned_away(self, connection: Connection) -> web.Response:
+    def _turned_away(self, connection: TcpPeer) -> web.Response:
         self._refusals.note(
             "address",
             f"a connection from {connection.address}, which has {self._per_address} already",

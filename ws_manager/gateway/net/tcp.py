@@ -23,7 +23,7 @@ READ_FIRST_BYTES = 16 * 1024
 memory before the first is looked at."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class TcpPeer(asyncio.BufferedProtocol):
     """Hands everything on to aiohttp's protocol, and holds four things against the peer.
 
     * It may send so many bytes a second, on average: more are left in the system's buffer, which stops the peer.
@@ -54,8 +54,8 @@ class Connection(asyncio.BufferedProtocol):
         handler: web.RequestHandler,
         rate: float,
         buffer: memoryview,
-        arrived: Callable[[Connection], None],
-        lost: Callable[[Connection], None],
+        arrived: Callable[[TcpPeer], None],
+        lost: Callable[[TcpPeer], None],
     ) -> None:
         self.address: Optional[str] = None
         self.handler = handler
@@ -180,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
 def address_of(request: web.Request) -> Optional[str]:
     """Return what the peer of a request counts as; None if it is not counted, or has gone."""
     protocol = None if request.transport is None else request.transport.get_protocol()
-    return protocol.address if isinstance(protocol, Connection) else None
+    return protocol.address if isinstance(protocol, TcpPeer) else None
 
 
 class TlsGate(asyncio.Protocol):
@@ -194,7 +194,7 @@ class TlsGate(asyncio.Protocol):
         seconds: how long the handshake may take.
     """
 
-    def __init__(self, connection: Connection, context: ssl.SSLContext, seconds: float) -> None:
+    def __init__(self, connection: TcpPeer, context: ssl.SSLContext, seconds: float) -> None:
         self._connection = connection
         self._context = context
         self._seconds = seconds

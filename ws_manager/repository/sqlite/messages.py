@@ -234,7 +234,7 @@ class Messages:
         """Return the number of messages in the ledger."""
         return int(self._db.value("SELECT count(*) FROM messages"))
 
-    def outcome(self, first: int, last: int) -> tuple[int, int, int]:
+    def delivery_counts(self, first: int, last: int) -> tuple[int, int, int]:
         """Return how many between two ids are confirmed, pending and set aside."""
         row = self._db.row(
             f"SELECT total(delivered), total({PENDING}), total(rejected_at IS NOT NULL)"
