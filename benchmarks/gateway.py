@@ -12,7 +12,7 @@ from itertools import chain
 from benchmarks.ledgers import Ledgers, add_pending
 from benchmarks.measure import Figure, middle, quarters
 from benchmarks.processes import Gateway, Load, Peak, serving, socket_memory, wait_for
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
 from ws_manager.repository.sqlite.database import Database
 
 KIB, MIB = 1024, 1024 * 1024
@@ -160,14 +160,14 @@ def _latencies(
     db: Database, load: Load, agent: str, recipients: int, broadcasts: int, every: float
 ) -> list[float]:
     """Broadcast so often, and return the seconds from each commit to each frame."""
-    registry = Registry(db)
+    ledger = ledger_over(db)
     load("watch", agent)
     goal = load("state", agent)["received"] + recipients * broadcasts
     committed = []
     began = time.monotonic()
     for number in range(broadcasts):
         time.sleep(max(0.0, began + number * every - time.monotonic()))
-        registry.broadcast({"n": number, "text": "x" * 80}, agent=agent)
+        ledger.broadcast({"n": number, "text": "x" * 80}, agent=agent)
         committed.append(time.monotonic())
     wait_for(lambda: load("state", agent)["received"] >= goal)
     # A gateway may see a commit before the one who commits is told.
@@ -207,17 +207,17 @@ def _storm(ledgers: Ledgers, kind: str) -> tuple[float, float, float, float]:
     def send(seconds: float) -> None:
         began = time.monotonic()
         while time.monotonic() < began + seconds:
-            registry.broadcast({"n": 0, "text": "x" * 80}, agent="storm")
+            ledger.broadcast({"n": 0, "text": "x" * 80}, agent="storm")
             time.sleep(0.1)
 
     load = Load()
     with ledgers.copy(ledgers.of(10)) as db:
-        registry = Registry(db)
+        ledger = ledger_over(db)
         gateway = Gateway(db.path)
         try:
             load.open("storm", kind, CROWD, gateway.port, returns=True)
             send(3)
-            registry.broadcast({"n": 0, "text": "x" * 80}, agent="storm")
+            ledger.broadcast({"n": 0, "text": "x" * 80}, agent="storm")
             # In the middle of it.
             time.sleep(0.02)
             gateway.end(signal.SIGKILL)

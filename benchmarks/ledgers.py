@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from ws_manager import get_db
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
 from ws_manager.models import utc_now
 from ws_manager.repository.sqlite.database import Database
 
@@ -36,9 +36,9 @@ class Ledgers:
             unfinished = path.with_suffix(".part")
             db = get_db(unfinished)
             _connect(db, connections)
-            registry = Registry(db)
+            ledger = ledger_over(db)
             for _ in range(0, messages, connections):
-                registry.broadcast(MESSAGE)
+                ledger.broadcast(MESSAGE)
                 db.checkpoint()
             db.close()
             unfinished.rename(path)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         remove_connection,
         send_message,
     )
+    from ws_manager.core.ledger import Ledger, open_ledger
     from ws_manager.core.pool import ConnectionPool
     from ws_manager.core.webhooks import WebhookOutcome
     from ws_manager.errors import (
@@ -57,6 +58,7 @@ _HOMES = {
         "remove_connection",
         "send_message",
     ),
+    "ws_manager.core.ledger": ("Ledger", "open_ledger"),
     "ws_manager.core.pool": ("ConnectionPool",),
     "ws_manager.errors": (
         "Conflict",
@@ -90,6 +92,7 @@ __all__ = [
     "GatewayUnavailable",
     "InvalidInput",
     "InvalidSignature",
+    "Ledger",
     "LedgerBusy",
     "LedgerError",
     "LedgerFull",
@@ -110,6 +113,7 @@ __all__ = [
     "get_message_history",
     "handle_stripe_webhook",
     "heartbeat_check",
+    "open_ledger",
     "remove_connection",
     "send_message",
 ]

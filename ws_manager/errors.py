@@ -25,21 +25,37 @@ from __future__ import annotations
 import errno
 from typing import Optional
 
+from ws_manager.remedies import LIBRARY
+
 
 class WsManagerError(Exception):
     """The root of ws-manager's errors.
 
     Args:
         message: one line that says what happened. It never holds message content or a secret.
-        hint: one line that says what to do next, or None where there is nothing to do.
+        hint: one line that says what every reader can do next: it names no command and no option of one.
+        remedy: a code of `ws_manager.remedies` for what each kind of reader can do in its own way.
+        about: what the remedy is about: an identifier.
+
+    Attributes:
+        hint: as above; for a remedy, what a program can do. None where there is nothing to do.
     """
 
     code = "error"
 
-    def __init__(self, message: str, *, hint: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: Optional[str] = None,
+        remedy: Optional[str] = None,
+        about: Optional[str] = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.remedy = remedy
+        self.about = about
+        self.hint = LIBRARY.get(remedy) if hint is None and remedy is not None else hint
 
 
 class InvalidInput(WsManagerError, ValueError):
@@ -77,8 +93,8 @@ class LedgerError(WsManagerError):
 
     Args:
         message: what happened, with the file's name.
-        hint: what to do next.
-        cause: what happened, for those whom the file's name is no business of.
+        cause: what happened, without the file's name: for remote readers.
+        hint, remedy, about: as for every error.
     """
 
     code = "ledger"
@@ -87,10 +103,12 @@ class LedgerError(WsManagerError):
         self,
         message: str,
         *,
-        hint: Optional[str] = None,
         cause: str = "the ledger cannot be used at the moment",
+        hint: Optional[str] = None,
+        remedy: Optional[str] = None,
+        about: Optional[str] = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, remedy=remedy, about=about)
         self.cause = cause
 
 
@@ -103,8 +121,16 @@ class LedgerBusy(LedgerError):
 class LedgerFull(LedgerError):
     """There is no room on the disk, or in the user's quota. It mends itself when there is."""
 
-    def __init__(self, message: str, *, hint: Optional[str] = None, cause: str = "the disk is full") -> None:
-        super().__init__(message, hint=hint, cause=cause)
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: str = "the disk is full",
+        hint: Optional[str] = None,
+        remedy: Optional[str] = None,
+        about: Optional[str] = None,
+    ) -> None:
+        super().__init__(message, cause=cause, hint=hint, remedy=remedy, about=about)
 
 
 class LedgerReplaced(LedgerError):

@@ -134,7 +134,8 @@ class Message:
         reject_reason: why it was set aside.
         retry_of: the msg_id of the set-aside message that this one repeats.
         refusals: how many sockets closed on it.
-        written_at: when a gateway last wrote it to a socket, as far as the ledger was told.
+        written_at: when a gateway last wrote it to a socket, as far as it was reported.
+        broadcast_id: the broadcast that it belongs to; None if it was sent to this connection alone.
     """
 
     msg_id: str
@@ -151,11 +152,41 @@ class Message:
     retry_of: Optional[str] = None
     refusals: int = 0
     written_at: Optional[str] = None
+    broadcast_id: Optional[str] = None
 
     @property
     def payload(self) -> Any:  # noqa: ANN401 - a payload is any JSON value
         """The content, decoded from JSON."""
         return json.loads(self.content)
+
+
+MESSAGE_COLUMNS = (
+    "id",
+    "msg_id",
+    "msg_type",
+    "sender_id",
+    "recipient_id",
+    "content",
+    "sent_at",
+    "delivered",
+    "confirmed_at",
+    "rejected_at",
+    "reject_reason",
+    "retry_of",
+    "refusals",
+    "written_at",
+    "broadcast_id",
+)
+"""The documented columns of a message."""
+
+
+def message_columns(message: Message) -> dict[str, Any]:
+    """Return a message by the names of its documented columns; `delivered` is 1 or 0."""
+    values = vars(message)
+    return {
+        **{name: values["db_id" if name == "id" else name] for name in MESSAGE_COLUMNS},
+        "delivered": int(message.delivered),
+    }
 
 
 @dataclass(frozen=True)
@@ -164,15 +195,11 @@ class Broadcast:
 
     Attributes:
         broadcast_id: UUID v4.
-        recipients: the ws_ids that it was addressed to, one message each, in the order of their rows.
-        first_id: `messages.id` of the first row; None where nobody was connected.
-        last_id: of the last one. The ids between belong to this broadcast alone.
+        recipients: the ws_ids that it was addressed to, one message each.
     """
 
     broadcast_id: str
     recipients: list[str]
-    first_id: Optional[int] = None
-    last_id: Optional[int] = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
 from ws_manager.errors import InvalidInput
+from ws_manager.remedies import NAME_LOCATION
 from ws_manager.text import without_mark
 
 if TYPE_CHECKING:
@@ -35,19 +36,6 @@ MAX_NAME = 128
 
 MAX_TIMEOUT = 10 * 365 * 86400.0
 """Seconds; a longer time-out is a mistake."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the environment says.
-
-    Attributes:
-        database: the SQLite file.
-        heartbeat_timeout: seconds, more than 0.
-    """
-
-    database: Path
-    heartbeat_timeout: float = HEARTBEAT_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -92,7 +80,7 @@ def expanded(path: Union[str, Path]) -> Path:
         reason = f"there is no user {user}" if user else "this user has no home folder, and HOME is not set"
         hint = "check the name, or write ./~… for a file of that name" if user else "give a path without ~"
         if str(path) == _DB_PATH:
-            hint = "say where the database is, with --db or BLACKROAD_WS_DB"
+            raise InvalidInput(f"no such path: {path}: {reason}", remedy=NAME_LOCATION) from None
         raise InvalidInput(f"no such path: {path}: {reason}", hint=hint) from None
 
 
@@ -166,18 +154,6 @@ def stripe_secrets(environ: Optional[Mapping[str, str]] = None) -> list[str]:
     """Return the signing secrets in `STRIPE_WEBHOOK_SECRET`: during a rotation several, separated by commas."""
     value = (os.environ if environ is None else environ).get("STRIPE_WEBHOOK_SECRET") or ""
     return [secret for secret in (part.strip() for part in value.split(",")) if secret]
-
-
-def load(environ: Optional[Mapping[str, str]] = None) -> Settings:
-    """Read the environment.
-
-    Args:
-        environ: the variables; `os.environ` if None.
-
-    Raises:
-        InvalidInput: if a variable cannot be read.
-    """
-    return Settings(database=database_path(environ), heartbeat_timeout=heartbeat_timeout(environ))
 
 
 def parse_size(text: str, name: str, *, most: int = LARGEST) -> int:

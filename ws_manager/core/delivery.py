@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ws_manager.core.heartbeat import sweep
-from ws_manager.core.registry import Registry
+from ws_manager.core.presence import has_socket
+from ws_manager.core.registry import connect
 from ws_manager.errors import Conflict, NotFound
 from ws_manager.models import (
     ACTIVE,
@@ -26,13 +27,13 @@ from ws_manager.models import (
     Written,
     utc_now,
 )
-from ws_manager.repository.sqlite.connections import Connections
-from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.journal import Events, Heartbeats
-from ws_manager.repository.sqlite.locks import gateway_lock, is_held, receiver_lock, try_to_hold
-from ws_manager.repository.sqlite.messages import Messages
+from ws_manager.remedies import LIST_CONNECTIONS
+from ws_manager.repository.records import Position
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
+
+if TYPE_CHECKING:
+    from ws_manager.repository.store import Store
 
 MOST_COUNTED = 1000
 """Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
@@ -42,62 +43,54 @@ MOST_REFUSALS = 3
 
 
 class Delivery:
-    """Delivery over one ledger. It belongs to the thread of its database connection.
+    """Delivery over one ledger: `Ledger.delivery`.
 
     Args:
-        db: an open ledger.
-        sizes: how large contents and metadata may be; what the environment says if None.
+        store: the open ledger. This belongs to its thread.
+        sizes: how large a registration's metadata may be.
 
-    Every method may raise `LedgerError` if the file cannot be used.
+    Every method may raise `LedgerError` if the ledger cannot be used.
     """
 
-    def __init__(self, db: Database, sizes: Optional[Sizes] = None) -> None:
-        self.db = db
-        self.registry = Registry(db, sizes=sizes)
-        self._connections = Connections(db)
-        self._messages = Messages(db)
-        self._events = Events(db)
-        self._heartbeats = Heartbeats(db)
+    def __init__(self, store: Store, sizes: Sizes) -> None:
+        self._store = store
+        self._sizes = sizes
 
     # What is to be delivered
 
-    def last_ids(self) -> tuple[int, int]:
-        """Return the highest message id and event id so far."""
-        return self._messages.last_id(), self._events.last_id()
+    def positions(self) -> tuple[Position, Position]:
+        """Return the positions behind all messages and behind all events so far."""
+        return self._store.messages.position(), self._store.events.position()
 
-    def after(self, seq: int, limit: int) -> list[PendingMessage]:
-        """Return everybody's pending messages above an id, in order: at most `limit`, at most 1 MiB."""
-        return self._messages.after(seq, limit)
+    def after(self, position: Position, limit: int) -> tuple[list[PendingMessage], Position]:
+        """Return everybody's pending messages behind a position, and the position that was reached.
+
+        They are in order for each connection: at most `limit`, at most 1 MiB.
+        """
+        return self._store.messages.after(position, limit)
 
     def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
-        """Return one connection's pending messages above an id, in order: at most `limit`, at most 1 MiB."""
-        return self._messages.pending(ws_id, after, limit)
+        """Return one connection's pending messages above a `seq`, in order: at most `limit`, at most 1 MiB."""
+        return self._store.messages.pending(ws_id, after, limit)
 
     def backlog(
-        self, ws_id: str, after: int, limit: int, characters: int
-    ) -> tuple[list[PendingMessage], int]:
-        """Return one connection's pending messages above `after`, and how far this reading reached.
+        self, ws_id: str, after: Position, limit: int, characters: int
+    ) -> tuple[list[PendingMessage], Position]:
+        """Return one connection's pending messages behind a position, and how far this reading reached.
 
-        At most `limit`, and no more once their contents have so many characters.
-
-        The second value is the id up to which nothing for this connection is left out: of the last row
-        where there may be more, otherwise of the newest message in the ledger.
+        At most `limit`; it ends too when their contents have that many characters. Up to the position that is
+        returned, nothing for this connection is left out.
         """
-        # Asked first: what is committed in between is then read again, never left out.
-        newest = self._messages.last_id()
-        rows = self._messages.pending(ws_id, after, limit, characters)
-        if not rows:
-            return rows, max(after, newest)
-        return rows, rows[-1].seq
+        return self._store.messages.backlog(ws_id, after, limit, characters)
 
-    def events_after(self, event_id: int) -> list[Event]:
-        """Return the events above an id, in order."""
-        return self._events.after(event_id)
+    def events_after(self, position: Position) -> tuple[list[Event], Position]:
+        """Return the events behind a position, in order, and the position that was reached."""
+        return self._store.events.after(position)
 
     # What became of it
 
     def settle(self, reports: Iterable[SocketReport]) -> set[str]:
-        """Write what sockets have to tell, in order and in one transaction.
+        """Write what sockets report, in order and in one transaction.
 
         Receipts mark what they cover as delivered; rejections set a message aside; closures and signs of
         life go to the connection. What names an older epoch than the row's is void and changes nothing.
@@ -106,7 +99,7 @@ class Delivery:
             The ws_ids of which a receipt or a rejection was void: another registration has come since.
         """
         void = set()
-        with self.db.transaction():
+        with self._store.atomic():
             now = utc_now()
             for report in reports:
                 if isinstance(report, Receipt):
@@ -126,41 +119,41 @@ class Delivery:
         return void
 
     def _confirm(self, receipt: Receipt, now: str) -> bool:
-        if not self._connections.confirmed(receipt.ws_id, receipt.epoch, receipt.last):
+        if not self._store.connections.confirmed(receipt.ws_id, receipt.epoch, receipt.last):
             return False
-        self._messages.confirm(receipt.ws_id, receipt.first, receipt.last, now, receipt.written_at)
+        self._store.messages.confirm(receipt.ws_id, receipt.first, receipt.last, now, receipt.written_at)
         return True
 
     def _reject(self, rejection: Rejection, now: str) -> bool:
         ws_id, epoch, seq, reason = rejection
-        connection = self.registry.find(ws_id)
+        connection = self._store.connections.find(ws_id)
         if connection is None or connection.epoch != epoch:
             return False
-        for msg_id in self._messages.set_aside(ws_id, seq, seq, reason, now):
-            self._events.insert("set_aside", now, ws_id, msg_id, reason)
+        for msg_id in self._store.messages.set_aside(ws_id, seq, seq, reason, now):
+            self._store.events.insert("set_aside", now, ws_id, msg_id, reason)
         return True
 
     def _note_written(self, written: Written) -> bool:
-        if not self._connections.has_epoch(written.ws_id, written.epoch):
+        if not self._store.connections.has_epoch(written.ws_id, written.epoch):
             return False
-        self._messages.written(written.ws_id, written.first, written.last, written.written_at)
+        self._store.messages.written(written.ws_id, written.first, written.last, written.written_at)
         return True
 
     def _close(self, closure: Closure, now: str) -> None:
         ws_id, epoch, code, reason, ended, refused = closure
-        current = self._connections.socket_closed(ws_id, epoch, code, reason)
-        self._events.insert("closed", now, ws_id, detail=f"{code} {reason}".strip())
-        if refused is not None and self._messages.refuse(refused) >= MOST_REFUSALS:
+        current = self._store.connections.socket_closed(ws_id, epoch, code, reason)
+        self._store.events.insert("closed", now, ws_id, detail=f"{code} {reason}".strip())
+        if refused is not None and self._store.messages.refuse(refused) >= MOST_REFUSALS:
             why = f"the agent refused it: {code}"
-            for msg_id in self._messages.set_aside(ws_id, refused, refused, why, now):
-                self._events.insert("set_aside", now, ws_id, msg_id, why)
-        if current and ended and self._connections.disconnect(ws_id, now, reason, code):
-            self._events.insert("disconnected", now, ws_id, detail=reason)
+            for msg_id in self._store.messages.set_aside(ws_id, refused, refused, why, now):
+                self._store.events.insert("set_aside", now, ws_id, msg_id, why)
+        if current and ended and self._store.connections.disconnect(ws_id, now, reason, code):
+            self._store.events.insert("disconnected", now, ws_id, detail=reason)
 
     def _note_life(self, sign: SignOfLife, now: str) -> None:
         ws_id, epoch, at, latency_ms, logged = sign
-        if self._connections.heartbeat_of_epoch(ws_id, epoch, at, now) and logged:
-            self._heartbeats.insert(ws_id, at, latency_ms)
+        if self._store.connections.heartbeat_of_epoch(ws_id, epoch, at, now) and logged:
+            self._store.heartbeat_log.insert(ws_id, at, latency_ms)
 
     # The life of a socket
 
@@ -177,27 +170,29 @@ class Delivery:
             InvalidInput: a name or the metadata cannot be accepted.
             Conflict: the ws_id belongs to another agent.
         """
-        with self.db.transaction():
-            known = None if ws_id is None else self.registry.find(ws_id)
-            connection = self.registry.connect(agent, ws_id, metadata, gateway=gateway)
-            pending = self._messages.count_pending(
+        with self._store.atomic():
+            known = None if ws_id is None else self._store.connections.find(ws_id)
+            connection = connect(
+                self._store, agent, ws_id, metadata, gateway=gateway, limit=self._sizes.metadata
+            )
+            pending = self._store.messages.count_pending(
                 connection.ws_id, connection.confirmed_seq, limit=MOST_COUNTED
             )
         return connection, pending, known.close_code if known else None
 
     def record_gateway(self, gateway: Gateway) -> None:
         """Write that a gateway has started, for those who look for its address."""
-        with self.db.transaction():
-            self.registry.gateways.insert(gateway)
+        with self._store.atomic():
+            self._store.gateways.insert(gateway)
 
     def gateway_seen(self, gateway_id: str) -> None:
         """Write that a gateway is still there."""
-        with self.db.transaction():
-            self.registry.gateways.seen(gateway_id, utc_now())
+        with self._store.atomic():
+            self._store.gateways.seen(gateway_id, utc_now())
 
     def sweep(self, held: set[str], timeout: float) -> list[str]:
         """Disconnect what gateways held and that did not come back; see `heartbeat.sweep`."""
-        return sweep(self.db, held, timeout, utc_now())
+        return sweep(self._store, held, timeout, utc_now())
 
     def why_void(self, ws_id: str, epoch: int, agent: str) -> Optional[str]:
         """Say why a socket's registration no longer holds, or None if it does.
@@ -206,7 +201,7 @@ class Delivery:
             `disconnected`, `moved` (to another agent), `replaced` (by a newer socket) or `registered` (again,
             by a command, for the same agent).
         """
-        connection = self.registry.find(ws_id)
+        connection = self._store.connections.find(ws_id)
         if connection is None or connection.status != ACTIVE:
             return "disconnected"
         if connection.epoch == epoch:
@@ -225,14 +220,15 @@ class Delivery:
             NotFound: there is no such connection.
             Conflict: a socket or another receiver holds it.
         """
-        connection = self.registry.find(ws_id)
-        if connection is None or connection.db_id is None:
-            raise NotFound(f"no connection {ws_id}", hint="ws-manager list shows who is connected")
-        hold = try_to_hold(receiver_lock(self.db.path, connection.db_id))
+        connection = self._store.connections.find(ws_id)
+        if connection is None:
+            raise NotFound(f"no connection {ws_id}", remedy=LIST_CONNECTIONS)
+        hold = self._store.hold(connection)
         if hold is None:
             raise Conflict(f"another receiver holds {ws_id}", hint="stop it first")
-        with hold:
-            if self._has_socket(connection):
+        with contextlib.ExitStack() as held:
+            held.callback(hold.release)
+            if has_socket(self._store, connection):
                 raise Conflict(f"a socket holds {ws_id}", hint="its agent receives the messages already")
             yield connection
 
@@ -251,16 +247,9 @@ class Delivery:
         Raises:
             Conflict: the ws_id was registered again since.
         """
-        current = self.registry.find(connection.ws_id)
+        current = self._store.connections.find(connection.ws_id)
         if current is None or current.epoch != connection.epoch:
             raise _registered_again(connection.ws_id)
-
-    def _has_socket(self, connection: Connection) -> bool:
-        """Say whether the running gateway has a socket open on this connection."""
-        if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
-            return False
-        latest = self.registry.gateways.latest()
-        return latest is not None and latest.id == connection.gateway and is_held(gateway_lock(self.db.path))
 
 
 def _registered_again(ws_id: str) -> Conflict:

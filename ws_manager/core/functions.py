@@ -1,24 +1,30 @@
-"""The documented functions: each a line or two over the registry and the pool."""
+"""The documented functions: each a line or two over the ledger and the pool."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from ws_manager.core.pool import ConnectionPool
-from ws_manager.core.registry import Registry, check_same_file
-from ws_manager.errors import InvalidInput, WsManagerError
-from ws_manager.models import Connection, Message
-from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.schema import open_ledger
+from ws_manager.core.ledger import Ledger, ledger_over
+from ws_manager.core.pool import ConnectionPool, check_same_ledger
+from ws_manager.errors import WsManagerError
+from ws_manager.models import Connection, Message, message_columns
+from ws_manager.repository.engines import connection_to
+from ws_manager.repository.records import MessageFilter
 from ws_manager.settings import DB_PATH, database_path
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    Db = Union[sqlite3.Connection, Ledger]
+    """What `get_db` or `open_ledger` returned."""
 
 _log = logging.getLogger("ws_manager")
 
 
-def get_db(db_path: Path = DB_PATH, *, shared: bool = False) -> Database:
+def get_db(db_path: Path = DB_PATH, *, shared: bool = False) -> sqlite3.Connection:
     """Open (or create) the ledger, bring its schema up to date, and return the connection.
 
     The connection is a `sqlite3.Connection` in autocommit mode with `sqlite3.Row` rows. It belongs to the
@@ -30,10 +36,10 @@ def get_db(db_path: Path = DB_PATH, *, shared: bool = False) -> Database:
             that is neither a ledger nor empty is refused.
 
     Raises:
-        InvalidInput: (a ValueError) the path is not one of a file.
+        InvalidInput: (a ValueError) the path is not one of a file, or a URL: `open_ledger` takes those.
         LedgerError: the file cannot be used.
     """
-    return open_ledger(database_path() if db_path is DB_PATH else db_path, shared=shared)
+    return connection_to(database_path() if db_path is DB_PATH else db_path, shared=shared)
 
 
 def add_connection(
@@ -44,7 +50,7 @@ def add_connection(
     Raises:
         InvalidInput: (a ValueError) a name or the metadata cannot be accepted.
     """
-    return pool.registry.connect(agent, ws_id, metadata)
+    return pool.ledger.connect(agent, ws_id, metadata)
 
 
 def remove_connection(pool: ConnectionPool, ws_id: str) -> bool:
@@ -59,7 +65,7 @@ def get_active_connections(pool: ConnectionPool) -> list[Connection]:
 
 def broadcast(
     pool: ConnectionPool,
-    db_conn: Database,
+    db_conn: Db,
     message: object,
     filter_fn: Optional[Callable[[Connection], bool]] = None,
     msg_type: str = "broadcast",
@@ -69,7 +75,7 @@ def broadcast(
 
     Args:
         pool: a pool on the same file as `db_conn`.
-        db_conn: the connection that everything is done with.
+        db_conn: the connection or ledger that everything is done with.
         message: any JSON value; a str is sent as a JSON string.
         filter_fn: None for all.
         msg_type: a label.
@@ -82,7 +88,7 @@ def broadcast(
     Raises:
         InvalidInput: (a ValueError) something cannot be accepted, or the pool is on another file.
     """
-    sent = _registry(pool, db_conn).broadcast(
+    sent = _ledger(pool, db_conn).broadcast(
         message, filter_fn=filter_fn, msg_type=msg_type, sender_id=sender_id
     )
     _deliver(pool, db_conn)
@@ -91,7 +97,7 @@ def broadcast(
 
 def send_message(
     pool: ConnectionPool,
-    db_conn: Database,
+    db_conn: Db,
     ws_id: str,
     message: object,
     msg_type: str = "data",
@@ -101,12 +107,12 @@ def send_message(
 
     Arguments and errors are those of `broadcast`.
     """
-    sent = _registry(pool, db_conn).send(ws_id, message, msg_type, sender_id)
+    sent = _ledger(pool, db_conn).send(ws_id, message, msg_type, sender_id)
     _deliver(pool, db_conn)
     return sent
 
 
-def heartbeat_check(pool: ConnectionPool, db_conn: Database, timeout: float = 30) -> dict[str, list[str]]:
+def heartbeat_check(pool: ConnectionPool, db_conn: Db, timeout: float = 30) -> dict[str, list[str]]:
     """Disconnect the connections whose last heartbeat is older than `timeout` seconds.
 
     Returns:
@@ -115,41 +121,40 @@ def heartbeat_check(pool: ConnectionPool, db_conn: Database, timeout: float = 30
     Raises:
         InvalidInput: (a ValueError) the time-out is negative, or the pool is on another file.
     """
-    report = _registry(pool, db_conn).heartbeat_check(timeout)
+    report = _ledger(pool, db_conn).heartbeat_check(timeout)
     return {"active": report.active, "timed_out": report.timed_out}
 
 
-def get_message_history(
-    db_conn: Database, ws_id: Optional[str] = None, limit: int = 50
-) -> list[dict[str, Any]]:
+def get_message_history(db_conn: Db, ws_id: Optional[str] = None, limit: int = 50) -> list[dict[str, Any]]:
     """Return messages as dicts of their columns, newest first; `content` is the stored JSON text.
 
     Args:
-        db_conn: what `get_db` returned.
+        db_conn: what `get_db` or `open_ledger` returned.
         ws_id: only what this connection received or sent.
         limit: at most so many.
 
     Raises:
         InvalidInput: (a ValueError) the limit is negative.
     """
-    return _checked(db_conn).history(ws_id, limit)
+    found = ledger_over(db_conn).messages(MessageFilter(ws_id=ws_id), limit)
+    return [message_columns(message) for message in found]
 
 
-def connection_stats(pool: ConnectionPool, db_conn: Database) -> dict[str, Any]:
+def connection_stats(pool: ConnectionPool, db_conn: Db) -> dict[str, Any]:
     """Return `active_connections`, `total_ever_connected`, `total_messages` and `agents`, in this order."""
-    return _registry(pool, db_conn).stats()
+    return _ledger(pool, db_conn).stats()
 
 
-def _registry(pool: ConnectionPool, db_conn: Database) -> Registry:
-    """Return the registry over `db_conn`, with the pool's decoded connections."""
-    if db_conn is pool.registry.db:
-        return pool.registry
-    registry = _checked(db_conn, pool)
-    check_same_file(db_conn, pool.registry.db)
-    return registry
+def _ledger(pool: ConnectionPool, db_conn: Db) -> Ledger:
+    """Return the ledger over `db_conn`: the pool's own, where that is the pool's connection."""
+    if pool.is_over(db_conn):
+        return pool.ledger
+    ledger = ledger_over(db_conn)
+    check_same_ledger(pool, ledger)
+    return ledger
 
 
-def _deliver(pool: ConnectionPool, db_conn: Database) -> None:
+def _deliver(pool: ConnectionPool, db_conn: Db) -> None:
     """Deliver inside this process, unless the caller has yet to commit."""
     if db_conn.in_transaction:
         return
@@ -158,9 +163,3 @@ def _deliver(pool: ConnectionPool, db_conn: Database) -> None:
     except WsManagerError as error:
         # What was sent is committed: its caller must not take this for a failed send.
         _log.error("delivery stopped, the messages stay pending: %s", error)
-
-
-def _checked(db_conn: Database, pool: Optional[ConnectionPool] = None) -> Registry:
-    if not isinstance(db_conn, Database):
-        raise InvalidInput("not a connection to a ledger", hint="open it with get_db()")
-    return Registry(db_conn, pool.registry.cache if pool else None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
-from ws_manager.core.delivery import Delivery
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Connection, Message, PendingMessage
-from ws_manager.repository.sqlite.database import Database
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _log = logging.getLogger("ws_manager")
 _BATCH = 100
@@ -24,18 +25,24 @@ class ConnectionPool:
     a million.
 
     Args:
-        db_conn: what `get_db` returned. The pool belongs to its thread.
+        db_conn: what `get_db` or `open_ledger` returned. The pool belongs to its thread.
+
+    Attributes:
+        ledger: the ledger over it.
 
     Raises:
-        InvalidInput: (a ValueError) if the connection did not come from `get_db`.
+        InvalidInput: (a ValueError) if it came from neither.
     """
 
-    def __init__(self, db_conn: Database) -> None:
-        if not isinstance(db_conn, Database):
-            raise InvalidInput("not a connection to a ledger", hint="open it with get_db()")
-        self.registry = Registry(db_conn)
+    def __init__(self, db_conn: Union[sqlite3.Connection, Ledger]) -> None:
+        self.ledger = ledger_over(db_conn)
+        self._db_conn = db_conn
         self._attached: dict[str, _Attachment] = {}
         self._delivering = False
+
+    def is_over(self, db_conn: Union[sqlite3.Connection, Ledger]) -> bool:
+        """Say whether the pool was made with this connection or ledger."""
+        return db_conn is self._db_conn or db_conn is self.ledger
 
     def add(self, connection: Connection) -> Connection:
         """Persist and register a connection, and return it as the ledger has it.
@@ -43,24 +50,24 @@ class ConnectionPool:
         Raises:
             InvalidInput: a name, a timestamp or the metadata cannot be accepted.
         """
-        return self.registry.import_connection(connection)
+        return self.ledger.import_connection(connection)
 
     def remove(self, ws_id: str) -> bool:
         """Mark a connection as disconnected. False if it was not active."""
         self.detach(ws_id)
-        return self.registry.disconnect(ws_id)
+        return self.ledger.disconnect(ws_id)
 
     def get(self, ws_id: str) -> Optional[Connection]:
         """Return an active connection, or None."""
-        return self.registry.get(ws_id)
+        return self.ledger.get(ws_id)
 
     def get_all(self) -> list[Connection]:
         """Return all active connections, oldest first."""
-        return self.registry.active()
+        return self.ledger.active()
 
     def count(self) -> int:
         """Return the number of active connections."""
-        return self.registry.count()
+        return self.ledger.count()
 
     def update_heartbeat(self, ws_id: str, latency_ms: Optional[float] = None) -> bool:
         """Record a sign of life; the latency is a round trip in milliseconds. False if not active.
@@ -68,11 +75,11 @@ class ConnectionPool:
         Raises:
             InvalidInput: the latency is negative or no number.
         """
-        return self.registry.heartbeat(ws_id, latency_ms)
+        return self.ledger.heartbeat(ws_id, latency_ms)
 
     def increment_message_count(self, ws_id: str) -> None:
         """Add one to a connection's message counter, atomically."""
-        self.registry.count_message(ws_id)
+        self.ledger.count_message(ws_id)
 
     def attach(self, ws_id: str, deliver: Callable[[Message], None]) -> None:
         """Let a function of this process receive a connection's messages.
@@ -87,7 +94,7 @@ class ConnectionPool:
             Conflict: a socket or another receiver holds it.
         """
         self.detach(ws_id)
-        self._attached[ws_id] = _Attachment(self.registry.db, ws_id, deliver)
+        self._attached[ws_id] = _Attachment(self.ledger, ws_id, deliver)
         self.deliver_pending()
 
     def detach(self, ws_id: str) -> None:
@@ -105,7 +112,7 @@ class ConnectionPool:
             Conflict: a ws_id was registered again since `attach`, so that its messages belong to whoever did
                 it. Its function is detached.
         """
-        if self._delivering or self.registry.db.in_transaction:
+        if self._delivering or self.ledger.in_transaction:
             return 0
         self._delivering = True
         delivered, failed = 0, set()
@@ -136,8 +143,8 @@ class ConnectionPool:
 class _Attachment:
     """A function that holds one connection's messages."""
 
-    def __init__(self, db: Database, ws_id: str, deliver: Callable[[Message], None]) -> None:
-        self._delivery = Delivery(db)
+    def __init__(self, ledger: Ledger, ws_id: str, deliver: Callable[[Message], None]) -> None:
+        self._delivery = ledger.delivery
         self._deliver = deliver
         self._hold = contextlib.ExitStack()
         self._connection = self._hold.enter_context(self._delivery.holding(ws_id))
@@ -173,3 +180,16 @@ def _message(row: PendingMessage) -> Message:
     return Message(
         row.msg_id, row.msg_type, row.sender_id, row.recipient_id, row.content, row.sent_at, db_id=row.seq
     )
+
+
+def check_same_ledger(pool: ConnectionPool, ledger: Ledger) -> None:
+    """Refuse a pool that is on another ledger.
+
+    Raises:
+        InvalidInput: (a ValueError) if it is.
+    """
+    if not ledger.is_same(pool.ledger):
+        raise InvalidInput(
+            f"the pool is on {pool.ledger.location}, the database connection on {ledger.location}",
+            hint="use the connection that the pool was made with",
+        )

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
-from ws_manager.core.registry import Registry
+from ws_manager.core.sending import broadcast
 from ws_manager.core.validation import check_limit, check_name, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.models import ROUTED, UNROUTED, utc_now
-from ws_manager.repository.sqlite.connections import Connections
-from ws_manager.repository.sqlite.webhook_events import WebhookEvents
+from ws_manager.remedies import LIST_WEBHOOK_EVENTS, SHOW
+from ws_manager.repository.records import StoredEvent
+from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json, checked
+
+if TYPE_CHECKING:
+    from ws_manager.repository.store import Store
 
 
 class IncomingEvent(NamedTuple):
@@ -66,19 +70,18 @@ class WebhookOutcome:
 
 
 class Webhooks:
-    """The events of one ledger.
+    """The events of one ledger: `Ledger.webhooks`.
 
     Args:
-        registry: the verbs over that ledger. This belongs to its thread.
+        store: the open ledger. This belongs to its thread.
+        sizes: how large a message's content may be.
 
     Every method may raise `LedgerError`; none leaves anything half written.
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._db = registry.db
-        self._events = WebhookEvents(registry.db)
-        self._connections = Connections(registry.db)
+    def __init__(self, store: Store, sizes: Sizes) -> None:
+        self._store = store
+        self._sizes = sizes
 
     def take(self, event: IncomingEvent) -> WebhookOutcome:
         """Store an event, and route it if there is anybody that it is for; a known one that waits, again.
@@ -93,12 +96,12 @@ class Webhooks:
         if event.agent is not None:
             check_name(event.agent, "agent")
         content, reason = self._checked(event.content)
-        with self._db.transaction():
-            known = self._events.find(event.event_id)
-            if known is not None and known["status"] == ROUTED:
+        with self._store.atomic():
+            known = self._store.webhook_events.find(event.event_id)
+            if known is not None and known.status == ROUTED:
                 return _routed_before(known)
             now = utc_now()
-            self._events.put(
+            self._store.webhook_events.put(
                 event.event_id, event.event_type, event.agent, event.msg_type, event.payload, now, reason
             )
             if content is None:
@@ -128,22 +131,24 @@ class Webhooks:
         """
         if agent is not None:
             check_name(agent, "agent", known=True)
-        with contextlib.nullcontext() if dry_run else self._db.transaction():
-            known = self._events.find(event_id)
+        with contextlib.nullcontext() if dry_run else self._store.atomic():
+            known = self._store.webhook_events.find(event_id)
             if known is None:
-                raise NotFound(f"no event {event_id}", hint="ws-manager stripe events lists them")
-            if known["status"] == ROUTED:
+                raise NotFound(f"no event {event_id}", remedy=LIST_WEBHOOK_EVENTS)
+            if known.status == ROUTED:
                 raise Conflict(
-                    f"event {event_id} was routed already, to {known['recipients']} connection(s)",
-                    hint=f"ws-manager show {known['broadcast_id']} tells what became of it",
+                    f"event {event_id} was routed already, to {known.recipients} connection(s)",
+                    remedy=SHOW,
+                    about=known.broadcast_id,
                 )
+            payload = self._store.webhook_events.payload(event_id)
             event = IncomingEvent(
                 event_id,
-                known["event_type"],
-                known["payload"],
-                content_of(known["payload"]),
-                agent or known["agent"],
-                known["msg_type"],
+                known.event_type,
+                payload,
+                content_of(payload),
+                agent or known.agent,
+                known.msg_type,
             )
             content, reason = self._checked(event.content)
             if content is None:
@@ -152,7 +157,7 @@ class Webhooks:
                     hint="ask Stripe for the event by its id",
                 )
             if dry_run:
-                would = len(self._connections.active_ids(event.agent))
+                would = len(self._store.connections.recipients(event.agent).ws_ids)
                 return _outcome(event, ROUTED if would else UNROUTED, would)
             return self._route(event, content, utc_now())
 
@@ -163,8 +168,8 @@ class Webhooks:
         since: str = "",
         pattern: Optional[str] = None,
         limit: int = 50,
-    ) -> list[dict[str, Any]]:
-        """Return events as dicts of their columns without the payload, the newest first.
+    ) -> list[StoredEvent]:
+        """Return events, the newest first.
 
         Args:
             status: `routed` or `unrouted`; None for both.
@@ -177,24 +182,33 @@ class Webhooks:
         """
         if status not in (None, ROUTED, UNROUTED):
             raise InvalidInput(f"not a status: {status!r}", hint=f"{ROUTED} or {UNROUTED}")
-        return self._events.listed(status, since, pattern, check_limit(limit))
+        return self._store.webhook_events.listed(status, since, pattern, check_limit(limit))
 
     def waiting(self, since: str = "") -> list[str]:
         """Return the ids of the events that wait to be routed, received since a time, the oldest first."""
-        return list(self._events.unrouted_ids(since))
+        return self._store.webhook_events.waiting(since)
 
     def _checked(self, text: str) -> tuple[Optional[Json], Optional[str]]:
         """Return the content of messages, or None and why no message can have it."""
         try:
-            return encode_content(checked(text, "event"), self._registry.sizes.content), None
+            return encode_content(checked(text, "event"), self._sizes.content), None
         except InvalidInput as error:
             return None, error.message
 
     def _route(self, event: IncomingEvent, content: Json, now: str) -> WebhookOutcome:
-        if not self._connections.has_active(event.agent):
+        if not self._store.connections.has_active(event.agent):
             return _outcome(event, UNROUTED, 0)
-        sent = self._registry.broadcast(content, agent=event.agent, msg_type=event.msg_type)
-        self._events.routed(event.event_id, sent.broadcast_id, len(sent.recipients), now)
+        sent = broadcast(
+            self._store,
+            content,
+            agent=event.agent,
+            filter_fn=None,
+            msg_type=event.msg_type,
+            sender_id=None,
+            limit=self._sizes.content,
+            admit=None,
+        )
+        self._store.webhook_events.routed(event.event_id, sent.broadcast_id, len(sent.recipients), now)
         return _outcome(event, ROUTED, len(sent.recipients), sent.broadcast_id)
 
 
@@ -217,14 +231,14 @@ def _outcome(
     )
 
 
-def _routed_before(known: dict[str, Any]) -> WebhookOutcome:
+def _routed_before(known: StoredEvent) -> WebhookOutcome:
     return WebhookOutcome(
-        known["event_id"],
-        known["event_type"],
-        known["msg_type"],
-        known["agent"],
+        known.event_id,
+        known.event_type,
+        known.msg_type,
+        known.agent,
         ROUTED,
-        known["recipients"],
+        known.recipients,
         duplicate=True,
-        broadcast_id=known["broadcast_id"],
+        broadcast_id=known.broadcast_id,
     )

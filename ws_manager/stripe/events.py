@@ -6,7 +6,6 @@ it again, for up to three days. Neither a secret nor a signature nor a body is e
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import json
 import shlex
@@ -17,19 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
-from ws_manager.core.pool import ConnectionPool
-from ws_manager.core.registry import Registry, check_same_file
+from ws_manager.core.ledger import Ledger, ledger_over, open_ledger
+from ws_manager.core.pool import ConnectionPool, check_same_ledger
 from ws_manager.core.validation import check_name
-from ws_manager.core.webhooks import IncomingEvent, WebhookOutcome, Webhooks
+from ws_manager.core.webhooks import IncomingEvent, WebhookOutcome
 from ws_manager.errors import InvalidInput, InvalidSignature, MissingExtra
 from ws_manager.settings import stripe_secrets
 from ws_manager.strict_json import NotJson, decode_json, is_json, member_pairs, members
 from ws_manager.text import read_text
 
 if TYPE_CHECKING:
+    import sqlite3
     from types import ModuleType
-
-    from ws_manager.repository.sqlite.database import Database
 
 TOLERANCE = 300
 """Seconds that a signature's timestamp may lie in the past or in the future; Stripe's own default for the past."""
@@ -106,7 +104,7 @@ def handle_stripe_webhook(
     stripe_signature: str,
     *,
     pool: Optional[ConnectionPool] = None,
-    db_conn: Optional[Database] = None,
+    db_conn: Union[sqlite3.Connection, Ledger, None] = None,
     routes: Optional[Iterable[EventRoute]] = None,
     secret: Union[str, Sequence[str], None] = None,
     tolerance: int = TOLERANCE,
@@ -137,16 +135,15 @@ def handle_stripe_webhook(
     event = verified(request_body, stripe_signature, secret, tolerance)
     incoming = addressed(event, routes or ())
     if pool is not None:
-        check_same_file(pool.registry.db, db_conn or pool.registry.db)
-        outcome = Webhooks(pool.registry).take(incoming)
+        if db_conn is not None:
+            check_same_ledger(pool, ledger_over(db_conn))
+        outcome = pool.ledger.webhooks.take(incoming)
         pool.deliver_pending()
         return outcome
     if db_conn is not None:
-        return Webhooks(Registry(db_conn)).take(incoming)
-    from ws_manager.core.functions import get_db
-
-    with contextlib.closing(get_db()) as opened:
-        return Webhooks(Registry(opened)).take(incoming)
+        return ledger_over(db_conn).webhooks.take(incoming)
+    with open_ledger() as ledger:
+        return ledger.webhooks.take(incoming)
 
 
 def verified(

@@ -8,20 +8,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from ws_manager.core.validation import check_limit, check_name
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Gateway, is_ahead, utc_now
-from ws_manager.repository.sqlite.connections import Connections
-from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.journal import Gateways, Heartbeats
-from ws_manager.repository.sqlite.maintenance import Maintenance
-from ws_manager.repository.sqlite.messages import Messages
-from ws_manager.repository.sqlite.overview import MOST_PENDING, ORDERS, ActiveConnection, Live, RecentMessage
+from ws_manager.repository.records import ORDERS, ActiveConnection, RecentMessage
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 
-__all__ = ["MOST_PENDING", "ORDERS", "ConnectionState", "Ending", "Sampler", "Snapshot", "View"]
+if TYPE_CHECKING:
+    from ws_manager.repository.store import Store
 
 SLOW_ROUND_TRIP_MS = 1000
 SLOW_CONFIRMATION_SECONDS = 10.0
@@ -31,7 +27,7 @@ _ENDINGS_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
-class View:
+class OverviewQuery:
     """What a snapshot is to show.
 
     Attributes:
@@ -63,7 +59,7 @@ class ConnectionState:
         age_seconds: since it was registered.
         idle_seconds: since its last sign of life.
         round_trip_ms: the last logged one; None where it was not measured.
-        pending: messages that it has not confirmed, counted up to `MOST_PENDING`.
+        pending: messages that it has not confirmed, counted up to `MOST_COUNTED`.
         waiting_seconds: since the oldest of them was sent; None for none.
         sent: messages that it was ever sent.
         slow: why it counts as slow: `silent`, `waiting`, `round trip`; empty where it does not.
@@ -93,7 +89,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Overview:
     """The ledger at one moment.
 
     Attributes:
@@ -127,7 +123,7 @@ class Sampler:
     """Takes snapshots of one ledger, one after another.
 
     Args:
-        db: an open ledger. The sampler belongs to its thread, and never writes.
+        store: an open ledger. The sampler belongs to its thread, and never writes.
         timeout: seconds without a sign of life after which a connection is slow.
         now: returns the present time as fixed-width UTC text.
         timer: returns seconds on a clock that only goes forward.
@@ -135,23 +131,20 @@ class Sampler:
 
     def __init__(
         self,
-        db: Database,
+        store: Store,
         timeout: float = HEARTBEAT_TIMEOUT,
         *,
         now: Callable[[], str] = utc_now,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._db = db
+        self._store = store
         self._timeout = timeout
         self._now = now
         self._timer = timer
-        self._live = Live(db)
-        self._connections = Connections(db)
-        self._messages = Messages(db)
-        self._heartbeats = Heartbeats(db)
+        self._changes = store.changes()
         self._before: Optional[_Counters] = None
 
-    def sample(self, view: View) -> Snapshot:
+    def sample(self, view: OverviewQuery) -> Overview:
         """Return the ledger as it is now, all of it at one moment.
 
         Raises:
@@ -159,47 +152,47 @@ class Sampler:
             LedgerError: the file cannot be read, or is no longer the one that was opened.
         """
         check_view(view)
-        self._db.check_file()
-        with Maintenance(self._db).snapshot():
+        store = self._store
+        store.check()
+        with store.snapshot():
             at = self._now()
             sent, confirmed = self._rates()
-            active = self._connections.count_active()
+            active = store.connections.count_active()
             chosen = view.agent or view.text
-            return Snapshot(
+            return Overview(
                 at=at,
-                gateway=Gateways(self._db).latest(),
+                gateway=store.gateways.latest(),
                 active_connections=active,
-                matching_connections=self._live.count(view.agent, view.text) if chosen else active,
-                total_ever_connected=self._connections.count_ever(),
-                total_messages=self._messages.last_id(),
+                matching_connections=self._store.overview.count(view.agent, view.text) if chosen else active,
+                total_ever_connected=store.connections.count_ever(),
+                total_messages=store.overview.count_sent(),
                 sent_per_second=sent,
                 confirmed_per_second=confirmed,
                 connections=self._states(view, at),
-                messages=self._live.messages(view.messages, _CONTENT_CHARACTERS),
+                messages=self._store.overview.messages(view.messages, _CONTENT_CHARACTERS),
                 endings=self._endings(view.endings),
             )
 
     def _rates(self) -> tuple[Optional[float], Optional[float]]:
         """Return messages sent and confirmed a second since the snapshot before."""
-        # `data_version` ignores what this very connection commits.
-        before, version = self._before, (self._db.data_version(), self._db.total_changes)
-        last_id = self._messages.last_id()
-        if before is not None and before.version == version:
+        before, overview = self._before, self._store.overview
+        sent = overview.count_sent()
+        if not self._changes.happened() and before is not None:
             # Nobody has committed anything, so nothing was confirmed.
             seqs = before.confirmed_seqs
         else:
-            seqs = self._live.confirmed_seqs()
+            seqs = overview.confirmed_seqs()
         now = self._timer()
-        self._before = _Counters(now, version, last_id, seqs)
+        self._before = _Counters(now, sent, seqs)
         if before is None or now <= before.at:
             return None, None
         known = before.confirmed_seqs
         changes = [(key, known[key]) for key, seq in seqs.items() if key in known and seq > known[key]]
         seconds = now - before.at
-        return (last_id - before.last_id) / seconds, self._live.count_confirmed(changes) / seconds
+        return (sent - before.sent) / seconds, overview.count_confirmed(changes) / seconds
 
-    def _states(self, view: View, at: str) -> list[ConnectionState]:
-        found = self._live.connections(view.order, view.connections, view.agent, view.text)
+    def _states(self, view: OverviewQuery, at: str) -> list[ConnectionState]:
+        found = self._store.overview.connections(view.order, view.connections, view.agent, view.text)
         states = [self._state(connection, at) for connection in found]
         if view.order == "pending":
             # The ledger's order counts what is set aside too.
@@ -207,8 +200,8 @@ class Sampler:
         return states
 
     def _state(self, connection: ActiveConnection, at: str) -> ConnectionState:
-        pending, oldest = self._live.backlog(connection.ws_id, connection.confirmed_seq)
-        heartbeat = self._heartbeats.latest(connection.ws_id)
+        pending, oldest = self._store.overview.backlog(connection.ws_id, connection.confirmed_seq)
+        heartbeat = self._store.heartbeat_log.latest(connection.ws_id)
         state = ConnectionState(
             ws_id=connection.ws_id,
             agent=connection.agent,
@@ -216,7 +209,7 @@ class Sampler:
             last_heartbeat=connection.last_heartbeat,
             age_seconds=_seconds(connection.connected_at, at),
             idle_seconds=_seconds(connection.last_heartbeat, at),
-            round_trip_ms=heartbeat[1] if heartbeat else None,
+            round_trip_ms=None if heartbeat is None else heartbeat.latency_ms,
             pending=pending,
             waiting_seconds=None if oldest is None else _seconds(oldest, at),
             sent=connection.message_count,
@@ -233,7 +226,7 @@ class Sampler:
         return tuple(name for name, holds in signs.items() if holds)
 
     def _endings(self, limit: int) -> list[Ending]:
-        ended = self._live.endings(_ENDINGS_LOOKED_AT)
+        ended = self._store.overview.endings(_ENDINGS_LOOKED_AT)
         # A socket that says goodbye closes and disconnects at once: that is one ending.
         closed = {(event.ws_id, event.ts) for event in ended if event.kind == "closed"}
         found: dict[str, Ending] = {}
@@ -255,12 +248,11 @@ class _Counters:
     """What a rate is the difference of."""
 
     at: float
-    version: tuple[int, int]
-    last_id: int
+    sent: int
     confirmed_seqs: dict[int, int]
 
 
-def check_view(view: View) -> None:
+def check_view(view: OverviewQuery) -> None:
     """Refuse a view that cannot be had.
 
     Raises:

@@ -1,8 +1,14 @@
-"""What completion offers: names that begin with what was typed, in a few indexed reads of any size of ledger."""
+"""What the shell completes: names that begin with what was typed, in a few indexed reads of a ledger of any size."""
 
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
+from typing import Callable
+
+from ws_manager.errors import LedgerError
+from ws_manager.repository.sqlite.inspection import WAIT_SECONDS
+from ws_manager.repository.sqlite.reading import look_into
 
 MOST = 100
 """Names that are offered at most: nobody reads more."""
@@ -12,7 +18,19 @@ _LOOKED_INTO = 1000
 _BEHIND_ALL = "\U0010ffff"
 
 
-def ws_ids(db: sqlite3.Connection, prefix: str, *, active: bool) -> list[str]:
+def complete(path: Path, kind: str, prefix: str) -> list[str]:
+    """Return names of a kind that begin with a prefix; see `ws_manager.repository.store.Engine.complete`.
+
+    Raises:
+        LedgerError: the file cannot be read, or is no ledger.
+    """
+    try:
+        return look_into(path, lambda db: _KINDS[kind](db, prefix), WAIT_SECONDS)
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerError(f"{path} cannot be read: {error}") from error
+
+
+def _ws_ids(db: sqlite3.Connection, prefix: str, *, active: bool) -> list[str]:
     """Return connections, only the active ones or all; in the order of their names."""
     return _names(
         db,
@@ -22,7 +40,7 @@ def ws_ids(db: sqlite3.Connection, prefix: str, *, active: bool) -> list[str]:
     )
 
 
-def agents(db: sqlite3.Connection, prefix: str) -> list[str]:
+def _agents(db: sqlite3.Connection, prefix: str) -> list[str]:
     """Return agents, each once; a step in the index for each, however many connections it has."""
     following = "SELECT min(agent) FROM connections WHERE agent >= ? AND agent < ?"
     return _names(
@@ -35,7 +53,7 @@ def agents(db: sqlite3.Connection, prefix: str) -> list[str]:
     )
 
 
-def metadata(db: sqlite3.Connection) -> list[str]:
+def _metadata(db: sqlite3.Connection, _prefix: str) -> list[str]:
     """Return the metadata of active connections as JSON text, each once: of so many as can be read at once."""
     return _names(
         db,
@@ -45,12 +63,12 @@ def metadata(db: sqlite3.Connection) -> list[str]:
     )
 
 
-def msg_ids(db: sqlite3.Connection, prefix: str) -> list[str]:
+def _msg_ids(db: sqlite3.Connection, prefix: str) -> list[str]:
     """Return messages: the newest where nothing was typed yet."""
     return _ids(db, "messages", "msg_id", prefix)
 
 
-def broadcast_ids(db: sqlite3.Connection, prefix: str) -> list[str]:
+def _broadcast_ids(db: sqlite3.Connection, prefix: str) -> list[str]:
     """Return broadcasts: the newest where nothing was typed yet."""
     return _ids(db, "broadcasts", "broadcast_id", prefix)
 
@@ -67,3 +85,13 @@ def _ids(db: sqlite3.Connection, table: str, column: str, prefix: str) -> list[s
 
 def _names(db: sqlite3.Connection, sql: str, parameters: tuple[str, ...]) -> list[str]:
     return [str(row[0]) for row in db.execute(sql, parameters)]
+
+
+_KINDS: dict[str, Callable[[sqlite3.Connection, str], list[str]]] = {
+    "agent": _agents,
+    "ws_id": lambda db, prefix: _ws_ids(db, prefix, active=False),
+    "active ws_id": lambda db, prefix: _ws_ids(db, prefix, active=True),
+    "msg_id": _msg_ids,
+    "broadcast_id": _broadcast_ids,
+    "metadata": _metadata,
+}

@@ -3,119 +3,128 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple, Optional
+from collections.abc import Collection
+from typing import Any, Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
+from ws_manager.repository.records import ListedConnection, Recipients, SilentConnection
 from ws_manager.repository.sqlite.database import Database, Row
+from ws_manager.repository.sqlite.messages import PENDING
 from ws_manager.strict_json import nests_deeper
 
-COLUMNS = (
+_COLUMNS = (
     "ws_id, agent, metadata, connected_at, last_heartbeat, status, message_count, id, disconnected_at,"
     " epoch, confirmed_seq, close_code, close_reason, gateway"
 )
-WS_ID, METADATA = 0, 2
-"""Positions in a row."""
+_WS_ID, _METADATA, _STATUS = 0, 2, 5
+# SQLite takes 32,766 parameters a statement.
+_NAMES_A_STATEMENT = 5000
 
 _parse = json.JSONDecoder().raw_decode
 
 
-class Silent(NamedTuple):
-    """An active row without a recent sign of life.
-
-    Attributes:
-        ws_id: the connection.
-        last_heartbeat: its last sign of life, as it was read.
-        gateway: id of the gateway that holds or held its socket; None where a command registered it.
-        gateway_seen_at: when that gateway last wrote that it runs; None where the ledger does not know it.
-    """
-
-    ws_id: str
-    last_heartbeat: str
-    gateway: Optional[str]
-    gateway_seen_at: Optional[str]
-
-
-def decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
-    """Turn a row into a Connection.
-
-    Args:
-        row: as the statements here return it.
-        known: an older row of the same ws_id and what it was turned into; where the metadata is the same text,
-            its value is used again, because parsing it costs more than all the rest.
-    """
-    if known is not None and known[0][METADATA] == row[METADATA]:
-        metadata, text = known[1].metadata, known[1].metadata_json
-    else:
-        metadata, text = _metadata(row[METADATA])
-    others: Row = (*row[3:], text)
-    return Connection(row[WS_ID], row[1], metadata, *others)
-
-
-def _metadata(text: str) -> tuple[dict[str, Any], str]:
-    """Parse metadata, and return it with its text.
-
-    What another program has written there, and is not a JSON object that every reader can read, is shown as it is.
-    """
-    text = text.strip()
-    try:
-        if not nests_deeper(text):
-            # `json.loads` looks at its arguments, and for white space at both ends, for as long as it parses.
-            metadata, end = _parse(text)
-            if isinstance(metadata, dict) and end == len(text):
-                return metadata, text
-    except ValueError:
-        pass
-    metadata = {"unreadable": text}
-    return metadata, json.dumps(metadata, ensure_ascii=False)
-
-
 class Connections:
-    """Statements on `connections`. Every write must be inside `Database.transaction`."""
+    """Statements on `connections`.
+
+    It keeps decoded active connections in memory, and decodes a row again only where it has changed, whoever changed
+    it. SQLite's `data_version` would not tell: it ignores this connection's own writes, and changes with every batch
+    of receipts.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._decoded: dict[str, tuple[Row, Connection]] = {}
 
-    def find(self, ws_id: str) -> Optional[Row]:
-        """Return the row of a ws_id, active or not."""
-        return self._db.row(f"SELECT {COLUMNS} FROM connections WHERE ws_id = ?", (ws_id,))
+    def find(self, ws_id: str) -> Optional[Connection]:
+        row = self._db.row(f"SELECT {_COLUMNS} FROM connections WHERE ws_id = ?", (ws_id,))
+        if row is not None:
+            return self._connection(row)
+        self._decoded.pop(ws_id, None)
+        return None
 
-    def active(self, agent: Optional[str] = None) -> list[Row]:
-        """Return the active rows, of one agent or of all, oldest first."""
-        if agent is None:
-            return self._db.rows(f"SELECT {COLUMNS} FROM connections WHERE status = 'active' ORDER BY id")
-        return self._db.rows(
-            f"SELECT {COLUMNS} FROM connections WHERE status = 'active' AND agent = ? ORDER BY id", (agent,)
+    def is_active(self, ws_id: str) -> bool:
+        return bool(
+            self._db.value(
+                "SELECT EXISTS (SELECT 1 FROM connections WHERE ws_id = ? AND status = 'active')", (ws_id,)
+            )
         )
 
+    def active(self, agent: Optional[str] = None) -> list[Connection]:
+        where, parameters = _active(agent)
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM connections WHERE {where} ORDER BY id", parameters)
+        connections = [self._connection(row) for row in rows]
+        if agent is None and len(self._decoded) > len(connections):
+            # What has gone does not stay in memory.
+            kept = {connection.ws_id for connection in connections}
+            self._decoded = {ws_id: known for ws_id, known in self._decoded.items() if ws_id in kept}
+        return connections
+
+    def listed(
+        self,
+        *,
+        active_only: bool,
+        agent: Optional[str] = None,
+        not_heard: Optional[tuple[str, str]] = None,
+        limit: Optional[int] = None,
+        count_pending: bool = True,
+    ) -> list[ListedConnection]:
+        where, parameters = ["1"], []
+        if active_only:
+            where.append("status = 'active'")
+        if agent is not None:
+            where.append("agent = ?")
+            parameters.append(agent)
+        if not_heard is not None:
+            where.append("last_heartbeat NOT BETWEEN ? AND ?")
+            parameters += not_heard
+        # A seek in an index for each connection, in one statement.
+        pending = (
+            "(SELECT count(*) FROM messages AS m WHERE m.recipient_id = connections.ws_id"
+            f" AND m.id > connections.confirmed_seq AND {PENDING})"
+            if count_pending
+            else "0"
+        )
+        rows = self._db.rows(
+            f"SELECT {_COLUMNS}, {pending} FROM connections WHERE {' AND '.join(where)} ORDER BY id LIMIT ?",
+            [*parameters, -1 if limit is None else limit],
+        )
+        return [ListedConnection(_decode(row[:-1]), row[-1]) for row in rows]
+
     def active_ids(self, agent: Optional[str] = None) -> list[str]:
-        """Return the ws_ids of the active rows, in the order of their index."""
-        where, parameters = ("", ()) if agent is None else (" AND agent = ?", (agent,))
-        return [
-            row[0]
-            for row in self._db.rows(
-                f"SELECT ws_id FROM connections WHERE status = 'active'{where} ORDER BY ws_id", parameters
+        where, parameters = _active(agent)
+        rows = self._db.rows(f"SELECT ws_id FROM connections WHERE {where} ORDER BY ws_id", parameters)
+        return [row[0] for row in rows]
+
+    def recipients(self, agent: Optional[str] = None, among: Optional[Collection[str]] = None) -> Recipients:
+        # In the order of their index: the messages are then written faster.
+        ws_ids = self.active_ids(agent)
+        chosen = ws_ids if among is None else [ws_id for ws_id in ws_ids if ws_id in among]
+        return Recipients(chosen, agent, len(chosen) == len(ws_ids))
+
+    def active_among(self, ws_ids: Collection[str]) -> set[str]:
+        wanted = list(ws_ids)
+        active: set[str] = set()
+        for start in range(0, len(wanted), _NAMES_A_STATEMENT):
+            some = wanted[start : start + _NAMES_A_STATEMENT]
+            rows = self._db.rows(
+                "SELECT ws_id FROM connections WHERE status = 'active'"
+                f" AND ws_id IN ({', '.join('?' * len(some))})",
+                some,
             )
-        ]
+            active.update(row[0] for row in rows)
+        return active
 
     def count_active(self) -> int:
-        """Return how many rows are active."""
         return int(self._db.value("SELECT count(*) FROM connections WHERE status = 'active'"))
 
     def has_active(self, agent: Optional[str] = None) -> bool:
-        """Say whether any row is active, of one agent or of all."""
-        where, parameters = ("", ()) if agent is None else (" AND agent = ?", (agent,))
-        return bool(
-            self._db.value(
-                f"SELECT EXISTS (SELECT 1 FROM connections WHERE status = 'active'{where})", parameters
-            )
-        )
+        where, parameters = _active(agent)
+        return bool(self._db.value(f"SELECT EXISTS (SELECT 1 FROM connections WHERE {where})", parameters))
 
     def count_ever(self) -> int:
-        """Return how many ws_ids were ever registered; deleting rows does not lower it."""
         return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'connections'") or 0)
 
     def count_by_agent(self) -> dict[str, int]:
-        """Return the number of active connections of each agent, by name."""
         # Left to itself, SQLite looks up every active row and sorts them; this index has the names in order.
         return dict(
             self._db.rows(
@@ -124,8 +133,7 @@ class Connections:
             )
         )
 
-    def insert(self, connection: Connection, metadata: str) -> None:
-        """Write a ws_id that was never seen before."""
+    def _insert(self, connection: Connection, metadata: str) -> None:
         self._db.execute(
             "INSERT INTO connections (ws_id, agent, metadata, connected_at, last_heartbeat, gateway)"
             " VALUES (?, ?, ?, ?, ?, ?)",
@@ -139,8 +147,7 @@ class Connections:
             ),
         )
 
-    def reactivate(self, connection: Connection, metadata: Optional[str]) -> None:
-        """Register a known ws_id again: the next epoch; metadata stays where None is given."""
+    def _reactivate(self, connection: Connection, metadata: Optional[str]) -> None:
         self._db.execute(
             "UPDATE connections SET agent = ?, metadata = coalesce(?, metadata), connected_at = ?,"
             " last_heartbeat = ?, gateway = ?, status = 'active', epoch = epoch + 1, disconnected_at = NULL,"
@@ -155,8 +162,16 @@ class Connections:
             ),
         )
 
+    def register(self, connection: Connection, metadata: Optional[str]) -> Connection:
+        if self.find(connection.ws_id) is None:
+            self._insert(connection, metadata or "{}")
+        else:
+            self._reactivate(connection, metadata)
+        registered = self.find(connection.ws_id)
+        assert registered is not None
+        return registered
+
     def disconnect(self, ws_id: str, at: str, reason: str, code: Optional[int] = None) -> bool:
-        """Mark an active row as disconnected. False if it was not active."""
         return bool(
             self._db.execute(
                 f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason = ?,"
@@ -165,18 +180,16 @@ class Connections:
             ).rowcount
         )
 
-    def silent(self, since: str, until: str) -> list[Silent]:
-        """Return the active rows whose last sign of life is not between two times; see `heard_between`."""
+    def silent(self, since: str, until: str) -> list[SilentConnection]:
         rows = self._db.rows(
             "SELECT ws_id, last_heartbeat, gateway,"
             " (SELECT seen_at FROM gateways WHERE gateways.id = connections.gateway) FROM connections"
             " WHERE status = 'active' AND last_heartbeat NOT BETWEEN ? AND ? ORDER BY id",
             (since, until),
         )
-        return [Silent(*row) for row in rows]
+        return [SilentConnection(*row) for row in rows]
 
-    def disconnect_silent(self, silent: Silent, at: str, reason: str) -> bool:
-        """Mark a row as disconnected if it is still active and no sign of life has come since it was read."""
+    def disconnect_silent(self, silent: SilentConnection, at: str, reason: str) -> bool:
         return bool(
             self._db.execute(
                 f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_reason ="
@@ -188,7 +201,6 @@ class Connections:
         )
 
     def socket_closed(self, ws_id: str, epoch: int, code: int, reason: str) -> bool:
-        """Note that the socket of one epoch is gone. False if another registration has come since."""
         return bool(
             self._db.execute(
                 "UPDATE connections SET close_code = ?, close_reason = ? WHERE ws_id = ? AND epoch = ?",
@@ -197,7 +209,6 @@ class Connections:
         )
 
     def heartbeat(self, ws_id: str, at: str) -> bool:
-        """Write a sign of life. False if the row is not active."""
         return bool(
             self._db.execute(
                 "UPDATE connections SET last_heartbeat = ? WHERE ws_id = ? AND status = 'active'", (at, ws_id)
@@ -205,10 +216,6 @@ class Connections:
         )
 
     def heartbeat_of_epoch(self, ws_id: str, epoch: int, at: str, now: str) -> bool:
-        """Write a sign of life of one registration. False if it is void, or the row has a later one.
-
-        One in the future does not count as later: the clock was set back since.
-        """
         return bool(
             self._db.execute(
                 "UPDATE connections SET last_heartbeat = ? WHERE ws_id = ? AND epoch = ?"
@@ -218,7 +225,6 @@ class Connections:
         )
 
     def confirmed(self, ws_id: str, epoch: int, seq: int) -> bool:
-        """Raise the highest confirmed id of one registration. False if it is void."""
         return bool(
             self._db.execute(
                 "UPDATE connections SET confirmed_seq = max(confirmed_seq, ?) WHERE ws_id = ? AND epoch = ?",
@@ -227,7 +233,6 @@ class Connections:
         )
 
     def has_epoch(self, ws_id: str, epoch: int) -> bool:
-        """Say whether a registration is the present one."""
         return bool(
             self._db.value(
                 "SELECT EXISTS (SELECT 1 FROM connections WHERE ws_id = ? AND epoch = ?)", (ws_id, epoch)
@@ -235,21 +240,52 @@ class Connections:
         )
 
     def count_message(self, ws_id: str) -> None:
-        """Add one message to a connection's counter."""
         self._db.execute("UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?", (ws_id,))
 
-    def count_messages(self, first: int, last: int) -> None:
-        """Add one message to the counter of each recipient of the messages between two ids."""
-        self._db.execute(
-            "UPDATE connections SET message_count = message_count + 1"
-            " WHERE ws_id IN (SELECT recipient_id FROM messages WHERE id BETWEEN ? AND ?)",
-            (first, last),
-        )
+    def _connection(self, row: Row) -> Connection:
+        if row[_STATUS] != ACTIVE:
+            self._decoded.pop(row[_WS_ID], None)
+            return _decode(row)
+        known = self._decoded.get(row[_WS_ID])
+        if known is None or known[0] != row:
+            known = self._decoded[row[_WS_ID]] = (row, _decode(row, known))
+        return known[1]
 
-    def count_messages_of_active(self, agent: Optional[str] = None) -> None:
-        """Add one message to the counter of every active connection, of one agent or of all."""
-        where, parameters = ("", ()) if agent is None else (" AND agent = ?", (agent,))
-        self._db.execute(
-            f"UPDATE connections SET message_count = message_count + 1 WHERE status = 'active'{where}",
-            parameters,
-        )
+
+def _active(agent: Optional[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the condition for active connections, of one agent or of all, and its parameters."""
+    return ("status = 'active'", ()) if agent is None else ("status = 'active' AND agent = ?", (agent,))
+
+
+def _decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
+    """Turn a row into a Connection.
+
+    Args:
+        row: `_COLUMNS`.
+        known: an older row of the same ws_id and what it was turned into. Where its metadata is the same text, the
+            decoded value is used again: parsing it costs more than all the rest.
+    """
+    if known is not None and known[0][_METADATA] == row[_METADATA]:
+        metadata, text = known[1].metadata, known[1].metadata_json
+    else:
+        metadata, text = _metadata(row[_METADATA])
+    others: Row = (*row[3:], text)
+    return Connection(row[_WS_ID], row[1], metadata, *others)
+
+
+def _metadata(text: str) -> tuple[dict[str, Any], str]:
+    """Parse metadata, and return it with its text.
+
+    Another program may have written what is not a JSON object, or nests too deeply: that is shown as it is.
+    """
+    text = text.strip()
+    try:
+        if not nests_deeper(text):
+            # `json.loads` spends as much time on its arguments and the white space at both ends as on parsing.
+            metadata, end = _parse(text)
+            if isinstance(metadata, dict) and end == len(text):
+                return metadata, text
+    except ValueError:
+        pass
+    metadata = {"unreadable": text}
+    return metadata, json.dumps(metadata, ensure_ascii=False)

@@ -24,6 +24,7 @@ from ws_manager.errors import (
     TransactionOpen,
 )
 from ws_manager.own_files import real
+from ws_manager.remedies import CHECK_LOCATION
 from ws_manager.repository.sqlite.files import State, check_companions, create
 
 BUSY_SECONDS = 30.0
@@ -371,9 +372,13 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
         what = "cannot grow: the disk is full"
         hint = "make room and try again; nothing was half written"
         return LedgerFull(f"{path} {what}", hint=hint, cause=f"the ledger {what}")
+    for sign, what in (
+        ("not a database", "is not a SQLite database"),
+        ("no such table", "is no ledger: a table is missing"),
+    ):
+        if sign in text:
+            return LedgerError(f"{path} {what}", remedy=CHECK_LOCATION, cause=f"the ledger {what}")
     known = (
-        ("not a database", "is not a SQLite database", "check --db and BLACKROAD_WS_DB"),
-        ("no such table", "is no ledger: a table is missing", "check --db and BLACKROAD_WS_DB"),
         ("malformed", "is damaged", "restore a backup; a bare copy of the file lacks its -wal file"),
         ("readonly", "cannot be written", "check its owner and mode, and those of its folder"),
         ("unable to open", "cannot be opened", "check its owner and mode, and those of its folder"),

@@ -13,9 +13,8 @@ from typing import NamedTuple, Optional, Union
 
 from ws_manager.errors import InvalidInput, LedgerError, LedgerFull, is_full
 from ws_manager.own_files import real
+from ws_manager.remedies import CHECK_ACCESS, CHECK_LOCATION, CHOOSE_LOCATION, MAKE_LEDGER
 from ws_manager.settings import expanded
-
-CHECK_NAME = "check --db and BLACKROAD_WS_DB"
 
 SMALLEST = 512
 """Bytes: no SQLite database has fewer (sqlite.org/fileformat.html, section 1.3.2)."""
@@ -44,7 +43,7 @@ class State(NamedTuple):
             status = os.stat(file)
         except OSError as error:
             raise LedgerError(
-                f"{file} cannot be opened: {os.strerror(error.errno or errno.EIO)}", hint=CHECK_NAME
+                f"{file} cannot be opened: {os.strerror(error.errno or errno.EIO)}", remedy=CHECK_LOCATION
             ) from None
         there = (os.path.lexists(f"{file}{suffix}") for suffix in ("-wal", "-shm", "-journal"))
         return cls(
@@ -88,10 +87,10 @@ def look(path: Path) -> Optional[os.stat_result]:
     if stat.S_ISDIR(status.st_mode):
         raise LedgerError(f"{path} is a folder, not a database", hint="give the path of a file")
     if not stat.S_ISREG(status.st_mode):
-        raise LedgerError(f"{path} is not an ordinary file", hint=CHECK_NAME)
+        raise LedgerError(f"{path} is not an ordinary file", remedy=CHECK_LOCATION)
     if 0 < status.st_size < SMALLEST:
         # SQLite would take a single byte for an empty file, and write over it.
-        raise LedgerError(f"{path} is not a SQLite database: {status.st_size} byte(s)", hint=CHECK_NAME)
+        raise LedgerError(f"{path} is not a SQLite database: {status.st_size} byte(s)", remedy=CHECK_LOCATION)
     return status
 
 
@@ -110,7 +109,7 @@ def missing(path: Path) -> LedgerError:
     what = (
         f"{path} is an empty file, not a ledger yet" if path.exists() else f"there is no database at {path}"
     )
-    return LedgerError(what, hint=f"{CHECK_NAME}; ws-manager connect and serve make a new one")
+    return LedgerError(what, remedy=MAKE_LEDGER)
 
 
 def check_readable(path: Path) -> None:
@@ -120,9 +119,7 @@ def check_readable(path: Path) -> None:
         LedgerError: it is so.
     """
     if not os.access(path, os.R_OK):
-        raise LedgerError(
-            f"no permission to read {path}", hint="check its owner and mode, or use another --db"
-        )
+        raise LedgerError(f"no permission to read {path}", remedy=CHECK_ACCESS)
 
 
 def check_writable(path: Path, status: os.stat_result) -> None:
@@ -132,9 +129,7 @@ def check_writable(path: Path, status: os.stat_result) -> None:
         LedgerError: it is so.
     """
     if not os.access(path, os.R_OK | os.W_OK):
-        raise LedgerError(
-            f"no permission to read and write {path}", hint="check its owner and mode, or use another --db"
-        )
+        raise LedgerError(f"no permission to read and write {path}", remedy=CHECK_ACCESS)
     check_names(path, status)
 
 
@@ -187,7 +182,7 @@ def create(path: Path) -> bool:
             return False
         raise (LedgerFull if is_full(error) else LedgerError)(
             f"cannot create {path}: {os.strerror(error.errno or errno.EIO)}",
-            hint="choose another place with --db or BLACKROAD_WS_DB",
+            remedy=CHOOSE_LOCATION,
         ) from error
     return True
 

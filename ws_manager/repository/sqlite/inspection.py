@@ -11,9 +11,10 @@ from typing import NamedTuple, Optional
 
 from ws_manager.models import Gateway
 from ws_manager.repository.sqlite.files import look
+from ws_manager.repository.sqlite.gateways import LATEST
 from ws_manager.repository.sqlite.judgement import Judgement
+from ws_manager.repository.sqlite.opening import judge_open
 from ws_manager.repository.sqlite.reading import look_into
-from ws_manager.repository.sqlite.schema import judge_open
 
 WAIT_SECONDS = 0.2
 """How long looking waits for a lock of somebody else's."""
@@ -49,8 +50,6 @@ def _inspect(db: sqlite3.Connection) -> Inspection:
     found = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)") if row[0] != "ok"]
     gateway = None
     if judgement.version and not found:
-        row = db.execute(
-            "SELECT id, pid, url, started_at, seen_at FROM gateways ORDER BY rowid DESC LIMIT 1"
-        ).fetchone()
+        row = db.execute(LATEST).fetchone()
         gateway = None if row is None else Gateway(*row)
     return Inspection(judgement, found, gateway)

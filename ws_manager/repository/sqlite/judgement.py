@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ws_manager.errors import LedgerError
-from ws_manager.repository.sqlite.files import CHECK_NAME
+from ws_manager.remedies import CHECK_LOCATION, SHARE_FILE
 
 EMPTY, LEDGER, NEWER, DAMAGED, FOREIGN = "empty", "ledger", "newer", "damaged", "foreign"
 
@@ -74,12 +74,12 @@ class Judgement(NamedTuple):
         if self.conflicts:
             raise LedgerError(
                 f"{path} is no ledger: the table {self.conflicts[0]} in this file is not ours",
-                hint=CHECK_NAME,
+                remedy=CHECK_LOCATION,
             )
         if not shared:
             raise LedgerError(
                 f"{path} is no ledger: it is a database of another program",
-                hint=f"{CHECK_NAME}; to keep a ledger in it beside what is there: ws-manager connect --shared",
+                remedy=SHARE_FILE,
             )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ws_manager.errors import InvalidInput
+from ws_manager.repository.records import TABLES, TableColumns
 from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.schema import TABLES
+from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
+from ws_manager.repository.sqlite.migrations import note_broadcasts
+from ws_manager.repository.sqlite.schema import VERSION, columns_since
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 SEQUENCES = "sqlite_sequence"
 """SQLite's own table of the highest ids that were given out, by table."""
@@ -23,6 +28,11 @@ def _none_left(which: str) -> str:
     return f"NOT EXISTS (SELECT 1 FROM messages WHERE {which} AND NOT ({_OVER}))"
 
 
+_OF_BROADCAST = (
+    "messages.id BETWEEN broadcasts.first_id AND broadcasts.last_id"
+    " AND messages.broadcast_id = broadcasts.broadcast_id"
+)
+
 WEBHOOK_DAYS = 30
 """Events of webhooks stay at least so long: until then whoever sent one may send it again."""
 
@@ -30,7 +40,7 @@ PRUNED = {
     "messages": _OVER,
     "heartbeat_log": "ts < :cutoff",
     "events": "ts < :cutoff",
-    "broadcasts": f"sent_at < :cutoff AND {_none_left('messages.id BETWEEN first_id AND last_id')}",
+    "broadcasts": f"sent_at < :cutoff AND {_none_left(_OF_BROADCAST)}",
     "webhook_events": "status = 'routed' AND received_at < :cutoff AND received_at <"
     f" strftime('%Y-%m-%dT%H:%M:%f', 'now', '-{WEBHOOK_DAYS} days')",
     "connections": "status = 'disconnected' AND disconnected_at < :cutoff"
@@ -46,15 +56,11 @@ class Maintenance:
         self._db = db
 
     def count_over(self, table: str, cutoff: str) -> int:
-        """Return how many rows of a table in `PRUNED` are over since before a time."""
-        row = self._db.rows(f"SELECT count(*) FROM {table} WHERE {PRUNED[table]}", {"cutoff": cutoff})
-        return int(row[0][0])
+        with self._db.translated():
+            return int(self._tables()[table].count_where(PRUNED[table], {"cutoff": cutoff}))
 
     def delete_over(self, table: str, cutoff: str) -> int:
-        """Delete them, so many at a time, and return how many they were.
-
-        They are looked for without the write lock, so that others can write meanwhile, and judged again under it.
-        """
+        # They are looked for without the write lock, so that others can write meanwhile, and judged again under it.
         deleted, last = 0, -1
         while True:
             found = [
@@ -75,10 +81,6 @@ class Maintenance:
             last = found[-1]
 
     def trim_heartbeat_log(self, since: str, until: str) -> int:
-        """Delete rows of the heartbeat log, from its first to the first between two times; return how many.
-
-        That is done in chunks.
-        """
         deleted, over = 0, "ts NOT BETWEEN :since AND :until"
         while True:
             # Without the write lock first: as a rule there is nothing to delete.
@@ -96,49 +98,46 @@ class Maintenance:
                 ).rowcount
 
     def vacuum(self) -> None:
-        """Give the room of what was deleted back to the file system."""
         with self._db.translated():
-            self._db.execute("VACUUM")
+            self._tables().vacuum()
         self._db.checkpoint()
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Read one state of the ledger throughout the block."""
-        with self._db.translated():
-            self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._db.execute("ROLLBACK")
-
-    def columns(self, table: str) -> list[str]:
-        """Return the names of a table's columns."""
-        return [row[0] for row in self._db.rows("SELECT name FROM pragma_table_info(?)", (table,))]
-
-    def rows(self, table: str) -> Iterator[dict[str, Any]]:
-        """Give the rows of a table as dicts, in the order of their rowids; of `SEQUENCES`, those of our tables."""
-        columns = self.columns(table)
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         names = ", ".join(f"'{name}'" for name in TABLES)
-        ours = f" WHERE name IN ({names})" if table == SEQUENCES else ""
-        for row in self._db.stream(f"SELECT {', '.join(columns)} FROM {table}{ours} ORDER BY rowid"):
-            yield dict(zip(columns, row))
+        for table in (*TABLES, SEQUENCES):
+            # Others may keep tables of their own in the file.
+            ours = f"name IN ({names})" if table == SEQUENCES else None
+            with self._db.translated():
+                for row in self._tables()[table].rows_where(ours, order_by="rowid"):
+                    yield table, row
+        if self._db.frozen is not None:
+            self._db.check_file()
+
+    def columns(self, version: int) -> dict[str, TableColumns]:
+        if not 1 <= version <= VERSION:
+            raise InvalidInput(f"the export has schema {version}, and this ws-manager knows {VERSION}")
+        found = {}
+        with self._db.translated():
+            for table in (*TABLES, SEQUENCES):
+                names = list(self._tables()[table].columns_dict)
+                later = columns_since(version, table)
+                found[table] = TableColumns(frozenset(names) - later, frozenset(later))
+        return found
 
     def is_empty(self) -> bool:
-        """Say whether no table of ours has, or ever had, a row."""
-        return not any(True for table in (*TABLES, SEQUENCES) for _ in self.rows(table))
+        # Tables that are empty now, but were not always, have left a number in the sequences.
+        return next(self.rows(), None) is None
 
-    def insert(self, table: str, columns: list[str], row: dict[str, Any]) -> None:
-        """Write one row as it is; a sequence replaces what the rows have left there.
-
-        Raises:
-            InvalidInput: the table cannot take the row: one like it is there already, or a value is missing.
-        """
+    def insert(self, table: str, row: dict[str, Any]) -> None:
+        # Not with sqlite-utils: its `insert` commits.
         try:
             if table == SEQUENCES:
+                if row["name"] not in TABLES or not isinstance(row["seq"], int):
+                    raise InvalidInput("it is no highest id of a table of this version")
                 self._db.execute(f"DELETE FROM {SEQUENCES} WHERE name = ?", (row["name"],))
             self._db.execute(
-                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
-                [row[column] for column in columns],
+                f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+                list(row.values()),
             )
         except (
             sqlite3.IntegrityError,
@@ -148,3 +147,14 @@ class Maintenance:
             UnicodeEncodeError,
         ) as error:
             raise InvalidInput(str(error)) from None
+
+    def complete_import(self, at: str) -> None:
+        note_broadcasts(self._db)
+        set_aside_beyond_limits(self._db, at)
+
+    def _tables(self) -> sqlite_utils.Database:
+        # Imported here: it costs as much as all else that a command loads.
+        from sqlite_utils import Database as Tables
+
+        self._db.check_process()
+        return Tables(self._db, recursive_triggers=False)

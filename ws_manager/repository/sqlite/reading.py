@@ -24,6 +24,7 @@ from typing import Callable, Optional, TypeVar
 
 from ws_manager.errors import LedgerBusy, LedgerError
 from ws_manager.own_files import may_own, real, user
+from ws_manager.remedies import BACK_UP
 from ws_manager.repository.sqlite.database import BUSY_SECONDS, Database, connected, translated_errors
 from ws_manager.repository.sqlite.files import State, check_companions, may_write
 
@@ -79,7 +80,7 @@ def look_into(path: Path, look: Callable[[sqlite3.Connection], Result], wait: fl
         time.sleep(_PAUSE_SECONDS)
 
 
-def open_to_read(path: Path) -> Database:
+def open_unchanged(path: Path) -> Database:
     """Open a ledger for commands that only read: nothing in it can be changed with this connection.
 
     What is read where nobody has the file open is checked after each reading: see `Database.check_file`.
@@ -103,7 +104,7 @@ def open_to_read(path: Path) -> Database:
                 raise LedgerError(
                     f"{path} cannot be read at the moment: of its -wal and -shm files one is missing,"
                     " and only its owner, where the folder can be written, may make it",
-                    hint="its owner can make a copy of it with: ws-manager backup FILE",
+                    remedy=BACK_UP,
                 )
             time.sleep(_PAUSE_SECONDS)
 

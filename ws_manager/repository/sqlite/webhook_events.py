@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Optional
 
 from ws_manager.models import ROUTED, UNROUTED
+from ws_manager.repository.records import StoredEvent
 from ws_manager.repository.sqlite.database import Database
 
 _SUMMARY = (
     "event_id, event_type, agent, msg_type, received_at, status, recipients, routed_at, broadcast_id, reason"
 )
-NAMES = tuple(_SUMMARY.split(", "))
-"""The columns without the payload."""
 
 
 class WebhookEvents:
-    """Statements on `webhook_events`. Every write must be inside `Database.transaction`."""
+    """Statements on `webhook_events`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def find(self, event_id: str) -> Optional[dict[str, Any]]:
-        """Return one event as a dict of `NAMES` and `payload`, or None."""
-        row = self._db.row(f"SELECT {_SUMMARY}, payload FROM webhook_events WHERE event_id = ?", (event_id,))
-        return None if row is None else dict(zip((*NAMES, "payload"), row))
+    def find(self, event_id: str) -> Optional[StoredEvent]:
+        row = self._db.row(f"SELECT {_SUMMARY} FROM webhook_events WHERE event_id = ?", (event_id,))
+        return None if row is None else StoredEvent(*row)
+
+    def payload(self, event_id: str) -> str:
+        return str(self._db.value("SELECT payload FROM webhook_events WHERE event_id = ?", (event_id,)))
 
     def put(
         self,
@@ -36,10 +36,6 @@ class WebhookEvents:
         at: str,
         reason: Optional[str],
     ) -> None:
-        """Write an event that is not routed; of one that is there already, where it is to go.
-
-        With a reason it can be routed neither now nor later; without one it waits for a connection.
-        """
         self._db.execute(
             "INSERT INTO webhook_events"
             " (event_id, event_type, agent, msg_type, payload, received_at, reason, status)"
@@ -50,7 +46,6 @@ class WebhookEvents:
         )
 
     def routed(self, event_id: str, broadcast_id: str, recipients: int, at: str) -> None:
-        """Note that an event has become messages."""
         self._db.execute(
             f"UPDATE webhook_events SET status = '{ROUTED}', broadcast_id = ?, recipients = ?, routed_at = ?,"
             " reason = NULL WHERE event_id = ?",
@@ -59,15 +54,7 @@ class WebhookEvents:
 
     def listed(
         self, status: Optional[str], since: str, pattern: Optional[str], limit: int
-    ) -> list[dict[str, Any]]:
-        """Return events as dicts of `NAMES`, the newest first.
-
-        Args:
-            status: `routed` or `unrouted`; None for both.
-            since: only what was received since this time (UTC text).
-            pattern: only of types that match it, as of SQLite's GLOB; None for all.
-            limit: at most so many.
-        """
+    ) -> list[StoredEvent]:
         where, parameters = ["received_at >= ?"], [since]
         if status is not None:
             where.append("status = ?")
@@ -80,14 +67,13 @@ class WebhookEvents:
             " ORDER BY received_at DESC, rowid DESC LIMIT ?",
             (*parameters, limit),
         )
-        return [dict(zip(NAMES, row)) for row in rows]
+        return [StoredEvent(*row) for row in rows]
 
-    def unrouted_ids(self, since: str) -> Iterator[str]:
-        """Give the ids of the events that wait, received since a time, the oldest first."""
+    def waiting(self, since: str) -> list[str]:
         rows = self._db.rows(
             f"SELECT event_id FROM webhook_events WHERE status = '{UNROUTED}' AND reason IS NULL"
             " AND received_at >= ?"
             " ORDER BY received_at, rowid",
             (since,),
         )
-        return (row[0] for row in rows)
+        return [row[0] for row in rows]

@@ -1,4 +1,4 @@
-"""Reading `connections` and `messages` by what somebody looks for. Nothing here writes.
+"""The `messages` table as those read it who look for something. Nothing here writes.
 
 There is no index for every question, because each index on `messages` slows every broadcast down. So the
 statements say which one they use: `+column` keeps SQLite from using the index of that column.
@@ -7,43 +7,32 @@ statements say which one they use: `+column` keeps SQLite from using the index o
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
-from ws_manager.repository.sqlite.connections import COLUMNS as CONNECTION_COLUMNS
+from ws_manager.models import Message
+from ws_manager.repository.records import MessageFilter, Position
 from ws_manager.repository.sqlite.database import Database, Row
-from ws_manager.repository.sqlite.messages import COLUMNS, NAMES, PENDING
+from ws_manager.repository.sqlite.messages import PENDING
 
-_OLDEST, _NEWEST = 0, 2**63 - 1
+COLUMNS = (
+    "msg_id, msg_type, sender_id, recipient_id, content, sent_at, delivered, id, confirmed_at, rejected_at,"
+    " reject_reason, retry_of, refusals, written_at, broadcast_id"
+)
+"""The columns of a message, in the order of `Message`."""
+
+ITS_MESSAGES = (
+    "id BETWEEN (SELECT first_id FROM broadcasts WHERE broadcast_id = :broadcast)"
+    " AND (SELECT last_id FROM broadcasts WHERE broadcast_id = :broadcast) AND broadcast_id = :broadcast"
+)
+"""The condition for the messages of a broadcast. See `ws_manager.repository.sqlite.broadcasts`."""
+
+_DELIVERED = 6
 
 
-@dataclass(frozen=True)
-class MessageFilter:
-    """Which messages are looked for; what is None or False is not asked.
-
-    Attributes:
-        ws_id: what this connection received or sent.
-        agent: what this agent's connections, active or not, received or sent.
-        msg_type: the type.
-        pending: only what nobody has confirmed and nobody set aside.
-        set_aside: only what was set aside. With `pending` too, either.
-        since: sent at this time (fixed-width UTC) or later.
-        before: sent before this time.
-        first_id: the lowest `messages.id`.
-        last_id: the highest.
-        text: is in the content, in any case, as it stands or as JSON writes it.
-    """
-
-    ws_id: Optional[str] = None
-    agent: Optional[str] = None
-    msg_type: Optional[str] = None
-    pending: bool = False
-    set_aside: bool = False
-    since: Optional[str] = None
-    before: Optional[str] = None
-    first_id: Optional[int] = None
-    last_id: Optional[int] = None
-    text: Optional[str] = None
+def message_of(row: Row) -> Message:
+    """Turn a row of `COLUMNS` into a Message."""
+    values: Row = (*row[:_DELIVERED], bool(row[_DELIVERED]), *row[_DELIVERED + 1 :])
+    return Message(*values)
 
 
 class _Terms:
@@ -62,58 +51,23 @@ class _Terms:
         return " AND ".join(self.conditions)
 
 
-class Search:
-    """Statements that look for connections and messages in one ledger."""
+class History:
+    """Statements that look for messages."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def connections(
-        self,
-        *,
-        active_only: bool,
-        agent: Optional[str] = None,
-        not_heard: Optional[tuple[str, str]] = None,
-        limit: Optional[int] = None,
-        count_pending: bool = True,
-    ) -> list[tuple[Row, int]]:
-        """Return rows of `connections` with the number of messages each has not confirmed, oldest first.
+    def find(self, msg_id: str) -> Optional[Message]:
+        found = self._read(f"SELECT {COLUMNS} FROM messages WHERE msg_id = ?", [msg_id])
+        return found[0] if found else None
 
-        Args:
-            active_only: leave out those that are disconnected.
-            agent: only this agent's.
-            not_heard: only those without a sign of life between these two times.
-            limit: at most so many; all if None.
-            count_pending: False where nobody looks at the number; it is 0 then.
-        """
-        terms = _Terms()
-        if active_only:
-            terms.add("status = 'active'")
-        if agent is not None:
-            terms.add("agent = ?", agent)
-        if not_heard is not None:
-            terms.add("last_heartbeat NOT BETWEEN ? AND ?", *not_heard)
-        # A seek in an index for each connection, in one statement.
-        pending = (
-            "(SELECT count(*) FROM messages AS m WHERE m.recipient_id = connections.ws_id"
-            f" AND m.id > connections.confirmed_seq AND {PENDING})"
-            if count_pending
-            else "0"
-        )
-        rows = self._db.rows(
-            f"SELECT {CONNECTION_COLUMNS}, {pending} FROM connections WHERE {terms.where} ORDER BY id LIMIT ?",
-            [*terms.values, -1 if limit is None else limit],
-        )
-        return [(row[:-1], row[-1]) for row in rows]
-
-    def newest(self, wanted: MessageFilter, limit: int) -> list[dict[str, Any]]:
-        """Return the newest messages that are wanted as dicts of their columns, newest first."""
+    def newest(self, wanted: MessageFilter, limit: int) -> list[Message]:
         if wanted.ws_id is not None:
             return self._of_connection(wanted.ws_id, self._terms(wanted), limit)
         if wanted.agent is not None:
             return self._of_agent(wanted.agent, self._terms(wanted), limit)
         # By time, the index on sent_at leads there; otherwise the newest row is the last of the table.
-        timed = wanted.first_id is None and (wanted.since is not None or wanted.before is not None)
+        timed = wanted.broadcast_id is None and (wanted.since is not None or wanted.before is not None)
         order = "sent_at DESC, id DESC" if timed else "id DESC"
         terms = self._terms(wanted, "sent_at" if timed else "+sent_at")
         return self._read(
@@ -121,8 +75,16 @@ class Search:
             [*terms.values, limit],
         )
 
-    def after(self, wanted: MessageFilter, after: int, until: int, limit: int) -> list[dict[str, Any]]:
-        """Return the messages that are wanted with ids above `after` and not above `until`, oldest first."""
+    def position(self, since: Optional[str] = None) -> Position:
+        if since is None:
+            last = self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
+        else:
+            last = self._db.value("SELECT max(id) FROM messages WHERE sent_at < ?", (since,))
+        return Position(int(last or 0))
+
+    def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:
+        # Asked first: what is committed in between is read by the next call.
+        newest = self.position()
         terms = self._terms(wanted)
         if wanted.ws_id is not None:
             terms.add("(+recipient_id = ? OR +sender_id = ?)", wanted.ws_id, wanted.ws_id)
@@ -131,16 +93,14 @@ class Search:
                 "EXISTS (SELECT 1 FROM connections WHERE ws_id IN (recipient_id, sender_id) AND agent = ?)",
                 wanted.agent,
             )
-        return self._read(
+        found = self._read(
             f"SELECT {COLUMNS} FROM messages WHERE id > ? AND id <= ? AND {terms.where} ORDER BY id LIMIT ?",
-            [after, until, *terms.values, limit],
+            [position, newest, *terms.values, limit],
         )
+        last = found[-1].db_id if len(found) == limit else None
+        return found, newest if last is None else Position(last)
 
-    def last_id_before(self, moment: str) -> int:
-        """Return the highest id among the messages that were sent before a time, 0 for none."""
-        return int(self._db.value("SELECT max(id) FROM messages WHERE sent_at < ?", (moment,)) or 0)
-
-    def _of_connection(self, ws_id: str, terms: _Terms, limit: int) -> list[dict[str, Any]]:
+    def _of_connection(self, ws_id: str, terms: _Terms, limit: int) -> list[Message]:
         """Read two indexes, both limited: an OR over both columns would read the whole table."""
         newest = (
             f"SELECT * FROM (SELECT {COLUMNS} FROM messages WHERE {{}} = ? AND {terms.where}"
@@ -152,7 +112,7 @@ class Search:
             [*values, *values, limit],
         )
 
-    def _of_agent(self, agent: str, terms: _Terms, limit: int) -> list[dict[str, Any]]:
+    def _of_agent(self, agent: str, terms: _Terms, limit: int) -> list[Message]:
         """Do the same for each connection of the agent; CROSS keeps the order of the join."""
         ids = (
             "SELECT m.id FROM connections AS c CROSS JOIN messages AS m WHERE c.agent = ? AND m.id IN"
@@ -179,9 +139,8 @@ class Search:
             terms.add(PENDING)
         elif wanted.set_aside:
             terms.add("rejected_at IS NOT NULL")
-        if wanted.first_id is not None or wanted.last_id is not None:
-            first = _OLDEST if wanted.first_id is None else wanted.first_id
-            terms.add("id BETWEEN ? AND ?", first, _NEWEST if wanted.last_id is None else wanted.last_id)
+        if wanted.broadcast_id is not None:
+            terms.add(ITS_MESSAGES.replace(":broadcast", "?"), *[wanted.broadcast_id] * 3)
         if wanted.text is not None:
             self._add_text(terms, wanted.text)
         return terms
@@ -199,5 +158,5 @@ class Search:
         )
         terms.add("ws_manager_holds(content)")
 
-    def _read(self, sql: str, values: list[object]) -> list[dict[str, Any]]:
-        return [dict(zip(NAMES, row)) for row in self._db.rows(sql, values)]
+    def _read(self, sql: str, values: list[object]) -> list[Message]:
+        return [message_of(row) for row in self._db.rows(sql, values)]

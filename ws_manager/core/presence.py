@@ -1,0 +1,54 @@
+"""Whether a gateway runs on a ledger, and whether it has a socket open on a connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+from ws_manager.models import ACTIVE, Connection, Gateway, seconds_before, utc_now
+
+if TYPE_CHECKING:
+    from ws_manager.repository.store import Store
+
+NOTED_SECONDS = 10.0
+"""Seconds between two notes of a gateway that it runs: its end is known to within this time."""
+
+_SEEN_SECONDS = 3 * NOTED_SECONDS
+
+
+def may_run(store: Store) -> bool:
+    """Say whether a gateway runs, or may run: whoever may not know it has to reckon with one."""
+    return store.gateway_runs() is not False
+
+
+def seems_to_run(store: Store) -> bool:
+    """Say whether a gateway runs. Whoever may not know it judges by when it was last seen."""
+    runs = store.gateway_runs()
+    if runs is not None:
+        return runs
+    latest = store.gateways.latest()
+    return latest is not None and latest.seen_at > seconds_before(utc_now(), _SEEN_SECONDS)
+
+
+def running_gateway(store: Store) -> Optional[Gateway]:
+    """Return the gateway that runs.
+
+    Whoever may not know whether one runs gets the last one: a call to it will tell.
+    """
+    latest = store.gateways.latest()
+    return latest if latest is not None and may_run(store) else None
+
+
+def has_socket(store: Store, connection: Connection, *, runs: Optional[bool] = None) -> bool:
+    """Say whether the running gateway has a socket open on a connection.
+
+    Args:
+        store: the ledger.
+        connection: as it is in the ledger.
+        runs: whether a gateway runs, where that is known; None to find out.
+    """
+    if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
+        return False
+    latest = store.gateways.latest()
+    if latest is None or latest.id != connection.gateway:
+        return False
+    return may_run(store) if runs is None else runs

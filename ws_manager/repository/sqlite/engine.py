@@ -1,0 +1,67 @@
+"""What can be asked about a SQLite file without a ledger being open; see `ws_manager.repository.store.Engine`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional, Union
+
+from ws_manager.repository.sqlite.files import look, named
+from ws_manager.repository.sqlite.opening import check_file, open_to_read, open_to_write
+from ws_manager.repository.sqlite.store import SqliteStore
+
+if TYPE_CHECKING:
+    from ws_manager.repository.records import Finding
+    from ws_manager.repository.sqlite.locks import Lock
+
+Location = Union[str, Path]
+
+
+class SqliteEngine:
+    """Ledgers in SQLite files."""
+
+    def exists(self, location: Location) -> bool:
+        status = look(named(location))
+        return status is not None and status.st_size > 0
+
+    def check(self, location: Location, *, shared: bool = False) -> None:
+        check_file(location, shared=shared)
+
+    def open_to_write(self, location: Location, *, create: bool = True, shared: bool = False) -> SqliteStore:
+        return SqliteStore(open_to_write(location, create=create, shared=shared))
+
+    def open_to_read(self, location: Location) -> SqliteStore:
+        return SqliteStore(open_to_read(location))
+
+    def hold_gateway(self, location: Location) -> Optional[Lock]:
+        from ws_manager.repository.sqlite.locks import gateway_lock
+
+        lock = gateway_lock(named(location))
+        return lock if lock.acquire() else None
+
+    def caveats(self, location: Location) -> list[str]:
+        path = named(location)
+        if path.stat().st_nlink == 1:
+            return []
+        return [f"{path} has several names (hard links): what is in another one's -wal file is not shown"]
+
+    def engine_caveat(self) -> Optional[str]:
+        from ws_manager.repository.sqlite.database import resets_wal_safely
+
+        if resets_wal_safely():
+            return None
+        return (
+            f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug, which 3.51.3 mends; checkpoints work around it:"
+            " nothing to do"
+        )
+
+    def complete(self, location: Location, kind: str, prefix: str) -> list[str]:
+        from ws_manager.repository.sqlite.completion import complete
+
+        return complete(named(location), kind, prefix)
+
+    def examine(self, location: Location) -> Iterator[Finding]:
+        from ws_manager.repository.sqlite.doctor import examine
+
+        return examine(Path(location))

@@ -1,0 +1,31 @@
+"""The `gateways` table: which gateways have run on this ledger. A lock decides whether one runs."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ws_manager.models import Gateway
+from ws_manager.repository.sqlite.database import Database
+
+LATEST = "SELECT id, pid, url, started_at, seen_at FROM gateways ORDER BY rowid DESC LIMIT 1"
+"""The gateway that started last."""
+
+
+class Gateways:
+    """Statements on `gateways`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def insert(self, gateway: Gateway) -> None:
+        self._db.execute(
+            "INSERT INTO gateways (id, pid, url, started_at, seen_at) VALUES (?, ?, ?, ?, ?)",
+            (gateway.id, gateway.pid, gateway.url, gateway.started_at, gateway.seen_at),
+        )
+
+    def seen(self, gateway_id: str, at: str) -> None:
+        self._db.execute("UPDATE gateways SET seen_at = ? WHERE id = ?", (at, gateway_id))
+
+    def latest(self) -> Optional[Gateway]:
+        row = self._db.row(LATEST)
+        return None if row is None else Gateway(*row)

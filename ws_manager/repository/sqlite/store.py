@@ -1,0 +1,132 @@
+"""A ledger in a SQLite file, as `ws_manager.repository.store` describes a store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from ws_manager.models import Connection
+from ws_manager.repository.sqlite.broadcasts import Broadcasts
+from ws_manager.repository.sqlite.connections import Connections
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.events import Events
+from ws_manager.repository.sqlite.gateways import Gateways
+from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
+from ws_manager.repository.sqlite.history import History
+from ws_manager.repository.sqlite.messages import Messages
+from ws_manager.repository.sqlite.schema import VERSION
+
+if TYPE_CHECKING:
+    from ws_manager.repository.sqlite.locks import Lock
+    from ws_manager.repository.sqlite.maintenance import Maintenance
+    from ws_manager.repository.sqlite.overview import Overview
+    from ws_manager.repository.sqlite.webhook_events import WebhookEvents
+
+
+class SqliteStore:
+    """One open SQLite file. What only few commands need is loaded when it is asked for."""
+
+    version = VERSION
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.location = str(db.path)
+        self.connections = Connections(db)
+        self.messages = Messages(db)
+        self.history = History(db)
+        self.broadcasts = Broadcasts(db, self.messages)
+        self.events = Events(db)
+        self.heartbeat_log = HeartbeatLog(db)
+        self.gateways = Gateways(db)
+
+    @property
+    def webhook_events(self) -> WebhookEvents:
+        from ws_manager.repository.sqlite.webhook_events import WebhookEvents
+
+        return WebhookEvents(self.db)
+
+    @property
+    def overview(self) -> Overview:
+        from ws_manager.repository.sqlite.overview import Overview
+
+        return Overview(self.db)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        from ws_manager.repository.sqlite.maintenance import Maintenance
+
+        return Maintenance(self.db)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.db.in_transaction
+
+    def atomic(self) -> contextlib.AbstractContextManager[None]:
+        return self.db.transaction()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        with self.db.translated():
+            self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.db.execute("ROLLBACK")
+
+    def changes(self) -> Changes:
+        return Changes(self.db)
+
+    def check(self) -> None:
+        self.db.check_file()
+
+    def again(self) -> SqliteStore:
+        from ws_manager.repository.sqlite.opening import open_again
+
+        return SqliteStore(open_again(self.db.path, self.db.identity))
+
+    def is_same(self, other: object) -> bool:
+        return isinstance(other, SqliteStore) and (
+            self.db is other.db or self.db.path.resolve() == other.db.path.resolve()
+        )
+
+    def gateway_runs(self) -> Optional[bool]:
+        from ws_manager.repository.sqlite.locks import gateway_lock
+
+        return gateway_lock(self.db.path).holder()
+
+    def hold(self, connection: Connection) -> Optional[Lock]:
+        from ws_manager.repository.sqlite.locks import receiver_lock
+
+        assert connection.db_id is not None
+        lock = receiver_lock(self.db.path, connection.db_id)
+        return lock if lock.acquire() else None
+
+    def checkpoint(self) -> None:
+        self.db.checkpoint()
+
+    def backup(self, target: Path) -> None:
+        self.db.backup_to(target)
+
+    def use_memory(self, kibibytes: int) -> None:
+        self.db.execute(f"PRAGMA cache_size = -{kibibytes}")
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class Changes:
+    """Looks at SQLite's `data_version`: it changes when another connection has committed to the file."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._seen: Optional[tuple[int, int]] = None
+
+    def happened(self) -> bool:
+        # It ignores what this very connection commits, which `total_changes` counts.
+        seen = self._db.data_version(), self._db.total_changes
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        return True

@@ -1,0 +1,221 @@
+"""What a storage engine is: the contract of every store, whatever keeps the ledger.
+
+`ws_manager.core` is written against these protocols alone. An engine implements them in a package of its own, beside
+`ws_manager.repository.sqlite`; `ws_manager.repository.engines` chooses one. What crosses this seam is a model or a
+record, never a row. One suite of tests holds for every store: `tests/repository/contract`.
+
+Rules for all of them:
+
+- Every write happens inside `Store.atomic`. What a verb returned inside of it about a connection (that it is active,
+  its epoch) stays true until the block ends.
+- A connection's messages are numbered by `seq`, in ascending order. Nothing else follows from a number: not the order
+  between connections, nor that the numbers are without gaps.
+- Times are fixed-width UTC text (`ws_manager.models`).
+- A verb raises `LedgerError` where the ledger cannot be used. Then nothing of the block is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Optional, Protocol, Union
+
+from ws_manager.models import Connection
+from ws_manager.repository.records import Finding
+from ws_manager.repository.tables import (
+    Broadcasts,
+    Connections,
+    Events,
+    Gateways,
+    HeartbeatLog,
+    History,
+    Maintenance,
+    Messages,
+    Overview,
+    WebhookEvents,
+)
+
+
+class Changes(Protocol):
+    """Tells that something was committed, by any process."""
+
+    def happened(self) -> bool:
+        """Say whether anything may have been committed since the last call. The first call says yes."""
+
+
+class Hold(Protocol):
+    """Something that one process has for itself. The system releases it too when the process ends."""
+
+    def release(self) -> None:
+        """Let others have it."""
+
+
+class Store(Protocol):
+    """An open ledger. It belongs to the thread and the process that opened it.
+
+    Attributes:
+        location: its name, as it is shown to people.
+        identity: the same for two stores only if they are open on the same ledger.
+        version: of the schema: what `export` names.
+    """
+
+    location: str
+    version: int
+
+    @property
+    def connections(self) -> Connections:
+        """Connections by their ws_id."""
+
+    @property
+    def messages(self) -> Messages:
+        """Messages on their way."""
+
+    @property
+    def history(self) -> History:
+        """Messages for those who look for them."""
+
+    @property
+    def broadcasts(self) -> Broadcasts:
+        """Broadcasts and their messages."""
+
+    @property
+    def events(self) -> Events:
+        """What happened."""
+
+    @property
+    def heartbeat_log(self) -> HeartbeatLog:
+        """Signs of life."""
+
+    @property
+    def gateways(self) -> Gateways:
+        """Gateways that have run."""
+
+    @property
+    def webhook_events(self) -> WebhookEvents:
+        """What webhooks have brought."""
+
+    @property
+    def overview(self) -> Overview:
+        """Questions about this moment."""
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """Statements over whole tables."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the caller has a transaction of its own open, so that nothing is committed yet."""
+
+    def atomic(self) -> AbstractContextManager[None]:
+        """Write everything inside the block, or nothing. Blocks may be nested: the outermost one commits."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Read one state of the ledger throughout the block."""
+
+    def changes(self) -> Changes:
+        """Return what tells that something was committed from now on."""
+
+    def check(self) -> None:
+        """Refuse to go on where the ledger is not the one any more that was opened.
+
+        Raises:
+            LedgerReplaced: it was moved, deleted or replaced.
+        """
+
+    def again(self) -> Store:
+        """Open the same ledger once more, for another thread.
+
+        Raises:
+            LedgerReplaced: it was moved, deleted or replaced.
+        """
+
+    def is_same(self, other: Store) -> bool:
+        """Say whether another store is open on the same ledger."""
+
+    def gateway_runs(self) -> Optional[bool]:
+        """Say whether a gateway runs on this ledger; None where this user may not know."""
+
+    def hold(self, connection: Connection) -> Optional[Hold]:
+        """Hold a connection's messages; None if another receiver holds them."""
+
+    def checkpoint(self) -> None:
+        """Do the work that piles up behind commits. A gateway calls it each second in which something changed."""
+
+    def backup(self, target: Path) -> None:
+        """Copy the ledger as it is now to a new file, while others go on writing.
+
+        Raises:
+            InvalidInput: the target exists.
+            LedgerError: it cannot be written.
+        """
+
+    def use_memory(self, kibibytes: int) -> None:
+        """Keep at most this much of the ledger in memory."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+Location = Union[str, Path]
+"""Where a ledger is: the path of a file."""
+
+
+class Engine(Protocol):
+    """What can be asked about a location before, or without, opening the ledger there."""
+
+    def exists(self, location: Location) -> bool:
+        """Say whether there is a ledger, or something else that is not empty.
+
+        Raises:
+            LedgerError: there is something that cannot be a ledger, or it cannot be reached.
+        """
+
+    def check(self, location: Location, *, shared: bool = False) -> None:
+        """Refuse a location that cannot be served. Nothing at all, and an empty file, may still become a ledger.
+
+        Raises:
+            InvalidInput, LedgerError: as `open_to_write`.
+        """
+
+    def open_to_write(self, location: Location, *, create: bool = True, shared: bool = False) -> Store:
+        """Open a ledger, and bring its schema up to date.
+
+        Args:
+            location: where.
+            create: False to refuse a place where there is no ledger.
+            shared: put the ledger into a database of another program too, beside what is there.
+
+        Raises:
+            InvalidInput: the location is none of this engine's.
+            LedgerError: it cannot be used, is no ledger, or a newer ws-manager wrote it.
+        """
+
+    def open_to_read(self, location: Location) -> Store:
+        """Open a ledger that is there, and write nothing: only an older schema is brought up to date.
+
+        Raises:
+            InvalidInput, LedgerError: as `open_to_write`.
+        """
+
+    def hold_gateway(self, location: Location) -> Optional[Hold]:
+        """Hold the right to be the gateway of a ledger, which need not be open; None if another has it."""
+
+    def caveats(self, location: Location) -> list[str]:
+        """Return what somebody who reads there should know."""
+
+    def engine_caveat(self) -> Optional[str]:
+        """Return a known fault of the engine that is installed; None where there is none."""
+
+    def complete(self, location: Location, kind: str, prefix: str) -> list[str]:
+        """Return names that begin with a prefix, for the shell, without waiting: at most 100.
+
+        Args:
+            location: of the ledger.
+            kind: `agent`, `ws_id`, `active ws_id`, `msg_id`, `broadcast_id`, or `metadata` (of active connections, as
+                JSON text, whatever it begins with).
+            prefix: what was typed.
+        """
+
+    def examine(self, location: Location) -> Iterator[Finding]:
+        """Look at a ledger and at the engine, for `doctor`. Nothing is created, migrated or repaired."""

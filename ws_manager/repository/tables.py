@@ -1,0 +1,383 @@
+"""The parts of a store, one for each kind of thing in a ledger: their verbs, for every engine.
+
+`ws_manager.repository.store` has the rules that hold for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Optional, Protocol
+
+from ws_manager.models import Connection, Event, Gateway, Message, PendingMessage
+from ws_manager.repository.records import (
+    ActiveConnection,
+    BroadcastState,
+    DeliveryCounts,
+    Ended,
+    ListedConnection,
+    LoggedHeartbeat,
+    MessageFilter,
+    NewBroadcast,
+    NewMessage,
+    Position,
+    RecentMessage,
+    Recipients,
+    SilentConnection,
+    StoredEvent,
+    TableColumns,
+)
+
+
+class Connections(Protocol):
+    """One entry for each ws_id, for ever."""
+
+    def find(self, ws_id: str) -> Optional[Connection]:
+        """Return a connection, active or not."""
+
+    def is_active(self, ws_id: str) -> bool:
+        """Say whether a connection is active."""
+
+    def active(self, agent: Optional[str] = None) -> list[Connection]:
+        """Return the active connections, of one agent or of all, oldest first."""
+
+    def active_among(self, ws_ids: Collection[str]) -> set[str]:
+        """Return those of some ws_ids that are active."""
+
+    def recipients(self, agent: Optional[str] = None, among: Optional[Collection[str]] = None) -> Recipients:
+        """Return the active connections, of one agent or of all, that are among some ws_ids; all if None."""
+
+    def listed(
+        self,
+        *,
+        active_only: bool,
+        agent: Optional[str] = None,
+        not_heard: Optional[tuple[str, str]] = None,
+        limit: Optional[int] = None,
+        count_pending: bool = True,
+    ) -> list[ListedConnection]:
+        """Return connections, oldest first.
+
+        Args:
+            active_only: leave out those that are disconnected.
+            agent: only this agent's.
+            not_heard: only those without a sign of life between these two times.
+            limit: at most this many; all if None.
+            count_pending: False where nobody looks at the number of pending messages; it is 0 then.
+        """
+
+    def count_active(self) -> int:
+        """Return how many connections are active."""
+
+    def has_active(self, agent: Optional[str] = None) -> bool:
+        """Say whether any connection is active, of one agent or of all."""
+
+    def count_ever(self) -> int:
+        """Return how many ws_ids were ever registered. Deleting connections does not lower it."""
+
+    def count_by_agent(self) -> dict[str, int]:
+        """Return the number of active connections of each agent, by name."""
+
+    def register(self, connection: Connection, metadata: Optional[str]) -> Connection:
+        """Make a ws_id active, in its next epoch, and return it.
+
+        Args:
+            connection: its ws_id, agent, times and gateway; all else is ignored.
+            metadata: JSON text. None keeps what a known ws_id has; a new one gets `{}`.
+        """
+
+    def disconnect(self, ws_id: str, at: str, reason: str, code: Optional[int] = None) -> bool:
+        """Mark an active connection as disconnected. False if it was not active."""
+
+    def silent(self, since: str, until: str) -> list[SilentConnection]:
+        """Return the active connections whose last sign of life is not between two times."""
+
+    def disconnect_silent(self, silent: SilentConnection, at: str, reason: str) -> bool:
+        """Mark a connection as disconnected if it is still active and was not heard since it was read."""
+
+    def socket_closed(self, ws_id: str, epoch: int, code: int, reason: str) -> bool:
+        """Note that the socket of one epoch has gone. False if another registration has come since."""
+
+    def heartbeat(self, ws_id: str, at: str) -> bool:
+        """Write a sign of life. False if the connection is not active."""
+
+    def heartbeat_of_epoch(self, ws_id: str, epoch: int, at: str, now: str) -> bool:
+        """Write a sign of life of one registration. False if it is void, or a later one is there already.
+
+        One in the future does not count as later: the clock was set back since.
+        """
+
+    def confirmed(self, ws_id: str, epoch: int, seq: int) -> bool:
+        """Raise the highest confirmed `seq` of one registration. False if it is void."""
+
+    def has_epoch(self, ws_id: str, epoch: int) -> bool:
+        """Say whether a registration is the present one."""
+
+    def count_message(self, ws_id: str) -> None:
+        """Add one to a connection's message counter."""
+
+
+class Messages(Protocol):
+    """Messages on their way: written, delivered, and what became of them. Writing one counts it for its recipient."""
+
+    def insert(self, message: NewMessage) -> int:
+        """Write one message and return its `seq`."""
+
+    def insert_each(self, messages: Sequence[NewMessage]) -> None:
+        """Write messages of the system, all sent at one time, in this order."""
+
+    def position(self) -> Position:
+        """Return the position behind everything that is committed now."""
+
+    def after(self, position: Position, limit: int) -> tuple[list[PendingMessage], Position]:
+        """Return everybody's pending messages behind a position, and the position that was reached.
+
+        They are in order for each connection: at most `limit`, at most 1 MiB. Nothing up to the new position is left
+        out. It differs from the old one as soon as something was committed.
+        """
+
+    def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
+        """Return the pending messages of one connection above a `seq`, in order: at most `limit`, at most 1 MiB."""
+
+    def backlog(
+        self, ws_id: str, after: Position, limit: int, characters: int
+    ) -> tuple[list[PendingMessage], Position]:
+        """Do the same behind a position, and return the position up to which nothing of this connection is left out.
+
+        It ends when the contents have that many characters.
+        """
+
+    def count_pending(self, ws_id: str, after: int, limit: int = -1) -> int:
+        """Return how many pending messages of one connection have a higher `seq`, counted up to a limit."""
+
+    def count_pending_before(self, ws_id: str, after: int, before: int) -> int:
+        """Return how many pending messages of one connection are between two `seq`, both left out."""
+
+    def confirm(self, ws_id: str, first: int, last: int, at: str, written_at: Optional[str] = None) -> int:
+        """Mark what is pending from one `seq` to another as delivered, and return how many messages that were."""
+
+    def written(self, ws_id: str, first: int, last: int, at: str) -> None:
+        """Note when what is pending from one `seq` to another was written to a socket."""
+
+    def refuse(self, seq: int) -> int:
+        """Count a socket that closed on a message, and return how many did."""
+
+    def set_aside(self, ws_id: str, first: int, last: Optional[int], reason: str, at: str) -> list[str]:
+        """Take what is pending from one `seq` to another, or to the end, out of delivery, and return the msg_ids."""
+
+    def to_retry(self, since: str, msg_id: Optional[str] = None) -> list[PendingMessage]:
+        """Return what was set aside since a time and not sent again yet, in order: one message, or all."""
+
+    def delivery_counts(self, msg_ids: Sequence[str]) -> DeliveryCounts:
+        """Return how many of some messages are confirmed, pending and set aside."""
+
+    def count(self) -> int:
+        """Return the number of messages in the ledger."""
+
+
+class History(Protocol):
+    """Messages as somebody looks for them."""
+
+    def find(self, msg_id: str) -> Optional[Message]:
+        """Return one message."""
+
+    def newest(self, wanted: MessageFilter, limit: int) -> list[Message]:
+        """Return the newest of the messages that are wanted, newest first."""
+
+    def position(self, since: Optional[str] = None) -> Position:
+        """Return the position behind what is committed now, or before the first message sent at a time or later."""
+
+    def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:
+        """Return the messages behind a position that are wanted, oldest first, and the position that was reached."""
+
+
+class Broadcasts(Protocol):
+    """One entry for each call of broadcast, and the messages of one of them."""
+
+    def insert(self, broadcasts: Sequence[NewBroadcast], recipients: Recipients) -> None:
+        """Write at least one broadcast, with a message to each recipient, in this order."""
+
+    def find(self, broadcast_id: str) -> Optional[BroadcastState]:
+        """Return one broadcast."""
+
+    def latest(self, limit: int) -> list[BroadcastState]:
+        """Return the latest broadcasts, newest first."""
+
+    def delivery_counts(self, broadcast_id: str) -> DeliveryCounts:
+        """Return how many messages of a broadcast are confirmed, pending and set aside."""
+
+    def confirmation_times(self, broadcast_id: str) -> tuple[Optional[str], Optional[str]]:
+        """Return when its first and its last message were confirmed."""
+
+    def unconfirmed(self, broadcast_id: str, limit: int) -> list[Message]:
+        """Return those of its messages that are pending or set aside, in order."""
+
+
+class Events(Protocol):
+    """What happened to connections and messages."""
+
+    def insert(
+        self,
+        kind: str,
+        at: str,
+        ws_id: Optional[str] = None,
+        msg_id: Optional[str] = None,
+        detail: Optional[str] = None,
+    ) -> None:
+        """Write one event, in the block that does it."""
+
+    def position(self) -> Position:
+        """Return the position behind everything that is committed now."""
+
+    def after(self, position: Position) -> tuple[list[Event], Position]:
+        """Return the events behind a position, in order, and the position that was reached."""
+
+    def of(self, ws_id: str, since: str, until: str, limit: int) -> list[Event]:
+        """Return a connection's newest events between two times, oldest first."""
+
+
+class HeartbeatLog(Protocol):
+    """Signs of life, sampled, with the round trip where it was measured."""
+
+    def latest(self, ws_id: str) -> Optional[LoggedHeartbeat]:
+        """Return the last one of a connection."""
+
+    def insert(self, ws_id: str, at: str, latency_ms: Optional[int]) -> None:
+        """Write one."""
+
+
+class Gateways(Protocol):
+    """Which gateways have run on this ledger."""
+
+    def insert(self, gateway: Gateway) -> None:
+        """Write a gateway that has just started."""
+
+    def seen(self, gateway_id: str, at: str) -> None:
+        """Note that it runs."""
+
+    def latest(self) -> Optional[Gateway]:
+        """Return the gateway that started last, whether it runs or not."""
+
+
+class WebhookEvents(Protocol):
+    """What webhooks have brought, and whether it became messages."""
+
+    def find(self, event_id: str) -> Optional[StoredEvent]:
+        """Return one event."""
+
+    def payload(self, event_id: str) -> str:
+        """Return the body of an event that is there, as text."""
+
+    def put(
+        self,
+        event_id: str,
+        event_type: str,
+        agent: Optional[str],
+        msg_type: str,
+        payload: str,
+        at: str,
+        reason: Optional[str],
+    ) -> None:
+        """Write an event that is not routed; of one that is there already, where it is to go.
+
+        With a reason it can be routed neither now nor later. Without one it waits for a connection.
+        """
+
+    def routed(self, event_id: str, broadcast_id: str, recipients: int, at: str) -> None:
+        """Note that an event has become messages."""
+
+    def listed(
+        self, status: Optional[str], since: str, pattern: Optional[str], limit: int
+    ) -> list[StoredEvent]:
+        """Return events, the newest first.
+
+        Args:
+            status: `routed` or `unrouted`; None for both.
+            since: only those received at this time or later.
+            pattern: only of types that match it; `*` stands for anything. None for all.
+            limit: at most this many.
+        """
+
+    def waiting(self, since: str) -> list[str]:
+        """Return the ids of the events that wait to be routed, received since a time, the oldest first."""
+
+
+class Overview(Protocol):
+    """Questions about this moment. Each is bounded, or answered from an index."""
+
+    def connections(
+        self, order: str, limit: int, agent: Optional[str], text: Optional[str]
+    ) -> list[ActiveConnection]:
+        """Return active connections.
+
+        Args:
+            order: one of `ORDERS`.
+            limit: at most this many.
+            agent: only this agent's.
+            text: only those with it in their ws_id, agent or metadata, in upper or lower case.
+        """
+
+    def count(self, agent: Optional[str], text: Optional[str]) -> int:
+        """Return how many `connections` there would be without a limit."""
+
+    def backlog(self, ws_id: str, after: int) -> tuple[int, Optional[str]]:
+        """Return how many messages of a connection above a `seq` are pending, and when the oldest was sent.
+
+        It counts up to `MOST_COUNTED`.
+        """
+
+    def confirmed_seqs(self) -> dict[int, int]:
+        """Return the last confirmed `seq` of each active connection, by the connection's own number."""
+
+    def count_confirmed(self, changes: Sequence[tuple[int, int]]) -> int:
+        """Return how many messages connections have dealt with since.
+
+        Each change is the number of a connection and the `seq` that it had confirmed then.
+        """
+
+    def messages(self, limit: int, characters: int) -> list[RecentMessage]:
+        """Return the newest messages, newest first, with that many characters of their content."""
+
+    def endings(self, limit: int) -> list[Ended]:
+        """Return the newest of the last 10,000 events that say why something ended, newest first."""
+
+    def count_sent(self) -> int:
+        """Return how many messages were ever sent."""
+
+
+class Maintenance(Protocol):
+    """Statements over whole tables. `delete_over` and `trim_heartbeat_log` commit by themselves, in small parts."""
+
+    def count_over(self, table: str, cutoff: str) -> int:
+        """Return how many entries of a table are over and older than a time."""
+
+    def delete_over(self, table: str, cutoff: str) -> int:
+        """Delete them, and return how many they were. Others can write in between."""
+
+    def trim_heartbeat_log(self, since: str, until: str) -> int:
+        """Delete the log's entries from its first to the first between two times, and return how many they were."""
+
+    def vacuum(self) -> None:
+        """Give the room of what was deleted back to the file system."""
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give every row of the ledger's tables, for an export: the table, and the values by the names of columns."""
+
+    def columns(self, version: int) -> dict[str, TableColumns]:
+        """Return the columns of each table in an export of a version.
+
+        Raises:
+            InvalidInput: this program does not know that version.
+        """
+
+    def is_empty(self) -> bool:
+        """Say whether no table has, or ever had, a row."""
+
+    def insert(self, table: str, row: dict[str, Any]) -> None:
+        """Write one row of an export as it is.
+
+        Raises:
+            InvalidInput: the table cannot take it: one like it is there already, or a value is missing.
+        """
+
+    def complete_import(self, at: str) -> None:
+        """Bring what an export of an older version has brought up to date."""
