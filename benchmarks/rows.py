@@ -13,7 +13,16 @@ from pathlib import Path
 from benchmarks import gateway
 from benchmarks.ledgers import MESSAGE, Ledgers
 from benchmarks.measure import Figure, in_turn, middle, quarters, ratios, seconds
-from ws_manager import ConnectionPool, broadcast, connection_stats, get_db, get_message_history, send_message
+from ws_manager import (
+    ConnectionPool,
+    broadcast,
+    connection_stats,
+    get_db,
+    get_message_history,
+    open_ledger,
+    send_message,
+)
+from ws_manager.models import Broadcast
 from ws_manager.repository.sqlite.database import Database
 
 HELLO = Path(__file__).with_name("hello.py")
@@ -188,6 +197,27 @@ def reading(ledgers: Ledgers) -> list[Figure]:
     ]
 
 
+def following_broadcasts(ledgers: Ledgers) -> list[Figure]:
+    """How far the delivery of broadcasts to 1,000 is, among 1,000,000 messages."""
+    with open_ledger(ledgers.of(1000, MANY), read_only=True) as ledger:
+        middle_one = Broadcast(ledger.broadcasts(MANY // 1000)[MANY // 2000].broadcast_id, [])
+        works: dict[str, tuple[Callable[[], object], float]] = {
+            "the state of a broadcast to 1,000": (lambda: ledger.wait(middle_one, 0), 0.005),
+            "a list of 50 broadcasts to 1,000": (lambda: ledger.broadcasts(50), 0.050),
+        }
+        measured = in_turn(31, *(work for work, _ in works.values()))
+    return [
+        Figure(
+            f"{what}, {MANY:,} messages",
+            f"{middle(times) * 1000:.2f} ms",
+            f"at most {budget * 1000:.0f} ms",
+            middle(times) <= budget,
+            quarters(times, " ms", 1000),
+        )
+        for (what, (_, budget)), times in zip(works.items(), measured)
+    ]
+
+
 def batch(ledgers: Ledgers) -> list[Figure]:
     """`send --batch` of 200,000 lines, the whole command."""
     lines = 200_000
@@ -230,6 +260,7 @@ ROWS: dict[str, Callable[[Ledgers], list[Figure]]] = {
     "broadcast": broadcasting,
     "filter": filtering,
     "history": reading,
+    "broadcasts": following_broadcasts,
     "batch": batch,
     **gateway.ROWS,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,148 +53,157 @@ class Explanation:
 
 def explain(store: Store, identifier: str) -> Explanation:
     """Return all there is about a ws_id, a msg_id or a broadcast_id."""
+    explainer = _Explainer(store)
     connection = store.connections.find(identifier)
     if connection is not None:
-        return _connection(store, connection)
+        return explainer.connection(connection)
     message = store.history.find(identifier)
     if message is not None:
-        return _message(store, message)
+        return explainer.message(message)
     broadcast = store.broadcasts.find(identifier)
     if broadcast is not None:
-        return _broadcast(store, broadcast)
+        return explainer.broadcast(broadcast)
     raise NotFound(f"no connection, message or broadcast {identifier}", remedy=LIST_ALL)
 
 
-def _connection(store: Store, connection: Connection) -> Explanation:
-    pending = store.messages.count_pending(connection.ws_id, connection.confirmed_seq)
-    heartbeat = store.heartbeat_log.latest(connection.ws_id)
-    facts = {
-        **vars(connection),
-        "pending": pending,
-        "latency_ms": None if heartbeat is None else heartbeat.latency_ms,
-    }
-    facts["metadata"] = facts.pop("metadata_json")
-    messages = store.history.newest(MessageFilter(ws_id=connection.ws_id), _MESSAGES)
-    shown = {message.msg_id for message in messages}
-    # That one of these was set aside is among its own times already.
-    timeline = [
-        _entry(event)
-        for event in store.events.of(connection.ws_id, "", "~", _EVENTS)
-        if event.kind != "set_aside" or event.msg_id not in shown
-    ]
-    for message in reversed(messages):
-        timeline += _times_of(message, name=message.msg_id)
-    timeline.append(Entry(connection.last_heartbeat, "last heard", ""))
-    standing, verdict = _state(store, connection)
-    if pending:
-        standing = WAITING if standing == GOOD else standing
-        verdict += f"; {pending} message(s) pending"
-    return Explanation("connection", standing, verdict, facts, _in_order(timeline))
+class _Explainer:
+    """Explains things of one ledger. Whether a gateway runs is asked once."""
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
-def _message(store: Store, message: Message) -> Explanation:
-    timeline = _times_of(message)
-    # What is pending has no end, not even the present: the clock may have been set back since it was sent.
-    ended = message.confirmed_at or message.rejected_at or "~"
-    since, until = sorted((message.sent_at, ended))
-    # That it was set aside is among its own times already.
-    timeline += [
-        _entry(event)
-        for event in store.events.of(message.recipient_id, since, until, _EVENTS)
-        if event.kind != "set_aside" and event.msg_id in (None, message.msg_id)
-    ]
-    facts = {**message_columns(message), "delivered": message.delivered}
-    return Explanation("message", *_verdict(store, message), facts, _in_order(timeline))
+    @functools.cached_property
+    def _gateway_runs(self) -> bool:
+        return seems_to_run(self._store)
 
-
-def _broadcast(store: Store, broadcast: BroadcastState) -> Explanation:
-    timeline = [Entry(broadcast.sent_at, "sent", f"to {broadcast.recipients} connection(s)")]
-    kept, pending, aside = broadcast.counts
-    # Pruning deletes confirmed messages alone.
-    confirmed = broadcast.recipients - pending - aside
-    first, last = store.broadcasts.confirmation_times(broadcast.broadcast_id)
-    if first and last:
-        timeline += [
-            Entry(first, "first confirmed", _after(broadcast.sent_at, first)),
-            Entry(last, "last confirmed", _after(broadcast.sent_at, last)),
-        ]
-    missing = [
-        {
-            "ws_id": message.recipient_id,
-            "msg_id": message.msg_id,
-            "why": _verdict(store, message)[1],
+    def connection(self, connection: Connection) -> Explanation:
+        pending = self._store.messages.count_pending(connection.ws_id, connection.confirmed_seq)
+        heartbeat = self._store.heartbeat_log.latest(connection.ws_id)
+        facts = {
+            **vars(connection),
+            "pending": pending,
+            "latency_ms": None if heartbeat is None else heartbeat.latency_ms,
         }
-        for message in store.broadcasts.unconfirmed(broadcast.broadcast_id, _UNCONFIRMED)
-    ]
-    facts = broadcast._asdict()
-    del facts["counts"]
-    facts |= {
-        "confirmed": confirmed,
-        "pending": pending,
-        "set_aside": aside,
-        "pruned": confirmed - kept,
-        "unconfirmed": missing,
-    }
-    standing = BAD if aside else WAITING if pending or not broadcast.recipients else GOOD
-    verdict = f"confirmed by {confirmed} of {broadcast.recipients}"
-    if not broadcast.recipients:
-        verdict = "addressed to nobody: no connection was active, or none was chosen"
-    if pending or aside:
-        verdict += f": {pending} pending, {aside} set aside"
-    return Explanation("broadcast", standing, verdict, facts, timeline)
+        facts["metadata"] = facts.pop("metadata_json")
+        messages = self._store.history.newest(MessageFilter(ws_id=connection.ws_id), _MESSAGES)
+        shown = {message.msg_id for message in messages}
+        # That one of these was set aside is among its own times already.
+        timeline = [
+            _entry(event)
+            for event in self._store.events.of(connection.ws_id, "", "~", _EVENTS)
+            if event.kind != "set_aside" or event.msg_id not in shown
+        ]
+        for message in reversed(messages):
+            timeline += _times_of(message, name=message.msg_id)
+        timeline.append(Entry(connection.last_heartbeat, "last heard", ""))
+        standing, verdict = self._state(connection)
+        if pending:
+            standing = WAITING if standing == GOOD else standing
+            verdict += f"; {pending} message(s) pending"
+        return Explanation("connection", standing, verdict, facts, _in_order(timeline))
 
+    def message(self, message: Message) -> Explanation:
+        timeline = _times_of(message)
+        # What is pending has no end, not even the present: the clock may have been set back since it was sent.
+        ended = message.confirmed_at or message.rejected_at or "~"
+        since, until = sorted((message.sent_at, ended))
+        # That it was set aside is among its own times already.
+        timeline += [
+            _entry(event)
+            for event in self._store.events.of(message.recipient_id, since, until, _EVENTS)
+            if event.kind != "set_aside" and event.msg_id in (None, message.msg_id)
+        ]
+        facts = {**message_columns(message), "delivered": message.delivered}
+        return Explanation("message", *self._verdict(message), facts, _in_order(timeline))
 
-def _verdict(store: Store, message: Message) -> tuple[str, str]:
-    """Return how a message stands, and in words whether it arrived, and if not, why."""
-    if message.delivered:
-        after = message.confirmed_at
-        return GOOD, f"delivered {_after(message.sent_at, after)} it was sent" if after else "delivered"
-    if message.rejected_at:
-        return BAD, f"set aside: {message.reject_reason or 'no reason given'}"
-    connection = store.connections.find(message.recipient_id)
-    if connection is None:
-        return WAITING, f"pending: there is no connection {message.recipient_id}"
-    if message.written_at and has_socket(store, connection, runs=seems_to_run(store)):
-        return WAITING, "pending: written to the socket, and the agent has not confirmed it yet"
-    ahead = store.messages.count_pending_before(
-        connection.ws_id, connection.confirmed_seq, message.db_id or 0
-    )
-    behind = f"; {ahead} earlier message(s) wait too" if ahead else ""
-    if message.written_at:
-        behind += "; it was written to an earlier socket, which did not confirm it"
-    standing, state = _state(store, connection)
-    return BAD if standing == BAD else WAITING, f"pending: {state}{behind}"
+    def broadcast(self, broadcast: BroadcastState) -> Explanation:
+        timeline = [Entry(broadcast.sent_at, "sent", f"to {broadcast.recipients} connection(s)")]
+        kept, pending, aside = broadcast.counts
+        # Pruning deletes confirmed messages alone.
+        confirmed = broadcast.recipients - pending - aside
+        first, last = self._store.broadcasts.confirmation_times(broadcast.broadcast_id)
+        if first and last:
+            timeline += [
+                Entry(first, "first confirmed", _after(broadcast.sent_at, first)),
+                Entry(last, "last confirmed", _after(broadcast.sent_at, last)),
+            ]
+        missing = [
+            {
+                "ws_id": message.recipient_id,
+                "msg_id": message.msg_id,
+                "why": self._verdict(message)[1],
+            }
+            for message in self._store.broadcasts.unconfirmed(broadcast.broadcast_id, _UNCONFIRMED)
+        ]
+        facts = broadcast._asdict()
+        del facts["counts"]
+        facts |= {
+            "confirmed": confirmed,
+            "pending": pending,
+            "set_aside": aside,
+            "pruned": confirmed - kept,
+            "unconfirmed": missing,
+        }
+        standing = BAD if aside else WAITING if pending or not broadcast.recipients else GOOD
+        verdict = f"confirmed by {confirmed} of {broadcast.recipients}"
+        if not broadcast.recipients:
+            verdict = "addressed to nobody: no connection was active, or none was chosen"
+        if pending or aside:
+            verdict += f": {pending} pending, {aside} set aside"
+        return Explanation("broadcast", standing, verdict, facts, timeline)
 
-
-def _state(store: Store, connection: Connection) -> tuple[str, str]:
-    """Return how a connection stands, and in words why, and what brings it back."""
-    name, reason = connection.ws_id, connection.close_reason or "no reason given"
-    code = "" if connection.close_code is None else f" (close code {connection.close_code})"
-    if connection.status != ACTIVE:
-        return (
-            BAD,
-            f"{name} is disconnected since {connection.disconnected_at}: {reason}{code};"
-            " it gets what is pending when it connects again",
+    def _verdict(self, message: Message) -> tuple[str, str]:
+        """Return how a message stands, and in words whether it arrived, and if not, why."""
+        if message.delivered:
+            after = message.confirmed_at
+            return GOOD, f"delivered {_after(message.sent_at, after)} it was sent" if after else "delivered"
+        if message.rejected_at:
+            return BAD, f"set aside: {message.reject_reason or 'no reason given'}"
+        connection = self._store.connections.find(message.recipient_id)
+        if connection is None:
+            return WAITING, f"pending: there is no connection {message.recipient_id}"
+        if message.written_at and has_socket(self._store, connection, runs=self._gateway_runs):
+            return WAITING, "pending: written to the socket, and the agent has not confirmed it yet"
+        ahead = self._store.messages.count_pending_before(
+            connection.ws_id, connection.confirmed_seq, message.db_id or 0
         )
-    ahead = ""
-    if is_ahead(connection.last_heartbeat, utc_now()):
-        ahead = "; its last heartbeat lies in the future: the clock was set back, and it counts as silent"
-    if connection.gateway is None:
-        return (
-            GOOD,
-            f"{name} was registered by a command: the command `receive` takes what is pending{ahead}",
+        behind = f"; {ahead} earlier message(s) wait too" if ahead else ""
+        if message.written_at:
+            behind += "; it was written to an earlier socket, which did not confirm it"
+        standing, state = self._state(connection)
+        return BAD if standing == BAD else WAITING, f"pending: {state}{behind}"
+
+    def _state(self, connection: Connection) -> tuple[str, str]:
+        """Return how a connection stands, and in words why, and what brings it back."""
+        name, reason = connection.ws_id, connection.close_reason or "no reason given"
+        code = "" if connection.close_code is None else f" (close code {connection.close_code})"
+        if connection.status != ACTIVE:
+            return (
+                BAD,
+                f"{name} is disconnected since {connection.disconnected_at}: {reason}{code};"
+                " it gets what is pending when it connects again",
+            )
+        ahead = ""
+        if is_ahead(connection.last_heartbeat, utc_now()):
+            ahead = "; its last heartbeat lies in the future: the clock was set back, and it counts as silent"
+        if connection.gateway is None:
+            return (
+                GOOD,
+                f"{name} was registered by a command: the command `receive` takes what is pending{ahead}",
+            )
+        runs = self._gateway_runs
+        if has_socket(self._store, connection, runs=runs):
+            return GOOD, f"the socket of {name} is open"
+        back = (
+            "it may still come back"
+            if runs
+            else "the gateway does not run: start it, and the agent comes back"
         )
-    runs = seems_to_run(store)
-    if has_socket(store, connection, runs=runs):
-        return GOOD, f"the socket of {name} is open"
-    back = (
-        "it may still come back" if runs else "the gateway does not run: start it, and the agent comes back"
-    )
-    if connection.close_code is not None:
-        return BAD, f"the socket of {name} was lost: {reason}{code}; {back}{ahead}"
-    if runs:
-        return WAITING, f"{name} has not come back since the gateway was started again{ahead}"
-    return WAITING, f"{name} has no socket: {back}{ahead}"
+        if connection.close_code is not None:
+            return BAD, f"the socket of {name} was lost: {reason}{code}; {back}{ahead}"
+        if runs:
+            return WAITING, f"{name} has not come back since the gateway was started again{ahead}"
+        return WAITING, f"{name} has no socket: {back}{ahead}"
 
 
 def _times_of(message: Message, name: str = "") -> list[Entry]:
