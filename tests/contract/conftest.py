@@ -1,4 +1,4 @@
-"""The registries that the contract holds for."""
+"""The ledgers and stores that the contract holds for."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager import get_db
-from ws_manager.core.registry import Registry
+from ws_manager import Ledger, open_ledger
 
 
-@pytest.fixture(params=["local"])
-def registry(request: pytest.FixtureRequest, database: Path) -> Iterator[Registry]:
-    """An empty registry of each kind, open on `database`."""
-    assert request.param == "local"
-    db = get_db(database)
-    yield Registry(db)
-    db.close()
+@pytest.fixture(params=["sqlite"])
+def ledger(request: pytest.FixtureRequest, database: Path) -> Iterator[Ledger]:
+    """An empty ledger of each kind, at `database`."""
+    assert request.param == "sqlite"
+    with open_ledger(database) as ledger:
+        yield ledger

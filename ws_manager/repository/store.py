@@ -2,7 +2,7 @@
 
 `ws_manager.core` is written against these protocols alone. An engine implements them in a package of its own, beside
 `ws_manager.repository.sqlite`; `ws_manager.repository.engines` chooses one. What crosses this seam is a model or a
-record, never a row. One suite of tests holds for every store: `tests/repository/contract`.
+record, never a row. One suite of tests holds for every store: `tests/contract/test_store.py`.
 
 Rules for all of them:
 

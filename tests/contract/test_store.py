@@ -1,0 +1,412 @@
+"""What every store does, whatever keeps the ledger: transactions, positions, holds. Nothing depends on numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from ws_manager import InvalidInput
+from ws_manager.models import Connection, Message, PendingMessage, new_id, utc_now
+from ws_manager.repository.engines import engine_of
+from ws_manager.repository.records import (
+    BroadcastState,
+    DeliveryCounts,
+    MessageFilter,
+    NewBroadcast,
+    NewMessage,
+    StoredEvent,
+)
+from ws_manager.repository.store import Store
+
+
+@pytest.fixture(params=["sqlite"])
+def store(request: pytest.FixtureRequest, database: Path) -> Iterator[Store]:
+    """A store of each kind with three active connections: octavia twice, cipher once."""
+    assert request.param == "sqlite"
+    store = engine_of(database).open_to_write(database)
+    with store.atomic():
+        for ws_id, agent in (("ws-001", "octavia"), ("ws-002", "cipher"), ("ws-003", "octavia")):
+            register(store, ws_id, agent)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other(store: Store) -> Iterator[Store]:
+    """The same ledger once more, as another process would have it."""
+    other = store.again()
+    yield other
+    other.close()
+
+
+def register(store: Store, ws_id: str, agent: str) -> Connection:
+    return store.connections.register(Connection(ws_id, agent), None)
+
+
+def send(store: Store, ws_id: str, content: str = "1", retry_of: Optional[str] = None) -> str:
+    """Send a message of the system and return its msg_id."""
+    new = NewMessage(new_id(), ws_id, content, "data", None, utc_now(), retry_of)
+    with store.atomic():
+        store.messages.insert(new)
+    return new.msg_id
+
+
+def broadcast(store: Store, content: str = "1", agent: Optional[str] = None) -> str:
+    """Broadcast and return the broadcast_id."""
+    new = NewBroadcast(new_id(), content, "news", None, utc_now())
+    with store.atomic():
+        store.broadcasts.insert([new], store.connections.recipients(agent))
+    return new.broadcast_id
+
+
+def pending(store: Store, ws_id: str) -> list[PendingMessage]:
+    return store.messages.pending(ws_id, 0, 10_000)
+
+
+def contents(messages: list[PendingMessage]) -> list[str]:
+    return [message.content for message in messages]
+
+
+class TestAtomic:
+    def test_commits_all_of_the_block(self, store: Store, other: Store) -> None:
+        with store.atomic():
+            register(store, "ws-004", "aria")
+            assert other.connections.find("ws-004") is None
+        assert other.connections.find("ws-004") is not None
+
+    def test_writes_nothing_where_the_block_raises(self, store: Store, other: Store) -> None:
+        with pytest.raises(ZeroDivisionError), store.atomic():
+            register(store, "ws-004", "aria")
+            raise ZeroDivisionError
+        assert store.connections.find("ws-004") is None
+        assert other.connections.find("ws-004") is None
+
+    def test_the_outermost_block_commits(self, store: Store, other: Store) -> None:
+        with store.atomic():
+            with store.atomic():
+                register(store, "ws-004", "aria")
+            assert store.in_transaction
+            assert other.connections.find("ws-004") is None
+        assert not store.in_transaction
+        assert other.connections.find("ws-004") is not None
+
+    def test_an_inner_block_that_raises_undoes_itself_alone(self, store: Store) -> None:
+        with store.atomic():
+            register(store, "ws-004", "aria")
+            with pytest.raises(ZeroDivisionError), store.atomic():
+                register(store, "ws-005", "aria")
+                raise ZeroDivisionError
+        assert store.connections.find("ws-004") is not None
+        assert store.connections.find("ws-005") is None
+
+
+class TestSnapshot:
+    def test_shows_one_state(self, store: Store, other: Store) -> None:
+        with store.snapshot():
+            before = store.messages.count()
+            send(other, "ws-001")
+            assert store.messages.count() == before
+        assert store.messages.count() == before + 1
+
+
+class TestChanges:
+    def test_the_first_look_says_yes(self, store: Store) -> None:
+        changes = store.changes()
+        assert changes.happened()
+        assert not changes.happened()
+
+    def test_what_others_commit(self, store: Store, other: Store) -> None:
+        changes = store.changes()
+        changes.happened()
+        send(other, "ws-001")
+        assert changes.happened()
+        assert not changes.happened()
+
+    def test_what_the_same_store_commits(self, store: Store) -> None:
+        changes = store.changes()
+        changes.happened()
+        send(store, "ws-001")
+        assert changes.happened()
+
+
+class TestConnections:
+    def test_a_known_ws_id_keeps_its_number_and_gets_the_next_epoch(self, store: Store) -> None:
+        before = store.connections.find("ws-001")
+        with store.atomic():
+            after = register(store, "ws-001", "octavia")
+        assert before is not None
+        assert (after.db_id, after.epoch) == (before.db_id, before.epoch + 1)
+
+    def test_recipients_are_those_that_are_active(self, store: Store) -> None:
+        with store.atomic():
+            store.connections.disconnect("ws-003", utc_now(), "enough")
+            everybody = store.connections.recipients()
+            assert (sorted(everybody.ws_ids), everybody.everybody) == (["ws-001", "ws-002"], True)
+            assert store.connections.recipients("octavia").ws_ids == ["ws-001"]
+
+    def test_recipients_among_some(self, store: Store) -> None:
+        with store.atomic():
+            some = store.connections.recipients(None, {"ws-002", "ws-unknown"})
+        assert (some.ws_ids, some.everybody) == (["ws-002"], False)
+
+    def test_an_old_epoch_changes_nothing(self, store: Store) -> None:
+        with store.atomic():
+            register(store, "ws-001", "octavia")
+            assert not store.connections.confirmed("ws-001", 1, 5)
+            assert not store.connections.socket_closed("ws-001", 1, 1006, "lost")
+            assert not store.connections.heartbeat_of_epoch("ws-001", 1, utc_now(), utc_now())
+        found = store.connections.find("ws-001")
+        assert found is not None
+        assert (found.confirmed_seq, found.close_code) == (0, None)
+
+
+class TestMessages:
+    def test_seq_ascends_within_a_connection(self, store: Store) -> None:
+        for content in ("1", "2", "3"):
+            send(store, "ws-001", content)
+            broadcast(store, content)
+        messages = pending(store, "ws-001")
+        assert contents(messages) == ["1", "1", "2", "2", "3", "3"]
+        seqs = [message.seq for message in messages]
+        assert seqs == sorted(set(seqs))
+
+    def test_each_counts_for_its_recipient(self, store: Store) -> None:
+        send(store, "ws-001")
+        broadcast(store, agent="octavia")
+        with store.atomic():
+            some = store.connections.recipients(None, {"ws-002"})
+            store.broadcasts.insert([NewBroadcast(new_id(), "1", "news", None, utc_now())] * 1, some)
+            now = utc_now()
+            store.messages.insert_each(
+                [NewMessage(new_id(), ws_id, "1", "data", None, now) for ws_id in ("ws-003", "ws-003")]
+            )
+        counts = {connection.ws_id: connection.message_count for connection in store.connections.active()}
+        assert counts == {"ws-001": 2, "ws-002": 1, "ws-003": 3}
+        assert {ws_id: len(pending(store, ws_id)) for ws_id in counts} == counts
+
+    def test_confirming_marks_what_is_pending_from_one_to_another(self, store: Store) -> None:
+        for content in ("1", "2", "3", "4"):
+            send(store, "ws-001", content)
+        first, second, third, _ = pending(store, "ws-001")
+        with store.atomic():
+            store.messages.set_aside("ws-001", second.seq, second.seq, "no", utc_now())
+            assert store.messages.confirm("ws-001", first.seq, third.seq, utc_now()) == 2
+        assert contents(pending(store, "ws-001")) == ["4"]
+
+    def test_setting_aside_to_the_end(self, store: Store) -> None:
+        msg_ids = [send(store, "ws-001"), send(store, "ws-001")]
+        send(store, "ws-002")
+        with store.atomic():
+            assert store.messages.set_aside("ws-001", 0, None, "moved", utc_now()) == msg_ids
+        assert (len(pending(store, "ws-001")), len(pending(store, "ws-002"))) == (0, 1)
+
+    def test_counts_by_ids_beyond_one_statement(self, store: Store) -> None:
+        now = utc_now()
+        written = [NewMessage(new_id(), "ws-001", str(n), "data", None, now) for n in range(5001)]
+        with store.atomic():
+            store.messages.insert_each(written)
+            messages = pending(store, "ws-001")
+            store.messages.confirm("ws-001", messages[0].seq, messages[-2].seq, now)
+        counts = store.messages.delivery_counts([message.msg_id for message in written])
+        assert counts == DeliveryCounts(confirmed=5000, pending=1, set_aside=0)
+
+
+class TestPositions:
+    def test_nothing_is_left_out_and_nothing_comes_twice(self, store: Store, other: Store) -> None:
+        position, seen = store.messages.position(), []
+        for number in range(7):
+            broadcast(other, str(number))
+            if number % 3 == 0:
+                found, position = store.messages.after(position, 2)
+                seen += found
+        while True:
+            found, reached = store.messages.after(position, 2)
+            if not found:
+                break
+            seen, position = seen + found, reached
+        for ws_id in ("ws-001", "ws-002", "ws-003"):
+            mine = [message for message in seen if message.recipient_id == ws_id]
+            assert contents(mine) == [str(number) for number in range(7)]
+
+    def test_moves_on_where_nothing_is_pending(self, store: Store) -> None:
+        before = store.messages.position()
+        send(store, "ws-001")
+        (message,) = pending(store, "ws-001")
+        with store.atomic():
+            store.messages.confirm("ws-001", message.seq, message.seq, utc_now())
+        found, reached = store.messages.after(before, 10)
+        assert found == []
+        assert reached != before
+        assert store.messages.after(reached, 10) == ([], reached)
+
+    def test_a_backlog_ends_where_nothing_is_left_out(self, store: Store) -> None:
+        start = store.messages.position()
+        for content in ("1", "2", "3"):
+            send(store, "ws-001", content)
+            send(store, "ws-002", content)
+        first, reached = store.messages.backlog("ws-001", start, 2, 1000)
+        rest, _ = store.messages.backlog("ws-001", reached, 10, 1000)
+        assert contents(first + rest) == ["1", "2", "3"]
+
+    def test_of_events(self, store: Store, other: Store) -> None:
+        position = store.events.position()
+        assert store.events.after(position) == ([], position)
+        with other.atomic():
+            other.events.insert("closed", utc_now(), "ws-001", detail="1006")
+        events, reached = store.events.after(position)
+        assert [(event.kind, event.ws_id, event.detail) for event in events] == [("closed", "ws-001", "1006")]
+        assert store.events.after(reached) == ([], reached)
+
+    def test_of_the_history_by_time(self, store: Store) -> None:
+        send(store, "ws-001", "1")
+        later = utc_now()
+        send(store, "ws-001", "2")
+        found, _ = store.history.after(store.history.position(later), MessageFilter(), 10)
+        assert [message.content for message in found] == ["2"]
+
+
+class TestBroadcasts:
+    def test_a_message_names_its_broadcast(self, store: Store) -> None:
+        alone, broadcast_id = send(store, "ws-001"), broadcast(store)
+        found = {message.recipient_id: message for message in store.history.newest(MessageFilter(), 3)}
+        assert {message.broadcast_id for message in found.values()} == {broadcast_id}
+        message = store.history.find(alone)
+        assert message is not None
+        assert message.broadcast_id is None
+
+    def test_states_newest_first(self, store: Store) -> None:
+        first, second = broadcast(store, agent="octavia"), broadcast(store)
+        (message, _) = pending(store, "ws-001")
+        with store.atomic():
+            store.messages.confirm("ws-001", message.seq, message.seq, utc_now())
+            store.messages.set_aside("ws-003", 0, None, "no", utc_now())
+        newest, oldest = store.broadcasts.latest(10)
+        assert (newest.broadcast_id, newest.recipients, newest.counts) == (second, 3, DeliveryCounts(0, 2, 1))
+        assert (oldest.broadcast_id, oldest.recipients, oldest.counts) == (first, 2, DeliveryCounts(1, 0, 1))
+        assert store.broadcasts.find(first) == oldest
+        assert store.broadcasts.delivery_counts(first) == oldest.counts
+        assert store.broadcasts.latest(1) == [newest]
+
+    def test_to_nobody(self, store: Store) -> None:
+        broadcast_id = broadcast(store, agent="nobody")
+        state = store.broadcasts.find(broadcast_id)
+        assert isinstance(state, BroadcastState)
+        assert (state.recipients, state.counts) == (0, DeliveryCounts(0, 0, 0))
+        assert store.broadcasts.unconfirmed(broadcast_id, 10) == []
+
+    def test_unconfirmed_and_times(self, store: Store) -> None:
+        broadcast_id = broadcast(store)
+        send(store, "ws-002")
+        (message,) = pending(store, "ws-001")
+        now = utc_now()
+        with store.atomic():
+            store.messages.confirm("ws-001", message.seq, message.seq, now)
+        assert store.broadcasts.confirmation_times(broadcast_id) == (now, now)
+        assert [each.recipient_id for each in store.broadcasts.unconfirmed(broadcast_id, 10)] == [
+            "ws-002",
+            "ws-003",
+        ]
+
+    def test_of_one_that_is_unknown(self, store: Store) -> None:
+        assert store.broadcasts.find("unknown") is None
+        assert store.broadcasts.delivery_counts("unknown") == DeliveryCounts(0, 0, 0)
+
+
+class TestHistory:
+    def newest(self, store: Store, **wanted: object) -> list[str]:
+        found: list[Message] = store.history.newest(MessageFilter(**wanted), 100)  # type: ignore[arg-type]
+        return [message.content for message in found]
+
+    def test_by_what_is_wanted(self, store: Store) -> None:
+        send(store, "ws-001", '"one"')
+        broadcast_id = broadcast(store, '"two"', "octavia")
+        send(store, "ws-002", '"three"')
+        assert self.newest(store) == ['"three"', '"two"', '"two"', '"one"']
+        assert self.newest(store, ws_id="ws-001") == ['"two"', '"one"']
+        assert self.newest(store, agent="cipher") == ['"three"']
+        assert self.newest(store, msg_type="news") == ['"two"', '"two"']
+        assert self.newest(store, text="THREE") == ['"three"']
+        assert self.newest(store, broadcast_id=broadcast_id) == ['"two"', '"two"']
+        assert self.newest(store, broadcast_id=broadcast_id, ws_id="ws-003") == ['"two"']
+
+    def test_by_what_became_of_it(self, store: Store) -> None:
+        for content in ("1", "2", "3"):
+            send(store, "ws-001", content)
+        first, second, _ = pending(store, "ws-001")
+        with store.atomic():
+            store.messages.confirm("ws-001", first.seq, first.seq, utc_now())
+            store.messages.set_aside("ws-001", second.seq, second.seq, "no", utc_now())
+        assert self.newest(store, pending=True) == ["3"]
+        assert self.newest(store, set_aside=True) == ["2"]
+        assert self.newest(store, pending=True, set_aside=True) == ["3", "2"]
+
+
+class TestHold:
+    def test_excludes_another_until_it_is_released(self, store: Store, other: Store) -> None:
+        connection = store.connections.find("ws-001")
+        assert connection is not None
+        hold = store.hold(connection)
+        assert hold is not None
+        assert other.hold(connection) is None
+        hold.release()
+        again = other.hold(connection)
+        assert again is not None
+        again.release()
+
+    def test_of_a_gateway(self, store: Store, database: Path) -> None:
+        assert store.gateway_runs() is False
+        hold = engine_of(database).hold_gateway(database)
+        assert hold is not None
+        assert store.gateway_runs() is True
+        assert engine_of(database).hold_gateway(database) is None
+        hold.release()
+        assert store.gateway_runs() is False
+
+
+class TestWebhookEvents:
+    def test_wait_until_they_are_routed(self, store: Store) -> None:
+        with store.atomic():
+            store.webhook_events.put("evt_1", "invoice.paid", "billing", "paid", '{"id":1}', utc_now(), None)
+        assert store.webhook_events.waiting("") == ["evt_1"]
+        assert store.webhook_events.payload("evt_1") == '{"id":1}'
+        with store.atomic():
+            store.webhook_events.routed("evt_1", "b-1", 2, utc_now())
+        assert store.webhook_events.waiting("") == []
+        event = store.webhook_events.find("evt_1")
+        assert isinstance(event, StoredEvent)
+        assert (event.status, event.recipients, event.broadcast_id) == ("routed", 2, "b-1")
+
+
+class TestMaintenance:
+    def test_an_export_fills_an_empty_ledger(self, store: Store, tmp_path: Path) -> None:
+        broadcast(store)
+        empty = engine_of(tmp_path / "new.db").open_to_write(tmp_path / "new.db")
+        rows = list(store.maintenance.rows())
+        assert empty.maintenance.is_empty()
+        with empty.atomic():
+            for table, row in rows:
+                empty.maintenance.insert(table, row)
+            empty.maintenance.complete_import(utc_now())
+        assert list(empty.maintenance.rows()) == rows
+        assert not empty.maintenance.is_empty()
+        empty.close()
+
+    def test_a_row_that_is_there_already_is_refused(self, store: Store) -> None:
+        table, row = next(iter(store.maintenance.rows()))
+        with pytest.raises(InvalidInput), store.atomic():
+            store.maintenance.insert(table, row)
+
+    def test_an_unknown_version_is_refused(self, store: Store) -> None:
+        with pytest.raises(InvalidInput, match="has schema"):
+            store.maintenance.columns(store.version + 1)
+
+
+class TestSameLedger:
+    def test_is_known(self, store: Store, other: Store, tmp_path: Path) -> None:
+        assert store.is_same(other)
+        elsewhere = engine_of(tmp_path / "new.db").open_to_write(tmp_path / "new.db")
+        assert not store.is_same(elsewhere)
+        elsewhere.close()

@@ -1,0 +1,45 @@
+"""What somebody at a command line can do about an error: words for the codes of `ws_manager.remedies`."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ws_manager import remedies
+from ws_manager.errors import WsManagerError
+
+_CHECK = "check --db and BLACKROAD_WS_DB"
+
+HINTS = {
+    remedies.CHECK_LOCATION: _CHECK,
+    remedies.MAKE_LEDGER: f"{_CHECK}; ws-manager connect and serve make a new one",
+    remedies.CHECK_ACCESS: "check its owner and mode, or use another --db",
+    remedies.CHOOSE_LOCATION: "choose another place with --db or BLACKROAD_WS_DB",
+    remedies.USE_ANOTHER_FILE: "nothing was changed; use another file with --db or BLACKROAD_WS_DB",
+    remedies.SHARE_FILE: (
+        f"{_CHECK}; to keep a ledger in it beside what is there: ws-manager connect --shared"
+    ),
+    remedies.NAME_LOCATION: "say where the database is, with --db or BLACKROAD_WS_DB",
+    remedies.BACK_UP: "its owner can make a copy of it with: ws-manager backup FILE",
+    remedies.COPY: "copy with: ws-manager backup FILE",
+    remedies.IMPORT_INTO_NEW: "import into a new file: --db new.db",
+    remedies.EXPORT: "make one with: ws-manager export",
+    remedies.LIST_CONNECTIONS: "ws-manager list shows who is connected",
+    remedies.LIST_ALL: "ws-manager list --all and ws-manager history show what there is",
+    remedies.LIST_SET_ASIDE: "ws-manager history --set-aside lists them",
+    remedies.LIST_BROADCASTS: "broadcast -o id prints the id of what it sends",
+    remedies.LIST_WEBHOOK_EVENTS: "ws-manager stripe events lists them",
+    remedies.SHOW: "ws-manager show {about} tells what became of it",
+    remedies.SHOW_CONTENT: "ws-manager show {about} --json has its content: send it in a smaller form",
+    remedies.FOLLOW_PLAINLY: "use --follow without --pending, --set-aside and --before",
+    remedies.START_GATEWAY: "start one with: ws-manager serve",
+}
+
+
+def hint_of(error: WsManagerError) -> Optional[str]:
+    """Return what to do next about an error; None where there is nothing to do."""
+    return error.hint if error.remedy is None else hint_for(error.remedy, error.about)
+
+
+def hint_for(remedy: str, about: Optional[str] = None) -> str:
+    """Return the words for a remedy, and for what it is about."""
+    return HINTS[remedy].replace("{about}", about or "")
