@@ -57,6 +57,11 @@ class WsManagerError(Exception):
         self.about = about
         self.hint = LIBRARY.get(remedy) if hint is None and remedy is not None else hint
 
+    @property
+    def public_message(self) -> str:
+        """The message for those who are not to learn where the ledger is."""
+        return self.message
+
 
 class InvalidInput(WsManagerError, ValueError):
     """An argument cannot be accepted. Nothing was changed."""
@@ -110,6 +115,11 @@ class LedgerError(WsManagerError):
     ) -> None:
         super().__init__(message, hint=hint, remedy=remedy, about=about)
         self.cause = cause
+
+    @property
+    def public_message(self) -> str:
+        """What happened, without the ledger's name."""
+        return self.cause
 
 
 class LedgerBusy(LedgerError):

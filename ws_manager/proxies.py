@@ -7,6 +7,7 @@ from typing import Optional
 from urllib.parse import urlsplit
 
 from ws_manager.errors import GatewayUnavailable, InvalidInput
+from ws_manager.remedies import START_THIS_GATEWAY
 
 _SCHEMES = {"ws": "http", "wss": "https"}
 
@@ -71,9 +72,7 @@ def unreachable(cause: object, url: str, proxy: Optional[str]) -> GatewayUnavail
         proxy: that was asked for it; None for none. Its password is left out.
     """
     if proxy is None:
-        return GatewayUnavailable(
-            f"the gateway at {url} does not answer: {cause}", hint="start it with: ws-manager serve"
-        )
+        return GatewayUnavailable(f"the gateway at {url} does not answer: {cause}", remedy=START_THIS_GATEWAY)
     return GatewayUnavailable(
         f"the proxy {urlsplit(proxy).netloc.rpartition('@')[2]} does not reach the gateway at {url}: {cause}",
         hint="check HTTPS_PROXY and HTTP_PROXY; NO_PROXY lists the hosts that are reached directly",

@@ -28,6 +28,21 @@ SHOW = "show"
 SHOW_CONTENT = "show_content"
 FOLLOW_PLAINLY = "follow_plainly"
 START_GATEWAY = "start_gateway"
+START_THIS_GATEWAY = "start_this_gateway"
+MAKE_TOKEN = "make_token"
+GIVE_TOKEN = "give_token"
+CHECK_TOKEN = "check_token"
+CHECK_TOKEN_FILE = "check_token_file"
+PRINT_TOKEN = "print_token"
+PUT_TOKEN_IN_FILE = "put_token_in_file"
+PLACE_KEY = "place_key"
+CHECK_CA = "check_ca"
+GIVE_CA = "give_ca"
+CHECK_URL = "check_url"
+CHECK_URL_AND_PROXY = "check_url_and_proxy"
+SERVE_PUBLIC_HOST = "serve_public_host"
+CHOOSE_WS_ID = "choose_ws_id"
+CHECK_STRIPE_ROUTES = "check_stripe_routes"
 
 LIBRARY = {
     CHECK_LOCATION: "check the path and BLACKROAD_WS_DB",
@@ -41,5 +56,16 @@ LIBRARY = {
     IMPORT_INTO_NEW: "import into a new file",
     LIST_SET_ASIDE: "look for it with get_message_history()",
     FOLLOW_PLAINLY: "leave out pending, set_aside and before",
+    GIVE_TOKEN: "give one with the argument `token`",
+    CHECK_TOKEN: "check the token's agent, ws_id and scope, and the address",
+    CHECK_TOKEN_FILE: "check the file",
+    PUT_TOKEN_IN_FILE: "for example http://127.0.0.1:8765; the token is an argument of its own",
+    PLACE_KEY: "choose another place for the database, or set BLACKROAD_WS_SECRET",
+    CHECK_CA: "check the file",
+    GIVE_CA: "trust the certificate of its authority, or use the name that it is for",
+    CHECK_URL: "check the URL",
+    CHECK_URL_AND_PROXY: "check the URL, and what stands before the gateway",
+    CHOOSE_WS_ID: "use another ws_id",
+    CHECK_STRIPE_ROUTES: "check the path",
 }
 """What a program can do. What is not here, it can do nothing about by a call."""

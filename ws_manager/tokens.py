@@ -21,6 +21,7 @@ from typing import Any, Optional
 
 from ws_manager.errors import InvalidInput, LedgerError, LedgerFull, NotAuthorised, is_full
 from ws_manager.own_files import beside, make_own, opened, real
+from ws_manager.remedies import MAKE_TOKEN, PLACE_KEY
 from ws_manager.settings import MAX_TIMEOUT, signing_secret
 from ws_manager.text import decode
 
@@ -223,23 +224,22 @@ def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
             options={"require": ["exp", "iat", "aud", "sub"], "verify_exp": False, "verify_iat": False},
         )
     except jwt.InvalidAudienceError:
-        raise NotAuthorised("the token is for another audience", hint=_HINT) from None
+        raise NotAuthorised("the token is for another audience", remedy=MAKE_TOKEN) from None
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         # Never its own words: they can quote the token.
-        raise NotAuthorised("the token is not valid here", hint=_HINT) from None
+        raise NotAuthorised("the token is not valid here", remedy=MAKE_TOKEN) from None
     issued, expires = _seconds(claims["iat"]), _seconds(claims["exp"])
     ws_id, scope = claims.get("ws_id"), claims.get("scope")
     if issued is None or expires is None or not isinstance(ws_id, (str, type(None))):
-        raise NotAuthorised("the token is not valid here", hint=_HINT)
+        raise NotAuthorised("the token is not valid here", remedy=MAKE_TOKEN)
     if expires <= (time.time() if now is None else now):
-        raise NotAuthorised("the token has expired", hint=_HINT)
+        raise NotAuthorised("the token has expired", remedy=MAKE_TOKEN)
     scopes = frozenset(scope.split()) if isinstance(scope, str) else frozenset()
     jti = claims.get("jti") or None
     own = jti if jti and len(jti) <= _LONGEST_JTI else _digest(token)
     return Claims(claims["sub"], ws_id, scopes, issued, expires, jti, own)
 
 
-_HINT = "make one with: ws-manager token <agent>"
 _LONGEST_JTI = 128
 
 
@@ -312,5 +312,5 @@ def _make(path: Path, database: Path) -> None:
     except OSError as error:
         raise (LedgerFull if is_full(error) else LedgerError)(
             f"cannot make the signing key {path}: {os.strerror(error.errno or errno.EIO)}",
-            hint="choose another place with --db, or set BLACKROAD_WS_SECRET",
+            remedy=PLACE_KEY,
         ) from error

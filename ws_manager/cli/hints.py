@@ -32,6 +32,23 @@ HINTS = {
     remedies.SHOW_CONTENT: "ws-manager show {about} --json has its content: send it in a smaller form",
     remedies.FOLLOW_PLAINLY: "use --follow without --pending, --set-aside and --before",
     remedies.START_GATEWAY: "start one with: ws-manager serve",
+    remedies.START_THIS_GATEWAY: "start it with: ws-manager serve",
+    remedies.MAKE_TOKEN: "make one with: ws-manager token <agent>",
+    remedies.GIVE_TOKEN: "on its machine, ws-manager token <agent> prints one; give it with --token-file",
+    remedies.CHECK_TOKEN: (
+        "check the token's agent, ws_id and scope: ws-manager token --inspect; and the address"
+    ),
+    remedies.CHECK_TOKEN_FILE: "check --token-file",
+    remedies.PRINT_TOKEN: "ws-manager token <agent> prints one",
+    remedies.PUT_TOKEN_IN_FILE: "for example http://127.0.0.1:8765; a token goes into --token-file",
+    remedies.PLACE_KEY: "choose another place with --db, or set BLACKROAD_WS_SECRET",
+    remedies.CHECK_CA: "check --ca",
+    remedies.GIVE_CA: "give the certificate of its authority with --ca, or use the name that it is for",
+    remedies.CHECK_URL: "check --url",
+    remedies.CHECK_URL_AND_PROXY: "check --url, and what stands before the gateway",
+    remedies.SERVE_PUBLIC_HOST: "check --url, and serve --public-host",
+    remedies.CHOOSE_WS_ID: "use another --ws-id",
+    remedies.CHECK_STRIPE_ROUTES: "check --stripe-routes",
 }
 
 

@@ -29,6 +29,7 @@ from ws_manager.protocol.frames import (
     broadcast_frame,
     send_frame,
 )
+from ws_manager.remedies import CHECK_URL, PUT_TOKEN_IN_FILE
 from ws_manager.strict_json import Json, encode
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
@@ -322,7 +323,7 @@ class AgentClient:
             raise GatewayUnavailable(f"{url} closed at the handshake: {describe(*_closed(frame))}")
         greeting = self._session.text(frame.data)
         if not isinstance(greeting, Connected):
-            raise InvalidInput(f"{url} does not speak this protocol", hint="check --url")
+            raise InvalidInput(f"{url} does not speak this protocol", remedy=CHECK_URL)
         self._on_connected(greeting)
 
     def _address(self, url: str) -> URL:
@@ -338,7 +339,7 @@ class AgentClient:
             # It would be left out, and is a secret, as a rule: not for an error text either.
             raise InvalidInput(
                 "the gateway's address is a base address: without a user, parameters or a fragment",
-                hint="for example http://127.0.0.1:8765; a token goes into --token-file",
+                remedy=PUT_TOKEN_IN_FILE,
             )
         query = {"agent": self._agent, "ack": "explicit"}
         if self._session.ws_id is not None:

@@ -11,6 +11,7 @@ from typing import Callable, Optional
 
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.proxies import is_this_machine
+from ws_manager.remedies import CHECK_CA, CHECK_TOKEN_FILE, PRINT_TOKEN
 from ws_manager.settings import database_path, given_token
 from ws_manager.text import read_text
 from ws_manager.tokens import mint, signing_key
@@ -69,10 +70,10 @@ def token_file(path: Path) -> Callable[[], str]:
         except OSError as error:
             raise NotAuthorised(
                 f"cannot read the token in {path}: {os.strerror(error.errno or errno.EIO)}",
-                hint="check --token-file",
+                remedy=CHECK_TOKEN_FILE,
             ) from None
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise NotAuthorised(f"there is no token in {path}", hint="ws-manager token <agent> prints one")
+            raise NotAuthorised(f"there is no token in {path}", remedy=PRINT_TOKEN)
         return token
 
     return read
@@ -91,7 +92,7 @@ def trust(ca: Optional[Path]) -> Optional[ssl.SSLContext]:
             text = read_text(file, str(ca), _MAX_CERTIFICATES)
     except OSError as error:
         raise InvalidInput(
-            f"cannot read {ca}: {os.strerror(error.errno or errno.EIO)}", hint="check --ca"
+            f"cannot read {ca}: {os.strerror(error.errno or errno.EIO)}", remedy=CHECK_CA
         ) from None
     try:
         # Comments between certificates may be in any language, and OpenSSL takes ASCII alone. Never empty: nothing

@@ -20,6 +20,7 @@ from ws_manager.errors import (
     WsManagerError,
 )
 from ws_manager.protocol.frames import Failure
+from ws_manager.remedies import CHECK_TOKEN, CHECK_URL, CHECK_URL_AND_PROXY, CHOOSE_WS_ID, GIVE_CA, GIVE_TOKEN
 
 _ERRORS: dict[str, type[WsManagerError]] = {
     kind.code: kind for kind in (InvalidInput, NotFound, Conflict, NotAuthorised, LedgerBusy, LedgerError)
@@ -87,7 +88,7 @@ def untrusted(error: aiohttp.ClientConnectorCertificateError, url: str) -> Gatew
     cause = error.certificate_error
     return GatewayUnavailable(
         f"the certificate of {url} is not to be trusted: {getattr(cause, 'verify_message', '') or cause}",
-        hint="give the certificate of its authority with --ca, or use the name that it is for",
+        remedy=GIVE_CA,
     )
 
 
@@ -102,20 +103,20 @@ def refused(answer: Refused, url: str) -> WsManagerError:
     if answer.message is None:
         return GatewayUnavailable(
             f"{url} answered {answer.status}, and not as a gateway does",
-            hint="check --url, and what stands before the gateway",
+            remedy=CHECK_URL_AND_PROXY,
         )
     if answer.status == 401:
         return NotAuthorised(
             f"{url} asks for a valid token (401)",
-            hint="on its machine, ws-manager token <agent> prints one; give it with --token-file",
+            remedy=GIVE_TOKEN,
         )
     if answer.status == 403:
         return NotAuthorised(
             f"{url} refuses this agent (403): {answer.message}",
-            hint="check the token's agent, ws_id and scope: ws-manager token --inspect; and the address",
+            remedy=CHECK_TOKEN,
         )
     if answer.status == 409:
-        return Conflict("the ws_id belongs to another agent", hint="use another --ws-id")
+        return Conflict("the ws_id belongs to another agent", remedy=CHOOSE_WS_ID)
     if answer.status == 400:
         return InvalidInput(f"{url} cannot accept this agent's name, ws_id or metadata")
-    return GatewayUnavailable(f"{url} answered {answer.status}: {answer.message}", hint="check --url")
+    return GatewayUnavailable(f"{url} answered {answer.status}: {answer.message}", remedy=CHECK_URL)

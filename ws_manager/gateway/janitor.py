@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Optional
 
-from ws_manager.core.maintenance import prune, trim_heartbeat_log
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
 from ws_manager.settings import Sizes
@@ -38,7 +37,9 @@ class Janitor:
             while True:
                 try:
                     await self._ledger.open()
-                    await self._ledger.run(lambda delivery: trim_heartbeat_log(delivery.db, self._log_keep))
+                    await self._ledger.run(
+                        lambda ledger: ledger.maintenance.trim_heartbeat_log(self._log_keep)
+                    )
                     if self._keep is not None and next_prune <= 0:
                         next_prune = _PRUNE_SECONDS
                         await self._prune(self._keep)
@@ -50,8 +51,7 @@ class Janitor:
             await self._ledger.close()
 
     async def _prune(self, keep: float) -> None:
-        pruned = await self._ledger.run(lambda delivery: prune(delivery.db, keep))
+        pruned = await self._ledger.run(lambda ledger: ledger.maintenance.prune(keep))
         counts = {table: count for table, count in vars(pruned).items() if count}
         if counts:
-            told = ", ".join(f"{count} of {table}" for table, count in counts.items())
-            _log.info("pruned: %s", told)
+            _log.info("pruned: %s", ", ".join(f"{count} of {table}" for table, count in counts.items()))

@@ -140,7 +140,7 @@ class Handshake:
         raise TooFast(
             f"too many handshakes with this {what}: their sockets do not last",
             seconds,
-            hint="come back more slowly, or raise --max-handshake-rate",
+            hint="come back more slowly",
         )
 
 
@@ -186,7 +186,7 @@ class Quotas:
         if count >= self._per_token and not takes_over:
             raise GatewayUnavailable(
                 f"this token has {count} sockets already",
-                hint="give each agent a token of its own, or raise --max-per-token",
+                hint="give each agent a token of its own",
             )
         self._sockets[token] = count + 1
 

@@ -1,4 +1,4 @@
-"""The gateway: holds the file's lock, listens, opens sockets, and stops in order."""
+"""The gateway: holds the ledger, listens, opens sockets, and stops in order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from typing import Any, Callable, Optional, Union
 
 from aiohttp import web
 
-from ws_manager.core.heartbeat import PRESENCE_SECONDS
+from ws_manager.core.locations import hold_gateway
+from ws_manager.core.presence import NOTED_SECONDS
 from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
+from ws_manager.gateway.delivery.channels import Channels
+from ws_manager.gateway.delivery.checkpointer import Checkpointer
 from ws_manager.gateway.delivery.hub import Hub
-from ws_manager.gateway.delivery.ledger_threads import Trouble
-from ws_manager.gateway.delivery.outbox import Outbox
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.delivery.pump import Pump
+from ws_manager.gateway.delivery.receipts import ReceiptWriter
 from ws_manager.gateway.http.access import Access, check_address, is_loopback
 from ws_manager.gateway.http.bodies import Bodies
+from ws_manager.gateway.http.errors import refusal
 from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.http.sockets import SocketRoute
 from ws_manager.gateway.http.stripe import PATH, StripeOptions, StripeRoute
@@ -30,14 +35,15 @@ from ws_manager.gateway.net.binding import every
 from ws_manager.gateway.net.listener import Listener
 from ws_manager.gateway.quotas import Addresses
 from ws_manager.gateway.refusal_log import Refusals
+from ws_manager.gateway.trouble import Trouble
 from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
-from ws_manager.repository.sqlite.locks import Lock, gateway_lock
+from ws_manager.repository.store import Hold
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 from ws_manager.stripe.events import MAX_BODY
 from ws_manager.tokens import MIN_KEY
 
-_LOCK_SECONDS = 2.0
+_HOLD_SECONDS = 2.0
 _FLUSH_SECONDS = 35.0
 _ROOM_SECONDS = 1.0
 _TOLD_SECONDS = 10.0
@@ -121,9 +127,14 @@ class GatewayServer:
         self._id = new_id()
         self._options = options
         self._now = now
-        self._lock: Optional[Lock] = None
-        self._outbox = Outbox(options.database, options.limits.sizes, shared=options.shared)
-        self._hub = Hub(self._outbox, options.heartbeat_timeout, options.log_interval, now)
+        self._hold: Optional[Hold] = None
+        self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
+        self._pump = Pump(self._threads)
+        self._receipts = ReceiptWriter(self._threads)
+        self._checkpointer = Checkpointer(self._threads)
+        self._hub = Hub(
+            self._threads, self._receipts.report, options.heartbeat_timeout, options.log_interval, now
+        )
         self._janitor = Janitor(options.database, options.log_keep, options.keep)
         self._refusals = Refusals(now)
         names = Names(self._hosts, options.public_hosts, options.origins)
@@ -136,7 +147,7 @@ class GatewayServer:
             options.heartbeat_timeout,
             access,
             limits,
-            self._outbox,
+            Channels(self._threads, self._pump, self._receipts),
             self._hub,
             self._refusals,
             now,
@@ -150,12 +161,14 @@ class GatewayServer:
                 options.stripe,
                 access,
                 self._bodies,
-                self._outbox,
+                self._threads,
                 self._refusals,
                 limits.handshake_seconds,
             )
             application.router.add_post(PATH, stripe.take)
-        self._listener = Listener(application, limits, Addresses(options.proxies), self._refusals, now)
+        self._listener = Listener(
+            application, limits, Addresses(options.proxies), self._refusals, now, refusal
+        )
 
     async def run(
         self,
@@ -179,9 +192,12 @@ class GatewayServer:
         try:
             if not await self._start(stop, waits):
                 return
-            outbox = asyncio.create_task(self._outbox.run(self._hub))
+            receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
+            pump = asyncio.create_task(self._pump.run(self._hub))
             work = [
-                outbox,
+                receipts,
+                pump,
+                asyncio.create_task(self._checkpointer.run()),
                 asyncio.create_task(self._hub.run()),
                 asyncio.create_task(self._janitor.run()),
                 asyncio.create_task(self._tick()),
@@ -196,9 +212,9 @@ class GatewayServer:
             finally:
                 # A gateway that ends by a fault is started again, as a rule.
                 await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
-                if not outbox.done():
+                if not (receipts.done() or pump.done()):
                     # What was confirmed at the end is written before another gateway can begin.
-                    await self._outbox.flush(_FLUSH_SECONDS)
+                    await self._receipts.flush(_FLUSH_SECONDS)
                 for task in work:
                     task.cancel()
                 await asyncio.gather(*work, return_exceptions=True)
@@ -206,9 +222,10 @@ class GatewayServer:
                 # A defect must end the gateway, not go on half alive.
                 task.result()
         finally:
-            await self._outbox.close()
-            if self._lock is not None:
-                self._lock.release()
+            await self._pump.close()
+            await self._threads.close()
+            if self._hold is not None:
+                self._hold.release()
 
     async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
         """Open the ledger and listen; False if the gateway was stopped before that was possible."""
@@ -241,36 +258,34 @@ class GatewayServer:
     async def _prepare(self) -> None:
         """Take the ledger and what belongs to it; again, where it has failed."""
         try:
-            await self._outbox.open()
+            await self._threads.open()
+            await self._pump.open()
         except (LedgerFull, LedgerBusy):
             # Waiting would not help where another gateway has the file.
-            await self._hold_lock(ledger_is_open=False)
+            await self._hold_ledger(ledger_is_open=False)
             raise
-        await self._hold_lock()
+        await self._hold_ledger()
         if callable(self._options.key):
             self._access.key = await asyncio.get_running_loop().run_in_executor(None, self._options.key)
 
-    async def _hold_lock(self, *, ledger_is_open: bool = True) -> None:
-        if self._lock is not None:
+    async def _hold_ledger(self, *, ledger_is_open: bool = True) -> None:
+        if self._hold is not None:
             return
-        lock = gateway_lock(self._options.database)
-        deadline = self._now() + _LOCK_SECONDS
-        while not lock.acquire():
+        deadline = self._now() + _HOLD_SECONDS
+        while (hold := hold_gateway(self._options.database)) is None:
             # Somebody who only looks whether a gateway runs holds it for a moment.
             if self._now() < deadline:
                 await asyncio.sleep(0.05)
                 continue
             other = (
-                await self._outbox.read(lambda delivery: delivery.registry.gateways.latest())
-                if ledger_is_open
-                else None
+                await self._threads.read(lambda ledger: ledger.latest_gateway()) if ledger_is_open else None
             )
             where = f" at {other.url} (pid {other.pid})" if other else ""
             raise Conflict(
                 f"another gateway{where} serves {self._options.database}",
                 hint="stop it first, or use another --db",
             )
-        self._lock = lock
+        self._hold = hold
 
     async def _listen(self) -> None:
         if self.url:
@@ -282,8 +297,8 @@ class GatewayServer:
 
     async def _record(self) -> None:
         started = utc_now()
-        await self._outbox.write(
-            lambda delivery: delivery.record_gateway(
+        await self._threads.write(
+            lambda ledger: ledger.delivery.record_gateway(
                 Gateway(self._id, os.getpid(), self.url, started, started)
             )
         )
@@ -299,9 +314,9 @@ class GatewayServer:
         # It says when this gateway ended, should it be killed. Its lock says whether it runs.
         trouble = Trouble("write the gateway's record")
         while True:
-            await asyncio.sleep(PRESENCE_SECONDS)
+            await asyncio.sleep(NOTED_SECONDS)
             try:
-                await self._outbox.write(lambda delivery: delivery.gateway_seen(self._id))
+                await self._threads.write(lambda ledger: ledger.delivery.gateway_seen(self._id))
             except LedgerError as error:
                 trouble.began(error)
             else:

@@ -21,6 +21,7 @@ from ws_manager.core.pool import ConnectionPool, check_same_ledger
 from ws_manager.core.validation import check_name
 from ws_manager.core.webhooks import IncomingEvent, WebhookOutcome
 from ws_manager.errors import InvalidInput, InvalidSignature, MissingExtra
+from ws_manager.remedies import CHECK_STRIPE_ROUTES
 from ws_manager.settings import stripe_secrets
 from ws_manager.strict_json import NotJson, decode_json, is_json, member_pairs, members
 from ws_manager.text import read_text
@@ -247,7 +248,7 @@ def load_routes(path: Path) -> list[EventRoute]:
     except InvalidInput:
         raise
     except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror}", hint="check --stripe-routes") from None
+        raise InvalidInput(f"cannot read {path}: {error.strerror}", remedy=CHECK_STRIPE_ROUTES) from None
     except ValueError as error:
         raise InvalidInput(f"{path} is not TOML: {error}", hint="see https://toml.io") from None
     if not isinstance(tables, list) or not tables:

@@ -26,6 +26,7 @@ from ws_manager.errors import (
     WsManagerError,
 )
 from ws_manager.proxies import proxy_for, unreachable
+from ws_manager.remedies import CHECK_URL_AND_PROXY, SERVE_PUBLIC_HOST
 from ws_manager.settings import stripe_secrets
 from ws_manager.stripe.events import load_stripe
 
@@ -156,9 +157,7 @@ def _refused(status: int, answer: bytes, url: str) -> WsManagerError:
             "the gateway was started with another STRIPE_WEBHOOK_SECRET", hint="give both the same"
         )
     if status == 403:
-        return NotAuthorised(
-            f"the gateway refuses it: {message}", hint="check --url, and serve --public-host"
-        )
+        return NotAuthorised(f"the gateway refuses it: {message}", remedy=SERVE_PUBLIC_HOST)
     kind = {"conflict": Conflict, "invalid": InvalidInput}.get(code, GatewayUnavailable)
     return kind(f"the gateway refuses it: {message}", hint="its log says more")
 
@@ -167,7 +166,7 @@ def _not_a_gateway(url: str, status: str) -> GatewayUnavailable:
     """Return the error for an answer that is a proxy's, or of whatever else is there."""
     return GatewayUnavailable(
         f"{url} answered {status}, and not as a gateway does",
-        hint="check --url, and what stands before the gateway",
+        remedy=CHECK_URL_AND_PROXY,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Callable, Optional
 from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
-from ws_manager.gateway.delivery.outbox import Outbox
+from ws_manager.gateway.delivery.channels import Channels
 from ws_manager.gateway.delivery.requests import perform
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import TcpPeer, forget_frames
@@ -23,6 +23,7 @@ from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, i
 from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
+from ws_manager.repository.records import Position
 from ws_manager.tokens import EVERYTHING, Claims
 
 MAX_REQUESTS = 100
@@ -39,7 +40,7 @@ class AgentSocket:
         transport: of the request.
         drain: waits until the transport has room.
         session: the state.
-        outbox: where the backlog is read and reports go.
+        channels: to and from the ledger.
         limits: what it may cost.
         now: a monotonic clock.
         account: pays for what it sends.
@@ -54,7 +55,7 @@ class AgentSocket:
         transport: asyncio.Transport,
         drain: Callable[[], Awaitable[None]],
         session: GatewaySession,
-        outbox: Outbox,
+        channels: Channels,
         limits: Limits,
         now: Callable[[], float],
         account: Account,
@@ -68,7 +69,7 @@ class AgentSocket:
         self._websocket = websocket
         self._transport = transport
         self._drain = drain
-        self._outbox = outbox
+        self._channels = channels
         self._limits = limits
         self._now = now
         self._account = account
@@ -250,9 +251,9 @@ class AgentSocket:
     async def _perform(self) -> None:
         while self._requests:
             request = self._requests.popleft()
-            answer = await self._outbox.write(
-                lambda delivery, request=request: perform(  # type: ignore[misc]
-                    delivery, self.session.ws_id, request, self._claims, self._account
+            answer = await self._channels.threads.write(
+                lambda ledger, request=request: perform(  # type: ignore[misc]
+                    ledger, self.session.ws_id, request, self._claims, self._account
                 )
             )
             self.session.answer(answer)
@@ -330,8 +331,9 @@ class AgentSocket:
     async def _read_backlog(self) -> None:
         # Apart from the writing: a writer that is blocked must not hold on to what was read.
         session = self.session
-        messages, reached = await self._outbox.backlog(session.ws_id, session.cursor, session.backlog_limit)
-        session.take_backlog(messages, reached, self._outbox.position)
+        pump = self._channels.pump
+        messages, reached = await pump.backlog(session.ws_id, Position(session.cursor), session.backlog_limit)
+        session.take_backlog(messages, reached, pump.position)
 
     def _may_write(self) -> bool:
         """Say whether there is room, and the writer does not write itself just now."""
@@ -389,7 +391,7 @@ class AgentSocket:
     def _report(self) -> None:
         if self.session.reports:
             reports, self.session.reports = self.session.reports, []
-            self._outbox.report(reports)
+            self._channels.receipts.report(reports)
 
     def _closure(self) -> Closure:
         session = self.session

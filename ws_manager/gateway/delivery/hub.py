@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable
 from typing import Callable, Optional
 
-from ws_manager.core.delivery import Delivery
+from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
-from ws_manager.gateway.delivery.outbox import Outbox
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.models import PendingMessage, SocketReport
 from ws_manager.protocol.close_codes import CloseCode
 
@@ -34,14 +34,23 @@ class Hub:
     """The sockets of one gateway.
 
     Args:
-        outbox: the way to the ledger.
+        threads: of the ledger.
+        report: takes what is reported of sockets, for the ledger.
         timeout: seconds without a sign of life after which a connection is lost.
         log_interval: seconds between two rows of a connection in the heartbeat log, at least.
         now: a monotonic clock.
     """
 
-    def __init__(self, outbox: Outbox, timeout: float, log_interval: float, now: Callable[[], float]) -> None:
-        self._outbox = outbox
+    def __init__(
+        self,
+        threads: LedgerThreads,
+        report: Callable[[Iterable[SocketReport]], None],
+        timeout: float,
+        log_interval: float,
+        now: Callable[[], float],
+    ) -> None:
+        self._threads = threads
+        self._report = report
         self._timeout = timeout
         self._log_interval = log_interval
         self._now = now
@@ -76,7 +85,7 @@ class Hub:
         if self._closing is not None:
             # It was in the middle of its handshake when the others were closed.
             socket.close(*self._closing)
-        # What happened to the registration before the socket was here has told nobody.
+        # Nobody has heard what happened to the registration before the socket was here.
         self.check([session.ws_id])
 
     def give_time(self) -> None:
@@ -170,14 +179,15 @@ class Hub:
         return not self._open
 
     async def _check(self, held: list[AgentSocket]) -> None:
-        def why_void(delivery: Delivery) -> list[Optional[str]]:
+        def why_void(ledger: Ledger) -> list[Optional[str]]:
+            delivery = ledger.delivery
             return [
                 delivery.why_void(socket.session.ws_id, socket.session.epoch, socket.agent) for socket in held
             ]
 
         while True:
             try:
-                reasons = await self._outbox.read(why_void)
+                reasons = await self._threads.read(why_void)
                 break
             except LedgerError as error:
                 _log.error("cannot read the ledger, will try again: %s", error)
@@ -187,7 +197,7 @@ class Hub:
                 socket.close(*_VOID[reason])
 
     def _record(self, now: float) -> None:
-        """Tell the ledger what waits for its receipt, and who was heard: about three times in a time-out."""
+        """Report what waits for its receipt, and who was heard: about three times in a time-out."""
         signs: list[SocketReport] = []
         for socket in self._sockets.values():
             session = socket.session
@@ -199,7 +209,7 @@ class Hub:
                 socket.recorded_at = now
                 signs.append(socket.sign_of_life(now, logged=logged))
         if signs:
-            self._outbox.report(signs)
+            self._report(signs)
 
     def _begin_sweep(self) -> None:
         """Sweep beside the heartbeats: another process may keep the write lock for long."""
@@ -211,11 +221,11 @@ class Hub:
     async def _sweep(self) -> None:
         held = set(self._sockets)
 
-        def sweep(delivery: Delivery) -> list[str]:
-            return delivery.sweep(held, self._timeout)
+        def sweep(ledger: Ledger) -> list[str]:
+            return ledger.delivery.sweep(held, self._timeout)
 
         try:
-            lost = await self._outbox.write(sweep)
+            lost = await self._threads.write(sweep)
         except LedgerError as error:
             self.give_time()
             _log.error("cannot sweep: %s", error)

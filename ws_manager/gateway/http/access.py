@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.gateway.http.names import Names, host_option, origin_option
 from ws_manager.gateway.refusal_log import Refusals, quoted
+from ws_manager.remedies import MAKE_TOKEN
 from ws_manager.tokens import EVERYTHING, Claims, verify
 
 SUBPROTOCOL = "ws-manager.v1"
@@ -153,13 +154,13 @@ class Access:
             raise InvalidInput("several tokens", hint="give one: as header, parameter or subprotocol")
         try:
             if not tokens:
-                raise NoToken("no token", hint="make one with: ws-manager token <agent>")
+                raise NoToken("no token", remedy=MAKE_TOKEN)
             return verify(self.key, tokens[0], self._clock())
         except NotAuthorised as error:
             self.note_token(request, error.message)
             if isinstance(error, BadToken):
                 raise
-            raise BadToken(error.message, hint=error.hint) from None
+            raise BadToken(error.message, hint=error.hint, remedy=error.remedy) from None
 
     def note_token(self, request: web.Request, reason: str) -> None:
         """Note that a token was refused: why, who asked and from where. Never the token."""

@@ -120,7 +120,7 @@ class Bodies:
             unfinished = (each for each in self._bodies if each.reading is not None and each is not body)
             oldest = next(unfinished, None)
             if oldest is None:
-                raise GatewayUnavailable(full, hint="try again later, or raise --max-webhook-memory")
+                raise GatewayUnavailable(full, hint="try again later")
             self._end(oldest, GatewayUnavailable(full, hint="send it faster"))
         self.held += size - body.held
         body.held = size

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from aiohttp import web
 
 from ws_manager.errors import (
-    Conflict,
-    GatewayUnavailable,
     InvalidInput,
-    LedgerError,
-    MissingExtra,
-    NotAuthorised,
-    WsManagerError,
 )
-from ws_manager.gateway.http.access import SUBPROTOCOL, BadToken
-from ws_manager.gateway.http.bodies import TooLate
-from ws_manager.gateway.quotas import TooFast
+from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.strict_json import Json, checked_object
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
 """Bytes of metadata in an address; those have to fit into one line of HTTP."""
-
-_STATUS = {
-    BadToken: 401,
-    NotAuthorised: 403,
-    InvalidInput: 400,
-    Conflict: 409,
-    LedgerError: 503,
-    TooFast: 429,
-    TooLate: 408,
-    GatewayUnavailable: 503,
-    MissingExtra: 503,
-}
 
 
 class Asked(NamedTuple):
@@ -93,24 +72,3 @@ def parse_query(query: Mapping[str, str]) -> Asked:
     if len(text.encode("utf-8", "surrogateescape")) > MAX_HANDSHAKE_METADATA:
         raise InvalidInput(f"metadata at the handshake is limited to {MAX_HANDSHAKE_METADATA} bytes")
     return Asked(agent, query.get("ws_id"), checked_object(text, "metadata"), ack == "explicit")
-
-
-def told_to_agents(error: WsManagerError) -> str:
-    """Return what an error says to those who are not to learn where the database is."""
-    return error.cause if isinstance(error, LedgerError) else error.message
-
-
-def refusal(error: WsManagerError) -> web.Response:
-    """Return the HTTP answer for a request that is refused."""
-    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
-    headers = {"Retry-After": "1"} if status == 503 else {}
-    if isinstance(error, TooFast):
-        headers["Retry-After"] = str(math.ceil(error.seconds))
-    if isinstance(error, BadToken):
-        headers["WWW-Authenticate"] = error.challenge
-    hint = None if isinstance(error, LedgerError) else error.hint
-    return web.json_response(
-        {"error": {"code": error.code, "message": told_to_agents(error), "hint": hint}},
-        status=status,
-        headers=headers,
-    )

@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple, Optional
 
 from aiohttp import web
 
-from ws_manager.core.delivery import Delivery
+from ws_manager.core.ledger import Ledger
 from ws_manager.errors import (
     GatewayUnavailable,
     InvalidInput,
@@ -20,10 +20,11 @@ from ws_manager.errors import (
     WsManagerError,
 )
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
+from ws_manager.gateway.delivery.channels import Channels
 from ws_manager.gateway.delivery.hub import Hub
-from ws_manager.gateway.delivery.outbox import Outbox
 from ws_manager.gateway.http.access import Access
-from ws_manager.gateway.http.handshake import Asked, new_websocket, parse_query, refusal
+from ws_manager.gateway.http.errors import refusal
+from ws_manager.gateway.http.handshake import Asked, new_websocket, parse_query
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import address_of
 from ws_manager.gateway.quotas import Handshake, Quotas, Spending
@@ -59,7 +60,7 @@ class SocketRoute:
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
         access: lets requests in.
         limits: what agents may cost.
-        outbox: the way to the ledger.
+        channels: to and from the ledger.
         hub: holds the sockets.
         refusals: where what is refused is noted.
         now: a monotonic clock.
@@ -75,7 +76,7 @@ class SocketRoute:
         heartbeat_timeout: float,
         access: Access,
         limits: Limits,
-        outbox: Outbox,
+        channels: Channels,
         hub: Hub,
         refusals: Refusals,
         now: Callable[[], float] = time.monotonic,
@@ -87,7 +88,7 @@ class SocketRoute:
         self._heartbeat = min(heartbeat_timeout / 3, LONGEST_HEARTBEAT)
         self._access = access
         self._limits = limits
-        self._outbox = outbox
+        self._channels = channels
         self._hub = hub
         self._refusals = refusals
         self._quotas = Quotas(limits, now)
@@ -129,7 +130,7 @@ class SocketRoute:
             )
             closure = await self._attend(socket, connection, opened[1])
         finally:
-            self._outbox.report([closure])
+            self._channels.receipts.report([closure])
             _log.info(
                 "%s closed: %s (%d)",
                 closure.ws_id,
@@ -166,9 +167,7 @@ class SocketRoute:
 
     def _check_room(self, takes_over: bool) -> None:
         if len(self._hub) + self._opening >= self._limits.connections and not takes_over:
-            raise GatewayUnavailable(
-                "the gateway is full", hint="try again later, or raise --max-connections"
-            )
+            raise GatewayUnavailable("the gateway is full", hint="try again later")
 
     def _limited(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
         """Check the limit that an option sets, and note who has come to it."""
@@ -189,17 +188,17 @@ class SocketRoute:
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
         given_up = False
 
-        def open_socket(delivery: Delivery) -> Opened:
+        def open_socket(ledger: Ledger) -> Opened:
             if given_up:
                 raise busy
-            return delivery.open_socket(asked.agent, asked.ws_id, asked.metadata, self._gateway_id)
+            return ledger.delivery.open_socket(asked.agent, asked.ws_id, asked.metadata, self._gateway_id)
 
         try:
-            # A registration voids the receipts of the one before it, so what was told already goes first.
-            await asyncio.wait_for(self._outbox.settled(), self._limits.handshake_seconds)
+            # A registration voids the receipts of the one before it, so what was reported already goes first.
+            await asyncio.wait_for(self._channels.receipts.settled(), self._limits.handshake_seconds)
         except asyncio.TimeoutError:
             raise busy from None
-        writing = self._outbox.write(open_socket)
+        writing = self._channels.threads.write(open_socket)
         await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
         if writing.done():
             try:
@@ -215,7 +214,7 @@ class SocketRoute:
         """Close a registration that was written after its handshake had been answered."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
-            self._outbox.report(
+            self._channels.receipts.report(
                 [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
             )
 
@@ -242,7 +241,7 @@ class SocketRoute:
             transport,
             request.writer.drain,
             session,
-            self._outbox,
+            self._channels,
             self._limits,
             self._now,
             self._spending.account(let_in.claims.key or connection.ws_id),

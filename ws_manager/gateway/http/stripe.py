@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from ws_manager.core.webhooks import WebhookOutcome, Webhooks
+from ws_manager.core.webhooks import WebhookOutcome
 from ws_manager.errors import InvalidInput, LedgerBusy, MissingExtra, WsManagerError
-from ws_manager.gateway.delivery.outbox import Outbox
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.handshake import refusal
+from ws_manager.gateway.http.errors import refusal
 from ws_manager.gateway.refusal_log import Refusals
 from ws_manager.models import UNROUTED
 from ws_manager.stripe.events import (
@@ -56,7 +56,7 @@ class StripeRoute:
         options: how.
         access: knows under which names the gateway is addressed.
         bodies: reads requests.
-        outbox: the way to the ledger.
+        threads: of the ledger.
         refusals: where what is refused is noted.
         seconds: how long an event may take to be written.
     """
@@ -66,14 +66,14 @@ class StripeRoute:
         options: StripeOptions,
         access: Access,
         bodies: Bodies,
-        outbox: Outbox,
+        threads: LedgerThreads,
         refusals: Refusals,
         seconds: float,
     ) -> None:
         self._options = options
         self._access = access
         self._bodies = bodies
-        self._outbox = outbox
+        self._threads = threads
         self._refusals = refusals
         self._seconds = seconds
         if any(map(is_quoted, options.secrets)):
@@ -120,7 +120,7 @@ class StripeRoute:
 
     async def _written(self, event: StripeEvent) -> WebhookOutcome:
         incoming = addressed(event, self._options.routes)
-        writing = self._outbox.write(lambda delivery: Webhooks(delivery.registry).take(incoming))
+        writing = self._threads.write(lambda ledger: ledger.webhooks.take(incoming))
         try:
             # It is written in the end, whatever the answer is: then it is known when it comes again.
             return await asyncio.wait_for(asyncio.shield(writing), self._seconds)

@@ -12,8 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from ws_manager.errors import GatewayUnavailable
-from ws_manager.gateway.http.handshake import refusal
+from ws_manager.errors import GatewayUnavailable, WsManagerError
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import BACKLOG, bind
 from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate
@@ -48,6 +47,7 @@ class Listener:
         addresses: tells whose a connection is.
         refusals: where what is refused is noted.
         now: a monotonic clock.
+        refusal: makes the answer to a connection that is turned away.
     """
 
     def __init__(
@@ -57,8 +57,10 @@ class Listener:
         addresses: Addresses,
         refusals: Refusals,
         now: Callable[[], float],
+        refusal: Callable[[WsManagerError], web.Response],
     ) -> None:
         self._addresses = addresses
+        self._refusal = refusal
         self._refusals = refusals
         self._per_address = limits.per_address
         self._held: dict[str, int] = {}
@@ -180,10 +182,10 @@ class Listener:
             f"a connection from {connection.address}, which has {self._per_address} already",
             "--max-per-address, or --proxy if others come through it",
         )
-        response = refusal(
+        response = self._refusal(
             GatewayUnavailable(
                 "too many connections from this address",
-                hint="close some, or raise --max-per-address",
+                hint="close some",
             )
         )
         response.force_close()

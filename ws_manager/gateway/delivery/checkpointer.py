@@ -1,0 +1,48 @@
+"""The work that piles up behind commits, done each second in which something changed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Optional
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.errors import LedgerError
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.trouble import Trouble
+from ws_manager.repository.store import Changes
+
+_SECONDS = 1.0
+
+
+class Checkpointer:
+    """Makes checkpoints on the writing thread.
+
+    Args:
+        threads: of the ledger.
+    """
+
+    def __init__(self, threads: LedgerThreads) -> None:
+        self._threads = threads
+        self._changes: Optional[Changes] = None
+        self._due = False
+
+    async def run(self) -> None:
+        """Make checkpoints until cancelled."""
+        trouble = Trouble("make a checkpoint of the ledger")
+        while True:
+            await asyncio.sleep(_SECONDS)
+            try:
+                await self._threads.write(self._checkpoint)
+            except LedgerError as error:
+                trouble.began(error)
+            else:
+                trouble.ended()
+
+    def _checkpoint(self, ledger: Ledger) -> None:
+        if self._changes is None:
+            self._changes = ledger.changes()
+        # One that failed stays due.
+        self._due = self._changes.happened() or self._due
+        if self._due:
+            ledger.maintenance.checkpoint()
+            self._due = False

@@ -1,0 +1,130 @@
+"""From the ledger to the sockets: what was committed is offered to the live sessions, others read their backlog."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import NamedTuple, Optional, Protocol
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.errors import LedgerError
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.delivery.watcher import Watcher
+from ws_manager.gateway.trouble import Trouble
+from ws_manager.models import Event, PendingMessage
+from ws_manager.protocol.gateway_session import QUEUE_BYTES
+from ws_manager.repository.records import Position
+
+_PUMP_ROWS = 10_000
+_BACKLOGS_AT_ONCE = 2
+_RETRY_SECONDS = 0.5
+
+
+class Receivers(Protocol):
+    """Who gets what the pump reads."""
+
+    def dispatch(self, messages: list[PendingMessage]) -> None:
+        """Offer committed messages to the live sessions."""
+
+    def check(self, ws_ids: Iterable[str]) -> None:
+        """Something happened to these connections: look whether their sockets still hold."""
+
+
+class _News(NamedTuple):
+    """What has come since the last look, and the positions that were reached."""
+
+    messages: list[PendingMessage]
+    events: list[Event]
+    position: Position
+    event_position: Position
+
+
+class Pump:
+    """Reads what anybody commits.
+
+    Args:
+        threads: of the ledger.
+
+    Attributes:
+        position: up to which everything was offered to the live sessions.
+    """
+
+    def __init__(self, threads: LedgerThreads) -> None:
+        self.position = Position(0)
+        self._event_position = Position(0)
+        self._threads = threads
+        self._changed = asyncio.Event()
+        # The pump waits behind no more than these, however many agents catch up.
+        self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
+        self._watcher: Optional[Watcher] = None
+
+    async def open(self) -> None:
+        """Take the present end of the ledger as the position.
+
+        Raises:
+            LedgerError: it cannot be read.
+        """
+        self.position, self._event_position = await self._threads.read(
+            lambda ledger: ledger.delivery.positions()
+        )
+
+    async def run(self, receivers: Receivers) -> None:
+        """Pump until cancelled.
+
+        Raises:
+            LedgerReplaced: the ledger is no longer the one that was opened.
+        """
+        loop = asyncio.get_running_loop()
+        replaced: asyncio.Future[None] = loop.create_future()
+        self._watcher = Watcher(
+            await self._threads.read(lambda ledger: ledger),
+            loop,
+            self._changed.set,
+            lambda error: None if replaced.done() else replaced.set_exception(error),
+        )
+        self._watcher.start()
+        await asyncio.gather(replaced, self._pump(receivers))
+
+    async def close(self) -> None:
+        """Let go of the ledger. Call it after `run` was cancelled."""
+        if self._watcher is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._watcher.stop)
+
+    async def backlog(self, ws_id: str, after: Position, limit: int) -> tuple[list[PendingMessage], Position]:
+        """Read a connection's pending messages; see `Delivery.backlog`."""
+        async with self._catching_up:
+            return await self._threads.read(
+                lambda ledger: ledger.delivery.backlog(ws_id, after, limit, QUEUE_BYTES)
+            )
+
+    async def _pump(self, receivers: Receivers) -> None:
+        trouble = Trouble("read the ledger")
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._pump_once(receivers)
+            except LedgerError as error:
+                trouble.began(error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._changed.set()
+            else:
+                trouble.ended()
+
+    async def _pump_once(self, receivers: Receivers) -> None:
+        while True:
+            news = await self._threads.read(self._read_news)
+            receivers.dispatch(news.messages)
+            self.position, self._event_position = news.position, news.event_position
+            if news.events:
+                receivers.check({event.ws_id for event in news.events if event.ws_id})
+            if not news.messages:
+                return
+            # Before the next are read: together they would be twice as many.
+            del news
+
+    def _read_news(self, ledger: Ledger) -> _News:
+        delivery = ledger.delivery
+        messages, position = delivery.after(self.position, _PUMP_ROWS)
+        events, event_position = delivery.events_after(self._event_position)
+        return _News(messages, events, position, event_position)

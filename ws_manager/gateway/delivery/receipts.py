@@ -1,0 +1,90 @@
+"""From the sockets to the ledger: receipts and all else that sockets report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Callable
+
+from ws_manager.errors import LedgerBusy, LedgerError
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.trouble import Trouble
+from ws_manager.models import SocketReport
+
+_log = logging.getLogger("ws_manager.gateway")
+_RETRY_SECONDS = 0.5
+
+
+class ReceiptWriter:
+    """Writes what sockets report, in the order in which it comes, many reports in one transaction.
+
+    Args:
+        threads: of the ledger.
+    """
+
+    def __init__(self, threads: LedgerThreads) -> None:
+        self._threads = threads
+        self._reports: list[SocketReport] = []
+        self._reported = asyncio.Event()
+        self._reported_count = 0
+        self._settled = asyncio.Event()
+        self._settled_count = 0
+        self._failed = asyncio.Event()
+
+    def report(self, reports: Iterable[SocketReport]) -> None:
+        """Take what a socket reports; it is written soon."""
+        before = len(self._reports)
+        self._reports.extend(reports)
+        self._reported_count += len(self._reports) - before
+        self._reported.set()
+
+    async def settled(self) -> None:
+        """Wait until everything that was reported so far is written."""
+        goal = self._reported_count
+        while self._settled_count < goal:
+            await self._settled.wait()
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until everything that was reported is written, at most `seconds`.
+
+        It waits for the write lock of another process, and not for one that cannot write at all: on a full disk, say.
+        """
+        self._failed.clear()
+        ends = [asyncio.ensure_future(self.settled()), asyncio.ensure_future(self._failed.wait())]
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        written = ends[0].done()
+        for end in ends:
+            end.cancel()
+        if not written:
+            unwritten = self._reported_count - self._settled_count
+            _log.error("%d receipts could not be written; the messages stay pending", unwritten)
+
+    async def run(self, on_void: Callable[[Iterable[str]], None]) -> None:
+        """Write until cancelled.
+
+        Args:
+            on_void: called with the ws_ids whose receipts were void: another registration has come since.
+        """
+        trouble = Trouble("write receipts")
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            batch, self._reports = self._reports, []
+            try:
+                void = await self._threads.write(lambda ledger, batch=batch: ledger.delivery.settle(batch))  # type: ignore[misc]
+            except LedgerError as error:
+                # Nothing is lost: it is written when the ledger can be written again.
+                trouble.began(error)
+                if not isinstance(error, LedgerBusy):
+                    self._failed.set()
+                self._reports[:0] = batch
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._reported.set()
+                continue
+            trouble.ended()
+            on_void(void)
+            self._settled_count += len(batch)
+            # Wakes those who wait now, and makes those who come later wait again.
+            self._settled.set()
+            self._settled.clear()

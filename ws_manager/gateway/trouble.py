@@ -1,0 +1,32 @@
+"""Failures that last: they are logged when they begin and when they end, and not at each of a thousand attempts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Optional
+
+_log = logging.getLogger("ws_manager.gateway")
+
+
+class Trouble:
+    """One thing that may fail again and again.
+
+    Args:
+        what: cannot be done; continues "cannot".
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._cause: Optional[str] = None
+
+    def began(self, error: Exception) -> None:
+        """Note a failure."""
+        if str(error) != self._cause:
+            self._cause = str(error)
+            _log.error("cannot %s, will go on trying: %s", self._what, error)
+
+    def ended(self) -> None:
+        """Note that it has worked."""
+        if self._cause is not None:
+            self._cause = None
+            _log.info("can %s again", self._what)
