@@ -115,15 +115,11 @@ class TestMove:
 
 class TestAdd:
     def test_keeps_its_own_timestamps(self, ledger: Ledger) -> None:
-        added = ledger.import_connection(
-            Connection("ws-001", "octavia", {}, LONG_AGO, "2021-05-06T07:08:09")
-        )
+        added = ledger.import_connection(Connection("ws-001", "octavia", {}, LONG_AGO, "2021-05-06T07:08:09"))
         assert (added.connected_at, added.last_heartbeat) == (LONG_AGO, "2021-05-06T07:08:09.000000+00:00")
 
     def test_ignores_what_is_the_ledgers_business(self, ledger: Ledger) -> None:
-        added = ledger.import_connection(
-            Connection("ws-001", "octavia", message_count=99, db_id=77, epoch=5)
-        )
+        added = ledger.import_connection(Connection("ws-001", "octavia", message_count=99, db_id=77, epoch=5))
         assert (added.message_count, added.db_id, added.epoch) == (0, 1, 1)
 
     def test_keeps_metadata_where_it_has_none(self, three: Ledger) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from ws_manager.repository.sqlite.journal import Gateways
 
 from ws_manager import Connection
 from ws_manager.core.heartbeat import HeartbeatReport, check_heartbeats, sweep
 from ws_manager.core.registry import Registry
 from ws_manager.models import Gateway, utc_now
 from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.journal import Gateways
 from ws_manager.repository.sqlite.locks import gateway_lock
 
 NOON = "2026-11-22T12:00:00.000000+00:00"

@@ -88,35 +88,35 @@ COMMANDS = {
     for command in (
         Command(
             "connect",
-            "connections",
+            "connect",
             "connect",
             "Register a connection for an agent.",
             'ws-manager connect octavia --metadata \'{"region":"us-west"}\'',
         ),
         Command(
             "disconnect",
-            "connections",
+            "disconnect",
             "disconnect",
             "Mark a connection as disconnected.",
             "ws-manager disconnect ws-001",
         ),
         Command(
             "list",
-            "connections",
+            "list",
             "list_connections",
             "List the active connections.",
             "ws-manager list --json",
         ),
         Command(
             "send",
-            "messages",
+            "send",
             "send",
             "Send a message to one connection.",
             "ws-manager send ws-001 '{\"ping\":true}' --wait 5s",
         ),
         Command(
             "broadcast",
-            "messages",
+            "broadcast",
             "broadcast",
             "Send a message to all active connections.",
             'ws-manager broadcast \'{"event":"deploy"}\' --agent octavia',
@@ -144,21 +144,21 @@ COMMANDS = {
         ),
         Command(
             "heartbeat",
-            "connections",
+            "heartbeat",
             "heartbeat",
             "Record a sign of life of a connection.",
             "ws-manager heartbeat ws-001 --latency 12",
         ),
         Command(
             "heartbeat-check",
-            "connections",
+            "heartbeat_check",
             "heartbeat_check",
             "Disconnect the connections without a recent heartbeat.",
             "ws-manager heartbeat-check --timeout 5m",
         ),
         Command(
             "stats",
-            "connections",
+            "stats",
             "stats",
             "Print counts of connections and messages as JSON.",
             "ws-manager stats",
@@ -216,28 +216,28 @@ COMMANDS = {
         ),
         Command(
             "prune",
-            "maintenance",
+            "prune",
             "prune",
             "Delete what is confirmed, logged or over, and old.",
             "ws-manager prune --older-than 30d --dry-run",
         ),
         Command(
             "backup",
-            "maintenance",
+            "backup",
             "backup",
             "Copy the database to a new file while others go on writing.",
             "ws-manager backup ledger-copy.db",
         ),
         Command(
             "export",
-            "maintenance",
+            "export",
             "export",
             "Write the whole ledger as lines of JSON.",
             "ws-manager export ledger.ndjson",
         ),
         Command(
             "import",
-            "maintenance",
+            "import_",
             "import_ledger",
             "Fill an empty ledger with what export wrote.",
             "ws-manager import ledger.ndjson --db new.db",
@@ -380,7 +380,7 @@ def _number(code: object) -> int:
 
 
 def _failed(error: Exception, arguments: list[str]) -> int:
-    from ws_manager.cli.output.rows import report
+    from ws_manager.cli.errors import report
 
     if isinstance(error, BrokenPipeError):
         return exit_code(error)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from ws_manager.cli.errors import not_active
 from ws_manager.cli.exit_codes import PartlyDone
+from ws_manager.cli.hints import hint_of
 from ws_manager.cli.options import GlobalOptions
-from ws_manager.cli.output.rows import json_for, json_text, note_to_terminal
+from ws_manager.cli.output.text import json_for, json_text, note_to_terminal
 from ws_manager.cli.process.line_reader import LONGEST, Line, Lines
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
-from ws_manager.core.batch import Batch, OutgoingMessage
+from ws_manager.core.batch import OutgoingMessage
 from ws_manager.core.validation import check_name
 from ws_manager.errors import InvalidInput, WsManagerError
-from ws_manager.models import Connection
 from ws_manager.strict_json import checked, compact, decode_json, members
 from ws_manager.text import decode
 
 if TYPE_CHECKING:
-    from ws_manager.core.registry import Registry
+    from ws_manager.core.ledger import Ledger
 
 MOST_LINES = 5000
 MOST_BYTES = 4 * 1024 * 1024
@@ -58,13 +58,13 @@ class BatchRun:
     """One command with `--batch`: it reads lines, sends them in groups, and answers each.
 
     Args:
-        registry: the open ledger.
+        ledger: open for writing.
         msg_type: the type of a message whose line names none.
     """
 
-    def __init__(self, registry: Registry, msg_type: str) -> None:
-        self._registry = registry
-        self._batch = Batch(registry)
+    def __init__(self, ledger: Ledger, msg_type: str) -> None:
+        self._ledger = ledger
+        self._batch = ledger.batch
         self._msg_type = msg_type
         self._lines = 0
         self._failed = 0
@@ -88,12 +88,7 @@ class BatchRun:
 
         self._run(lines, self._to_one(ws_id) if ws_id is not None else self._addressed, commit)
 
-    def broadcast(
-        self,
-        lines: Lines,
-        agent: Optional[str] = None,
-        filter_fn: Optional[Callable[[Connection], bool]] = None,
-    ) -> None:
+    def broadcast(self, lines: Lines, agent: Optional[str] = None) -> None:
         """Broadcast each line, to one agent's connections or to all.
 
         Raises:
@@ -103,10 +98,10 @@ class BatchRun:
 
         def commit(accepted: Accepted) -> list[tuple[int, str]]:
             answers = []
-            sent = self._batch.broadcast([each for _, each in accepted], agent, filter_fn)
+            sent = self._batch.broadcast([each for _, each in accepted], agent)
             for (number, _), made in zip(accepted, sent):
-                told = f'"broadcast_id":"{made.broadcast_id}","recipients":{len(made.recipients)}'
-                answers.append((number, f'{{"line":{number},"ok":true,{told}}}'))
+                facts = f'"broadcast_id":"{made.broadcast_id}","recipients":{len(made.recipients)}'
+                answers.append((number, f'{{"line":{number},"ok":true,{facts}}}'))
             return answers
 
         self._run(lines, self._to_one(None), commit)
@@ -161,7 +156,7 @@ class BatchRun:
         stream.put(json_for(sys.stdout, text))
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[str], OutgoingMessage]:
-        return lambda line: self._batch.request(checked(line, "line"), self._msg_type, ws_id)
+        return lambda line: self._batch.message(checked(line, "line"), self._msg_type, ws_id)
 
     def _addressed(self, line: str) -> OutgoingMessage:
         value = decode_json(line, "line", envelope=1)
@@ -172,16 +167,16 @@ class BatchRun:
             )
         to = check_name(value["to"], "ws_id", known=True)
         content = compact(members(line)["content"], "line")
-        return self._batch.request(content, value.get("type", self._msg_type), to)
+        return self._batch.message(content, value.get("type", self._msg_type), to)
 
     def _missing(self, number: int, each: OutgoingMessage) -> str:
         assert each.ws_id is not None
-        return self._refused(number, not_active(self._registry, each.ws_id))
+        return self._refused(number, not_active(self._ledger, each.ws_id))
 
     def _refused(self, number: int, error: WsManagerError) -> str:
         self._failed += 1
-        told = {"code": error.code, "message": error.message, "hint": error.hint}
-        return json_text({"line": number, "ok": False, "error": told})
+        explained = {"code": error.code, "message": error.message, "hint": hint_of(error)}
+        return json_text({"line": number, "ok": False, "error": explained})
 
 
 def _decoded(line: Line) -> str:

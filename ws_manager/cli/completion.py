@@ -9,18 +9,16 @@ import contextlib
 import json
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from typer import _completion_classes, _completion_shared
 
 from ws_manager.cli.options import global_options
+from ws_manager.core.locations import complete
 from ws_manager.errors import WsManagerError
-from ws_manager.repository.sqlite import completion as names
-from ws_manager.repository.sqlite.inspection import WAIT_SECONDS
-from ws_manager.repository.sqlite.reading import look_into
 from ws_manager.text import unseen
 
 _BASH = """
@@ -59,7 +57,7 @@ fi
 # What a shell takes as it is, everywhere in a word.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\-\u0080-\U0010ffff]")
 
-Names = Callable[[sqlite3.Connection, str], list[str]]
+Names = Callable[[Path, str], list[str]]
 
 
 class Item(NamedTuple):
@@ -192,37 +190,36 @@ class _PowerShell(_completion_classes.PowerShellComplete):
 
 
 _LONGEST_CONDITION = 100
+_MOST = 100
 
 
-def _conditions(db: sqlite3.Connection, prefix: str) -> list[str]:
+def _conditions(location: Path, prefix: str) -> list[str]:
     """Return whole conditions for `--where`: agents, and what is in the metadata of active connections."""
     from ws_manager.core.read.conditions import equalities
 
-    found = {f"agent={name}": None for name in names.agents(db, "")}
-    for text in names.metadata(db):
+    found = {f"agent={name}": None for name in complete(location, "agent", "")}
+    for text in complete(location, "metadata", ""):
         with contextlib.suppress(ValueError, RecursionError):
             found.update(dict.fromkeys(equalities(json.loads(text))))
     fitting = (each for each in found if each.startswith(prefix))
-    return sorted(each for each in fitting if len(each) <= _LONGEST_CONDITION)[: names.MOST]
+    return sorted(each for each in fitting if len(each) <= _LONGEST_CONDITION)[:_MOST]
+
+
+def _names(*kinds: str) -> Names:
+    """Return what completes names of these kinds."""
+    return lambda location, prefix: [name for kind in kinds for name in complete(location, kind, prefix)]
 
 
 # What a parameter's value is, by command and parameter; "" stands for every command.
-_ACTIVE: Names = lambda db, prefix: names.ws_ids(db, prefix, active=True)  # noqa: E731
-_EVER: Names = lambda db, prefix: names.ws_ids(db, prefix, active=False)  # noqa: E731
-_ANYTHING: Names = lambda db, prefix: [  # noqa: E731
-    *names.ws_ids(db, prefix, active=False),
-    *names.msg_ids(db, prefix),
-    *names.broadcast_ids(db, prefix),
-]
 _VALUES: dict[tuple[str, str], Names] = {
-    ("", "agent"): names.agents,
-    ("", "ws_id"): _EVER,
-    ("disconnect", "ws_id"): _ACTIVE,
-    ("heartbeat", "ws_id"): _ACTIVE,
-    ("send", "ws_id"): _ACTIVE,
-    ("", "msg_id"): names.msg_ids,
-    ("", "broadcast"): names.broadcast_ids,
-    ("show", "identifier"): _ANYTHING,
+    ("", "agent"): _names("agent"),
+    ("", "ws_id"): _names("ws_id"),
+    ("disconnect", "ws_id"): _names("active ws_id"),
+    ("heartbeat", "ws_id"): _names("active ws_id"),
+    ("send", "ws_id"): _names("active ws_id"),
+    ("", "msg_id"): _names("msg_id"),
+    ("", "broadcast"): _names("broadcast_id"),
+    ("show", "identifier"): _names("ws_id", "msg_id", "broadcast_id"),
     ("broadcast", "where"): _conditions,
 }
 
@@ -251,11 +248,10 @@ def complete_commands(ctx: Any, incomplete: str, commands: Iterable[Any]) -> lis
 def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
     def complete(ctx: Any, incomplete: str) -> list[Item]:  # noqa: ANN401 - as above
         try:
-            path = global_options(ctx).database
-            names = look_into(path, lambda db: list(found(db, incomplete)), WAIT_SECONDS)
+            names = found(global_options(ctx).database, incomplete)
             # A shell lists them as they are: what nobody can see must not reach the terminal.
             return [Item(name) for name in names if not unseen().search(name)]
-        except (sqlite3.Error, OSError, ValueError, WsManagerError):
+        except (OSError, ValueError, WsManagerError):
             # Nothing to offer: whoever presses Tab must not get an error into the line. The command tells it.
             return []
 

@@ -1,4 +1,4 @@
-"""Where the gateway of a database is, for commands on its machine."""
+"""Where the gateway of a ledger is, for commands on its machine."""
 
 from __future__ import annotations
 
@@ -6,39 +6,35 @@ from pathlib import Path
 from typing import Optional
 
 from ws_manager.errors import GatewayUnavailable
+from ws_manager.remedies import START_GATEWAY
 
 
-def gateway_url(database: Path) -> str:
-    """Return the base address of the gateway that serves a database file.
+def gateway_url(location: Path) -> str:
+    """Return the base address of the gateway that serves a ledger.
 
     Raises:
         GatewayUnavailable: none runs.
-        LedgerError: the file cannot be used.
+        LedgerError: the ledger cannot be used.
     """
-    url = running_gateway(database)
+    url = running_gateway(location)
     if url is None:
-        raise GatewayUnavailable(f"no gateway runs for {database}", hint="start one with: ws-manager serve")
+        raise GatewayUnavailable(f"no gateway runs for {location}", remedy=START_GATEWAY)
     return url
 
 
-def running_gateway(database: Path) -> Optional[str]:
-    """Return the base address of the gateway that serves a database file, or None where none runs.
+def running_gateway(location: Path) -> Optional[str]:
+    """Return the base address of the gateway that serves a ledger, or None where none runs.
 
-    Who may not know whether it runs gets the address of the last one: whoever calls it will see.
+    Whoever may not know whether one runs gets the address of the last one: a call to it will tell.
 
     Raises:
-        LedgerError: the file cannot be used.
+        LedgerError: the ledger cannot be used.
     """
-    from ws_manager.repository.sqlite.files import is_nothing
-    from ws_manager.repository.sqlite.journal import Gateways
-    from ws_manager.repository.sqlite.locks import gateway_lock, is_held
-    from ws_manager.repository.sqlite.schema import read_ledger
+    from ws_manager.core.ledger import open_ledger
+    from ws_manager.core.locations import exists
 
-    if is_nothing(database):
+    if not exists(location):
         return None
-    db = read_ledger(database)
-    try:
-        latest = Gateways(db).latest()
-    finally:
-        db.close()
-    return latest.url if latest is not None and is_held(gateway_lock(database)) else None
+    with open_ledger(location, read_only=True) as ledger:
+        gateway = ledger.running_gateway()
+    return None if gateway is None else gateway.url

@@ -1,26 +1,20 @@
 """The options that every command has, before or after its name: `--db`, `--url`, `-o`, `--json`, `--debug`.
 
 A command does not declare them: `ws_manager.cli.app` adds them to each, and the command asks
-`global_options(ctx)`. Nothing here imports the ledger before a command opens it.
+`global_options(ctx)`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import typer
 from typer.core import TyperOption
 
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import database_path, expanded, parse_duration
-
-if TYPE_CHECKING:
-    from ws_manager.core.registry import Registry
-    from ws_manager.repository.sqlite.database import Database
 
 FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
 """What `-o` takes."""
@@ -67,69 +61,6 @@ def global_options(ctx: typer.Context) -> GlobalOptions:
         output=given.get("output"),
         debug="debug" in given,
     )
-
-
-@contextlib.contextmanager
-def open_to_read(ctx: typer.Context) -> Iterator[Optional[Database]]:
-    """Open the ledger that the options name for a command that only reads, and close it when the block ends.
-
-    Looking makes nothing: a file that does not exist, or is empty, is an empty ledger, given as None, and
-    a note on stderr says so.
-
-    Raises:
-        LedgerError: the file cannot be used.
-        InvalidInput: it is not the path of a file.
-    """
-    from ws_manager.cli.output.rows import note
-    from ws_manager.repository.sqlite.files import is_nothing
-    from ws_manager.repository.sqlite.schema import read_ledger
-
-    path = global_options(ctx).database
-    if is_nothing(path):
-        what = "the database is empty" if path.exists() else "there is no database"
-        note(f"{what} at {path}: nothing has been registered or sent there")
-        yield None
-        return
-    db = read_ledger(path)
-    try:
-        if path.stat().st_nlink > 1:
-            note(f"{path} has several names (hard links): what waits in another one's -wal file is not shown")
-        yield db
-    finally:
-        db.close()
-
-
-@contextlib.contextmanager
-def open_registry(
-    ctx: typer.Context, *, create: bool = False, shared: bool = False, read_only: bool = False
-) -> Iterator[Registry]:
-    """Open the ledger that the options name for writing, and close it when the block ends.
-
-    Args:
-        ctx: of the command.
-        create: make a file that does not exist, and say so; otherwise it is an error.
-        shared: put the ledger into a database of another program too.
-        read_only: nothing will be written; the file is left as it is.
-
-    Raises:
-        LedgerError: the file cannot be used.
-        InvalidInput: it is not the path of a file.
-    """
-    from ws_manager.core.registry import Registry
-    from ws_manager.repository.sqlite.files import is_nothing
-    from ws_manager.repository.sqlite.schema import open_ledger, read_ledger
-
-    path = global_options(ctx).database
-    new = create and is_nothing(path)
-    db = read_ledger(path) if read_only else open_ledger(path, create=create, shared=shared)
-    try:
-        if new:
-            from ws_manager.cli.output.rows import note_to_terminal
-
-            note_to_terminal(f"created a new database: {db.path}")
-        yield Registry(db)
-    finally:
-        db.close()
 
 
 def parse_age(text: str, option: str) -> float:

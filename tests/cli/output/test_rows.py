@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager.cli.output.rows import Json, json_object, json_text, visible
+from ws_manager.cli.output.text import json_object, json_text, visible
 from ws_manager.cli.output.times import ago
 from ws_manager.core.functions import get_db
 from ws_manager.core.registry import Registry
+from ws_manager.strict_json import Json
 
 HOSTILE = "esc \x1b[31m, csi \x9b31m, rlo \u202e, rli \u2067, bell \x07"
 SEEN = r"esc \u001b[31m, csi \u009b31m, rlo \u202e, rli \u2067, bell \u0007"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ws_manager.repository.sqlite.search import MessageFilter
 
 from ws_manager import InvalidInput, NotFound, get_db
 from ws_manager.core.delivery import Delivery
@@ -13,7 +14,6 @@ from ws_manager.core.read.listings import Listings
 from ws_manager.core.registry import Registry
 from ws_manager.models import Rejection, seconds_before, utc_now
 from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.search import MessageFilter
 
 OLD = "2020-01-01T00:00:00.000000+00:00"
 

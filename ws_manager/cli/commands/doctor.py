@@ -10,12 +10,17 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.exit_codes import FAILED
+from ws_manager.cli.hints import hint_for
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.rows import rows, write
-from ws_manager.core.doctor import PROBLEM, Check, check_all
+from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.text import write
+from ws_manager.core.doctor import examine
+from ws_manager.repository.records import PROBLEM, Finding
 
 COLUMNS = ("status", "check", "detail", "advice")
 """In csv and tsv."""
+
+_FACTS = ("check", "status", "detail", "advice")
 
 
 def doctor(ctx: typer.Context) -> None:
@@ -25,13 +30,24 @@ def doctor(ctx: typer.Context) -> None:
     Nothing is created or changed. In a pipe a line has, tab-separated: status, check, detail, advice.
     """
     options = global_options(ctx)
-    checks = check_all(options.database, _installed("aiohttp"))
+    checks = [_advised(finding) for finding in examine(options.database, _installed("aiohttp"))]
     if options.output in (None, "table") and (options.output or sys.stdout.isatty()):
         _show(checks)
     else:
-        rows(options, [check._asdict() for check in checks], COLUMNS, "check", lambda _found: None)
+        rows(
+            options,
+            [{name: getattr(check, name) for name in _FACTS} for check in checks],
+            COLUMNS,
+            "check",
+            lambda _found: None,
+        )
     if any(check.status == PROBLEM for check in checks):
         raise typer.Exit(FAILED)
+
+
+def _advised(finding: Finding) -> Finding:
+    """Put the finding's remedy in words."""
+    return finding if finding.remedy is None else finding._replace(advice=hint_for(finding.remedy))
 
 
 def _installed(package: str) -> Optional[str]:
@@ -41,7 +57,7 @@ def _installed(package: str) -> Optional[str]:
         return None
 
 
-def _show(checks: list[Check]) -> None:
+def _show(checks: list[Finding]) -> None:
     """Write a line a check, broken between words where the terminal is narrower."""
     width = max(len(check.check) for check in checks)
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
@@ -53,7 +69,7 @@ def _show(checks: list[Check]) -> None:
         ):
             write(part)
 
-    for check, status, detail, advice in checks:
+    for check, status, detail, advice, _ in checks:
         write_wrapped(f"{status:<7}  {check:<{width}}  {detail}", indent)
         if advice is not None:
             write_wrapped(f"{indent}→ {advice}", indent + "  ")

@@ -3,20 +3,22 @@
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import sys
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import typer
 
-from ws_manager.cli.options import global_options, open_to_read
-from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, View, choose
-from ws_manager.cli.output.rows import Row, note_to_terminal, row_line, rows
+from ws_manager.cli.ledger import ledger_if_any
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, FormatOptions, choose
+from ws_manager.cli.output.rows import row_line, rows
+from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.core.moments import parse_moment
-from ws_manager.core.read.listings import Listings
 from ws_manager.core.validation import check_limit
 from ws_manager.errors import InvalidInput, LedgerError
-from ws_manager.repository.sqlite.messages import NAMES
-from ws_manager.repository.sqlite.search import MessageFilter
+from ws_manager.models import MESSAGE_COLUMNS, Message, message_columns
+from ws_manager.remedies import CHECK_LOCATION
+from ws_manager.repository.records import MessageFilter
 from ws_manager.strict_json import Json
 
 COLUMNS = (
@@ -91,15 +93,17 @@ def history(
     recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With --follow it begins with
     what comes now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
     """
-    view = choose(global_options(ctx), NAMES, names, no_headers, time, excel)
+    view = choose(global_options(ctx), MESSAGE_COLUMNS, names, no_headers, time, excel)
     if ws_id is not None and agent is not None:
         raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
     if search == "":
         raise InvalidInput("--search is empty", hint="give the text to look for, or leave it out")
     first, end = (None if when is None else parse_moment(when) for when in (since, before))
-    wanted = MessageFilter(ws_id, agent, msg_type, pending, set_aside, first, end, text=search)
+    wanted = MessageFilter(
+        ws_id, agent, msg_type, pending, set_aside, first, end, text=search, broadcast_id=broadcast
+    )
     if not follow:
-        _list(ctx, wanted, check_limit(_LIMIT if limit is None else limit), broadcast, view)
+        _list(ctx, wanted, check_limit(_LIMIT if limit is None else limit), view)
         return
     if broadcast is not None:
         raise InvalidInput(
@@ -108,25 +112,23 @@ def history(
     _follow(ctx, wanted, None if limit is None else check_limit(limit), view)
 
 
-def _list(
-    ctx: typer.Context, wanted: MessageFilter, limit: int, broadcast: Optional[str], view: View
-) -> None:
+def _list(ctx: typer.Context, wanted: MessageFilter, limit: int, view: FormatOptions) -> None:
     found: list[Row] = []
-    with open_to_read(ctx) as db:
-        if db is not None:
-            found = [_row(row) for row in Listings(db).messages(wanted, limit, broadcast)]
+    with ledger_if_any(ctx) as ledger:
+        if ledger is not None:
+            found = [_row(message) for message in ledger.messages(wanted, limit)]
     if not found:
-        everything = wanted == MessageFilter() and broadcast is None and limit
+        everything = wanted == MessageFilter() and limit
         note_to_terminal("no messages" if everything else "no such messages")
     rows(global_options(ctx), found, COLUMNS, "msg_id", lambda some: _table(some, view), view)
 
 
-def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view: View) -> None:
+def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view: FormatOptions) -> None:
     options = global_options(ctx)
     form = options.output or ("table" if sys.stdout.isatty() else "ndjson")
-    with open_to_read(ctx) as db, stopped_by_signals() as stop:
-        if db is None:
-            raise LedgerError("there is nothing to follow", hint="check --db and BLACKROAD_WS_DB")
+    with ledger_if_any(ctx) as ledger, stopped_by_signals() as stop:
+        if ledger is None:
+            raise LedgerError("there is nothing to follow", remedy=CHECK_LOCATION)
         if left == 0:
             return
         stream = Stream(stop)
@@ -134,10 +136,10 @@ def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view
             stream.put(",".join(view.fields or COLUMNS) + "\n")
         if wanted.since is None:
             note_to_terminal("following; Ctrl-C ends it")
-        for batch in Listings(db).follow(wanted, lambda: stream.pause(_LOOK_AGAIN)):
-            for row in batch[:left]:
+        for batch in ledger.follow(wanted, lambda: stream.pause(_LOOK_AGAIN)):
+            for message in batch[:left]:
                 stream.pause(0)
-                stream.put(row_line(_row(row), form, COLUMNS, "msg_id", _readable, view) + "\n")
+                stream.put(row_line(_row(message), form, COLUMNS, "msg_id", _readable, view) + "\n")
             left = None if left is None else left - len(batch[:left])
             if left == 0:
                 return
@@ -151,12 +153,16 @@ def _readable(row: Row) -> str:
     return f"{moment} #{row['id']} to {row['recipient_id']}{origin} {row['msg_type']}  {content}"
 
 
-def _row(row: dict[str, Any]) -> Row:
+def _row(message: Message) -> Row:
     # A JSON 0 is true for jq.
-    return {**row, "delivered": bool(row["delivered"]), "content": Json(row["content"])}
+    return {
+        **message_columns(message),
+        "delivered": message.delivered,
+        "content": Json(message.content),
+    }
 
 
-def _table(found: Sequence[Row], view: View) -> None:
+def _table(found: Sequence[Row], view: FormatOptions) -> None:
     from ws_manager.cli.output.tables import show_history
 
     show_history(found, view)

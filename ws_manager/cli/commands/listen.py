@@ -9,7 +9,8 @@ import typer
 
 from ws_manager.cli.gateways import gateway_url
 from ws_manager.cli.options import GlobalOptions, global_options
-from ws_manager.cli.output.rows import message_line, note, stream_format
+from ws_manager.cli.output.messages import message_line, stream_format
+from ws_manager.cli.output.text import note
 from ws_manager.cli.process.signals import stop_on_signals
 from ws_manager.cli.process.stream import Stop, Stream
 from ws_manager.errors import InvalidInput

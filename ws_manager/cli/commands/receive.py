@@ -9,13 +9,15 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.errors import not_active
-from ws_manager.cli.options import global_options, open_registry
-from ws_manager.cli.output.rows import MESSAGE_FIELDS, message_line, note, note_to_terminal, stream_format
+from ws_manager.cli.ledger import ledger_to_write
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.messages import MESSAGE_FIELDS, message_line, stream_format
+from ws_manager.cli.output.text import note, note_to_terminal
 from ws_manager.cli.process.stream import Stop, Stream, stopped_by_signals
 from ws_manager.core.delivery import Delivery
+from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import Connection, PendingMessage, SignOfLife, utc_now
-from ws_manager.repository.sqlite.database import Database
 from ws_manager.settings import heartbeat_timeout
 from ws_manager.strict_json import Json
 
@@ -43,10 +45,9 @@ def receive(
     if count is not None and count < 1:
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
     seconds = heartbeat_timeout() if follow else 0.0
-    with open_registry(ctx) as registry, stopped_by_signals() as stop:
-        delivery = Delivery(registry.db)
-        with delivery.holding(ws_id) as connection:
-            receiver = _Receiver(delivery, connection, form, stop, count)
+    with ledger_to_write(ctx) as ledger, stopped_by_signals() as stop:
+        with ledger.delivery.holding(ws_id) as connection:
+            receiver = _Receiver(ledger, connection, form, stop, count)
             if follow:
                 _follow(receiver, seconds)
             else:
@@ -67,9 +68,9 @@ class _Receiver:
     """
 
     def __init__(
-        self, delivery: Delivery, connection: Connection, form: str, stop: Stop, most: Optional[int]
+        self, ledger: Ledger, connection: Connection, form: str, stop: Stop, most: Optional[int]
     ) -> None:
-        self.delivery = delivery
+        self.ledger = ledger
         self.connection = connection
         self.received = 0
         self.stop = stop
@@ -87,9 +88,9 @@ class _Receiver:
         """Write what is pending, batch by batch."""
         while not self.stop.is_set() and not self.has_enough:
             # What is pending may have been set aside, or be somebody else's, by now.
-            self.delivery.check_held(self.connection)
+            self.ledger.delivery.check_held(self.connection)
             limit = _BATCH if self._most is None else min(_BATCH, self._most - self.received)
-            batch = self.delivery.pending(self.connection.ws_id, self._cursor, limit)
+            batch = self.ledger.delivery.pending(self.connection.ws_id, self._cursor, limit)
             if not batch:
                 return
             if self._form == "csv" and not self.received:
@@ -107,7 +108,7 @@ class _Receiver:
                 self.received += 1
         finally:
             if self._cursor != first:
-                self.delivery.confirm_held(self.connection, batch[0].seq, self._cursor)
+                self.ledger.delivery.confirm_held(self.connection, batch[0].seq, self._cursor)
 
 
 def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, int]]:
@@ -131,20 +132,18 @@ def _follow(receiver: _Receiver, timeout: float) -> None:
         Conflict: a socket or a command has registered the ws_id again.
         NotFound: it was disconnected.
     """
-    registry, connection = receiver.delivery.registry, receiver.connection
-    ws_id, version = connection.ws_id, None
-    if registry.get(ws_id) is None:
-        raise not_active(registry, ws_id)
-    pulse = _Pulse(registry.db, connection, timeout / 3, receiver.stop)
+    ledger, connection = receiver.ledger, receiver.connection
+    ws_id, changes = connection.ws_id, ledger.changes()
+    if ledger.get(ws_id) is None:
+        raise not_active(ledger, ws_id)
+    pulse = _Pulse(ledger, connection, timeout / 3, receiver.stop)
     with pulse:
         note(f"Ready: receiving for {ws_id} (agent={connection.agent})")
         while not receiver.stop.is_set() and not receiver.has_enough:
-            current = registry.db.data_version()
-            if current != version:
-                version = current
+            if changes.happened():
                 receiver.receive()
-                if registry.get(ws_id) is None:
-                    raise not_active(registry, ws_id)
+                if ledger.get(ws_id) is None:
+                    raise not_active(ledger, ws_id)
             receiver.stream.wait(_STEP_SECONDS)
     if pulse.error is not None:
         raise pulse.error
@@ -157,9 +156,9 @@ class _Pulse:
         error: what has ended it, None where nothing has.
     """
 
-    def __init__(self, db: Database, connection: Connection, interval: float, stop: Stop) -> None:
+    def __init__(self, ledger: Ledger, connection: Connection, interval: float, stop: Stop) -> None:
         self.error: Optional[WsManagerError] = None
-        self._path = db.path
+        self._ledger = ledger
         self._connection = connection
         self._interval = interval
         self._stop = stop
@@ -174,14 +173,9 @@ class _Pulse:
         self._thread.join()
 
     def _run(self) -> None:
-        from ws_manager.repository.sqlite.schema import open_ledger
-
         try:
-            db = open_ledger(self._path, create=False)
-            try:
-                self._beat(Delivery(db))
-            finally:
-                db.close()
+            with self._ledger.again() as ledger:
+                self._beat(ledger.delivery)
         except WsManagerError as error:
             self.error = error
             self._stop.set()

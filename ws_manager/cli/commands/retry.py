@@ -5,8 +5,9 @@ from typing import Optional
 
 import typer
 
-from ws_manager.cli.options import global_options, open_registry
-from ws_manager.cli.output.rows import note, result
+from ws_manager.cli.ledger import ledger_to_write
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.text import note, result
 from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 
@@ -27,19 +28,16 @@ def retry(
     As a new message behind everything that waits already. The old one stays set aside, and is not sent a third
     time.
     """
-    from ws_manager.core.retry import retry as retry_one
-    from ws_manager.core.retry import retry_all
-
     if (msg_id is None) != everything:
         raise InvalidInput("retry takes a message or --all", hint="ws-manager history --set-aside lists them")
     if since is not None and not everything:
         raise InvalidInput("--since goes with --all", hint="leave one of them out")
     start = "" if since is None else parse_moment(since)
-    with open_registry(ctx) as registry:
+    with ledger_to_write(ctx) as ledger:
         if msg_id is None:
-            sent, beyond_limits = retry_all(registry.db, start)
+            sent, beyond_limits = ledger.retry_all(start)
         else:
-            sent, beyond_limits = [retry_one(registry.db, msg_id)], 0
+            sent, beyond_limits = [ledger.retry(msg_id)], 0
     rows = [again._asdict() for again in sent]
     result(
         global_options(ctx),

@@ -4,14 +4,13 @@ import asyncio
 import functools
 import logging
 import signal
-import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from ws_manager.cli import limits
+from ws_manager.cli import serve_limits as limits
 from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
 from ws_manager.cli.process.logs import LEVELS, READY, set_up
 from ws_manager.cli.process.sd_notify import tell_supervisor
@@ -168,13 +167,13 @@ def serve(
     SIGINT, and on SIGHUP if it is to be started again at once; agents come back then.
     """
     from ws_manager.cli.process.open_files import make_room
+    from ws_manager.core.locations import check_location
     from ws_manager.gateway.http.access import check_address
     from ws_manager.gateway.http.bodies import LEAST
     from ws_manager.gateway.http.names import Names
     from ws_manager.gateway.limits import Limits
     from ws_manager.gateway.quotas import Addresses
     from ws_manager.gateway.server import GatewayOptions
-    from ws_manager.repository.sqlite.schema import check_ledger
 
     if log_level not in LEVELS:
         raise InvalidInput(f"not a log level: {log_level!r}", hint=f"one of {', '.join(LEVELS)}")
@@ -204,7 +203,7 @@ def serve(
     # What is said about the key belongs into the log too.
     set_up(log_level)
     # Before a key is made beside it.
-    check_ledger(database, shared=shared)
+    check_location(database, shared=shared)
     options = GatewayOptions(
         database,
         hosts,
@@ -276,9 +275,9 @@ def _run(options: "GatewayOptions") -> None:
 
 
 async def _serve(options: "GatewayOptions") -> None:
+    from ws_manager.core.locations import engine_caveat
     from ws_manager.gateway.server import GatewayServer
     from ws_manager.protocol.close_codes import CloseCode
-    from ws_manager.repository.sqlite.database import resets_wal_safely
 
     stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
 
@@ -294,11 +293,9 @@ async def _serve(options: "GatewayOptions") -> None:
         tell_supervisor("STOPPING=1")
 
     stop_on_signals(stopped, (*ENDING, *restarts))
-    if not resets_wal_safely():
-        logging.getLogger("ws_manager").info(
-            "SQLite %s has the WAL-reset bug, which 3.51.3 mends; checkpoints work around it: nothing to do",
-            sqlite3.sqlite_version,
-        )
+    caveat = engine_caveat(options.database)
+    if caveat is not None:
+        logging.getLogger("ws_manager").info(caveat)
 
     server = GatewayServer(options)
     waited = False

@@ -6,12 +6,15 @@ from typing import Any, Optional
 
 import typer
 
-from ws_manager.cli.options import global_options, open_to_read
+from ws_manager.cli.ledger import ledger_if_any
+from ws_manager.cli.options import global_options
 from ws_manager.cli.output.format_options import EXCEL, NO_HEADERS, TIME, choose
-from ws_manager.cli.output.rows import Row, json_object, rows, write
+from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.text import Row, json_object, write
 from ws_manager.cli.output.times import TIME_FIELDS, in_style, now
-from ws_manager.core.read.explain import Answer, Answers
+from ws_manager.core.read.explain import Explanation
 from ws_manager.errors import NotFound
+from ws_manager.remedies import CHECK_LOCATION
 from ws_manager.strict_json import Json
 
 COLUMNS = ("part", "at", "name", "value")
@@ -35,47 +38,47 @@ def show(
     """
     options = global_options(ctx)
     view = choose(options, COLUMNS, None, no_headers, time, excel)
-    with open_to_read(ctx) as db:
-        if db is None:
-            raise NotFound(
-                f"no connection, message or broadcast {identifier}", hint="check --db and BLACKROAD_WS_DB"
-            )
-        answer = Answers(db).show(identifier)
+    with ledger_if_any(ctx) as ledger:
+        if ledger is None:
+            raise NotFound(f"no connection, message or broadcast {identifier}", remedy=CHECK_LOCATION)
+        explanation = ledger.explain(identifier)
     if options.json:
-        write(json_object(_as_object(answer, time or "iso"), indent=options.output == "json"), is_json=True)
+        write(
+            json_object(_as_object(explanation, time or "iso"), indent=options.output == "json"), is_json=True
+        )
         sys.stdout.flush()
         return
 
     def draw(_found: object) -> None:
-        from ws_manager.cli.output.tables import show_answer
+        from ws_manager.cli.output.tables import show_explanation
 
-        show_answer(f"{answer.kind} {identifier}", answer, time)
+        show_explanation(f"{explanation.kind} {identifier}", explanation, time)
 
-    rows(options, _as_rows(answer, identifier), COLUMNS, "id", draw, view)
+    rows(options, _as_rows(explanation, identifier), COLUMNS, "id", draw, view)
 
 
-def _as_object(answer: Answer, style: str) -> dict[str, Any]:
+def _as_object(explanation: Explanation, style: str) -> dict[str, Any]:
     present = now()
-    facts = {name: _fact(name, value) for name, value in answer.facts.items()}
+    facts = {name: _fact(name, value) for name, value in explanation.facts.items()}
     if style != "iso":
         for name in TIME_FIELDS & facts.keys():
             facts[name] = facts[name] and in_style(facts[name], style, present)
     timeline = [
         {"at": in_style(entry.at, style, present), "what": entry.what, "detail": entry.detail}
-        for entry in answer.timeline
+        for entry in explanation.timeline
     ]
     # Written here, so that content among the facts is nested as it stands.
-    told = Json(json_object(facts))
-    return {"kind": answer.kind, "verdict": answer.verdict, "facts": told, "timeline": timeline}
+    written = Json(json_object(facts))
+    return {"kind": explanation.kind, "verdict": explanation.verdict, "facts": written, "timeline": timeline}
 
 
-def _as_rows(answer: Answer, identifier: str) -> list[Row]:
-    parts: list[tuple[str, Any, str, Any]] = [("verdict", None, answer.kind, answer.verdict)]
+def _as_rows(explanation: Explanation, identifier: str) -> list[Row]:
+    parts: list[tuple[str, Any, str, Any]] = [("verdict", None, explanation.kind, explanation.verdict)]
     parts += [
         ("fact", value, name, None) if name in TIME_FIELDS else ("fact", None, name, _fact(name, value))
-        for name, value in answer.facts.items()
+        for name, value in explanation.facts.items()
     ]
-    parts += [("timeline", entry.at, entry.what, entry.detail) for entry in answer.timeline]
+    parts += [("timeline", entry.at, entry.what, entry.detail) for entry in explanation.timeline]
     found: list[Row] = [dict(zip(COLUMNS, part), id=identifier) for part in parts]
     return found
 

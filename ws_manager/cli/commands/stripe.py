@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, NoReturn, Optional
 
 import typer
 
+from ws_manager.cli.errors import report
 from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.gateways import gateway_url
-from ws_manager.cli.options import global_options, open_registry, open_to_read
-from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, View, choose
-from ws_manager.cli.output.rows import Row, note, note_to_terminal, report, row_line, rows
+from ws_manager.cli.ledger import ledger_if_any, ledger_to_read, ledger_to_write
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, FormatOptions, choose
+from ws_manager.cli.output.rows import row_line, rows
+from ws_manager.cli.output.text import Row, note, note_to_terminal
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.core.moments import parse_moment
-from ws_manager.core.webhooks import WebhookOutcome, Webhooks
+from ws_manager.core.webhooks import WebhookOutcome
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.models import ROUTED
 from ws_manager.settings import expanded
@@ -22,7 +25,7 @@ from ws_manager.stripe.events import content_of
 
 if TYPE_CHECKING:
     from ws_manager.cli.options import GlobalOptions
-    from ws_manager.core.registry import Registry
+    from ws_manager.core.ledger import Ledger
 
 COLUMNS = ("received_at", "event_id", "event_type", "status", "agent", "msg_type", "recipients")
 ALL_FIELDS = (*COLUMNS, "routed_at", "broadcast_id", "reason")
@@ -62,12 +65,10 @@ def events(
     view = choose(options, ALL_FIELDS, names, no_headers, time, excel)
     start = "" if since is None else parse_moment(since)
     found: list[Row] = []
-    with open_to_read(ctx) as db:
-        if db is not None:
-            from ws_manager.core.registry import Registry
-
-            listed = Webhooks(Registry(db)).events(status=status, since=start, pattern=event, limit=limit)
-            found = [{name: row[name] for name in ALL_FIELDS} for row in listed]
+    with ledger_if_any(ctx) as ledger:
+        if ledger is not None:
+            listed = ledger.webhooks.events(status=status, since=start, pattern=event, limit=limit)
+            found = [{name: getattr(each, name) for name in ALL_FIELDS} for each in listed]
     if not found:
         note_to_terminal("no such events" if status or event or since else "no events")
 
@@ -110,14 +111,15 @@ def replay(
         raise InvalidInput("--watch and --dry-run exclude each other", hint="leave one of them out")
     start = "" if since is None else parse_moment(since)
     options = global_options(ctx)
-    with open_registry(ctx, read_only=dry_run) as registry, stopped_by_signals() as stop:
+    opened = ledger_to_read(ctx) if dry_run else ledger_to_write(ctx)
+    with opened as ledger, stopped_by_signals() as stop:
         stream = Stream(stop)
         if options.output == "csv":
             stream.put(_HEADER)
         if watch:
-            _watch(options, registry, start, to, stream)
-        chosen = event_id or Webhooks(registry).waiting(start)
-        left = _replay(options, registry, chosen, to, stream, dry_run=dry_run)
+            _watch(options, ledger, start, to, stream)
+        chosen = event_id or ledger.webhooks.waiting(start)
+        left = _replay(options, ledger, chosen, to, stream, dry_run=dry_run)
         if not chosen:
             note_to_terminal("no events wait")
     if left and not dry_run:
@@ -129,7 +131,7 @@ def replay(
 
 def _replay(
     options: "GlobalOptions",
-    registry: "Registry",
+    ledger: "Ledger",
     event_ids: Iterable[str],
     to: Optional[str],
     stream: Stream,
@@ -137,7 +139,7 @@ def _replay(
     dry_run: bool = False,
 ) -> int:
     """Replay events, write what became of each, and return how many were not sent."""
-    webhooks, left = Webhooks(registry), 0
+    webhooks, left = ledger.webhooks, 0
     for event_id in event_ids:
         # A signal ends it between two events.
         stream.pause(0)
@@ -167,23 +169,21 @@ def _line(options: "GlobalOptions", outcome: WebhookOutcome, *, dry_run: bool = 
         return f"{outcome.event_id} ({outcome.event_type}) waits: nobody is connected as {whom}"
 
     row: Row = {name: getattr(outcome, name) for name in OUTCOME}
-    return row_line(row, options.output or "table", OUTCOME, "event_id", readable, View()) + "\n"
+    return row_line(row, options.output or "table", OUTCOME, "event_id", readable, FormatOptions()) + "\n"
 
 
 def _watch(
-    options: "GlobalOptions", registry: "Registry", since: str, to: Optional[str], stream: Stream
+    options: "GlobalOptions", ledger: "Ledger", since: str, to: Optional[str], stream: Stream
 ) -> NoReturn:
     """Replay what waits whenever somebody has connected, until the command is ended."""
     note("Watching: events are sent as soon as somebody connects that they are for")
-    webhooks, version = Webhooks(registry), None
+    webhooks, changes = ledger.webhooks, ledger.changes()
     while True:
-        current = registry.db.data_version()
-        if current != version:
-            version = current
+        if changes.happened():
             for event_id in webhooks.waiting(since):
                 stream.pause(0)
                 if webhooks.replay(event_id, content_of, agent=to, dry_run=True).status == ROUTED:
-                    _replay(options, registry, [event_id], to, stream)
+                    _replay(options, ledger, [event_id], to, stream)
         stream.pause(_WATCH_SECONDS)
 
 

@@ -7,7 +7,7 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.rows import json_object, note_to_terminal, result, write
+from ws_manager.cli.output.text import json_object, note_to_terminal, result, write
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.settings import expanded, given_token, parse_duration, signing_secret
 from ws_manager.text import read_text
@@ -132,10 +132,10 @@ def _stdin() -> str:
 
 def _database(ctx: typer.Context) -> Path:
     """Return the database whose key is meant. One that is no ledger is refused before anything is made beside it."""
-    from ws_manager.repository.sqlite.schema import check_ledger
+    from ws_manager.core.locations import check_location
 
     database = global_options(ctx).database
-    check_ledger(database)
+    check_location(database)
     return database
 
 

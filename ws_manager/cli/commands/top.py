@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Callable, Optional
 import typer
 
 from ws_manager.cli.exit_codes import TERMINATED
+from ws_manager.cli.ledger import ledger_to_read
 from ws_manager.cli.options import GlobalOptions, global_options
-from ws_manager.cli.output.rows import Row, json_object, visible
+from ws_manager.cli.output.text import Row, json_object, visible
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import heartbeat_timeout, parse_duration
 
 if TYPE_CHECKING:
-    from ws_manager.core.read.overview import Sampler, Snapshot, View
+    from ws_manager.core.read.overview import Overview, OverviewQuery, Sampler
 
 _SHORTEST_INTERVAL = 0.1
 
@@ -53,38 +54,34 @@ def top(
     On a terminal: keys sort, filter, pause and quit; the last line shows them. In a pipe: one JSON object a
     frame. It only reads.
     """
-    from ws_manager.core.read.overview import ORDERS, Sampler, View, check_view
-    from ws_manager.repository.sqlite.schema import read_ledger
+    from ws_manager.core.read.overview import OverviewQuery, check_query
+    from ws_manager.repository.records import ORDERS
 
     options = global_options(ctx)
     form = _form(options)
     seconds = _interval(interval)
     frames = _frames(count, once=once)
-    view = View(order=sort, agent=agent, text=text or None, connections=limit)
-    check_view(view)
-    db = read_ledger(options.database)
-    try:
-        sampler = Sampler(db, heartbeat_timeout())
+    query = OverviewQuery(order=sort, agent=agent, text=text or None, connections=limit)
+    check_query(query)
+    with ledger_to_read(ctx) as ledger:
+        sampler = ledger.sampler(heartbeat_timeout())
         if form != "table":
             with stopped_by_signals() as stop:
                 stream = Stream(stop)
-                for snapshot in _every(seconds, frames, sampler, view, stream.pause):
-                    stream.put(_json(snapshot, form) + "\n")
+                for overview in _every(seconds, frames, sampler, query, stream.pause):
+                    stream.put(_json(overview, form) + "\n")
             return
         from ws_manager.cli.top import top_screen as screen
         from ws_manager.cli.top.keyboard import Controls
 
-        path = str(db.path)
         if frames is not None or not screen.can_move_the_cursor():
-            for snapshot in _every(seconds, frames, sampler, view, time.sleep):
-                screen.print_frame(snapshot, path)
+            for overview in _every(seconds, frames, sampler, query, time.sleep):
+                screen.print_frame(overview, ledger.location)
                 sys.stdout.flush()
             return
         ended_by = screen.watch(
-            sampler.sample, Controls(tuple(ORDERS), sort, agent, text or None), seconds, path
+            sampler.sample, Controls(ORDERS, sort, agent, text or None), seconds, ledger.location
         )
-    finally:
-        db.close()
     if ended_by == signal.SIGINT:
         raise KeyboardInterrupt
     if ended_by is not None:
@@ -124,30 +121,30 @@ def _every(
     seconds: float,
     frames: Optional[int],
     sampler: "Sampler",
-    view: "View",
+    query: "OverviewQuery",
     pause: Callable[[float], None],
-) -> Iterator["Snapshot"]:
-    """Take a snapshot every `seconds`, or less often where taking one takes long. `pause` waits."""
+) -> Iterator["Overview"]:
+    """Take a overview every `seconds`, or less often where taking one takes long. `pause` waits."""
     for number in itertools.count(1):
         began = time.monotonic()
-        yield sampler.sample(view)
+        yield sampler.sample(query)
         if number == frames:
             return
         took = time.monotonic() - began
         pause(max(seconds - took, 4 * took))
 
 
-def _json(snapshot: "Snapshot", form: str) -> str:
-    """Return a snapshot as JSON text, ready for stdout."""
-    text = json_object(_row(snapshot), indent=form == "json")
+def _json(overview: "Overview", form: str) -> str:
+    """Return a overview as JSON text, ready for stdout."""
+    text = json_object(_row(overview), indent=form == "json")
     return visible(text, is_json=True) if sys.stdout.isatty() else text
 
 
-def _row(snapshot: "Snapshot") -> Row:
-    """Return a snapshot as names and JSON values."""
+def _row(overview: "Overview") -> Row:
+    """Return a overview as names and JSON values."""
     return {
-        **asdict(snapshot),
+        **asdict(overview),
         "messages": [
-            {**message._asdict(), "delivered": bool(message.delivered)} for message in snapshot.messages
+            {**message._asdict(), "delivered": bool(message.delivered)} for message in overview.messages
         ],
     }

@@ -9,7 +9,7 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.options import GlobalOptions
-from ws_manager.cli.output.rows import Row
+from ws_manager.cli.output.text import Row
 from ws_manager.cli.output.times import STYLES, TIME_FIELDS, in_style, now
 from ws_manager.errors import InvalidInput
 
@@ -34,7 +34,7 @@ TIME = typer.Option(
 
 
 @dataclass(frozen=True)
-class View:
+class FormatOptions:
     """How rows are to be shown.
 
     Attributes:
@@ -49,7 +49,7 @@ class View:
     time: Optional[str] = None
     excel: bool = False
 
-    def told(self, row: Row, style: str) -> Row:
+    def shown(self, row: Row, style: str) -> Row:
         """Return a row with the fields that were chosen, and its times written in a style."""
         chosen = row if self.fields is None else {name: row[name] for name in self.fields}
         if style == "iso":
@@ -68,8 +68,8 @@ def choose(
     no_headers: bool,
     time: Optional[str],
     excel: bool,
-) -> View:
-    """Turn what was given on the command line into a view.
+) -> FormatOptions:
+    """Turn what was given on the command line into format options.
 
     Args:
         options: the global options.
@@ -92,4 +92,4 @@ def choose(
     for name in names or ():
         if name not in known:
             raise InvalidInput(f"no such field: {name!r}", hint=f"one of {', '.join(known)}")
-    return View(names, not no_headers, time, excel)
+    return FormatOptions(names, not no_headers, time, excel)

@@ -14,14 +14,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ws_manager.cli.output.rows import Row, json_text, visible
+from ws_manager.cli.output.text import Row, json_text, visible
 from ws_manager.cli.output.times import TIME_FIELDS, age, ago, in_style, now
 from ws_manager.models import ACTIVE, AHEAD_SECONDS, ROUTED
 from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
-    from ws_manager.cli.output.format_options import View
-    from ws_manager.core.read.explain import Answer
+    from ws_manager.cli.output.format_options import FormatOptions
+    from ws_manager.core.read.explain import Explanation
 
 _GAP = 2
 _MOST_OF_A_FACT = 400
@@ -29,7 +29,7 @@ _LEAST_OF_A_TIMELINE = 10
 _AROUND_A_TIMELINE = 6
 _STANDING = {"good": "green", "waiting": "yellow", "bad": "red"}
 # What an operator does not ask for; JSON has it.
-_FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "first_id", "last_id", "unconfirmed"})
+_FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "unconfirmed"})
 # What is worth a line only where it is not 0.
 _RARE = frozenset({"refusals", "pruned", "set_aside"})
 # Beside it, a UUID stays in one piece on 80 columns.
@@ -60,7 +60,7 @@ class Column:
     wraps: bool = False
 
 
-def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
+def show_connections(found: Sequence[Row], timeout: float, view: FormatOptions) -> None:
     """Draw connections.
 
     Args:
@@ -77,7 +77,7 @@ def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
     def backlog(row: Row) -> str:
         return "yellow" if row["pending"] else ""
 
-    # An answer, where there is one to give: it never gives way to the rest.
+    # An explanation, where there is one to give: it never gives way to the rest.
     state = Column("state", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
     has_state = any(_how_it_stands(row) for row in found)
     columns = [
@@ -99,7 +99,7 @@ def show_connections(found: Sequence[Row], timeout: float, view: View) -> None:
     _show(found, columns, headers=view.headers)
 
 
-def show_history(found: Sequence[Row], view: View) -> None:
+def show_history(found: Sequence[Row], view: FormatOptions) -> None:
     """Draw messages.
 
     Args:
@@ -118,7 +118,7 @@ def show_history(found: Sequence[Row], view: View) -> None:
     _show(found, columns, headers=view.headers)
 
 
-def show_webhook_events(found: Sequence[Row], view: View) -> None:
+def show_webhook_events(found: Sequence[Row], view: FormatOptions) -> None:
     """Draw events of webhooks.
 
     Args:
@@ -156,28 +156,28 @@ def show_recipients(found: Sequence[Row]) -> None:
     _show(found, columns, headers=True)
 
 
-def show_answer(title: str, answer: Answer, style: Optional[str]) -> None:
+def show_explanation(title: str, explanation: Explanation, style: Optional[str]) -> None:
     """Draw all there is about one thing: the verdict, the facts, and what happened to it, the latest last.
 
     Args:
         title: what it is about.
-        answer: the answer.
+        explanation: the explanation.
         style: one of `times.STYLES`; None for relative and absolute times.
     """
     console = console_of(*shutil.get_terminal_size())
     console.print(Text(visible(title), "bold"))
-    console.print(Text(visible(answer.verdict), _STANDING[answer.standing]))
+    console.print(Text(visible(explanation.verdict), _STANDING[explanation.standing]))
     console.print()
     facts = Table.grid(padding=(0, _GAP, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, value in answer.facts.items():
+    for name, value in explanation.facts.items():
         if name not in _FOR_PROGRAMS and value not in (None, "", [], "{}") and (value or name not in _RARE):
             facts.add_row(Text(name, "dim"), Text(_fact(name, value, style)))
     console.print(facts)
-    missing = answer.facts.get("unconfirmed", [])
+    missing = explanation.facts.get("unconfirmed", [])
     if missing:
-        total = answer.facts["pending"] + answer.facts["set_aside"]
+        total = explanation.facts["pending"] + explanation.facts["set_aside"]
         some = f", {len(missing)} of {total}" if total > len(missing) else ""
         console.print()
         console.print(Text(f"not confirmed{some}", "dim"))
@@ -185,20 +185,20 @@ def show_answer(title: str, answer: Answer, style: Optional[str]) -> None:
         console.print(Text(visible(f"{one['ws_id']}  {one['msg_id']}")))
         console.print(Padding(Text(visible(one["why"]), "yellow"), (0, 0, 0, _GAP)))
     console.print()
-    _show_timeline(console, answer, style)
+    _show_timeline(console, explanation, style)
 
 
-def _show_timeline(console: Console, answer: Answer, style: Optional[str]) -> None:
+def _show_timeline(console: Console, explanation: Explanation, style: Optional[str]) -> None:
     # What does not fit is the oldest part of it.
-    room = max(_LEAST_OF_A_TIMELINE, console.height - len(answer.facts) - _AROUND_A_TIMELINE)
-    left_out = max(0, len(answer.timeline) - room)
+    room = max(_LEAST_OF_A_TIMELINE, console.height - len(explanation.facts) - _AROUND_A_TIMELINE)
+    left_out = max(0, len(explanation.timeline) - room)
     earlier = f"; {left_out} earlier, which -o json has" if left_out else ""
     console.print(Text(f"what happened (times are UTC{earlier})", "dim"))
     timeline = Table.grid(padding=(0, _GAP, 0, 0))
     timeline.add_column(no_wrap=True, justify="right")
     timeline.add_column(no_wrap=True)
     timeline.add_column(overflow="fold")
-    for entry in answer.timeline[left_out:]:
+    for entry in explanation.timeline[left_out:]:
         what, detail = visible(entry.what), visible(entry.detail)
         timeline.add_row(Text(_moment(entry.at, style)), Text(what, "bold"), Text(detail))
     console.print(timeline)
@@ -224,7 +224,7 @@ def _moment(value: object, style: Optional[str]) -> str:
     return visible(f"{ago(text, present):>8} {text[:10]} {text[11:19]}")
 
 
-def _time(name: str, view: View) -> Callable[[Row], str]:
+def _time(name: str, view: FormatOptions) -> Callable[[Row], str]:
     present = now()
     return lambda row: str(in_style(row[name], view.time or "relative", present)) if row[name] else ""
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from ws_manager.cli.output.rows import visible, whole_line
+from ws_manager.cli.output.text import visible, whole_line
 
 LEVELS = ("debug", "info", "warning", "error")
 """What `--log-level` takes."""

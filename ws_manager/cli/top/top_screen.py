@@ -15,13 +15,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ws_manager.cli.output.rows import Row, visible
 from ws_manager.cli.output.tables import Column, console_of, table_of
+from ws_manager.cli.output.text import Row, visible
 from ws_manager.cli.output.times import ago, span
 from ws_manager.cli.top.keyboard import Controls, Keyboard, keyboard
-from ws_manager.core.read.overview import MOST_PENDING, Snapshot, View
+from ws_manager.core.read.overview import Overview, OverviewQuery
+from ws_manager.repository.records import MOST_COUNTED
 
-Sample = Callable[[View], Snapshot]
+Sample = Callable[[OverviewQuery], Overview]
 
 SHARE = 5
 """A view rests at least so many times as long as it took to look: it must not be a load of its own."""
@@ -45,11 +46,11 @@ def size_of_terminal() -> tuple[int, int]:
     return columns or 80, lines or 24
 
 
-def view_for(controls: Controls, lines: int) -> View:
+def query_for(controls: Controls, lines: int) -> OverviewQuery:
     """Return what to ask for, so that it fills a terminal of so many lines; `fitting` leaves out the rest."""
     room = lines - _HEADER_LINES - 1
     small = lines < _LEAST_FOR_ALL_PARTS
-    return View(
+    return OverviewQuery(
         order=controls.order,
         agent=controls.agent,
         text=controls.text,
@@ -59,25 +60,25 @@ def view_for(controls: Controls, lines: int) -> View:
     )
 
 
-def fitting(snapshot: Snapshot, lines: int) -> Snapshot:
+def fitting(overview: Overview, lines: int) -> Overview:
     """Leave out the connections for which a terminal of so many lines has no room beside the other parts."""
-    others = [part for part in (snapshot.messages, snapshot.endings) if part]
+    others = [part for part in (overview.messages, overview.endings) if part]
     # Each of the others has a header and an empty line above it.
     room = lines - _HEADER_LINES - 2 - sum(len(part) + 2 for part in others)
-    return replace(snapshot, connections=snapshot.connections[: max(1, room)])
+    return replace(overview, connections=overview.connections[: max(1, room)])
 
 
-def print_frame(snapshot: Snapshot, database: str) -> None:
+def print_frame(overview: Overview, database: str) -> None:
     """Print one frame where the cursor is, for a terminal that is left as it is."""
     console = console_of(*size_of_terminal())
-    console.print(Group(*_parts(snapshot, database, console.width)))
+    console.print(Group(*_parts(overview, database, console.width)))
 
 
 def watch(sample: Sample, controls: Controls, interval: float, database: str) -> Optional[int]:
     """Show the view on the alternate screen until a key or a signal ends it; the screen is restored then.
 
     Args:
-        sample: takes a snapshot.
+        sample: takes a overview.
         controls: what to begin with; the keys change it.
         interval: seconds between two snapshots.
         database: the path to show.
@@ -103,17 +104,17 @@ def watch(sample: Sample, controls: Controls, interval: float, database: str) ->
 def _until_ended(
     live: Live, board: Keyboard, sample: Sample, controls: Controls, interval: float, database: str
 ) -> None:
-    snapshot: Optional[Snapshot] = None
+    overview: Optional[Overview] = None
     due, controls.changed = time.monotonic(), True
     while True:
         size = size_of_terminal()
         began = time.monotonic()
-        if snapshot is None or controls.changed or (began >= due and not controls.paused):
+        if overview is None or controls.changed or (began >= due and not controls.paused):
             controls.changed = False
-            snapshot = sample(view_for(controls, size[1]))
+            overview = sample(query_for(controls, size[1]))
             due = began + max(interval, SHARE * (time.monotonic() - began))
         live.console.size = ConsoleDimensions(*size)
-        live.update(frame(snapshot, controls, database, size, keys=board.has_keys), refresh=True)
+        live.update(frame(overview, controls, database, size, keys=board.has_keys), refresh=True)
         if board.signal is None:
             board_keys = board.wait(None if controls.paused else max(0.0, due - time.monotonic()))
             controls.press(board_keys)
@@ -122,7 +123,7 @@ def _until_ended(
 
 
 def frame(
-    snapshot: Snapshot, controls: Controls, database: str, size: tuple[int, int], *, keys: bool
+    overview: Overview, controls: Controls, database: str, size: tuple[int, int], *, keys: bool
 ) -> RenderableType:
     """Return the whole screen: the parts at the top, the keys on the last line."""
     width, lines = size
@@ -130,7 +131,7 @@ def frame(
     screen.add_column(no_wrap=True, overflow="crop")
     console = Console(width=width, height=lines)
     drawn = 0
-    for part in _parts(fitting(snapshot, lines), database, width):
+    for part in _parts(fitting(overview, lines), database, width):
         screen.add_row(part)
         drawn += len(console.render_lines(part, console.options.update(width=width), pad=False))
     for _ in range(lines - 1 - drawn):
@@ -155,31 +156,31 @@ def _legend(controls: Controls, *, keys: bool) -> Text:
     return Text(visible(("PAUSED  " if controls.paused else "") + "  ".join(chosen)), "reverse")
 
 
-def _parts(snapshot: Snapshot, database: str, width: int) -> list[RenderableType]:
-    now = datetime.fromisoformat(snapshot.at)
-    parts: list[RenderableType] = [*_header(snapshot, database, now), Text("")]
-    if snapshot.connections:
-        parts.append(table_of([vars(state) for state in snapshot.connections], _connection_columns(), width))
+def _parts(overview: Overview, database: str, width: int) -> list[RenderableType]:
+    now = datetime.fromisoformat(overview.at)
+    parts: list[RenderableType] = [*_header(overview, database, now), Text("")]
+    if overview.connections:
+        parts.append(table_of([vars(state) for state in overview.connections], _connection_columns(), width))
     else:
-        none = "no active connections" if not snapshot.active_connections else "no connection matches"
+        none = "no active connections" if not overview.active_connections else "no connection matches"
         parts.append(Text(none))
-    if snapshot.messages:
-        rows: list[Row] = [message._asdict() for message in snapshot.messages]
+    if overview.messages:
+        rows: list[Row] = [message._asdict() for message in overview.messages]
         parts += [Text(""), table_of(rows, _message_columns(now), width)]
-    if snapshot.endings:
-        parts += [Text(""), table_of([vars(e) for e in snapshot.endings], _ending_columns(now), width)]
+    if overview.endings:
+        parts += [Text(""), table_of([vars(e) for e in overview.endings], _ending_columns(now), width)]
     return parts
 
 
-def _header(snapshot: Snapshot, database: str, now: datetime) -> list[Text]:
-    gateway = snapshot.gateway
+def _header(overview: Overview, database: str, now: datetime) -> list[Text]:
+    gateway = overview.gateway
     running = f"gateway {gateway.url}, seen {ago(gateway.seen_at, now)}" if gateway else "no gateway yet"
-    matching = snapshot.matching_connections
-    match = "" if matching == snapshot.active_connections else f", {matching:,} match"
+    matching = overview.matching_connections
+    match = "" if matching == overview.active_connections else f", {matching:,} match"
     counts = (
-        f"active {snapshot.active_connections:,}{match}  {_rate(snapshot.sent_per_second)} sent"
-        f"  {_rate(snapshot.confirmed_per_second)} confirmed"
-        f"  ever {snapshot.total_ever_connected:,} connections, {snapshot.total_messages:,} messages"
+        f"active {overview.active_connections:,}{match}  {_rate(overview.sent_per_second)} sent"
+        f"  {_rate(overview.confirmed_per_second)} confirmed"
+        f"  ever {overview.total_ever_connected:,} connections, {overview.total_messages:,} messages"
     )
     title = Text(f"{now:%H:%M:%S}Z  ", "bold", no_wrap=True, overflow="ellipsis")
     title.append(visible(f"{running}  {database}"), "not bold")
@@ -200,7 +201,7 @@ def _connection_columns() -> list[Column]:
         return lambda row: "" if row[name] is None else show(row[name])
 
     def pending(count: int) -> str:
-        return f"{count:,}+" if count >= MOST_PENDING else f"{count:,}"
+        return f"{count:,}+" if count >= MOST_COUNTED else f"{count:,}"
 
     def reasons(row: Row) -> str:
         names: Any = row["slow"]

@@ -28,7 +28,7 @@ _ENDINGS_LOOKED_AT = 1000
 
 @dataclass(frozen=True)
 class OverviewQuery:
-    """What a snapshot is to show.
+    """What an overview is to show.
 
     Attributes:
         order: a key of `ORDERS`.
@@ -96,12 +96,12 @@ class Overview:
         at: when.
         gateway: the gateway that started last, running or not: `seen_at` tells.
         active_connections: how many there are.
-        matching_connections: how many of them the view asks for.
+        matching_connections: how many of them the query asks for.
         total_ever_connected: ws_ids that were ever registered.
         total_messages: messages that were ever sent.
-        sent_per_second: since the snapshot before; None for the first.
+        sent_per_second: since the overview before; None for the first.
         confirmed_per_second: the same, by active connections.
-        connections: the first of those that match, in the view's order.
+        connections: the first of those that match, in the query's order.
         messages: the newest, newest first.
         endings: the latest first.
     """
@@ -120,7 +120,7 @@ class Overview:
 
 
 class Sampler:
-    """Takes snapshots of one ledger, one after another.
+    """Takes overviews of one ledger, one after another.
 
     Args:
         store: an open ledger. The sampler belongs to its thread, and never writes.
@@ -144,37 +144,39 @@ class Sampler:
         self._changes = store.changes()
         self._before: Optional[_Counters] = None
 
-    def sample(self, view: OverviewQuery) -> Overview:
+    def sample(self, query: OverviewQuery) -> Overview:
         """Return the ledger as it is now, all of it at one moment.
 
         Raises:
-            InvalidInput: the view cannot be had.
+            InvalidInput: the query cannot be had.
             LedgerError: the file cannot be read, or is no longer the one that was opened.
         """
-        check_view(view)
+        check_query(query)
         store = self._store
         store.check()
         with store.snapshot():
             at = self._now()
             sent, confirmed = self._rates()
             active = store.connections.count_active()
-            chosen = view.agent or view.text
+            chosen = query.agent or query.text
             return Overview(
                 at=at,
                 gateway=store.gateways.latest(),
                 active_connections=active,
-                matching_connections=self._store.overview.count(view.agent, view.text) if chosen else active,
+                matching_connections=self._store.overview.count(query.agent, query.text)
+                if chosen
+                else active,
                 total_ever_connected=store.connections.count_ever(),
                 total_messages=store.overview.count_sent(),
                 sent_per_second=sent,
                 confirmed_per_second=confirmed,
-                connections=self._states(view, at),
-                messages=self._store.overview.messages(view.messages, _CONTENT_CHARACTERS),
-                endings=self._endings(view.endings),
+                connections=self._states(query, at),
+                messages=self._store.overview.messages(query.messages, _CONTENT_CHARACTERS),
+                endings=self._endings(query.endings),
             )
 
     def _rates(self) -> tuple[Optional[float], Optional[float]]:
-        """Return messages sent and confirmed a second since the snapshot before."""
+        """Return messages sent and confirmed a second since the overview before."""
         before, overview = self._before, self._store.overview
         sent = overview.count_sent()
         if not self._changes.happened() and before is not None:
@@ -191,10 +193,10 @@ class Sampler:
         seconds = now - before.at
         return (sent - before.sent) / seconds, overview.count_confirmed(changes) / seconds
 
-    def _states(self, view: OverviewQuery, at: str) -> list[ConnectionState]:
-        found = self._store.overview.connections(view.order, view.connections, view.agent, view.text)
+    def _states(self, query: OverviewQuery, at: str) -> list[ConnectionState]:
+        found = self._store.overview.connections(query.order, query.connections, query.agent, query.text)
         states = [self._state(connection, at) for connection in found]
-        if view.order == "pending":
+        if query.order == "pending":
             # The ledger's order counts what is set aside too.
             states.sort(key=lambda state: state.pending, reverse=True)
         return states
@@ -252,17 +254,17 @@ class _Counters:
     confirmed_seqs: dict[int, int]
 
 
-def check_view(view: OverviewQuery) -> None:
-    """Refuse a view that cannot be had.
+def check_query(query: OverviewQuery) -> None:
+    """Refuse a query that cannot be had.
 
     Raises:
         InvalidInput: an order that does not exist, a limit below 0, or a name that no agent can have.
     """
-    if view.order not in ORDERS:
-        raise InvalidInput(f"no such order: {view.order!r}", hint=f"one of {', '.join(ORDERS)}")
-    if view.agent is not None:
-        check_name(view.agent, "agent", known=True)
-    for limit in (view.connections, view.messages, view.endings):
+    if query.order not in ORDERS:
+        raise InvalidInput(f"no such order: {query.order!r}", hint=f"one of {', '.join(ORDERS)}")
+    if query.agent is not None:
+        check_name(query.agent, "agent", known=True)
+    for limit in (query.connections, query.messages, query.endings):
         check_limit(limit)
 
 

@@ -7,10 +7,11 @@ from typing import Optional
 
 import typer
 
-from ws_manager.cli.options import global_options, open_to_read
-from ws_manager.cli.output.rows import Row, note_to_terminal, rows
+from ws_manager.cli.ledger import ledger_if_any
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.core.read.conditions import Conditions
-from ws_manager.core.read.listings import Listings
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.settings import sizes
 
@@ -36,8 +37,8 @@ def preview(
     encode_content(content, sizes().content)
     check_name(msg_type, "message type")
     found: list[Row] = []
-    with open_to_read(ctx) as db:
-        if db is not None:
+    with ledger_if_any(ctx) as ledger:
+        if ledger is not None:
             found = [
                 {
                     "ws_id": connection.ws_id,
@@ -46,7 +47,7 @@ def preview(
                     "gets_it": refusal is None,
                     "why_not": refusal,
                 }
-                for connection, refusal in Listings(db).recipients(agent, conditions)
+                for connection, refusal in ledger.recipients(agent, conditions)
             ]
     chosen = [row for row in found if row["gets_it"]]
     rows(options, chosen if options.output == "id" else found, COLUMNS, "ws_id", _table)

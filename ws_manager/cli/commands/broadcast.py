@@ -1,0 +1,81 @@
+"""`ws-manager broadcast`: send a message to all active connections."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.ledger import ledger_to_write
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.text import note
+from ws_manager.cli.sending import (
+    BATCH_HELP,
+    MESSAGE_HELP,
+    WAIT_HELP,
+    content_of,
+    nothing_to_send,
+    report_sent,
+)
+from ws_manager.core.validation import check_name
+from ws_manager.errors import InvalidInput
+from ws_manager.settings import parse_duration
+
+_WHERE = typer.Option(
+    None,
+    "--where",
+    metavar="CONDITION",
+    help="Only where this holds, such as metadata.region=us-west: = != ~ < >. Repeatable: all must hold.",
+)
+
+
+def broadcast(
+    ctx: typer.Context,
+    message: Optional[str] = typer.Argument(None, metavar="<message>", help=MESSAGE_HELP),
+    agent: Optional[str] = typer.Option(
+        None, "--agent", metavar="NAME", help="Only to the connections of this agent."
+    ),
+    msg_type: str = typer.Option("broadcast", "--type", metavar="NAME", help="The message's type."),
+    wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=WAIT_HELP),
+    batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=BATCH_HELP),
+    where: Optional[list[str]] = _WHERE,
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Send nothing: show who would get it, and who would not and why."
+    ),
+) -> None:
+    """Send a message to all active connections.
+
+    All of them are in the ledger when the command returns, or none.
+    """
+    if batch is not None:
+        from ws_manager.cli.batch import BatchRun, check_alone
+        from ws_manager.cli.process.line_reader import Lines
+
+        others: dict[str, object] = {"<message>": message, "--wait": wait}
+        others |= {"--where": where, "--dry-run": dry_run}
+        check_alone(global_options(ctx), others)
+        with Lines(batch) as lines, ledger_to_write(ctx) as ledger:
+            BatchRun(ledger, check_name(msg_type, "message type")).broadcast(lines, agent)
+        return
+    if message is None:
+        raise nothing_to_send("broadcast", "<message>")
+    seconds = None if wait is None else parse_duration(wait)
+    chosen = None
+    if where:
+        from ws_manager.core.read.conditions import all_of
+
+        chosen = all_of(where)
+    content = content_of(message)
+    if dry_run:
+        from ws_manager.cli.preview import preview
+
+        if seconds is not None:
+            raise InvalidInput("--dry-run and --wait exclude each other", hint="nothing is sent to wait for")
+        preview(ctx, content, msg_type, agent, chosen)
+        return
+    with ledger_to_write(ctx) as ledger:
+        sent = ledger.broadcast(content, agent=agent, filter_fn=chosen, msg_type=msg_type)
+        line = f"Broadcast to {len(sent.recipients)} connection(s)"
+        row = {"broadcast_id": sent.broadcast_id, "recipients": sent.recipients}
+        if not sent.recipients:
+            note("note: nobody got it: no such connection is active (ws-manager list --all shows all)")
+        report_sent(global_options(ctx), ledger, line, row, sent.broadcast_id, sent, seconds)

@@ -1,0 +1,43 @@
+"""`ws-manager connect`: register a connection for an agent."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.ledger import ledger_to_write
+from ws_manager.cli.options import SHARED_HELP, global_options
+from ws_manager.cli.output.connections import connection_row
+from ws_manager.cli.output.text import note, result
+from ws_manager.strict_json import checked_object
+from ws_manager.text import without_mark
+
+
+def connect(
+    ctx: typer.Context,
+    agent: str = typer.Argument(..., metavar="<agent>", help="The agent's name, such as octavia."),
+    ws_id: Optional[str] = typer.Option(
+        None, "--ws-id", metavar="ID", help="Its WebSocket identifier; a UUID is made without it."
+    ),
+    metadata: Optional[str] = typer.Option(
+        None, "--metadata", metavar="JSON", help="A JSON object. Without it, what is there stays."
+    ),
+    shared: bool = typer.Option(False, "--shared", help=SHARED_HELP),
+) -> None:
+    """Register a connection for an agent.
+
+    A known id is registered again: it keeps its row, its message count and what is pending.
+    """
+    options = global_options(ctx)
+    given = None if metadata is None else checked_object(without_mark(metadata), "metadata")
+    with ledger_to_write(ctx, create=True, shared=shared) as ledger:
+        known = None if ws_id is None else ledger.find(ws_id)
+        connection = ledger.connect(agent, ws_id, given)
+        row = connection_row(connection, ledger.count_pending(connection)) if options.output else {}
+    line = f"Connected: {connection.ws_id} (agent={connection.agent})"
+    result(options, line, row, connection.ws_id)
+    if known is not None and known.agent != agent:
+        note(
+            f"note: {connection.ws_id} belonged to {known.agent}: its socket is closed,"
+            " and what was pending is set aside"
+        )

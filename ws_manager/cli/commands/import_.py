@@ -1,0 +1,55 @@
+"""`ws-manager import`: fill an empty ledger with what export wrote."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+import typer
+
+from ws_manager.cli.ledger import ledger_to_write
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.text import result
+from ws_manager.errors import InvalidInput
+from ws_manager.settings import expanded
+
+if TYPE_CHECKING:
+    pass
+
+
+_LONGEST = 256 * 1024 * 1024
+"""Bytes of a line of an export: an earlier version may have written messages of any size."""
+
+
+def import_ledger(
+    ctx: typer.Context,
+    file: str = typer.Argument(..., metavar="<file>", help="What export wrote; - is stdin."),
+) -> None:
+    """Fill an empty ledger with what export wrote.
+
+    All of it or nothing, in one transaction.
+    """
+    from ws_manager.cli.process.line_reader import lines_of
+
+    with _source(file) as source, ledger_to_write(ctx, create=True) as ledger:
+        lines = lines_of(source, "stdin" if file == "-" else file, _LONGEST)
+        counts = ledger.maintenance.import_lines(lines)
+    line = f"Imported: {counts['connections']} connection(s), {counts['messages']} message(s)"
+    result(global_options(ctx), line, counts, "")
+
+
+@contextlib.contextmanager
+def _source(file: str) -> Iterator[BinaryIO]:
+    if file == "-":
+        from ws_manager.cli.process.line_reader import stdin
+
+        yield stdin()
+        return
+    try:
+        source = expanded(file).open("rb")
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot read {file}: {error.strerror}", hint="give the name of an export"
+        ) from None
+    with source:
+        yield source

@@ -1,0 +1,83 @@
+"""`ws-manager list`: the active connections, or all."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+from collections.abc import Sequence
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.ledger import ledger_if_any
+from ws_manager.cli.options import global_options
+from ws_manager.cli.output.connections import CONNECTION_FIELDS, connection_row
+from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, choose
+from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.text import Row, note_to_terminal
+from ws_manager.settings import heartbeat_timeout
+
+COLUMNS = (
+    "ws_id",
+    "agent",
+    "status",
+    "connected_at",
+    "last_heartbeat",
+    "message_count",
+    "pending",
+    "metadata",
+)
+"""Of `list`, in csv and tsv."""
+
+
+ENDING = ("disconnected_at", "close_code", "close_reason")
+"""What `list --all` has beside them."""
+
+
+def list_connections(
+    ctx: typer.Context,
+    all_of_them: bool = typer.Option(False, "--all", help="The disconnected too, with why and when."),
+    agent: Optional[str] = typer.Option(
+        None, "--agent", metavar="NAME", help="Only the connections of this agent."
+    ),
+    stale: bool = typer.Option(
+        False,
+        "--stale",
+        help="Only those without a sign of life for the heartbeat time-out. [env: BLACKROAD_HB_TIMEOUT]",
+    ),
+    limit: Optional[int] = typer.Option(None, "--limit", metavar="N", help="At most so many, the oldest."),
+    names: Optional[str] = FIELDS,
+    no_headers: bool = NO_HEADERS,
+    time: Optional[str] = TIME,
+    excel: bool = EXCEL,
+) -> None:
+    """List the active connections.
+
+    Oldest first: a table on a terminal; otherwise a line each, tab-separated: ws_id, agent, status,
+    connected_at, last_heartbeat, message_count, pending, metadata; with --all also disconnected_at, close_code
+    and close_reason before the last.
+    """
+    options = global_options(ctx)
+    view = choose(options, CONNECTION_FIELDS, names, no_headers, time, excel)
+    timeout = heartbeat_timeout()
+    found: list[Row] = []
+    with ledger_if_any(ctx) as ledger:
+        if ledger is not None:
+            listed = ledger.connections(
+                include_disconnected=all_of_them,
+                agent=agent,
+                silent_for=timeout if stale else None,
+                limit=limit,
+                count_pending=options.output != "id" and "pending" in (view.fields or CONNECTION_FIELDS),
+            )
+            found = [connection_row(connection, pending) for connection, pending in listed]
+    if not found:
+        chosen = bool(agent) or stale or limit == 0
+        note_to_terminal(
+            "no such connections" if chosen else "no connections" if all_of_them else "no active connections"
+        )
+    columns = (*COLUMNS[:-1], *ENDING, COLUMNS[-1]) if all_of_them else COLUMNS
+
+    def table(rows_of_it: Sequence[Row]) -> None:
+        from ws_manager.cli.output.tables import show_connections
+
+        show_connections(rows_of_it, timeout, view)
+
+    rows(options, found, columns, "ws_id", table, view)

@@ -1,0 +1,49 @@
+"""`ws-manager prune`: delete what is over and old."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+from typing import TYPE_CHECKING
+
+import typer
+
+from ws_manager.cli.ledger import ledger_to_read, ledger_to_write
+from ws_manager.cli.options import global_options, parse_age
+from ws_manager.cli.output.text import result
+from ws_manager.errors import InvalidInput
+
+if TYPE_CHECKING:
+    pass
+
+
+def prune(
+    ctx: typer.Context,
+    older_than: str = typer.Option(
+        ..., "--older-than", metavar="DURATION", help="How old it must be: 24h, 30d."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say how much it would be."),
+    vacuum: bool = typer.Option(
+        False, "--vacuum", help="Make the file smaller afterwards; nobody can write meanwhile."
+    ),
+) -> None:
+    """Delete what is confirmed, logged or over, and old.
+
+    Confirmed messages, the heartbeat log, events, broadcasts without messages, and disconnected connections
+    without messages. Never what is pending or set aside. Others go on reading and writing.
+    """
+    seconds = parse_age(older_than, "--older-than")
+    if dry_run and vacuum:
+        raise InvalidInput("--dry-run and --vacuum exclude each other", hint="leave one of them out")
+    with ledger_to_read(ctx) if dry_run else ledger_to_write(ctx) as ledger:
+        counts = vars(ledger.maintenance.prune(seconds, dry_run=dry_run, vacuum=vacuum))
+    counted = ", ".join(f"{count} {_WORDS[table]}" for table, count in counts.items())
+    row = {**counts, "dry_run": dry_run}
+    result(global_options(ctx), f"{'Would delete' if dry_run else 'Deleted'}: {counted}", row, "")
+
+
+_WORDS = {
+    "messages": "message(s)",
+    "heartbeat_log": "heartbeat(s)",
+    "events": "event(s)",
+    "broadcasts": "broadcast(s)",
+    "webhook_events": "webhook event(s)",
+    "connections": "connection(s)",
+}

@@ -1,0 +1,55 @@
+"""`ws-manager send`: send a message to one connection."""
+
+# No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+from typing import Optional
+
+import typer
+
+from ws_manager.cli.errors import not_active
+from ws_manager.cli.ledger import ledger_to_write
+from ws_manager.cli.options import global_options
+from ws_manager.cli.sending import (
+    BATCH_HELP,
+    MESSAGE_HELP,
+    WAIT_HELP,
+    content_of,
+    nothing_to_send,
+    report_sent,
+)
+from ws_manager.core.validation import check_name
+from ws_manager.settings import parse_duration
+
+_BATCH_HELP = BATCH_HELP + ' Without <ws_id>: {"to":…,"content":…,"type":…}.'
+
+
+def send(
+    ctx: typer.Context,
+    ws_id: Optional[str] = typer.Argument(None, metavar="<ws_id>", help="The connection."),
+    message: Optional[str] = typer.Argument(None, metavar="<message>", help=MESSAGE_HELP),
+    msg_type: str = typer.Option("data", "--type", metavar="NAME", help="The message's type."),
+    wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=WAIT_HELP),
+    batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=_BATCH_HELP),
+) -> None:
+    """Send a message to one connection.
+
+    It is in the ledger when the command returns, and delivered when the agent has confirmed it.
+    """
+    if batch is not None:
+        from ws_manager.cli.batch import BatchRun, check_alone
+        from ws_manager.cli.process.line_reader import Lines
+
+        check_alone(global_options(ctx), {"<message>": message, "--wait": wait})
+        with Lines(batch) as lines, ledger_to_write(ctx) as ledger:
+            BatchRun(ledger, check_name(msg_type, "message type")).send(lines, ws_id)
+        return
+    if ws_id is None or message is None:
+        raise nothing_to_send("send", "<ws_id>" if ws_id is None else "<message>")
+    seconds = None if wait is None else parse_duration(wait)
+    content = content_of(message)
+    with ledger_to_write(ctx) as ledger:
+        sent = ledger.send(ws_id, content, msg_type)
+        if sent is None:
+            raise not_active(ledger, ws_id)
+        line = f"Sent message {sent.msg_id} to {ws_id}"
+        row = {"msg_id": sent.msg_id, "ws_id": ws_id}
+        report_sent(global_options(ctx), ledger, line, row, sent.msg_id, [sent], seconds)

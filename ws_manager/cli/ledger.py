@@ -1,0 +1,80 @@
+"""The one place of the command line that opens a ledger. It is closed when the block ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from ws_manager.cli.options import global_options
+
+if TYPE_CHECKING:
+    from ws_manager.core.ledger import Ledger
+
+
+@contextlib.contextmanager
+def ledger_to_write(ctx: typer.Context, *, create: bool = False, shared: bool = False) -> Iterator[Ledger]:
+    """Open the ledger that the options name.
+
+    Args:
+        ctx: of the command.
+        create: make a ledger where there is none, and say so; otherwise that is an error.
+        shared: put the ledger into a database of another program too.
+
+    Raises:
+        InvalidInput, LedgerError: as `open_ledger`.
+    """
+    from ws_manager.core.ledger import open_ledger
+
+    location = global_options(ctx).database
+    new = create and not _exists(location)
+    with open_ledger(location, create=create, shared=shared) as ledger:
+        if new:
+            from ws_manager.cli.output.text import note_to_terminal
+
+            note_to_terminal(f"created a new database: {ledger.location}")
+        yield ledger
+
+
+@contextlib.contextmanager
+def ledger_to_read(ctx: typer.Context) -> Iterator[Ledger]:
+    """Open the ledger that the options name; nothing is written to it.
+
+    Raises:
+        InvalidInput, LedgerError: as `open_ledger`; there has to be one.
+    """
+    from ws_manager.core.ledger import open_ledger
+
+    with open_ledger(global_options(ctx).database, read_only=True) as ledger:
+        yield ledger
+
+
+@contextlib.contextmanager
+def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
+    """Do the same for a command that lists: where there is none, give None, make nothing, and say so on stderr.
+
+    Raises:
+        InvalidInput, LedgerError: as `open_ledger`.
+    """
+    from ws_manager.cli.output.text import note
+    from ws_manager.core.locations import caveats
+
+    location = global_options(ctx).database
+    if not _exists(location):
+        what = "the database is empty" if location.exists() else "there is no database"
+        note(f"{what} at {location}: nothing has been registered or sent there")
+        yield None
+        return
+    with ledger_to_read(ctx) as ledger:
+        for caveat in caveats(location):
+            note(caveat)
+        yield ledger
+
+
+def _exists(location: Path) -> bool:
+    from ws_manager.core.locations import exists
+
+    return exists(location)

@@ -1,0 +1,48 @@
+"""A received message as a line: NDJSON, csv, tsv, or for people."""
+
+from __future__ import annotations
+
+import sys
+
+from ws_manager.cli.options import GlobalOptions
+from ws_manager.cli.output.rows import cells, joined
+from ws_manager.cli.output.text import Row, json_for, json_object, json_text, visible
+from ws_manager.errors import InvalidInput, WsManagerError
+
+MESSAGE_FIELDS = ("seq", "id", "msg_type", "sender", "sent_at", "content")
+"""A received message, under the names that it has on the wire."""
+
+
+def stream_format(options: GlobalOptions) -> str:
+    """Return the format of a stream of messages: readable lines on a terminal, NDJSON elsewhere.
+
+    Raises:
+        InvalidInput: for `id`, because a message that is confirmed must have been written whole.
+    """
+    if sys.__stdout__ is None:
+        raise WsManagerError("stdout is closed: messages would be confirmed that nobody gets")
+    if options.output == "id":
+        raise InvalidInput(
+            "ids alone would confirm messages that nobody has read",
+            hint="ws-manager history -o id lists them",
+        )
+    return options.output or ("table" if sys.stdout.isatty() else "ndjson")
+
+
+def message_line(message: Row, form: str) -> str:
+    """Return one received message as a line without its end, ready for stdout.
+
+    Args:
+        message: `MESSAGE_FIELDS`, `content` decoded or as `Json`; other members are left out.
+        form: what `stream_format` returned. JSON is an object a line.
+    """
+    fields = {name: message[name] for name in MESSAGE_FIELDS}
+    if form in ("json", "ndjson"):
+        return json_for(sys.stdout, json_object(fields))
+    if form in ("csv", "tsv"):
+        return joined(form, cells(fields.values(), form))
+    sender = fields["sender"]
+    origin = "" if sender is None else f" from {sender}"
+    at = str(fields["sent_at"])
+    text = f"{at[:10]} {at[11:19]}Z #{fields['seq']} {fields['msg_type']}{origin}  {json_text(fields['content'])}"
+    return visible(text)

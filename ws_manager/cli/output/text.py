@@ -1,0 +1,116 @@
+"""Text as it goes to stdout and stderr: JSON, escaping, lines. stdout is data; notes go to stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from ws_manager.cli.options import GlobalOptions
+from ws_manager.strict_json import Json
+from ws_manager.text import unseen
+
+Row = Mapping[str, object]
+"""Names and values in the order in which they are written."""
+
+
+# Not compiled here: a one-shot `send` needs none of them.
+_BREAKS = "[\t\n\r]"
+
+
+def visible(text: str, *, is_json: bool = False) -> str:
+    r"""Escape, as `\uXXXX`, what nobody can see, and what steers a terminal or the order of characters.
+
+    Args:
+        text: what is to be written.
+        is_json: True for JSON text: its line breaks stay, and it stays JSON.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+
+    def escaped(found: re.Match[str]) -> str:
+        return "\n" if is_json and found.group() == "\n" else _escaped(found, is_json=is_json)
+
+    return unseen().sub(escaped, text)
+
+
+def whole_line(text: str) -> str:
+    """Escape what some readers take for the end of a line. JSON text stays what it is: it stands within strings."""
+    return text if text.isascii() else re.sub("[\x85\u2028\u2029]", _escaped, text)
+
+
+def json_for(stream: TextIO, text: str) -> str:
+    """Return JSON text as a stream gets it: a line stays one, and nothing in it steers a terminal."""
+    return visible(text, is_json=True) if stream.isatty() else whole_line(text)
+
+
+def _escaped(found: re.Match[str], *, is_json: bool = False) -> str:
+    number = ord(found.group())
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    # JSON knows such a character as a pair of surrogates (RFC 8259 section 7).
+    high, low = divmod(number - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}" if is_json else f"\\U{number:08x}"
+
+
+def json_text(value: object, *, compact: bool = True) -> str:
+    """Return a value as JSON on one line, non-ASCII kept."""
+    if isinstance(value, Json):
+        # In JSON text a line break or a tab can only stand between two tokens.
+        return re.sub(_BREAKS, " ", value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else (", ", ": "))
+
+
+def json_object(row: Row, *, indent: bool = False) -> str:
+    """Return a row as a JSON object: with `indent` a member a line, otherwise compact on one line."""
+    if not row:
+        return "{}"
+    if indent:
+        members = [f"  {json_text(key)}: {json_text(value, compact=False)}" for key, value in row.items()]
+        return "{\n" + ",\n".join(members) + "\n}"
+    return "{" + ",".join(f"{json_text(key)}:{json_text(value)}" for key, value in row.items()) + "}"
+
+
+def write(text: str, *, is_json: bool = False) -> None:
+    """Write one line to stdout; what a terminal must not get is escaped there."""
+    if is_json:
+        text = json_for(sys.stdout, text)
+    elif sys.stdout.isatty():
+        text = visible(text)
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """Tell whoever runs the command something that is not data."""
+    sys.stderr.write(visible(text) + "\n")
+    sys.stderr.flush()
+
+
+def note_to_terminal(text: str) -> None:
+    """Tell it only where a person reads it: a script has the exit code and the data."""
+    if sys.stderr.isatty():
+        note(text)
+
+
+def result(options: GlobalOptions, line: str, row: Row, identifier: str) -> None:
+    """Write the outcome of a command that does one thing, and flush it.
+
+    Args:
+        options: decide the format.
+        line: the documented line.
+        row: the same facts.
+        identifier: the one fact that `-o id` wants.
+    """
+    if options.json:
+        write(json_object(row, indent=options.output == "json"), is_json=True)
+    elif options.output == "id":
+        write(identifier)
+    elif options.output in ("csv", "tsv"):
+        from ws_manager.cli.output.rows import write_separated
+
+        write_separated(options.output, tuple(row), [row])
+    else:
+        write(line)
+    sys.stdout.flush()

@@ -1,0 +1,99 @@
+"""What `send` and `broadcast` have in common: the message, and waiting for its confirmation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from ws_manager.cli.exit_codes import PartlyDone
+from ws_manager.cli.options import GlobalOptions
+from ws_manager.cli.output.text import note, note_to_terminal, result
+from ws_manager.errors import InvalidInput
+from ws_manager.models import Broadcast, Message
+from ws_manager.strict_json import NotJson, checked
+from ws_manager.text import read_text, without_mark
+
+if TYPE_CHECKING:
+    from ws_manager.core.ledger import Ledger
+    from ws_manager.repository.records import DeliveryCounts
+
+MESSAGE_HELP = (
+    "JSON if it parses, otherwise text; - reads it from stdin. One that begins with - needs -- before it."
+)
+BATCH_HELP = "Messages from a file, or from stdin with -: JSON, one a line; each is answered by a line."
+WAIT_HELP = "Wait so long for the confirmation: 30, 90s, 5m. Exit 5 if it does not come."
+
+
+def nothing_to_send(command: str, missing: str) -> InvalidInput:
+    """Return the error for a command without a message or a recipient."""
+    return InvalidInput(
+        f"missing argument '{missing}'",
+        hint=f"see ws-manager {command} --help; --batch reads messages from a file",
+    )
+
+
+def content_of(text: str) -> str:
+    """Return what a message argument stands for: `Json` if it parses, otherwise the text itself."""
+    text = _stdin() if text == "-" else without_mark(text)
+    try:
+        return checked(text, "message")
+    except NotJson as error:
+        # Somebody who begins like this means JSON, as a rule.
+        if text.lstrip()[:1] in ("{", "[", '"'):
+            note_to_terminal(f"note: {error.message}; it is sent as text")
+        return text
+
+
+def _stdin() -> str:
+    from ws_manager.cli.process.line_reader import LONGEST, stdin
+
+    text = read_text(stdin(), "the message on stdin", LONGEST)
+    # `echo hello | ws-manager send ws-001 -` sends what `ws-manager send ws-001 hello` sends.
+    text = text[: -len("\r\n")] if text.endswith("\r\n") else text[:-1] if text.endswith("\n") else text
+    if not text:
+        raise InvalidInput("stdin is empty: no message", hint="to send an empty text, write '\"\"'")
+    return text
+
+
+def report_sent(
+    options: GlobalOptions,
+    ledger: Ledger,
+    line: str,
+    row: dict[str, Any],
+    identifier: str,
+    sent: Union[Broadcast, list[Message]],
+    seconds: Optional[float],
+) -> None:
+    """Write what was sent and, with `seconds`, wait for its confirmation.
+
+    Raises:
+        PartlyDone: not everything was confirmed in time.
+    """
+    if seconds is None:
+        result(options, line, row, identifier)
+        return
+    # The documented line says that it is committed, so it does not wait. An object holds the counts too.
+    at_once = options.output in (None, "table", "wide", "id")
+    if at_once:
+        result(options, line, row, identifier)
+    counts = ledger.wait(sent, 0)
+    try:
+        if counts.pending:
+            note_to_terminal(f"waiting at most {seconds:g} s for {counts.pending} confirmation(s)")
+            counts = ledger.wait(sent, seconds)
+    finally:
+        # Also when it is interrupted: the message is on its way, and nothing else shows its id.
+        if not at_once:
+            result(options, line, row | counts._asdict(), identifier)
+    _judge(counts)
+
+
+def _judge(counts: DeliveryCounts) -> None:
+    confirmed = f"confirmed {counts.confirmed} of {sum(counts)}"
+    if not counts.pending and not counts.set_aside:
+        note(confirmed)
+        return
+    missing = [f"{counts.pending} pending"] * bool(counts.pending)
+    missing += [f"{counts.set_aside} set aside"] * bool(counts.set_aside)
+    raise PartlyDone(
+        f"{confirmed}: {', '.join(missing)}", hint="ws-manager history shows each; what is pending is kept"
+    )
