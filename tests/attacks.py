@@ -27,7 +27,7 @@ from tests.support import (
     within,
 )
 from tests.test_tokens import unsigned
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.tokens import mint
 
@@ -71,8 +71,8 @@ class Target:
     narrow: Callable[[str], None] = lambda _: None
 
     @property
-    def registry(self) -> Registry:
-        return Registry(self.db)
+    def ledger(self) -> Ledger:
+        return ledger_over(self.db)
 
     def bearer(self, agent: str = "octavia", **how: Any) -> tuple[str, str]:
         """Make the header that lets an agent in."""
@@ -123,7 +123,7 @@ class Target:
         """Wait until the ledger knows that the attacker's socket is gone, and return its close code."""
 
         def code() -> Optional[int]:
-            connection = self.registry.find(self.ws_id)
+            connection = self.ledger.find(self.ws_id)
             return None if connection is None else connection.close_code
 
         await until(lambda: code() is not None)
@@ -364,7 +364,7 @@ async def slow_reader(target: Target) -> int:
         target.narrow(target.ws_id)
         with target.db.transaction():
             for _ in range(10):
-                target.registry.send(target.ws_id, "x" * 200_000)
+                target.ledger.send(target.ws_id, "x" * 200_000)
         return await target.passing(target.code_in_the_ledger())
 
 
@@ -422,7 +422,7 @@ async def ack_beyond_what_was_written(target: Target) -> int:
 
 async def _message(target: Target, agent: RawAgent) -> int:
     """Send the attacker a message, and wait until it is there."""
-    message = target.registry.send(target.ws_id, "for the stranger")
+    message = target.ledger.send(target.ws_id, "for the stranger")
     assert message is not None
     assert message.db_id is not None
     while (await agent.message())["seq"] != message.db_id:

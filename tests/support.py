@@ -14,16 +14,20 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar, Union
 from urllib.parse import urlencode, urlsplit
 
-from ws_manager import ConnectionPool, add_connection, get_db
-from ws_manager.core.registry import Registry
+from ws_manager import ConnectionPool, add_connection, open_ledger
+from ws_manager.core.delivery import Delivery
+from ws_manager.core.ledger import Ledger
 from ws_manager.gateway.http.stripe import StripeOptions
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.store import SqliteStore
+from ws_manager.strict_json import Json
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 LIMIT = 20.0
@@ -44,6 +48,27 @@ def run(work: Coroutine[Any, Any, Result], seconds: float = 3 * LIMIT) -> Result
 async def within(work: Coroutine[Any, Any, Result]) -> Result:
     """Wait for an event, bounded."""
     return await asyncio.wait_for(work, LIMIT)
+
+
+def db_of(over: Union[Ledger, Delivery]) -> Database:
+    """The SQLite connection of a ledger, for what only tests do with it."""
+    store = over._store
+    assert isinstance(store, SqliteStore)
+    return store.db
+
+
+def ledger_of(delivery: Delivery) -> Ledger:
+    """The ledger that a delivery works on."""
+    return Ledger(delivery._store)
+
+
+def open_socket(
+    ledger: Ledger, agent: str, ws_id: str, metadata: Optional[Json] = None, *, gateway: Optional[str] = "g"
+) -> Connection:
+    """Register a connection as a gateway does it for a socket; as a command does it where `gateway` is None."""
+    if gateway is None:
+        return ledger.connect(agent, ws_id, metadata)
+    return ledger.delivery.open_socket(agent, ws_id, metadata, gateway)[0]
 
 
 class Refused(Exception):
@@ -162,7 +187,7 @@ class RawAgent:
         return payload
 
     async def closed(self) -> int:
-        """Answer Pings until the gateway closes, and return the code."""
+        """Explanation Pings until the gateway closes, and return the code."""
         try:
             while True:
                 await self.json()
@@ -241,9 +266,9 @@ class RunningGateway:
     def __init__(self, server: GatewayServer, database: Path) -> None:
         self.server = server
         self.url = server.url
-        self.db = get_db(database)
-        self.registry = Registry(self.db)
-        self.pool = ConnectionPool(self.db)
+        self.ledger = open_ledger(database)
+        self.db = db_of(self.ledger)
+        self.pool = ConnectionPool(self.ledger)
         self._agents: list[RawAgent] = []
 
     async def agent(
@@ -273,7 +298,7 @@ class RunningGateway:
 
     def send(self, content: object = None, ws_id: str = "ws-001") -> int:
         """Commit a message, and return its number."""
-        message = self.registry.send(ws_id, content)
+        message = self.ledger.send(ws_id, content)
         assert message is not None
         assert message.db_id is not None
         return message.db_id
@@ -289,7 +314,7 @@ class RunningGateway:
 
     def connection(self, ws_id: str = "ws-001") -> Connection:
         """The connection, as the ledger has it now."""
-        found = self.registry.find(ws_id)
+        found = self.ledger.find(ws_id)
         assert found is not None
         return found
 

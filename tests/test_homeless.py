@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ws_manager.errors import InvalidInput
-from ws_manager.repository.sqlite.schema import open_ledger
+from ws_manager.repository.sqlite.opening import open_to_write
 from ws_manager.settings import database_path, expanded
 
 HOMELESS = (
@@ -60,14 +60,14 @@ class TestWithoutAHome:
             "from ws_manager import *\ntry: get_db()\nexcept InvalidInput as e: print(e, '|', e.hint)"
         )
         assert "this user has no home folder" in ended.stdout
-        assert "--db or BLACKROAD_WS_DB" in ended.stdout
+        assert "a path or BLACKROAD_WS_DB" in ended.stdout
         assert not Path("~").exists()
 
     @pytest.mark.parametrize(
         "arguments", [("connect", "octavia"), ("list",), ("token", "octavia"), ("doctor",)]
     )
     def test_the_commands_work_on_a_named_file(self, database: Path, arguments: tuple[str, ...]) -> None:
-        open_ledger(database).close()
+        open_to_write(database).close()
         for given in ({"BLACKROAD_WS_DB": str(database)}, {}):
             options = [] if given else ["--db", str(database)]
             ended = program(*options, *arguments, **given)
@@ -105,7 +105,7 @@ class TestNobodysHome:
 
     def test_of_the_library(self) -> None:
         with pytest.raises(InvalidInput, match="there is no user no-such-user"):
-            open_ledger("~no-such-user/x")
+            open_to_write("~no-such-user/x")
 
     @pytest.mark.parametrize(
         "arguments",
@@ -123,7 +123,7 @@ class TestNobodysHome:
         ids=" ".join,
     )
     def test_of_a_command(self, database: Path, arguments: tuple[str, ...]) -> None:
-        open_ledger(database).close()
+        open_to_write(database).close()
         ended = subprocess.run(
             [sys.executable, "-m", "ws_manager", *arguments],
             capture_output=True,

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from tests.commands import EVERY, made
 from ws_manager.cli.app import app
-from ws_manager.repository.sqlite.schema import _TABLES
+from ws_manager.repository.sqlite.schema import CREATE_TABLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def test_documents_the_options_of_the_program_itself() -> None:
 
 def test_documents_every_table_and_column() -> None:
     text = section("## The database")
-    for table, sql in _TABLES.items():
+    for table, sql in CREATE_TABLES.items():
         described = text.split(f"**{table}**", 1)[1].split("\n\n", 1)[0]
         for column in re.findall(r"^  (\w+) ", sql, re.MULTILINE):
             assert f"`{column}`" in described, (table, column)

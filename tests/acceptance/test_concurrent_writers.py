@@ -62,9 +62,9 @@ def test_every_row_is_there_delivered_in_order_and_received(database: Path) -> N
         assert [writer.wait() for writer in writers] == [0] * len(writers)
 
         db = get_db(database)
-        registry = ConnectionPool(db).registry
+        ledger = ConnectionPool(db).registry
         total = 4 * 500 + 2 * 500 + 8 * 25
-        assert registry.wait(1, total, 60) == (total, 0, 0)
+        assert ledger.wait(1, total, 60) == (total, 0, 0)
         rows = {
             ws_id: [
                 json.loads(row[0])

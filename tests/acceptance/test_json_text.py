@@ -17,7 +17,6 @@ from ws_manager import (
     handle_stripe_webhook,
     send_message,
 )
-from ws_manager.core.webhooks import Webhooks
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.strict_json import MAX_DEPTH, members
 
@@ -178,6 +177,6 @@ def test_numbers_of_a_stripe_event_keep_their_text(
     # Nobody is connected: it waits, and is replayed.
     assert handle_stripe_webhook(body, signature(body), db_conn=db).status == "unrouted"
     add_connection(pool, "ws-001", "billing")
-    assert Webhooks(pool.registry).waiting() == ["evt_1"]
+    assert pool.ledger.webhooks.waiting() == ["evt_1"]
     assert command(database, "stripe", "replay", "evt_1").returncode == 0
     assert NUMBERS in command(database, "history", "--json").stdout

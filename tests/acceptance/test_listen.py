@@ -131,7 +131,7 @@ def test_a_restarted_gateway_gets_every_agent_back(database: Path, db: Database)
         assert command(database, "broadcast", '"in between"').stdout == "Broadcast to 3 connection(s)\n"
         with gateway(database):
             assert [json.loads(agent.line())["content"] for agent in agents] == ["in between"] * 3
-            assert pool.registry.wait(1, 3, 30) == (3, 0, 0)
+            assert pool.ledger.wait(1, 3, 30) == (3, 0, 0)
             events = [row[0] for row in db.execute("SELECT kind FROM events")]
             assert "disconnected" not in events
 

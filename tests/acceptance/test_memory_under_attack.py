@@ -16,7 +16,7 @@ from tests.acceptance.processes import COMMAND, Program, running
 from tests.attacks import BYSTANDER, ORIGIN, Bystander
 from tests.support import RawAgent, handshake, run, until
 from ws_manager import get_db
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.tokens import mint, signing_key
 
 ROUNDS, MOST_TIMES = 12, 8
@@ -53,7 +53,7 @@ def open_sockets(pid: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def beside(registry: Registry, url: str, key: bytes) -> AsyncIterator[tuple[Bystander, int]]:
+async def beside(ledger: Ledger, url: str, key: bytes) -> AsyncIterator[tuple[Bystander, int]]:
     """An agent that is not to notice anything, and the number of the message that it has not confirmed."""
     query = f"agent=bystander&ws_id={BYSTANDER}&ack=explicit&access_token={mint(key, 'bystander')}"
     reader, writer, status = await handshake(url, query)
@@ -62,7 +62,7 @@ async def beside(registry: Registry, url: str, key: bytes) -> AsyncIterator[tupl
     await agent.json()
     bystander = Bystander(agent)
     try:
-        message = registry.send(BYSTANDER, "before")
+        message = ledger.send(BYSTANDER, "before")
         assert message is not None
         await bystander.frame()
         yield bystander, message.db_id or 0
@@ -71,7 +71,7 @@ async def beside(registry: Registry, url: str, key: bytes) -> AsyncIterator[tupl
         agent.drop()
 
 
-async def attacked(attackers: Program, registry: Registry, bystander: Bystander) -> None:
+async def attacked(attackers: Program, ledger: Ledger, bystander: Bystander) -> None:
     """Have the gateway attacked, while the agent beside them gets messages and shows that it is alive."""
     assert attackers.process.stdin is not None
     attackers.process.stdin.write(f"{ROUNDS}\n")
@@ -79,7 +79,7 @@ async def attacked(attackers: Program, registry: Registry, bystander: Bystander)
     ended = asyncio.ensure_future(asyncio.to_thread(attackers.line))
     while not ended.done():
         await bystander.sign_of_life()
-        registry.send(BYSTANDER, "in between")
+        ledger.send(BYSTANDER, "in between")
         assert b"in between" in await bystander.frame()
         await asyncio.wait({ended}, timeout=BEAT_SECONDS)
     await ended
@@ -90,14 +90,14 @@ def test_stays_flat(database: Path) -> None:
         key = signing_key(database, create=False)
         assert key is not None
         with contextlib.ExitStack() as stack:
-            registry = Registry(stack.enter_context(contextlib.closing(get_db(database))))
-            async with beside(registry, url, key) as (bystander, foreign):
+            ledger = ledger_over(stack.enter_context(contextlib.closing(get_db(database))))
+            async with beside(ledger, url, key) as (bystander, foreign):
                 sockets = open_sockets(pid)
                 program = (*ATTACKERS, url, str(database), str(foreign))
                 attackers = stack.enter_context(running(*program, stdin=subprocess.PIPE))
                 measured: list[int] = []
                 while len(measured) < 2 or (not is_flat(measured) and len(measured) < MOST_TIMES):
-                    await attacked(attackers, registry, bystander)
+                    await attacked(attackers, ledger, bystander)
                     await until(lambda: open_sockets(pid) == sockets)
                     measured.append(memory(pid))
                 return measured

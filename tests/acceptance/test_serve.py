@@ -85,10 +85,10 @@ def _until_closed(program: Program, database: Path) -> None:
 def _closed(database: Path) -> bool:
     """Say whether the gateway takes no more connections."""
     from ws_manager import get_db
-    from ws_manager.core.registry import Registry
+    from ws_manager.core.ledger import ledger_over
 
     db = get_db(database)
-    latest = Registry(db).gateways.latest()
+    latest = ledger_over(db).latest_gateway()
     db.close()
     assert latest is not None
     try:

@@ -17,7 +17,7 @@ from tests.commands import EVERY
 from ws_manager import __version__
 from ws_manager.cli import exit_codes
 from ws_manager.cli.app import COMMANDS
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger
 from ws_manager.errors import (
     Conflict,
     GatewayUnavailable,
@@ -145,10 +145,10 @@ def test_errors_as_json(cli, db, flags: list[str]) -> None:
 
 
 def test_a_defect_of_ours_is_one_line_without_data(cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_self: Registry) -> None:
+    def broken(_self: Ledger) -> None:
         raise KeyError("the content of a message")
 
-    monkeypatch.setattr(Registry, "stats", broken)
+    monkeypatch.setattr(Ledger, "stats", broken)
     cli("connect", "octavia")
     result = cli("stats")
     assert result.exit_code == 1

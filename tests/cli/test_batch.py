@@ -15,8 +15,7 @@ from tests.acceptance.processes import COMMAND, PATIENCE, running
 from ws_manager import get_db
 from ws_manager.cli.process.line_reader import LONGEST
 from ws_manager.core import batch as core_batch
-from ws_manager.core.batch import Batch
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
 from ws_manager.errors import LedgerError
 
 
@@ -247,14 +246,14 @@ def test_a_reader_that_goes_away_ends_it_quietly(connected, environment, databas
 
 
 def test_broadcasts_to_many_are_several_transactions(db, monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = Registry(db)
+    ledger = ledger_over(db)
     for number in range(3):
-        registry.connect("octavia", f"ws-{number}")
+        ledger.connect("octavia", f"ws-{number}")
     monkeypatch.setattr(core_batch, "MOST_ROWS", 6)
-    bulk = Batch(registry)
+    bulk = ledger.batch
     requests = [bulk.request(number, "broadcast") for number in range(5)]
     assert [len(bulk.broadcast(requests[done:])) for done in (0, 2, 4)] == [2, 2, 1]
-    assert registry.stats()["total_messages"] == 15
+    assert ledger.stats()["total_messages"] == 15
 
 
 def test_answers_of_several_transactions_come_in_order(
@@ -268,11 +267,11 @@ def test_answers_of_several_transactions_come_in_order(
 
 
 def test_a_bulk_that_the_file_cannot_take_leaves_nothing(db) -> None:
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001")
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001")
     db.execute("PRAGMA max_page_count = 40")
     with pytest.raises(LedgerError, match="full"):
-        bulk = Batch(registry)
+        bulk = ledger.batch
         bulk.send([bulk.request("x" * 200_000, "data", "ws-001")] * 5)
-    assert registry.stats()["total_messages"] == 0
-    assert registry.find("ws-001").message_count == 0
+    assert ledger.stats()["total_messages"] == 0
+    assert ledger.find("ws-001").message_count == 0

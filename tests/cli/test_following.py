@@ -18,9 +18,10 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, gateway
 from tests.stripe_support import event
+from tests.support import db_of
 from ws_manager import get_db
-from ws_manager.core.registry import Registry
-from ws_manager.core.webhooks import IncomingEvent, Webhooks
+from ws_manager.core.ledger import Ledger, ledger_over
+from ws_manager.core.webhooks import IncomingEvent
 
 MANY = 3000
 """Messages: several times what the pipe, a batch of the command and a page of the ledger hold."""
@@ -29,12 +30,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pol
 
 
 @pytest.fixture
-def registry(database: Path) -> Iterator[Registry]:
+def ledger(database: Path) -> Iterator[Ledger]:
     """A ledger in which ws-001 is octavia's."""
     db = get_db(database)
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001")
-    yield registry
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001")
+    yield ledger
     db.close()
 
 
@@ -71,25 +72,25 @@ def until_it_says(process: subprocess.Popen[bytes], text: bytes) -> None:
     raise AssertionError(f"it ended without {text!r}")
 
 
-def waiting_events(registry: Registry, count: int) -> None:
+def waiting_events(ledger: Ledger, count: int) -> None:
     """Store events of Stripe that nobody is connected for."""
-    webhooks = Webhooks(registry)
+    webhooks = ledger.webhooks
     payload = event("invoice.paid", "evt").decode()
-    with registry.db.transaction():
+    with db_of(ledger).transaction():
         for number in range(count):
             webhooks.take(
                 IncomingEvent(f"evt_{number:04}", "invoice.paid", payload, "1", "billing", "stripe_x")
             )
 
 
-def many_messages(registry: Registry) -> None:
-    with registry.db.transaction():
+def many_messages(ledger: Ledger) -> None:
+    with db_of(ledger).transaction():
         for number in range(MANY):
-            registry.send("ws-001", {"n": number, "filler": "x" * 100})
+            ledger.send("ws-001", {"n": number, "filler": "x" * 100})
 
 
-def confirmed(registry: Registry) -> int:
-    return registry.db.value("SELECT count(*) FROM messages WHERE delivered = 1")
+def confirmed(ledger: Ledger) -> int:
+    return db_of(ledger).value("SELECT count(*) FROM messages WHERE delivered = 1")
 
 
 class TestAReaderThatHasGone:
@@ -100,14 +101,14 @@ class TestAReaderThatHasGone:
         assert process.wait(PATIENCE) == 141
         assert b"rror" not in process.stderr.read()
 
-    def test_ends_an_idle_listen(self, database: Path, registry: Registry) -> None:
+    def test_ends_an_idle_listen(self, database: Path, ledger: Ledger) -> None:
         with gateway(database), started(database, "listen", "octavia", "--ws-id", "ws-001") as process:
             until_it_says(process, b"Ready: ")
             self.gone(process)
             # It has said goodbye: nobody goes on sending to it.
-            assert registry.get("ws-001") is None
+            assert ledger.get("ws-001") is None
 
-    def test_ends_a_listen_whose_gateway_is_away(self, database: Path, registry: Registry) -> None:
+    def test_ends_a_listen_whose_gateway_is_away(self, database: Path, ledger: Ledger) -> None:
         with (
             gateway(database) as (server, _),
             started(database, "listen", "octavia", "--ws-id", "ws-001") as process,
@@ -117,30 +118,30 @@ class TestAReaderThatHasGone:
             until_it_says(process, b"Disconnected: ")
             self.gone(process)
 
-    def test_ends_an_idle_receive(self, database: Path, registry: Registry) -> None:
+    def test_ends_an_idle_receive(self, database: Path, ledger: Ledger) -> None:
         with started(database, "receive", "ws-001", "--follow") as process:
             until_it_says(process, b"Ready: ")
             self.gone(process)
-        sent = registry.send("ws-001", "later")
-        assert registry.wait(sent.db_id, sent.db_id, 0) == (0, 1, 0)
+        sent = ledger.send("ws-001", "later")
+        assert ledger.wait(sent.db_id, sent.db_id, 0) == (0, 1, 0)
 
-    def test_ends_an_idle_history(self, database: Path, registry: Registry) -> None:
-        registry.send("ws-001", 1)
+    def test_ends_an_idle_history(self, database: Path, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
         with started(database, "history", "--follow", "--since", "1h") as process:
             assert process.stdout.readline()
             self.gone(process)
 
-    def test_ends_a_top_long_before_its_next_frame(self, database: Path, registry: Registry) -> None:
+    def test_ends_a_top_long_before_its_next_frame(self, database: Path, ledger: Ledger) -> None:
         with started(database, "top", "--interval", "3650d") as process:
             assert json.loads(process.stdout.readline())["active_connections"] == 1
             self.gone(process)
 
-    def test_ends_an_idle_replay(self, database: Path, registry: Registry) -> None:
+    def test_ends_an_idle_replay(self, database: Path, ledger: Ledger) -> None:
         with started(database, "stripe", "replay", "--watch") as process:
             until_it_says(process, b"Watching: ")
             self.gone(process)
 
-    def test_ends_an_idle_batch(self, database: Path, registry: Registry) -> None:
+    def test_ends_an_idle_batch(self, database: Path, ledger: Ledger) -> None:
         with started(database, "send", "ws-001", "--batch", "-") as process:
             process.stdin.write(b"1\n")
             process.stdin.flush()
@@ -162,29 +163,27 @@ class TestASignalWhileMessagesKeepComing:
         return lines
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_ends_listen(self, database: Path, registry: Registry, number: signal.Signals) -> None:
-        many_messages(registry)
+    def test_ends_listen(self, database: Path, ledger: Ledger, number: signal.Signals) -> None:
+        many_messages(ledger)
         with gateway(database), started(database, "listen", "octavia", "--ws-id", "ws-001") as process:
             lines = self.lines(process, number, 0)
-            while registry.find("ws-001").close_code is None:
+            while ledger.find("ws-001").close_code is None:
                 pass
-            assert [json.loads(line)["seq"] for line in lines] == list(range(1, confirmed(registry) + 1))
+            assert [json.loads(line)["seq"] for line in lines] == list(range(1, confirmed(ledger) + 1))
         assert len(lines) < MANY
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("follow", [True, False])
-    def test_ends_receive(
-        self, database: Path, registry: Registry, number: signal.Signals, follow: bool
-    ) -> None:
-        many_messages(registry)
+    def test_ends_receive(self, database: Path, ledger: Ledger, number: signal.Signals, follow: bool) -> None:
+        many_messages(ledger)
         with started(database, "receive", "ws-001", *["--follow"] * follow) as process:
             lines = self.lines(process, number, 0 if follow else 128 + number)
-        assert [json.loads(line)["seq"] for line in lines] == list(range(1, confirmed(registry) + 1))
+        assert [json.loads(line)["seq"] for line in lines] == list(range(1, confirmed(ledger) + 1))
         assert len(lines) < MANY
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_ends_history(self, database: Path, registry: Registry, number: signal.Signals) -> None:
-        many_messages(registry)
+    def test_ends_history(self, database: Path, ledger: Ledger, number: signal.Signals) -> None:
+        many_messages(ledger)
         with started(database, "history", "--follow", "--since", "1h") as process:
             lines = self.lines(process, number, 128 + number)
         assert [json.loads(line)["id"] for line in lines] == list(range(1, len(lines) + 1))
@@ -193,19 +192,19 @@ class TestASignalWhileMessagesKeepComing:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("options", [["--watch"], ["--since", "1h"]], ids=["watch", "once"])
     def test_ends_replay(
-        self, database: Path, registry: Registry, number: signal.Signals, options: list[str]
+        self, database: Path, ledger: Ledger, number: signal.Signals, options: list[str]
     ) -> None:
-        waiting_events(registry, MANY)
-        registry.connect("billing", "ws-002")
+        waiting_events(ledger, MANY)
+        ledger.connect("billing", "ws-002")
         with started(database, "stripe", "replay", *options, "-o", "ndjson") as process:
             lines = self.lines(process, number, 128 + number)
         assert [json.loads(line)["event_id"] for line in lines] == [f"evt_{n:04}" for n in range(len(lines))]
-        assert registry.db.value("SELECT count(*) FROM messages") == len(lines) < MANY
+        assert db_of(ledger).value("SELECT count(*) FROM messages") == len(lines) < MANY
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("command", [["send", "ws-001"], ["broadcast"]], ids=["send", "broadcast"])
     def test_ends_a_batch_when_what_is_committed_is_answered(
-        self, database: Path, registry: Registry, tmp_path: Path, number: signal.Signals, command: list[str]
+        self, database: Path, ledger: Ledger, tmp_path: Path, number: signal.Signals, command: list[str]
     ) -> None:
         total = 40_000
         source = tmp_path / "lines.ndjson"
@@ -213,9 +212,9 @@ class TestASignalWhileMessagesKeepComing:
         with started(database, *command, "--batch", str(source)) as process:
             lines = self.lines(process, number, 128 + number)
         assert [json.loads(line)["line"] for line in lines] == list(range(1, len(lines) + 1))
-        assert registry.db.value("SELECT count(*) FROM messages") == len(lines) < total
+        assert db_of(ledger).value("SELECT count(*) FROM messages") == len(lines) < total
 
-    def test_ends_a_batch_that_waits_for_a_line(self, database: Path, registry: Registry) -> None:
+    def test_ends_a_batch_that_waits_for_a_line(self, database: Path, ledger: Ledger) -> None:
         with started(database, "send", "ws-001", "--batch", "-") as process:
             process.stdin.write(b'"whole"\n"half of a li')
             process.stdin.flush()
@@ -223,9 +222,9 @@ class TestASignalWhileMessagesKeepComing:
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 143
             assert process.stdout.read() == b""
-        assert registry.db.rows("SELECT content FROM messages") == [('"whole"',)]
+        assert db_of(ledger).rows("SELECT content FROM messages") == [('"whole"',)]
 
-    def test_ends_a_top_between_two_frames(self, database: Path, registry: Registry) -> None:
+    def test_ends_a_top_between_two_frames(self, database: Path, ledger: Ledger) -> None:
         with started(database, "top", "--interval", "3650d") as process:
             lines = self.lines(process, signal.SIGTERM, 143)
         assert [json.loads(line)["active_connections"] for line in lines] == [1]
@@ -237,28 +236,28 @@ class TestAReaderThatTakesNothing:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("arguments", [["history", "--limit", str(MANY)], ["export"]])
     def test_does_not_hold_up_a_command_that_ends(
-        self, database: Path, registry: Registry, number: signal.Signals, arguments: list[str]
+        self, database: Path, ledger: Ledger, number: signal.Signals, arguments: list[str]
     ) -> None:
-        many_messages(registry)
+        many_messages(ledger)
         with started(database, *arguments) as process:
             assert process.stdout.read(1)
             process.send_signal(number)
             assert process.wait(PATIENCE) == 128 + number
 
-    def test_does_not_hold_up_listen(self, database: Path, registry: Registry) -> None:
-        registry.send("ws-001", "x" * 200_000)
+    def test_does_not_hold_up_listen(self, database: Path, ledger: Ledger) -> None:
+        ledger.send("ws-001", "x" * 200_000)
         with gateway(database), started(database, "listen", "octavia", "--ws-id", "ws-001") as process:
             assert process.stdout.read(1)
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0
-            while registry.find("ws-001").close_code is None:
+            while ledger.find("ws-001").close_code is None:
                 pass
-        assert confirmed(registry) == 0
+        assert confirmed(ledger) == 0
 
 
-def test_listen_confirms_only_what_is_printed(database: Path, registry: Registry) -> None:
-    registry.send("ws-001", "small")
-    registry.send("ws-001", "x" * 200_000)
+def test_listen_confirms_only_what_is_printed(database: Path, ledger: Ledger) -> None:
+    ledger.send("ws-001", "small")
+    ledger.send("ws-001", "x" * 200_000)
     with gateway(database), started(database, "listen", "octavia", "--ws-id", "ws-001") as process:
         assert json.loads(process.stdout.readline())["content"] == "small"
         # More than the pipe holds: it is being printed, and cannot be printed to its end.
@@ -266,16 +265,16 @@ def test_listen_confirms_only_what_is_printed(database: Path, registry: Registry
         process.stdout.close()
         assert process.wait(PATIENCE) == 141
         # What it has confirmed comes before its goodbye.
-        while registry.find("ws-001").close_code is None:
+        while ledger.find("ws-001").close_code is None:
             pass
-    assert registry.db.rows("SELECT delivered FROM messages ORDER BY id") == [(1,), (0,)]
+    assert db_of(ledger).rows("SELECT delivered FROM messages ORDER BY id") == [(1,), (0,)]
 
 
-def test_every_line_is_flushed(database: Path, registry: Registry) -> None:
-    waiting_events(registry, 1)
+def test_every_line_is_flushed(database: Path, ledger: Ledger) -> None:
+    waiting_events(ledger, 1)
     with started(database, "stripe", "replay", "--watch") as process:
         until_it_says(process, b"Watching: ")
-        registry.connect("billing", "ws-002")
+        ledger.connect("billing", "ws-002")
         assert process.stdout.readline() == b"Sent evt_0000 (invoice.paid) to 1 connection(s)\n"
 
 
@@ -296,10 +295,8 @@ class TestSignalsThatAreIgnoredAtTheStart:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_stay_ignored(
-        self, database: Path, registry: Registry, arguments: list[str], ready: bytes
-    ) -> None:
-        registry.send("ws-001", 1)
+    def test_stay_ignored(self, database: Path, ledger: Ledger, arguments: list[str], ready: bytes) -> None:
+        ledger.send("ws-001", 1)
         with started(database, *arguments, before='trap "" INT TERM HUP') as process:
             if arguments[-1] == "-":
                 process.stdin.write(b"1\n")
@@ -312,7 +309,7 @@ class TestSignalsThatAreIgnoredAtTheStart:
 
     @pytest.mark.parametrize("number", IGNORED)
     def test_do_not_end_listen_and_serve(
-        self, database: Path, registry: Registry, number: signal.Signals
+        self, database: Path, ledger: Ledger, number: signal.Signals
     ) -> None:
         ignoring = f'trap "" {number.name[3:]}'
         with started(database, "serve", "--port", "0", "--no-auth", before=ignoring) as server:
@@ -321,7 +318,7 @@ class TestSignalsThatAreIgnoredAtTheStart:
                 until_it_says(agent, b"Ready: ")
                 for process in (server, agent):
                     process.send_signal(number)
-                registry.send("ws-001", "still there")
+                ledger.send("ws-001", "still there")
                 assert json.loads(agent.stdout.readline())["content"] == "still there"
                 other = signal.SIGTERM if number != signal.SIGTERM else signal.SIGINT
                 agent.send_signal(other)

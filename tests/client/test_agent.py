@@ -559,7 +559,7 @@ class TestEnd:
     def test_disconnected_ends_it_with_the_cause(self, database: Path) -> None:
         async def scenario() -> None:
             async with gateway(database) as running, Agent(running.url) as client:
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
                 with pytest.raises(Conflict, match=r"disconnected by an operator \(4010\)"):
                     await client.next()
 
@@ -579,7 +579,7 @@ class TestEnd:
             async with gateway(database) as running, Agent(running.url) as client:
                 seq = running.send()
                 await running.until(lambda: client._messages)
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
                 await running.until(lambda: client._ended)
                 assert (await client.next()).seq == seq
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager import Conflict, NotFound, get_db
+from tests.support import db_of, ledger_of
+from ws_manager import Conflict, NotFound, get_db, get_message_history
 from ws_manager.core.delivery import Delivery
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.models import Closure, Connection, Gateway, Receipt, Rejection, SignOfLife, utc_now
+from ws_manager.repository.records import Position
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.locks import gateway_lock
 
@@ -18,23 +20,22 @@ LATER = "2099-01-01T00:00:00.000000+00:00"
 
 
 @pytest.fixture
-def delivery(db: Database) -> Delivery:
-    """Delivery over a ledger where a socket of gateway `g` holds ws-001, and a command registered ws-002."""
-    delivery = Delivery(db)
-    delivery.open_socket("octavia", "ws-001", None, "g")
-    delivery.registry.connect("cipher", "ws-002")
-    return delivery
+def ledger(db: Database) -> Ledger:
+    """A ledger where a socket of gateway `g` holds ws-001, and a command registered ws-002."""
+    ledger = ledger_over(db)
+    ledger.delivery.open_socket("octavia", "ws-001", None, "g")
+    ledger.connect("cipher", "ws-002")
+    return ledger
 
 
 @pytest.fixture
-def registry(delivery: Delivery) -> Registry:
-    """The registry of `delivery`."""
-    return delivery.registry
+def delivery(ledger: Ledger) -> Delivery:
+    return ledger.delivery
 
 
-def found(registry: Registry, ws_id: str) -> Connection:
+def found(ledger: Ledger, ws_id: str) -> Connection:
     """A connection that must be there."""
-    connection = registry.find(ws_id)
+    connection = ledger.find(ws_id)
     assert connection is not None
     return connection
 
@@ -53,86 +54,87 @@ def events(db: Database) -> list[tuple[object, ...]]:
 
 
 class TestPending:
-    def test_of_one(self, delivery: Delivery, registry: Registry) -> None:
-        registry.broadcast("a")
-        registry.send("ws-001", "b")
+    def test_of_one(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.broadcast("a")
+        ledger.send("ws-001", "b")
         rows = delivery.pending("ws-001", 0, 10)
         assert [(row.seq, row.content) for row in rows] == [(1, '"a"'), (3, '"b"')]
 
-    def test_above_an_id(self, delivery: Delivery, registry: Registry) -> None:
-        registry.broadcast("a")
-        registry.send("ws-001", "b")
+    def test_above_an_id(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.broadcast("a")
+        ledger.send("ws-001", "b")
         assert [row.seq for row in delivery.pending("ws-001", 1, 10)] == [3]
 
-    def test_of_everybody(self, delivery: Delivery, registry: Registry) -> None:
-        registry.broadcast("a")
-        registry.send("ws-001", "b")
-        assert [(row.seq, row.recipient_id) for row in delivery.after(1, 10)] == [
-            (2, "ws-002"),
-            (3, "ws-001"),
+    def test_of_everybody(self, delivery: Delivery, ledger: Ledger) -> None:
+        before, _ = delivery.positions()
+        ledger.broadcast("a")
+        ledger.send("ws-001", "b")
+        rows, reached = delivery.after(before, 10)
+        assert [(row.recipient_id, row.content) for row in rows] == [
+            ("ws-001", '"a"'),
+            ("ws-002", '"a"'),
+            ("ws-001", '"b"'),
         ]
+        assert delivery.after(reached, 10) == ([], reached)
 
-    def test_limit(self, delivery: Delivery, registry: Registry) -> None:
+    def test_limit(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(5):
-            registry.send("ws-001", number)
+            ledger.send("ws-001", number)
         assert [row.seq for row in delivery.pending("ws-001", 0, 2)] == [1, 2]
-        assert [row.seq for row in delivery.after(0, 3)] == [1, 2, 3]
+        assert len(delivery.after(Position(0), 3)[0]) == 3
 
-    def test_is_read_in_pieces_of_a_mebibyte(self, delivery: Delivery, registry: Registry) -> None:
+    def test_is_read_in_pieces_of_a_mebibyte(self, delivery: Delivery, ledger: Ledger) -> None:
         for _ in range(10):
-            registry.send("ws-001", "x" * 250_000)
+            ledger.send("ws-001", "x" * 250_000)
         assert len(delivery.pending("ws-001", 0, 1000)) == 5
-        assert len(delivery.after(0, 1000)) == 5
+        assert len(delivery.after(Position(0), 1000)[0]) == 5
 
-    def test_without_the_confirmed_and_the_set_aside(self, delivery: Delivery, registry: Registry) -> None:
+    def test_without_the_confirmed_and_the_set_aside(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(3):
-            registry.send("ws-001", number)
+            ledger.send("ws-001", number)
         delivery.settle([Receipt("ws-001", 1, 1, 1), Rejection("ws-001", 1, 2, "no")])
         assert [row.seq for row in delivery.pending("ws-001", 0, 10)] == [3]
 
-    def test_survives_a_disconnection(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-001", 1)
-        registry.disconnect("ws-001")
+    def test_survives_a_disconnection(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
+        ledger.disconnect("ws-001")
         assert [row.seq for row in delivery.pending("ws-001", 0, 10)] == [1]
 
-    def test_highest_ids(self, delivery: Delivery, registry: Registry) -> None:
-        assert delivery.last_ids() == (0, 2)
-        registry.broadcast(1)
-        registry.disconnect("ws-002")
-        assert delivery.last_ids() == (2, 3)
-
-    def test_events_above_an_id(self, delivery: Delivery, registry: Registry) -> None:
-        registry.disconnect("ws-002")
-        assert [(event.db_id, event.kind) for event in delivery.events_after(2)] == [(3, "disconnected")]
+    def test_events_behind_a_position(self, delivery: Delivery, ledger: Ledger) -> None:
+        _, before = delivery.positions()
+        ledger.disconnect("ws-002")
+        found, reached = delivery.events_after(before)
+        assert [(event.ws_id, event.kind) for event in found] == [("ws-002", "disconnected")]
+        assert delivery.events_after(reached) == ([], reached)
 
 
 class TestBacklog:
-    def test_of_nothing_reaches_the_newest_message(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-002", 1)
-        assert delivery.backlog("ws-001", 0, 10, 1000) == ([], 1)
+    def test_of_nothing_reaches_the_newest_message(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-002", 1)
+        assert delivery.backlog("ws-001", Position(0), 10, 1000) == ([], 1)
 
-    def test_reaches_its_last_row(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-001", 1)
-        registry.send("ws-001", 2)
-        registry.send("ws-002", 3)
-        rows, reached = delivery.backlog("ws-001", 0, 1, 1000)
+    def test_reaches_its_last_row(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
+        ledger.send("ws-001", 2)
+        ledger.send("ws-002", 3)
+        rows, reached = delivery.backlog("ws-001", Position(0), 1, 1000)
         assert ([row.seq for row in rows], reached) == ([1], 1)
 
     def test_stops_once_the_contents_have_so_many_characters(
-        self, delivery: Delivery, registry: Registry
+        self, delivery: Delivery, ledger: Ledger
     ) -> None:
         for _ in range(3):
-            registry.send("ws-001", "x" * 60)
-        rows, reached = delivery.backlog("ws-001", 0, 10, 100)
+            ledger.send("ws-001", "x" * 60)
+        rows, reached = delivery.backlog("ws-001", Position(0), 10, 100)
         assert ([row.seq for row in rows], reached) == ([1, 2], 2)
 
     def test_never_goes_back(self, delivery: Delivery) -> None:
-        assert delivery.backlog("ws-001", 7, 10, 1000) == ([], 7)
+        assert delivery.backlog("ws-001", Position(7), 10, 1000) == ([], 7)
 
-    def test_read_to_the_end_leaves_nothing_out(self, delivery: Delivery, registry: Registry) -> None:
+    def test_read_to_the_end_leaves_nothing_out(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(7):
-            registry.send("ws-001", number)
-            registry.send("ws-002", number)
+            ledger.send("ws-001", number)
+            ledger.send("ws-002", number)
         seen, cursor = [], 0
         while True:
             rows, cursor = delivery.backlog("ws-001", cursor, 2, 1000)
@@ -143,119 +145,119 @@ class TestBacklog:
 
 
 class TestReceipts:
-    def test_confirm_what_lies_between(self, delivery: Delivery, registry: Registry) -> None:
+    def test_confirm_what_lies_between(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(4):
-            registry.send("ws-001", number)
+            ledger.send("ws-001", number)
         assert delivery.settle([Receipt("ws-001", 1, 2, 3)]) == set()
-        assert states(delivery.db) == ["pending", "confirmed", "confirmed", "pending"]
+        assert states(db_of(delivery)) == ["pending", "confirmed", "confirmed", "pending"]
 
-    def test_confirm_nothing_of_others(self, delivery: Delivery, registry: Registry) -> None:
-        registry.broadcast(1)
+    def test_confirm_nothing_of_others(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.broadcast(1)
         delivery.settle([Receipt("ws-001", 1, 1, 100)])
-        assert states(delivery.db) == ["confirmed", "pending"]
+        assert states(db_of(delivery)) == ["confirmed", "pending"]
 
-    def test_confirm_nothing_that_was_set_aside(self, delivery: Delivery, registry: Registry) -> None:
+    def test_confirm_nothing_that_was_set_aside(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(3):
-            registry.send("ws-001", number)
+            ledger.send("ws-001", number)
         delivery.settle([Rejection("ws-001", 1, 2, "no"), Receipt("ws-001", 1, 1, 3)])
-        assert states(delivery.db) == ["confirmed", "set aside", "confirmed"]
+        assert states(db_of(delivery)) == ["confirmed", "set aside", "confirmed"]
 
     def test_raise_the_highest_confirmed_id_and_never_lower_it(
-        self, delivery: Delivery, registry: Registry
+        self, delivery: Delivery, ledger: Ledger
     ) -> None:
-        registry.send("ws-001", 1)
-        registry.send("ws-001", 2)
+        ledger.send("ws-001", 1)
+        ledger.send("ws-001", 2)
         delivery.settle([Receipt("ws-001", 1, 1, 2), Receipt("ws-001", 1, 1, 1)])
-        assert found(registry, "ws-001").confirmed_seq == 2
+        assert found(ledger, "ws-001").confirmed_seq == 2
 
-    def test_twice_keeps_the_first_time(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-001", 1)
+    def test_twice_keeps_the_first_time(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
         delivery.settle([Receipt("ws-001", 1, 1, 1)])
-        first = registry.history()[0]["confirmed_at"]
+        first = get_message_history(ledger)[0]["confirmed_at"]
         delivery.settle([Receipt("ws-001", 1, 1, 1)])
-        assert registry.history()[0]["confirmed_at"] == first
+        assert get_message_history(ledger)[0]["confirmed_at"] == first
 
     @pytest.mark.parametrize("epoch", [0, 1, 3])
-    def test_of_another_epoch_are_void(self, delivery: Delivery, registry: Registry, epoch: int) -> None:
-        registry.send("ws-001", 1)
+    def test_of_another_epoch_are_void(self, delivery: Delivery, ledger: Ledger, epoch: int) -> None:
+        ledger.send("ws-001", 1)
         delivery.open_socket("octavia", "ws-001", None, "g")
         assert delivery.settle([Receipt("ws-001", epoch, 1, 1)]) == {"ws-001"}
-        assert states(delivery.db) == ["pending"]
-        assert found(registry, "ws-001").confirmed_seq == 0
+        assert states(db_of(delivery)) == ["pending"]
+        assert found(ledger, "ws-001").confirmed_seq == 0
 
-    def test_void_one_does_not_hinder_the_rest(self, delivery: Delivery, registry: Registry) -> None:
-        registry.broadcast(1)
+    def test_void_one_does_not_hinder_the_rest(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.broadcast(1)
         assert delivery.settle([Receipt("ws-001", 9, 1, 1), Receipt("ws-002", 1, 2, 2)]) == {"ws-001"}
-        assert states(delivery.db) == ["pending", "confirmed"]
+        assert states(db_of(delivery)) == ["pending", "confirmed"]
 
-    def test_count_after_a_disconnection(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-001", 1)
-        registry.disconnect("ws-001")
+    def test_count_after_a_disconnection(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
+        ledger.disconnect("ws-001")
         assert delivery.settle([Receipt("ws-001", 1, 1, 1)]) == set()
-        assert states(delivery.db) == ["confirmed"]
+        assert states(db_of(delivery)) == ["confirmed"]
 
-    def test_are_one_transaction(self, delivery: Delivery, registry: Registry) -> None:
-        registry.broadcast(1)
-        delivery.db.execute(
+    def test_are_one_transaction(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.broadcast(1)
+        db_of(delivery).execute(
             "CREATE TRIGGER no BEFORE UPDATE ON messages WHEN NEW.recipient_id = 'ws-002'"
             " BEGIN SELECT RAISE(ABORT, 'no'); END"
         )
         with pytest.raises(Exception, match="no"):
             delivery.settle([Receipt("ws-001", 1, 1, 1), Receipt("ws-002", 1, 2, 2)])
-        assert states(delivery.db) == ["pending", "pending"]
+        assert states(db_of(delivery)) == ["pending", "pending"]
 
 
 class TestRejections:
-    def test_set_one_message_aside(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-001", 1)
-        registry.send("ws-001", 2)
+    def test_set_one_message_aside(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
+        ledger.send("ws-001", 2)
         delivery.settle([Rejection("ws-001", 1, 1, "cannot take it")])
-        assert states(delivery.db) == ["set aside", "pending"]
-        assert registry.history()[1]["reject_reason"] == "cannot take it"
-        assert events(delivery.db) == [("set_aside", "ws-001", "cannot take it")]
+        assert states(db_of(delivery)) == ["set aside", "pending"]
+        assert get_message_history(ledger)[1]["reject_reason"] == "cannot take it"
+        assert events(db_of(delivery)) == [("set_aside", "ws-001", "cannot take it")]
 
-    def test_of_what_was_confirmed_change_nothing(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-001", 1)
+    def test_of_what_was_confirmed_change_nothing(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
         delivery.settle([Receipt("ws-001", 1, 1, 1), Rejection("ws-001", 1, 1, "too late")])
-        assert states(delivery.db) == ["confirmed"]
-        assert events(delivery.db) == []
+        assert states(db_of(delivery)) == ["confirmed"]
+        assert events(db_of(delivery)) == []
 
-    def test_of_another_epoch_are_void(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-001", 1)
+    def test_of_another_epoch_are_void(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
         assert delivery.settle([Rejection("ws-001", 2, 1, "no")]) == {"ws-001"}
-        assert states(delivery.db) == ["pending"]
+        assert states(db_of(delivery)) == ["pending"]
 
     def test_of_an_unknown_one_are_void(self, delivery: Delivery) -> None:
         assert delivery.settle([Rejection("ws-999", 1, 1, "no")]) == {"ws-999"}
 
 
 class TestClosures:
-    def test_by_us_leave_the_connection_active(self, delivery: Delivery, registry: Registry) -> None:
+    def test_by_us_leave_the_connection_active(self, delivery: Delivery, ledger: Ledger) -> None:
         delivery.settle([Closure("ws-001", 1, 1012, "restarting", False)])
-        connection = found(registry, "ws-001")
+        connection = found(ledger, "ws-001")
         assert (connection.status, connection.close_code, connection.close_reason) == (
             "active",
             1012,
             "restarting",
         )
-        assert events(delivery.db) == [("closed", "ws-001", "1012 restarting")]
+        assert events(db_of(delivery)) == [("closed", "ws-001", "1012 restarting")]
 
-    def test_by_the_peer_disconnect(self, delivery: Delivery, registry: Registry) -> None:
+    def test_by_the_peer_disconnect(self, delivery: Delivery, ledger: Ledger) -> None:
         delivery.settle([Closure("ws-001", 1, 1000, "done", True)])
-        connection = found(registry, "ws-001")
+        connection = found(ledger, "ws-001")
         assert (connection.status, connection.close_code) == ("disconnected", 1000)
-        assert [kind for kind, *_ in events(delivery.db)] == ["closed", "disconnected"]
+        assert [kind for kind, *_ in events(db_of(delivery))] == ["closed", "disconnected"]
 
-    def test_of_a_replaced_socket_change_nothing(self, delivery: Delivery, registry: Registry) -> None:
+    def test_of_a_replaced_socket_change_nothing(self, delivery: Delivery, ledger: Ledger) -> None:
         delivery.open_socket("octavia", "ws-001", None, "g")
         assert delivery.settle([Closure("ws-001", 1, 4009, "replaced", True)]) == set()
-        connection = found(registry, "ws-001")
+        connection = found(ledger, "ws-001")
         assert (connection.status, connection.close_code) == ("active", None)
 
-    def test_after_a_disconnection_keep_its_reason(self, delivery: Delivery, registry: Registry) -> None:
-        registry.disconnect("ws-001", "disconnected by an operator")
+    def test_after_a_disconnection_keep_its_reason(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.disconnect("ws-001", "disconnected by an operator")
         delivery.settle([Closure("ws-001", 1, 1000, "done", True)])
-        assert [kind for kind, *_ in events(delivery.db)] == ["disconnected", "closed"]
+        assert [kind for kind, *_ in events(db_of(delivery))] == ["disconnected", "closed"]
 
     def test_resume_clears_the_close_code(self, delivery: Delivery) -> None:
         delivery.settle([Closure("ws-001", 1, 1006, "", False)])
@@ -264,45 +266,45 @@ class TestClosures:
 
 
 class TestSignsOfLife:
-    def test_are_written(self, delivery: Delivery, registry: Registry) -> None:
+    def test_are_written(self, delivery: Delivery, ledger: Ledger) -> None:
         delivery.settle([SignOfLife("ws-001", 1, LATER, 12, True)])
-        assert found(registry, "ws-001").last_heartbeat == LATER
-        assert delivery.db.rows("SELECT ws_id, ts, latency_ms FROM heartbeat_log") == [("ws-001", LATER, 12)]
+        assert found(ledger, "ws-001").last_heartbeat == LATER
+        assert db_of(delivery).rows("SELECT ws_id, ts, latency_ms FROM heartbeat_log") == [
+            ("ws-001", LATER, 12)
+        ]
 
     def test_are_logged_only_where_asked(self, delivery: Delivery) -> None:
         delivery.settle([SignOfLife("ws-001", 1, LATER, 12, False)])
-        assert delivery.db.rows("SELECT * FROM heartbeat_log") == []
+        assert db_of(delivery).rows("SELECT * FROM heartbeat_log") == []
 
     @pytest.mark.parametrize(
         "sign",
         [SignOfLife("ws-001", 2, LATER, None, True), SignOfLife("ws-001", 1, "2020-01-01", None, True)],
         ids=["another epoch", "older"],
     )
-    def test_that_change_nothing(self, delivery: Delivery, registry: Registry, sign: SignOfLife) -> None:
-        before = found(registry, "ws-001")
+    def test_that_change_nothing(self, delivery: Delivery, ledger: Ledger, sign: SignOfLife) -> None:
+        before = found(ledger, "ws-001")
         delivery.settle([sign])
-        assert found(registry, "ws-001") == before
-        assert delivery.db.rows("SELECT * FROM heartbeat_log") == []
+        assert found(ledger, "ws-001") == before
+        assert db_of(delivery).rows("SELECT * FROM heartbeat_log") == []
 
-    def test_overwrite_one_that_a_clock_left_in_the_future(
-        self, delivery: Delivery, registry: Registry
-    ) -> None:
-        delivery.db.execute("UPDATE connections SET last_heartbeat = ?", (LATER,))
+    def test_overwrite_one_that_a_clock_left_in_the_future(self, delivery: Delivery, ledger: Ledger) -> None:
+        db_of(delivery).execute("UPDATE connections SET last_heartbeat = ?", (LATER,))
         before = utc_now()
         delivery.settle([SignOfLife("ws-001", 1, before, None, True)])
-        assert found(registry, "ws-001").last_heartbeat == before
-        assert delivery.db.rows("SELECT ts FROM heartbeat_log") == [(before,)]
+        assert found(ledger, "ws-001").last_heartbeat == before
+        assert db_of(delivery).rows("SELECT ts FROM heartbeat_log") == [(before,)]
 
-    def test_of_a_disconnected_one(self, delivery: Delivery, registry: Registry) -> None:
-        registry.disconnect("ws-001")
+    def test_of_a_disconnected_one(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.disconnect("ws-001")
         delivery.settle([SignOfLife("ws-001", 1, LATER, None, True)])
-        assert found(registry, "ws-001").last_heartbeat != LATER
+        assert found(ledger, "ws-001").last_heartbeat != LATER
 
 
 class TestSockets:
-    def test_open_says_what_waits(self, delivery: Delivery, registry: Registry) -> None:
-        registry.broadcast(1)
-        registry.send("ws-001", 2)
+    def test_open_says_what_waits(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.broadcast(1)
+        ledger.send("ws-001", 2)
         connection, pending, _ = delivery.open_socket("octavia", "ws-001", {"a": 1}, "g")
         assert (connection.epoch, connection.metadata, pending) == (2, {"a": 1}, 2)
 
@@ -311,18 +313,18 @@ class TestSockets:
             delivery.open_socket("cipher", "ws-001", None, "g")
 
     def test_sweep(self, delivery: Delivery) -> None:
-        delivery.db.execute("UPDATE connections SET last_heartbeat = '2020-01-01T00:00:00.000000+00:00'")
+        db_of(delivery).execute("UPDATE connections SET last_heartbeat = '2020-01-01T00:00:00.000000+00:00'")
         assert delivery.sweep({"ws-009"}, 30) == ["ws-001"]
 
-    def test_void_registration_is_explained(self, delivery: Delivery, registry: Registry) -> None:
+    def test_void_registration_is_explained(self, delivery: Delivery, ledger: Ledger) -> None:
         assert delivery.why_void("ws-001", 1, "octavia") is None
         delivery.open_socket("octavia", "ws-001", None, "g")
         assert delivery.why_void("ws-001", 1, "octavia") == "replaced"
-        registry.connect("octavia", "ws-001")
+        ledger.connect("octavia", "ws-001")
         assert delivery.why_void("ws-001", 2, "octavia") == "registered"
-        registry.connect("cipher", "ws-001")
+        ledger.connect("cipher", "ws-001")
         assert delivery.why_void("ws-001", 3, "octavia") == "moved"
-        registry.disconnect("ws-001")
+        ledger.disconnect("ws-001")
         assert delivery.why_void("ws-001", 4, "cipher") == "disconnected"
         assert delivery.why_void("ws-999", 1, "cipher") == "disconnected"
 
@@ -332,7 +334,7 @@ class TestHolding:
     def elsewhere(self, database: Path, delivery: Delivery) -> Iterator[Delivery]:
         """Delivery on another connection to the same file."""
         db = get_db(database)
-        yield Delivery(db)
+        yield ledger_over(db).delivery
         db.close()
 
     def run_gateway(self, delivery: Delivery, gateway_id: str) -> None:
@@ -348,8 +350,8 @@ class TestHolding:
         with pytest.raises(NotFound, match="no connection ws-999"), delivery.holding("ws-999"):
             pass
 
-    def test_of_a_disconnected_one(self, delivery: Delivery, registry: Registry) -> None:
-        registry.disconnect("ws-002")
+    def test_of_a_disconnected_one(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.disconnect("ws-002")
         with delivery.holding("ws-002") as connection:
             assert connection.status == "disconnected"
 
@@ -361,8 +363,8 @@ class TestHolding:
         ):
             pass
 
-    def test_of_different_ones(self, delivery: Delivery, elsewhere: Delivery, registry: Registry) -> None:
-        registry.connect("cipher", "ws-003")
+    def test_of_different_ones(self, delivery: Delivery, elsewhere: Delivery, ledger: Ledger) -> None:
+        ledger.connect("cipher", "ws-003")
         with delivery.holding("ws-002"), elsewhere.holding("ws-003"):
             pass
 
@@ -375,7 +377,7 @@ class TestHolding:
     def test_conflicts_with_a_socket_of_the_running_gateway(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         with (
-            gateway_lock(delivery.db.path),
+            gateway_lock(db_of(delivery).path),
             pytest.raises(Conflict, match="a socket holds ws-001"),
             delivery.holding("ws-001"),
         ):
@@ -389,30 +391,30 @@ class TestHolding:
     def test_of_one_whose_socket_belonged_to_the_gateway_before(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         self.run_gateway(delivery, "the next")
-        with gateway_lock(delivery.db.path), delivery.holding("ws-001"):
+        with gateway_lock(db_of(delivery).path), delivery.holding("ws-001"):
             pass
 
     def test_of_one_whose_socket_is_closed(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         delivery.settle([Closure("ws-001", 1, 1006, "lost", False)])
-        with gateway_lock(delivery.db.path), delivery.holding("ws-001"):
+        with gateway_lock(db_of(delivery).path), delivery.holding("ws-001"):
             pass
 
-    def test_confirms(self, delivery: Delivery, registry: Registry) -> None:
-        registry.send("ws-002", 1)
+    def test_confirms(self, delivery: Delivery, ledger: Ledger) -> None:
+        ledger.send("ws-002", 1)
         with delivery.holding("ws-002") as connection:
             delivery.confirm_held(connection, 1, 1)
-        assert states(delivery.db) == ["confirmed"]
+        assert states(db_of(delivery)) == ["confirmed"]
 
     def test_confirms_nothing_once_registered_again(
-        self, delivery: Delivery, elsewhere: Delivery, registry: Registry
+        self, delivery: Delivery, elsewhere: Delivery, ledger: Ledger
     ) -> None:
-        registry.send("ws-002", 1)
+        ledger.send("ws-002", 1)
         with delivery.holding("ws-002") as connection:
             delivery.check_held(connection)
-            elsewhere.registry.connect("cipher", "ws-002")
+            ledger_of(elsewhere).connect("cipher", "ws-002")
             with pytest.raises(Conflict, match="registered again"):
                 delivery.check_held(connection)
             with pytest.raises(Conflict, match="stay pending"):
                 delivery.confirm_held(connection, 1, 1)
-        assert states(delivery.db) == ["pending"]
+        assert states(db_of(delivery)) == ["pending"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from ws_manager.repository.sqlite.journal import Gateways
 
 from ws_manager import Connection
 from ws_manager.core.heartbeat import HeartbeatReport, check_heartbeats, sweep
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
 from ws_manager.models import Gateway, utc_now
+from ws_manager.repository.engines import store_over
 from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.gateways import Gateways
 from ws_manager.repository.sqlite.locks import gateway_lock
 
 NOON = "2026-11-22T12:00:00.000000+00:00"
@@ -17,7 +18,7 @@ NOON = "2026-11-22T12:00:00.000000+00:00"
 
 def registered(db: Database, ws_id: str, last_heartbeat: str, gateway: str | None = None) -> None:
     """Register a connection whose last heartbeat is at a time of that day."""
-    Registry(db).import_connection(Connection(ws_id, "octavia", {}, NOON, f"2026-11-22T{last_heartbeat}"))
+    ledger_over(db).import_connection(Connection(ws_id, "octavia", {}, NOON, f"2026-11-22T{last_heartbeat}"))
     db.execute("UPDATE connections SET gateway = ? WHERE ws_id = ?", (gateway, ws_id))
 
 
@@ -36,17 +37,17 @@ class TestCheck:
     )
     def test_older_than_the_timeout(self, db: Database, last_heartbeat: str, stale: bool) -> None:
         registered(db, "ws-001", last_heartbeat)
-        report = check_heartbeats(db, 30, NOON)
+        report = check_heartbeats(store_over(db), 30, NOON)
         assert report == (HeartbeatReport([], ["ws-001"]) if stale else HeartbeatReport(["ws-001"], []))
 
     def test_timeout_of_nothing(self, db: Database) -> None:
         registered(db, "ws-001", "11:59:59.999999")
-        assert check_heartbeats(db, 0, NOON).timed_out == ["ws-001"]
+        assert check_heartbeats(store_over(db), 0, NOON).timed_out == ["ws-001"]
 
     def test_is_recorded(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00")
-        check_heartbeats(db, 30, NOON)
-        gone = Registry(db).find("ws-001")
+        check_heartbeats(store_over(db), 30, NOON)
+        gone = ledger_over(db).find("ws-001")
         assert gone is not None
         assert (gone.status, gone.disconnected_at, gone.close_reason) == (
             "disconnected",
@@ -72,21 +73,21 @@ class TestCheck:
     ) -> None:
         registered(db, "ws-001", "11:00:00")
         db.execute("UPDATE connections SET close_code = 4008, close_reason = ?", (before,))
-        check_heartbeats(db, 30, NOON)
-        gone = Registry(db).find("ws-001")
+        check_heartbeats(store_over(db), 30, NOON)
+        gone = ledger_over(db).find("ws-001")
         assert gone is not None
         assert (gone.close_reason, gone.close_code) == (after, 4008)
 
     def test_of_the_disconnected(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00")
-        Registry(db).disconnect("ws-001")
-        assert check_heartbeats(db, 30, NOON) == HeartbeatReport([], [])
+        ledger_over(db).disconnect("ws-001")
+        assert check_heartbeats(store_over(db), 30, NOON) == HeartbeatReport([], [])
 
     def test_leaves_those_of_a_running_gateway_to_it(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
         registered(db, "ws-002", "11:00:00")
         with gateway_lock(db.path):
-            assert check_heartbeats(db, 30, NOON) == HeartbeatReport(["ws-001"], ["ws-002"])
+            assert check_heartbeats(store_over(db), 30, NOON) == HeartbeatReport(["ws-001"], ["ws-002"])
 
     @pytest.mark.parametrize(
         ("seen_at", "spared"),
@@ -105,7 +106,7 @@ class TestCheck:
         registered(db, "ws-002", "11:00:00")
         registered(db, "ws-003", "11:59:59", gateway="g")
         Gateways(db).insert(Gateway("g", 1, "http://x", NOON, f"2026-11-22T{seen_at}"))
-        report = check_heartbeats(db, 30, NOON)
+        report = check_heartbeats(store_over(db), 30, NOON)
         if spared:
             assert report == HeartbeatReport(["ws-001", "ws-003"], ["ws-002"], ["ws-001"])
         else:
@@ -115,13 +116,13 @@ class TestCheck:
         registered(db, "ws-001", "11:00:00", gateway="earlier")
         Gateways(db).insert(Gateway("earlier", 1, "http://x", NOON, "2026-11-22T11:00:00"))
         Gateways(db).insert(Gateway("later", 1, "http://x", NOON, NOON))
-        assert check_heartbeats(db, 30, NOON).timed_out == ["ws-001"]
+        assert check_heartbeats(store_over(db), 30, NOON).timed_out == ["ws-001"]
 
     def test_those_of_a_gateway_that_is_gone(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
         with gateway_lock(db.path):
             pass
-        assert check_heartbeats(db, 30, NOON).timed_out == ["ws-001"]
+        assert check_heartbeats(store_over(db), 30, NOON).timed_out == ["ws-001"]
 
     def test_gateway_lock_is_private(self, db: Database) -> None:
         lock = gateway_lock(db.path)
@@ -133,12 +134,12 @@ class TestCheck:
     ) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
 
-        def beat(lock: object) -> bool:
-            Registry(db).heartbeat("ws-001")
+        def beat(store: object) -> bool:
+            ledger_over(db).heartbeat("ws-001")
             return False
 
-        monkeypatch.setattr("ws_manager.core.heartbeat.is_held", beat)
-        assert check_heartbeats(db, 30, utc_now()).timed_out == []
+        monkeypatch.setattr("ws_manager.core.heartbeat.may_run", beat)
+        assert check_heartbeats(store_over(db), 30, utc_now()).timed_out == []
 
     def test_sign_of_life_that_comes_meanwhile_is_not_taken_for_one_in_the_future(
         self, db: Database, monkeypatch: pytest.MonkeyPatch
@@ -146,18 +147,18 @@ class TestCheck:
         """The check may wait for the write lock longer than a clock is ever ahead."""
         registered(db, "ws-001", "11:00:00", gateway="g")
 
-        def beat(lock: object) -> bool:
+        def beat(store: object) -> bool:
             db.execute("UPDATE connections SET last_heartbeat = '2026-11-22T12:00:25'")
             return False
 
-        monkeypatch.setattr("ws_manager.core.heartbeat.is_held", beat)
-        assert check_heartbeats(db, 30, NOON).timed_out == []
+        monkeypatch.setattr("ws_manager.core.heartbeat.may_run", beat)
+        assert check_heartbeats(store_over(db), 30, NOON).timed_out == []
 
     def test_writes_nothing_where_nobody_is_stale(self, db: Database) -> None:
         registered(db, "ws-001", "11:59:59")
         statements: list[str] = []
         db.set_trace_callback(statements.append)
-        check_heartbeats(db, 30, NOON)
+        check_heartbeats(store_over(db), 30, NOON)
         db.set_trace_callback(None)
         assert not any(statement.startswith("BEGIN") for statement in statements)
 
@@ -166,21 +167,21 @@ class TestSweep:
     def test_disconnects_those_that_did_not_come_back(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="this one")
         registered(db, "ws-002", "11:00:00", gateway="the one before")
-        assert sweep(db, set(), 30, NOON) == ["ws-001", "ws-002"]
-        assert Registry(db).count() == 0
+        assert sweep(store_over(db), set(), 30, NOON) == ["ws-001", "ws-002"]
+        assert ledger_over(db).count() == 0
 
     def test_spares_those_whose_socket_is_open(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
-        assert sweep(db, {"ws-001"}, 30, NOON) == []
+        assert sweep(store_over(db), {"ws-001"}, 30, NOON) == []
 
     def test_spares_those_that_a_command_registered(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00")
-        assert sweep(db, set(), 30, NOON) == []
+        assert sweep(store_over(db), set(), 30, NOON) == []
 
     def test_does_not_take_the_future_for_life(self, db: Database) -> None:
         registered(db, "ws-001", "13:00:00", gateway="g")
-        assert sweep(db, set(), 30, NOON) == ["ws-001"]
+        assert sweep(store_over(db), set(), 30, NOON) == ["ws-001"]
 
     def test_spares_the_living(self, db: Database) -> None:
         registered(db, "ws-001", "11:59:31", gateway="g")
-        assert sweep(db, set(), 30, NOON) == []
+        assert sweep(store_over(db), set(), 30, NOON) == []

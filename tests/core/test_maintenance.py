@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ws_manager import get_db
-from ws_manager.core.delivery import Delivery
-from ws_manager.core.maintenance import export_lines, import_lines, prune
-from ws_manager.core.registry import Registry
-from ws_manager.core.webhooks import IncomingEvent, Webhooks
+from ws_manager import get_db, get_message_history
+from ws_manager.core.ledger import Ledger, ledger_over
+from ws_manager.core.maintenance import Pruned
+from ws_manager.core.webhooks import IncomingEvent
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Gateway, Receipt, Rejection, seconds_before, utc_now
+from ws_manager.repository.records import TABLES
 from ws_manager.repository.sqlite import maintenance
-from ws_manager.repository.sqlite.schema import TABLES, columns_since
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.schema import columns_since
 
 DAY = 86400.0
 OLD = "2020-01-01T00:00:00.000000+00:00"
@@ -28,6 +30,18 @@ TIMES = {
     "events": ("ts",),
     "webhook_events": ("received_at", "routed_at"),
 }
+
+
+def prune(db: Database, older_than: float, **options: bool) -> Pruned:
+    return ledger_over(db).maintenance.prune(older_than, **options)
+
+
+def export_lines(db: Database) -> Iterator[str]:
+    return ledger_over(db).maintenance.export_lines()
+
+
+def import_lines(db: Database, lines: Iterable[str]) -> dict[str, int]:
+    return ledger_over(db).maintenance.import_lines(lines)
 
 
 def age(db) -> None:
@@ -47,46 +61,44 @@ def dump(db) -> dict[str, list]:
 
 
 @pytest.fixture
-def registry(db) -> Registry:
-    return Registry(db)
+def ledger(db) -> Ledger:
+    return ledger_over(db)
 
 
 def confirm(db, ws_id: str) -> None:
-    Delivery(db).settle([Receipt(ws_id, Registry(db).find(ws_id).epoch, 0, 2**62)])
+    ledger_over(db).delivery.settle([Receipt(ws_id, ledger_over(db).find(ws_id).epoch, 0, 2**62)])
 
 
 @pytest.fixture
-def filled(db, registry: Registry) -> Registry:
+def filled(db, ledger: Ledger) -> Ledger:
     """Something in every table, in every state."""
-    registry.connect("octavia", "ws-001", {"region": "wést", "half": 1.5})
-    registry.connect("cipher", "ws-002")
-    registry.connect("cipher", "ws-gone")
-    registry.heartbeat("ws-001", 12)
-    registry.send("ws-001", "first")
-    registry.broadcast({"event": "deploy"}, sender_id="ws-002")
+    ledger.connect("octavia", "ws-001", {"region": "wést", "half": 1.5})
+    ledger.connect("cipher", "ws-002")
+    ledger.connect("cipher", "ws-gone")
+    ledger.heartbeat("ws-001", 12)
+    ledger.send("ws-001", "first")
+    ledger.broadcast({"event": "deploy"}, sender_id="ws-002")
     confirm(db, "ws-001")
-    sent = registry.send("ws-002", "rejected")
-    Delivery(db).settle([Rejection("ws-002", 1, sent.db_id, "no")])
-    registry.send("ws-001", "pending")
-    registry.disconnect("ws-gone")
+    sent = ledger.send("ws-002", "rejected")
+    ledger_over(db).delivery.settle([Rejection("ws-002", 1, sent.db_id, "no")])
+    ledger.send("ws-001", "pending")
+    ledger.disconnect("ws-gone")
     for event_id in ("evt_1", "evt_2"):
-        Webhooks(registry).take(
-            IncomingEvent(event_id, "invoice.paid", "{}", "1", "nobody", "stripe_invoice")
-        )
+        ledger.webhooks.take(IncomingEvent(event_id, "invoice.paid", "{}", "1", "nobody", "stripe_invoice"))
     db.execute("UPDATE webhook_events SET status = 'routed' WHERE event_id = 'evt_1'")
     now = utc_now()
-    Delivery(db).record_gateway(Gateway("g-2", 1, "http://127.0.0.1:1", now, now))
-    Delivery(db).record_gateway(Gateway("g-1", 2, "http://127.0.0.1:2", now, now))
-    return registry
+    ledger_over(db).delivery.record_gateway(Gateway("g-2", 1, "http://127.0.0.1:1", now, now))
+    ledger_over(db).delivery.record_gateway(Gateway("g-1", 2, "http://127.0.0.1:2", now, now))
+    return ledger
 
 
 class TestPrune:
-    def test_deletes_what_is_over_and_old(self, db, registry: Registry) -> None:
-        registry.connect("octavia", "ws-001")
-        registry.heartbeat("ws-001")
-        registry.broadcast(1)
+    def test_deletes_what_is_over_and_old(self, db, ledger: Ledger) -> None:
+        ledger.connect("octavia", "ws-001")
+        ledger.heartbeat("ws-001")
+        ledger.broadcast(1)
         confirm(db, "ws-001")
-        registry.disconnect("ws-001")
+        ledger.disconnect("ws-001")
         age(db)
         assert vars(prune(db, DAY)) == {
             "messages": 1,
@@ -98,27 +110,27 @@ class TestPrune:
         }
         assert all(not rows for table, rows in dump(db).items() if table != "sqlite_sequence")
 
-    def test_deletes_webhook_events_that_are_routed_and_over_30_days_old(self, filled: Registry, db) -> None:
+    def test_deletes_webhook_events_that_are_routed_and_over_30_days_old(self, filled: Ledger, db) -> None:
         age(db)
         assert prune(db, DAY).webhook_events == 1
         assert db.rows("SELECT event_id FROM webhook_events") == [("evt_2",)]
 
-    def test_keeps_routed_webhook_events_for_30_days_whatever_is_said(self, filled: Registry, db) -> None:
+    def test_keeps_routed_webhook_events_for_30_days_whatever_is_said(self, filled: Ledger, db) -> None:
         db.execute("UPDATE webhook_events SET received_at = ?", (seconds_before(utc_now(), 29 * DAY),))
         assert prune(db, 3600).webhook_events == 0
 
-    def test_keeps_what_is_recent(self, filled: Registry, db) -> None:
+    def test_keeps_what_is_recent(self, filled: Ledger, db) -> None:
         before = dump(db)
         assert set(vars(prune(db, DAY)).values()) == {0}
         assert dump(db) == before
 
-    def test_keeps_what_is_pending_or_set_aside_and_whom_it_belongs_to(self, filled: Registry, db) -> None:
+    def test_keeps_what_is_pending_or_set_aside_and_whom_it_belongs_to(self, filled: Ledger, db) -> None:
         filled.disconnect("ws-001")
         filled.disconnect("ws-002")
         age(db)
         prune(db, 0)
         assert db.rows("SELECT DISTINCT delivered FROM messages") == [(0,)]
-        assert [row["content"] for row in filled.history()] == [
+        assert [row["content"] for row in get_message_history(filled)] == [
             '"pending"',
             '"rejected"',
             '{"event":"deploy"}',
@@ -128,20 +140,20 @@ class TestPrune:
         assert [row[0] for row in db.rows("SELECT ws_id FROM connections")] == ["ws-001", "ws-002", "ws-gone"]
         assert db.value("SELECT count(*) FROM broadcasts") == 1
 
-    def test_keeps_active_connections(self, db, registry: Registry) -> None:
-        registry.connect("octavia", "ws-001")
+    def test_keeps_active_connections(self, db, ledger: Ledger) -> None:
+        ledger.connect("octavia", "ws-001")
         age(db)
         assert prune(db, DAY).connections == 0
 
-    def test_keeps_a_connection_that_sent_what_is_pending(self, db, registry: Registry) -> None:
-        registry.connect("octavia", "ws-001")
-        registry.connect("octavia", "ws-002")
-        registry.send("ws-001", 1, sender_id="ws-002")
-        registry.disconnect("ws-002")
+    def test_keeps_a_connection_that_sent_what_is_pending(self, db, ledger: Ledger) -> None:
+        ledger.connect("octavia", "ws-001")
+        ledger.connect("octavia", "ws-002")
+        ledger.send("ws-001", 1, sender_id="ws-002")
+        ledger.disconnect("ws-002")
         age(db)
         assert prune(db, DAY).connections == 0
 
-    def test_counts_and_ids_go_on(self, filled: Registry, db) -> None:
+    def test_counts_and_ids_go_on(self, filled: Ledger, db) -> None:
         filled.connect("octavia", "ws-over")
         filled.disconnect("ws-over")
         ever, last = filled.stats()["total_ever_connected"], db.value("SELECT max(id) FROM messages")
@@ -151,7 +163,7 @@ class TestPrune:
         assert filled.stats()["total_ever_connected"] == ever
         assert filled.send("ws-001", 1).db_id == last + 1
 
-    def test_a_dry_run_tells_what_would_go_and_deletes_nothing(self, filled: Registry, db) -> None:
+    def test_a_dry_run_tells_what_would_go_and_deletes_nothing(self, filled: Ledger, db) -> None:
         confirm(db, "ws-001")
         confirm(db, "ws-gone")
         age(db)
@@ -161,49 +173,49 @@ class TestPrune:
         assert told == prune(db, DAY)
         assert told.connections == 1
 
-    def test_goes_in_several_transactions(self, db, registry: Registry, monkeypatch) -> None:
+    def test_goes_in_several_transactions(self, db, ledger: Ledger, monkeypatch) -> None:
         monkeypatch.setattr(maintenance, "_CHUNK", 2)
-        registry.connect("octavia", "ws-001")
+        ledger.connect("octavia", "ws-001")
         for number in range(7):
-            registry.send("ws-001", number)
+            ledger.send("ws-001", number)
             if number == 3:
                 confirm(db, "ws-001")
         age(db)
         assert prune(db, DAY).messages == 4
-        assert [row["content"] for row in registry.history()] == ["6", "5", "4"]
+        assert [row["content"] for row in get_message_history(ledger)] == ["6", "5", "4"]
 
-    def test_others_write_meanwhile(self, db, registry: Registry, database: Path, monkeypatch) -> None:
+    def test_others_write_meanwhile(self, db, ledger: Ledger, database: Path, monkeypatch) -> None:
         monkeypatch.setattr(maintenance, "_CHUNK", 5)
-        registry.connect("octavia", "ws-001")
+        ledger.connect("octavia", "ws-001")
         for number in range(200):
-            registry.send("ws-001", number)
+            ledger.send("ws-001", number)
         confirm(db, "ws-001")
         age(db)
         sent = []
 
         def write() -> None:
             other = get_db(database)
-            sent.extend(Registry(other).send("ws-001", "new").msg_id for _ in range(50))
+            sent.extend(ledger_over(other).send("ws-001", "new").msg_id for _ in range(50))
             other.close()
 
         writer = threading.Thread(target=write)
         writer.start()
         assert prune(db, DAY).messages == 200
         writer.join()
-        assert [row["msg_id"] for row in reversed(registry.history())] == sent
+        assert [row["msg_id"] for row in reversed(get_message_history(ledger))] == sent
 
-    def test_vacuum_makes_the_file_smaller(self, db, registry: Registry, database: Path) -> None:
-        registry.connect("octavia", "ws-001")
-        registry.broadcast("x" * 200_000)
+    def test_vacuum_makes_the_file_smaller(self, db, ledger: Ledger, database: Path) -> None:
+        ledger.connect("octavia", "ws-001")
+        ledger.broadcast("x" * 200_000)
         for _ in range(10):
-            registry.send("ws-001", "x" * 200_000)
+            ledger.send("ws-001", "x" * 200_000)
         confirm(db, "ws-001")
         db.checkpoint()
         size = database.stat().st_size
         prune(db, 0, vacuum=True)
         assert database.stat().st_size < size / 4
 
-    def test_leaves_a_table_of_the_callers(self, filled: Registry, db) -> None:
+    def test_leaves_a_table_of_the_callers(self, filled: Ledger, db) -> None:
         db.execute("CREATE TABLE mine (ts TEXT)")
         db.execute("INSERT INTO mine VALUES (?)", (OLD,))
         prune(db, 0)
@@ -211,20 +223,20 @@ class TestPrune:
 
 
 class TestExport:
-    def test_comes_back_exactly(self, filled: Registry, db, tmp_path: Path) -> None:
+    def test_comes_back_exactly(self, filled: Ledger, db, tmp_path: Path) -> None:
         age(db)
         prune(db, DAY)
         other = get_db(tmp_path / "other.db")
         counts = import_lines(other, list(export_lines(db)))
         assert dump(other) == dump(db)
         assert counts == {table: len(rows) for table, rows in dump(db).items() if table != "sqlite_sequence"}
-        assert Registry(other).gateways.latest().id == "g-1"
+        assert ledger_over(other).latest_gateway().id == "g-1"
         other.close()
 
-    def test_goes_on_where_the_first_stopped(self, filled: Registry, db, tmp_path: Path) -> None:
+    def test_goes_on_where_the_first_stopped(self, filled: Ledger, db, tmp_path: Path) -> None:
         other = get_db(tmp_path / "other.db")
         import_lines(other, export_lines(db))
-        assert Registry(other).send("ws-001", 1).db_id == filled.send("ws-001", 1).db_id
+        assert ledger_over(other).send("ws-001", 1).db_id == filled.send("ws-001", 1).db_id
         other.close()
 
     def test_an_empty_ledger(self, db, tmp_path: Path) -> None:
@@ -232,17 +244,17 @@ class TestExport:
         assert set(import_lines(other, export_lines(db)).values()) == {0}
         other.close()
 
-    def test_leaves_out_tables_of_the_callers(self, filled: Registry, db) -> None:
+    def test_leaves_out_tables_of_the_callers(self, filled: Ledger, db) -> None:
         db.execute("CREATE TABLE mine (id INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT)")
         db.execute("INSERT INTO mine (secret) VALUES ('x')")
         assert not any("mine" in line for line in export_lines(db))
 
-    def test_is_the_ledger_of_one_moment(self, filled: Registry, db, database: Path, tmp_path: Path) -> None:
+    def test_is_the_ledger_of_one_moment(self, filled: Ledger, db, database: Path, tmp_path: Path) -> None:
         before = dump(db)
         lines = export_lines(db)
         first = [next(lines), next(lines)]
         writer = get_db(database)
-        Registry(writer).send("ws-001", "later")
+        ledger_over(writer).send("ws-001", "later")
         writer.close()
         other = get_db(tmp_path / "other.db")
         import_lines(other, [*first, *lines])
@@ -257,16 +269,16 @@ class TestImport:
         yield other
         other.close()
 
-    def test_only_into_an_empty_ledger(self, filled: Registry, db) -> None:
+    def test_only_into_an_empty_ledger(self, filled: Ledger, db) -> None:
         before = dump(db)
         with pytest.raises(Conflict, match="not empty"):
             import_lines(db, list(export_lines(db)))
         assert dump(db) == before
 
-    def test_not_into_one_that_gave_out_ids(self, filled: Registry, db, other) -> None:
-        registry = Registry(other)
-        registry.connect("octavia", "ws-001")
-        registry.disconnect("ws-001")
+    def test_not_into_one_that_gave_out_ids(self, filled: Ledger, db, other) -> None:
+        ledger = ledger_over(other)
+        ledger.connect("octavia", "ws-001")
+        ledger.disconnect("ws-001")
         prune(other, 0)
         with pytest.raises(Conflict, match="not empty"):
             import_lines(other, export_lines(db))
@@ -291,7 +303,7 @@ class TestImport:
         ],
     )
     def test_a_bad_line_is_named_and_nothing_is_imported(
-        self, filled: Registry, db, other, change, told: str
+        self, filled: Ledger, db, other, change, told: str
     ) -> None:
         lines = list(export_lines(db))
         number = next(n for n, line in enumerate(lines) if '"ws_id":"ws-001"' in line)
@@ -303,23 +315,23 @@ class TestImport:
             import_lines(other, lines)
         assert dump(other) == before
 
-    def test_the_same_row_twice(self, filled: Registry, db, other) -> None:
+    def test_the_same_row_twice(self, filled: Ledger, db, other) -> None:
         lines = list(export_lines(db))
         with pytest.raises(InvalidInput, match=r"line 3 .*UNIQUE"):
             import_lines(other, [*lines[:2], *lines[1:]])
 
     @pytest.mark.parametrize("kept", [-1, -2, 2, 1])
-    def test_one_that_is_cut_off(self, filled: Registry, db, other, kept: int) -> None:
+    def test_one_that_is_cut_off(self, filled: Ledger, db, other, kept: int) -> None:
         with pytest.raises(InvalidInput, match="cut off"):
             import_lines(other, list(export_lines(db))[:kept])
-        assert Registry(other).stats()["total_ever_connected"] == 0
+        assert ledger_over(other).stats()["total_ever_connected"] == 0
 
-    def test_one_that_lacks_a_line(self, filled: Registry, db, other) -> None:
+    def test_one_that_lacks_a_line(self, filled: Ledger, db, other) -> None:
         lines = list(export_lines(db))
         with pytest.raises(InvalidInput, match="rows"):
             import_lines(other, [*lines[:4], *lines[5:]])
 
-    def test_lines_behind_the_end(self, filled: Registry, db, other) -> None:
+    def test_lines_behind_the_end(self, filled: Ledger, db, other) -> None:
         with pytest.raises(InvalidInput, match="behind the end"):
             import_lines(other, [*export_lines(db), "{}"])
 
@@ -329,7 +341,7 @@ class TestImport:
             import_lines(other, lines)
 
     @pytest.mark.parametrize("version", [1, 2, 3])
-    def test_of_an_older_schema(self, filled: Registry, db, other, version: int) -> None:
+    def test_of_an_older_schema(self, filled: Ledger, db, other, version: int) -> None:
         lines = []
         for line in export_lines(db):
             entry = json.loads(line)

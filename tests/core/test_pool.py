@@ -11,6 +11,7 @@ from typing import Callable
 
 import pytest
 
+from tests.support import db_of
 from ws_manager import (
     Conflict,
     Connection,
@@ -20,10 +21,11 @@ from ws_manager import (
     add_connection,
     broadcast,
     get_db,
+    get_message_history,
     remove_connection,
     send_message,
 )
-from ws_manager.core.delivery import Delivery
+from ws_manager.core.ledger import ledger_over
 from ws_manager.repository.sqlite.database import Database
 
 
@@ -184,7 +186,7 @@ class TestDecodedOnce:
         elsewhere.remove("ws-001")
         connected.get_all()
         # Put back to the letter: it is decoded again only if it was forgotten.
-        elsewhere.registry.db.execute(
+        db_of(elsewhere.ledger).execute(
             "UPDATE connections SET status = 'active', disconnected_at = NULL, close_reason = NULL"
         )
         after = connected.get("ws-001")
@@ -248,7 +250,9 @@ class TestAttach:
         self, connected: ConnectionPool, elsewhere: ConnectionPool, db: Database
     ) -> None:
         seen: list[int] = []
-        connected.attach("ws-001", lambda message: seen.append(len(elsewhere.registry.history("ws-001"))))
+        connected.attach(
+            "ws-001", lambda message: seen.append(len(get_message_history(elsewhere.ledger, "ws-001")))
+        )
         send_message(connected, db, "ws-001", 1)
         assert seen == [1]
 
@@ -343,7 +347,7 @@ class TestDeliverPending:
         self, connected: ConnectionPool, elsewhere: ConnectionPool, inbox: Inbox
     ) -> None:
         connected.attach("ws-001", inbox)
-        send_message(elsewhere, elsewhere.registry.db, "ws-001", "from outside")
+        send_message(elsewhere, db_of(elsewhere.ledger), "ws-001", "from outside")
         assert inbox.received == []
         assert connected.deliver_pending() == 1
         assert inbox.received == ["from outside"]
@@ -371,7 +375,7 @@ class TestDeliverPending:
         connected.attach("ws-001", inbox)
         inbox.failing = False
         db.execute("PRAGMA busy_timeout = 1")
-        other = elsewhere.registry.db
+        other = db_of(elsewhere.ledger)
         other.execute("BEGIN IMMEDIATE")
         send_message(connected, other, "ws-001", "inside")
         assert inbox.received == []
@@ -422,7 +426,7 @@ class TestDeliverPending:
         assert received == [0]
         connection = connected.get("ws-001")
         assert connection is not None
-        assert connected.registry.pending_counts([connection]) == {"ws-001": 2}
+        assert connected.ledger.count_pending(connection) == 2
 
     def test_set_aside_messages_are_left_out(
         self, connected: ConnectionPool, db: Database, inbox: Inbox
@@ -436,10 +440,10 @@ class TestDeliverPending:
         connected.attach("ws-001", inbox)
         sent = send_message(connected, db, "ws-001", 1)
         assert sent is not None
-        row = connected.registry.history()[0]
+        row = get_message_history(connected.ledger)[0]
         assert row["delivered"] == 1
         assert row["confirmed_at"] >= row["sent_at"]
-        connection = Delivery(db).registry.get("ws-001")
+        connection = ledger_over(db).get("ws-001")
         assert connection is not None
         assert connection.confirmed_seq == sent.db_id
 

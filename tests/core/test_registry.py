@@ -1,4 +1,4 @@
-"""What the registry on a file does beyond the contract: locks, events, gateways."""
+"""What the ledger on a file does beyond the contract: locks, events, gateways."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Callable
 
 import pytest
 
-from ws_manager import Conflict, Connection, InvalidInput, LedgerBusy, get_db
-from ws_manager.core.delivery import Delivery
-from ws_manager.core.registry import Registry
+from tests.support import db_of, open_socket
+from ws_manager import Conflict, Connection, InvalidInput, LedgerBusy, get_db, get_message_history
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.models import Receipt
 from ws_manager.repository.sqlite.database import Database
 
 
 @pytest.fixture
-def registry(db: Database) -> Registry:
-    """A registry with three active connections."""
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001", {"region": "us-west"})
-    registry.connect("cipher", "ws-002", {"region": "eu-central"})
-    registry.connect("octavia", "ws-003")
-    return registry
+def ledger(db: Database) -> Ledger:
+    """A ledger with three active connections."""
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001", {"region": "us-west"})
+    ledger.connect("cipher", "ws-002", {"region": "eu-central"})
+    ledger.connect("octavia", "ws-003")
+    return ledger
 
 
 @pytest.fixture
-def elsewhere(database: Path, registry: Registry) -> Iterator[Registry]:
-    """Another registry on the same file, as another process would have it."""
+def elsewhere(database: Path, ledger: Ledger) -> Iterator[Ledger]:
+    """Another ledger on the same file, as another process would have it."""
     db = get_db(database)
-    yield Registry(db)
+    yield ledger_over(db)
     db.close()
 
 
@@ -41,206 +41,198 @@ def events(db: Database) -> list[tuple[object, ...]]:
 
 class TestEvents:
     def test_registration(self, db: Database) -> None:
-        Registry(db).connect("octavia", "ws-001")
+        ledger_over(db).connect("octavia", "ws-001")
         assert events(db) == [("registered", "ws-001", "agent=octavia")]
 
     def test_socket_of_a_gateway(self, db: Database) -> None:
-        registry = Registry(db)
-        registry.connect("octavia", "ws-001", gateway="g")
-        registry.connect("octavia", "ws-001", gateway="g")
+        ledger = ledger_over(db)
+        open_socket(ledger, "octavia", "ws-001", gateway="g")
+        open_socket(ledger, "octavia", "ws-001", gateway="g")
         assert [kind for kind, *_ in events(db)] == ["opened", "resumed"]
 
-    def test_disconnection(self, registry: Registry) -> None:
-        registry.disconnect("ws-001", "enough")
-        assert events(registry.db)[-1] == ("disconnected", "ws-001", "enough")
+    def test_disconnection(self, ledger: Ledger) -> None:
+        ledger.disconnect("ws-001", "enough")
+        assert events(db_of(ledger))[-1] == ("disconnected", "ws-001", "enough")
 
-    def test_move(self, registry: Registry) -> None:
-        registry.send("ws-001", 1)
-        registry.connect("cipher", "ws-001")
-        assert events(registry.db)[3:] == [
+    def test_move(self, ledger: Ledger) -> None:
+        ledger.send("ws-001", 1)
+        ledger.connect("cipher", "ws-001")
+        assert events(db_of(ledger))[3:] == [
             ("moved", "ws-001", "from agent=octavia to agent=cipher"),
             ("set_aside", "ws-001", "1 pending: agent changed"),
             ("registered", "ws-001", "agent=cipher"),
         ]
 
-    def test_none_for_a_broadcast(self, registry: Registry) -> None:
-        before = events(registry.db)
-        registry.broadcast(1)
-        assert events(registry.db) == before
+    def test_none_for_a_broadcast(self, ledger: Ledger) -> None:
+        before = events(db_of(ledger))
+        ledger.broadcast(1)
+        assert events(db_of(ledger)) == before
 
-    def test_belong_to_the_transaction(self, registry: Registry) -> None:
-        registry.db.execute("BEGIN")
-        registry.disconnect("ws-001")
-        registry.db.execute("ROLLBACK")
-        assert len(events(registry.db)) == 3
-        assert registry.get("ws-001") is not None
+    def test_belong_to_the_transaction(self, ledger: Ledger) -> None:
+        db_of(ledger).execute("BEGIN")
+        ledger.disconnect("ws-001")
+        db_of(ledger).execute("ROLLBACK")
+        assert len(events(db_of(ledger))) == 3
+        assert ledger.get("ws-001") is not None
 
 
 class TestGatewaySocket:
-    def test_cannot_move_anothers_ws_id(self, registry: Registry) -> None:
+    def test_cannot_move_anothers_ws_id(self, ledger: Ledger) -> None:
         with pytest.raises(Conflict, match="belongs to another agent"):
-            registry.connect("cipher", "ws-001", gateway="g")
-        connection = registry.get("ws-001")
+            open_socket(ledger, "cipher", "ws-001", gateway="g")
+        connection = ledger.get("ws-001")
         assert connection is not None
         assert (connection.agent, connection.epoch) == ("octavia", 1)
 
-    def test_cannot_move_a_disconnected_one_either(self, registry: Registry) -> None:
-        registry.disconnect("ws-001")
+    def test_cannot_move_a_disconnected_one_either(self, ledger: Ledger) -> None:
+        ledger.disconnect("ws-001")
         with pytest.raises(Conflict):
-            registry.connect("cipher", "ws-001", gateway="g")
+            open_socket(ledger, "cipher", "ws-001", gateway="g")
 
-    def test_takes_over_its_own(self, registry: Registry) -> None:
-        connection = registry.connect("octavia", "ws-001", gateway="g")
+    def test_takes_over_its_own(self, ledger: Ledger) -> None:
+        connection = open_socket(ledger, "octavia", "ws-001", gateway="g")
         assert (connection.epoch, connection.gateway) == (2, "g")
 
-    def test_command_takes_it_back(self, registry: Registry) -> None:
-        registry.connect("octavia", "ws-001", gateway="g")
-        assert registry.connect("octavia", "ws-001").gateway is None
+    def test_command_takes_it_back(self, ledger: Ledger) -> None:
+        open_socket(ledger, "octavia", "ws-001", gateway="g")
+        assert ledger.connect("octavia", "ws-001").gateway is None
 
 
 class TestBroadcastIsOneTransaction:
     @pytest.mark.parametrize("filter_fn", [None, lambda connection: True], ids=["to all", "filtered"])
-    def test_all_rows_or_none(
-        self, registry: Registry, filter_fn: Callable[[Connection], bool] | None
-    ) -> None:
-        registry.db.execute(
+    def test_all_rows_or_none(self, ledger: Ledger, filter_fn: Callable[[Connection], bool] | None) -> None:
+        db_of(ledger).execute(
             "CREATE TRIGGER second BEFORE INSERT ON messages WHEN NEW.recipient_id = 'ws-002'"
             " BEGIN SELECT RAISE(ABORT, 'no second row'); END"
         )
         with pytest.raises(sqlite3.IntegrityError, match="no second row"):
-            registry.broadcast(1, filter_fn=filter_fn)
-        assert registry.history() == []
-        assert [connection.message_count for connection in registry.active()] == [0, 0, 0]
-        assert registry.db.value("SELECT count(*) FROM broadcasts") == 0
+            ledger.broadcast(1, filter_fn=filter_fn)
+        assert get_message_history(ledger) == []
+        assert [connection.message_count for connection in ledger.active()] == [0, 0, 0]
+        assert db_of(ledger).value("SELECT count(*) FROM broadcasts") == 0
 
-    def test_counter_that_fails_undoes_the_rows(self, registry: Registry) -> None:
-        registry.db.execute(
+    def test_counter_that_fails_undoes_the_rows(self, ledger: Ledger) -> None:
+        db_of(ledger).execute(
             "CREATE TRIGGER counter BEFORE UPDATE ON connections WHEN NEW.ws_id = 'ws-003'"
             " BEGIN SELECT RAISE(ABORT, 'no count'); END"
         )
         with pytest.raises(sqlite3.IntegrityError):
-            registry.broadcast(1)
-        assert registry.history() == []
+            ledger.broadcast(1)
+        assert get_message_history(ledger) == []
 
-    def test_is_recorded(self, registry: Registry) -> None:
-        sent = registry.broadcast(1, msg_type="deploy", sender_id="ws-002")
-        assert registry.db.rows(
+    def test_is_recorded(self, ledger: Ledger) -> None:
+        sent = ledger.broadcast(1, msg_type="deploy", sender_id="ws-002")
+        assert db_of(ledger).rows(
             "SELECT broadcast_id, first_id, last_id, recipients, msg_type, sender_id FROM broadcasts"
         ) == [(sent.broadcast_id, 1, 3, 3, "deploy", "ws-002")]
 
-    def test_of_one_to_nobody_is_recorded_too(self, registry: Registry) -> None:
-        registry.broadcast(1, agent="nobody")
-        assert registry.db.rows("SELECT first_id, last_id, recipients FROM broadcasts") == [(None, None, 0)]
+    def test_of_one_to_nobody_is_recorded_too(self, ledger: Ledger) -> None:
+        ledger.broadcast(1, agent="nobody")
+        assert db_of(ledger).rows("SELECT first_id, last_id, recipients FROM broadcasts") == [(None, None, 0)]
 
-    def test_is_one_commit(self, registry: Registry) -> None:
+    def test_is_one_commit(self, ledger: Ledger) -> None:
         statements: list[str] = []
-        registry.db.set_trace_callback(statements.append)
-        registry.broadcast(1)
-        registry.db.set_trace_callback(None)
+        db_of(ledger).set_trace_callback(statements.append)
+        ledger.broadcast(1)
+        db_of(ledger).set_trace_callback(None)
         assert (statements[0], statements[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
         assert sum(statement.startswith(("BEGIN", "COMMIT")) for statement in statements) == 2
 
     def test_large_one_is_contiguous_while_others_send(
-        self, registry: Registry, run_together: Callable[..., list[str]]
+        self, ledger: Ledger, run_together: Callable[..., list[str]]
     ) -> None:
         run_together(
             """
 from ws_manager import *
-from ws_manager.core.registry import Registry
-registry = Registry(get_db(sys.argv[1]))
-registry.db.execute("PRAGMA synchronous = OFF")
+ledger = open_ledger(sys.argv[1])
 for n in range(50):
-    sent = registry.broadcast(n, sender_id=sys.argv[2])
-    rows = registry.db.rows("SELECT id FROM messages WHERE id BETWEEN ? AND ? AND sender_id = ? AND content = ?",
-                            (sent.first_id, sent.last_id, sys.argv[2], str(n)))
-    assert len(rows) == 3 == sent.last_id - sent.first_id + 1
-registry.db.close()
+    sent = ledger.broadcast(n, sender_id=sys.argv[2])
+    db = ledger._store.db
+    rows = db.rows("SELECT id FROM messages WHERE broadcast_id = ? ORDER BY id", (sent.broadcast_id,))
+    assert [row[0] - rows[0][0] for row in rows] == [0, 1, 2]
+ledger.close()
 """,
             4,
-            registry.db.path,
+            db_of(ledger).path,
         )
-        assert registry.stats()["total_messages"] == 4 * 50 * 3
+        assert ledger.stats()["total_messages"] == 4 * 50 * 3
 
 
 class TestFilter:
-    def test_chooses_by_the_connection(self, registry: Registry) -> None:
-        sent = registry.broadcast(1, filter_fn=lambda c: c.metadata.get("region") == "us-west")
+    def test_chooses_by_the_connection(self, ledger: Ledger) -> None:
+        sent = ledger.broadcast(1, filter_fn=lambda c: c.metadata.get("region") == "us-west")
         assert sent.recipients == ["ws-001"]
 
-    def test_runs_before_the_write_lock_is_taken(self, registry: Registry, elsewhere: Registry) -> None:
-        elsewhere.db.execute("PRAGMA busy_timeout = 1")
-        registry.broadcast(1, filter_fn=lambda c: bool(elsewhere.send(c.ws_id, "meanwhile")))
-        assert registry.stats()["total_messages"] == 6
+    def test_runs_before_the_write_lock_is_taken(self, ledger: Ledger, elsewhere: Ledger) -> None:
+        db_of(elsewhere).execute("PRAGMA busy_timeout = 1")
+        ledger.broadcast(1, filter_fn=lambda c: bool(elsewhere.send(c.ws_id, "meanwhile")))
+        assert ledger.stats()["total_messages"] == 6
 
-    def test_leaves_out_who_has_gone_meanwhile(self, registry: Registry, elsewhere: Registry) -> None:
+    def test_leaves_out_who_has_gone_meanwhile(self, ledger: Ledger, elsewhere: Ledger) -> None:
         def choose(connection: Connection) -> bool:
             elsewhere.disconnect("ws-002")
             return True
 
-        assert registry.broadcast(1, filter_fn=choose).recipients == ["ws-001", "ws-003"]
+        assert ledger.broadcast(1, filter_fn=choose).recipients == ["ws-001", "ws-003"]
 
-    def test_does_not_choose_who_came_meanwhile(self, registry: Registry, elsewhere: Registry) -> None:
+    def test_does_not_choose_who_came_meanwhile(self, ledger: Ledger, elsewhere: Ledger) -> None:
         def choose(connection: Connection) -> bool:
             elsewhere.connect("octavia", "ws-new")
             return True
 
-        assert registry.broadcast(1, filter_fn=choose).recipients == ["ws-001", "ws-002", "ws-003"]
+        assert ledger.broadcast(1, filter_fn=choose).recipients == ["ws-001", "ws-002", "ws-003"]
 
-    def test_error_in_it_sends_nothing(self, registry: Registry) -> None:
+    def test_error_in_it_sends_nothing(self, ledger: Ledger) -> None:
         with pytest.raises(ZeroDivisionError):
-            registry.broadcast(1, filter_fn=lambda c: bool(1 / 0))
-        assert registry.history() == []
+            ledger.broadcast(1, filter_fn=lambda c: bool(1 / 0))
+        assert get_message_history(ledger) == []
 
-    def test_counts_only_the_chosen(self, registry: Registry) -> None:
-        registry.broadcast(1, filter_fn=lambda c: c.ws_id != "ws-002")
-        assert [connection.message_count for connection in registry.active()] == [1, 0, 1]
+    def test_counts_only_the_chosen(self, ledger: Ledger) -> None:
+        ledger.broadcast(1, filter_fn=lambda c: c.ws_id != "ws-002")
+        assert [connection.message_count for connection in ledger.active()] == [1, 0, 1]
 
-    def test_is_asked_only_about_the_agent(self, registry: Registry) -> None:
+    def test_is_asked_only_about_the_agent(self, ledger: Ledger) -> None:
         asked: list[str] = []
-        registry.broadcast(1, agent="octavia", filter_fn=lambda c: bool(asked.append(c.ws_id)))
+        ledger.broadcast(1, agent="octavia", filter_fn=lambda c: bool(asked.append(c.ws_id)))
         assert asked == ["ws-001", "ws-003"]
 
 
 class TestOrder:
-    def test_times_are_in_the_order_of_the_ids(self, registry: Registry) -> None:
+    def test_times_are_in_the_order_of_the_ids(self, ledger: Ledger) -> None:
         for number in range(20):
-            registry.send("ws-001", number)
-        times = [row["sent_at"] for row in registry.history()]
+            ledger.send("ws-001", number)
+        times = [row["sent_at"] for row in get_message_history(ledger)]
         assert times == sorted(times, reverse=True)
 
-    def test_heartbeats_are_logged(self, registry: Registry) -> None:
-        registry.heartbeat("ws-001", 12.6)
-        registry.heartbeat("ws-001")
-        assert registry.db.rows("SELECT ws_id, latency_ms FROM heartbeat_log") == [
+    def test_heartbeats_are_logged(self, ledger: Ledger) -> None:
+        ledger.heartbeat("ws-001", 12.6)
+        ledger.heartbeat("ws-001")
+        assert db_of(ledger).rows("SELECT ws_id, latency_ms FROM heartbeat_log") == [
             ("ws-001", 13),
             ("ws-001", None),
         ]
 
 
 class TestWait:
-    def test_follows_confirmations_of_another_process(self, registry: Registry, elsewhere: Registry) -> None:
-        sent = registry.broadcast(1)
-        assert sent.first_id is not None
-        assert sent.last_id is not None
-        Delivery(elsewhere.db).settle([Receipt(ws_id, 1, 1, 3) for ws_id in sent.recipients])
-        assert registry.wait(sent.first_id, sent.last_id, 60) == (3, 0, 0)
+    def test_follows_confirmations_of_another_process(self, ledger: Ledger, elsewhere: Ledger) -> None:
+        sent = ledger.broadcast(1)
+        elsewhere.delivery.settle([Receipt(ws_id, 1, 1, 3) for ws_id in sent.recipients])
+        assert ledger.wait(sent, 60) == (3, 0, 0)
 
     def test_returns_when_the_last_confirmation_comes(
-        self, registry: Registry, elsewhere: Registry, monkeypatch: pytest.MonkeyPatch
+        self, ledger: Ledger, elsewhere: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        sent = registry.broadcast(1)
+        sent = ledger.broadcast(1)
         receipts = iter([Receipt(ws_id, 1, 1, 3) for ws_id in sent.recipients])
         monkeypatch.setattr(
-            "ws_manager.core.registry.time.sleep",
-            lambda seconds: Delivery(elsewhere.db).settle([next(receipts)]),
+            "ws_manager.core.sending.time.sleep",
+            lambda seconds: elsewhere.delivery.settle([next(receipts)]),
         )
-        assert sent.first_id is not None
-        assert sent.last_id is not None
-        assert registry.wait(sent.first_id, sent.last_id, 60) == (3, 0, 0)
+        assert ledger.wait(sent, 60) == (3, 0, 0)
 
 
 class TestManyProcesses:
-    def test_all_send_at_once(self, registry: Registry, run_together: Callable[..., list[str]]) -> None:
+    def test_all_send_at_once(self, ledger: Ledger, run_together: Callable[..., list[str]]) -> None:
         run_together(
             """
 from ws_manager import *
@@ -252,19 +244,19 @@ for n in range(200):
 db.close()
 """,
             4,
-            registry.db.path,
+            db_of(ledger).path,
         )
         for sender in range(4):
-            rows = registry.db.rows(
+            rows = db_of(ledger).rows(
                 "SELECT content FROM messages WHERE sender_id = ? ORDER BY id", (str(sender),)
             )
             assert [int(content) for (content,) in rows] == list(range(200))
-        connection = registry.get("ws-001")
+        connection = ledger.get("ws-001")
         assert connection is not None
         assert connection.message_count == 800
 
     def test_register_the_same_ws_id_at_once(
-        self, registry: Registry, run_together: Callable[..., list[str]]
+        self, ledger: Ledger, run_together: Callable[..., list[str]]
     ) -> None:
         run_together(
             """
@@ -276,35 +268,35 @@ for _ in range(25):
 db.close()
 """,
             4,
-            registry.db.path,
+            db_of(ledger).path,
         )
-        connection = registry.get("ws-same")
+        connection = ledger.get("ws-same")
         assert connection is not None
         assert connection.epoch == 100
-        assert registry.stats()["total_ever_connected"] == 4
+        assert ledger.stats()["total_ever_connected"] == 4
 
-    def test_writer_that_waits_too_long_leaves_nothing(self, registry: Registry, elsewhere: Registry) -> None:
-        elsewhere.db.execute("BEGIN IMMEDIATE")
-        registry.db.execute("PRAGMA busy_timeout = 1")
+    def test_writer_that_waits_too_long_leaves_nothing(self, ledger: Ledger, elsewhere: Ledger) -> None:
+        db_of(elsewhere).execute("BEGIN IMMEDIATE")
+        db_of(ledger).execute("PRAGMA busy_timeout = 1")
         for write in (
-            lambda: registry.connect("octavia", "ws-new"),
-            lambda: registry.disconnect("ws-001"),
-            lambda: registry.broadcast(1),
-            lambda: registry.heartbeat("ws-001"),
+            lambda: ledger.connect("octavia", "ws-new"),
+            lambda: ledger.disconnect("ws-001"),
+            lambda: ledger.broadcast(1),
+            lambda: ledger.heartbeat("ws-001"),
         ):
             with pytest.raises(LedgerBusy):
                 write()
-        elsewhere.db.execute("ROLLBACK")
-        assert registry.count() == 3
-        assert registry.history() == []
+        db_of(elsewhere).execute("ROLLBACK")
+        assert ledger.count() == 3
+        assert get_message_history(ledger) == []
 
 
 def test_how_large_a_message_may_be_comes_from_the_environment(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLACKROAD_WS_MAX_CONTENT", "300KiB")
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001")
-    assert registry.send("ws-001", "x" * (300 * 1024 - 2)) is not None
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001")
+    assert ledger.send("ws-001", "x" * (300 * 1024 - 2)) is not None
     with pytest.raises(InvalidInput, match="bytes"):
-        registry.send("ws-001", "x" * (300 * 1024 - 1))
+        ledger.send("ws-001", "x" * (300 * 1024 - 1))

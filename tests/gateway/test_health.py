@@ -205,7 +205,7 @@ class TestPeerThatDoesNotRead:
             clock = Clock()
             async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
                 await blocked(running)
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
                 await running.until(lambda: running.server._hub._sockets["ws-001"].session.close_with)
                 await pass_until_dropped(running, clock)
                 assert (await running.socket_ended()).close_code == 4010

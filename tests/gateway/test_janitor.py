@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support import Clock, gateway, run
 from ws_manager import get_db
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
 from ws_manager.models import seconds_before, utc_now
 
 DAY = 86400.0
@@ -26,10 +26,10 @@ def log(database: Path, *ages: float) -> None:
 def confirmed_long_ago(database: Path) -> None:
     """A message that was confirmed 40 days ago, and one that is as old and pending."""
     db = get_db(database)
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001")
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001")
     for _ in range(2):
-        registry.send("ws-001", "x")
+        ledger.send("ws-001", "x")
     then = seconds_before(utc_now(), 40 * DAY)
     db.execute("UPDATE messages SET sent_at = ?", (then,))
     db.execute("UPDATE messages SET delivered = 1, confirmed_at = ? WHERE id = 1", (then,))

@@ -51,7 +51,7 @@ class TestConnections:
                 writer.close()
                 assert status == 503
                 assert json.loads(body)["error"]["code"] == "unavailable"
-                assert running.registry.find("ws-003") is None
+                assert running.ledger.find("ws-003") is None
 
         run(scenario())
 
@@ -157,7 +157,7 @@ class TestSizes:
                     "code": "invalid",
                     "message": "the message has 101 bytes",
                 }
-                assert running.registry.stats()["total_messages"] == 0
+                assert running.ledger.stats()["total_messages"] == 0
 
         run(scenario())
 

@@ -58,7 +58,7 @@ class TestSocketsOfAToken:
                 assert refused.value.status == 503
                 error = json.loads(refused.value.body)["error"]
                 assert (error["code"], "--max-per-token" in error["hint"]) == ("unavailable", True)
-                assert running.registry.find("ws-3") is None
+                assert running.ledger.find("ws-3") is None
                 await running.agent(ws_id="ws-3", access_token=token("*"))
 
         run(scenario())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LIMIT, PING, PONG, Clock, Refused, gateway, refusal, run
+from tests.support import LIMIT, PING, PONG, Clock, Refused, db_of, gateway, refusal, run
 from ws_manager import get_db
 from ws_manager.errors import Conflict, LedgerError, LedgerReplaced
 from ws_manager.gateway.limits import Limits
@@ -162,7 +162,7 @@ class TestLedgerInTrouble:
                 await agent.messages(3)
                 outbox = running.server._outbox
                 await outbox.write(
-                    lambda delivery: delivery.db.execute("PRAGMA busy_timeout = 10").fetchall()
+                    lambda delivery: db_of(delivery).execute("PRAGMA busy_timeout = 10").fetchall()
                 )
                 other = sqlite3.connect(database, isolation_level=None)
                 try:
@@ -183,7 +183,7 @@ class TestLedgerInTrouble:
             async with gateway(database) as running:
                 outbox = running.server._outbox
                 await outbox.write(
-                    lambda delivery: delivery.db.execute("PRAGMA busy_timeout = 10").fetchall()
+                    lambda delivery: db_of(delivery).execute("PRAGMA busy_timeout = 10").fetchall()
                 )
                 running.db.execute("BEGIN IMMEDIATE")
                 with pytest.raises(Refused) as refused:
@@ -202,7 +202,7 @@ class TestLedgerInTrouble:
                 running.db.execute("ROLLBACK")
                 assert refused.value.status == 503
                 # It was in the middle of it: what it wrote in the end is closed, and the ws_id can be used.
-                await running.until(lambda: running.registry.find("ws-001"))
+                await running.until(lambda: running.ledger.find("ws-001"))
                 assert (await running.socket_ended()).close_code == 1006
                 assert (await running.agent()).greeting["resumed"]
 
@@ -217,7 +217,7 @@ class TestLedgerInTrouble:
                         await running.agent(ws_id=f"ws-{number}")
                 running.db.execute("ROLLBACK")
                 await running.agent(ws_id="ws-last")
-                assert [c.ws_id for c in running.registry.active()] == ["ws-0", "ws-last"]
+                assert [c.ws_id for c in running.ledger.active()] == ["ws-0", "ws-last"]
 
         run(scenario())
 

@@ -91,7 +91,7 @@ def test_handshake_meanwhile_is_answered_503(database: Path) -> None:
             with pytest.raises(Refused) as refused:
                 await gate.running.agent()
             assert refused.value.status == 503
-            assert gate.running.registry.find("ws-001") is None
+            assert gate.running.ledger.find("ws-001") is None
 
     run(scenario())
 
@@ -249,7 +249,7 @@ def test_of_an_older_registration_nothing_counts(database: Path, how: str) -> No
                 newer = await running.agent(ack="explicit")
                 await newer.messages(1)
             else:
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
             opcode, payload = await agent.frame()
             assert opcode == CLOSE
             await agent.ack(seq)

@@ -42,7 +42,7 @@ def undisturbed(database: Path, attempt: Callable[[RunningGateway], Coroutine[An
         async with gateway(database, key=KEY, origins=EVERY_ORIGIN) as running:
             other = await running.agent("cipher", "ws-009", access_token=token("cipher"))
             status = await attempt(running)
-            assert running.registry.find("ws-001") is None or status == 101
+            assert running.ledger.find("ws-001") is None or status == 101
             seq = running.send(ws_id="ws-009")
             assert (await other.message())["seq"] == seq
             return status

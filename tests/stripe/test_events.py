@@ -24,7 +24,6 @@ from ws_manager import (
     get_message_history,
     handle_stripe_webhook,
 )
-from ws_manager.core.webhooks import Webhooks
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.stripe.events import (
     MAX_BODY,
@@ -110,7 +109,7 @@ class TestHandle:
         stored = db.value("SELECT payload FROM webhook_events")
         assert stored == body.decode()
         with pytest.raises(InvalidInput):
-            Webhooks(connected.registry).replay("evt_1", content_of)
+            connected.ledger.webhooks.replay("evt_1", content_of)
 
     @pytest.mark.parametrize(
         ("part", "twice"),
@@ -127,7 +126,7 @@ class TestHandle:
         assert "twice" in (outcome.reason or "")
         assert db.value("SELECT payload FROM webhook_events") == body.decode()
         with pytest.raises(InvalidInput, match="twice"):
-            Webhooks(connected.registry).replay("evt_1", content_of)
+            connected.ledger.webhooks.replay("evt_1", content_of)
 
     def test_thin_event_of_the_other_api(self, connected: ConnectionPool, db: Database) -> None:
         thin = {

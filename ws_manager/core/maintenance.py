@@ -171,7 +171,9 @@ def _version(line: str) -> int:
         raise InvalidInput("line 1 is not the head of an export of ws-manager", remedy=EXPORT)
     version = header.get("version")
     if isinstance(version, bool) or not isinstance(version, int):
-        raise InvalidInput(f"line 1 names no schema: {version!r}", remedy=EXPORT)
+        raise InvalidInput(
+            f"the export has schema {version}, which this ws-manager does not know", hint="upgrade ws-manager"
+        )
     return version
 
 

@@ -11,7 +11,7 @@ import pytest
 from ws_manager.repository.sqlite.journal import Gateways
 
 from ws_manager import ConnectionPool, get_db, heartbeat_check
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger
 from ws_manager.models import Connection, Gateway, seconds_before, utc_now
 
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -171,9 +171,9 @@ def test_heartbeat_check_reads_its_default_from_the_environment(
     cli, db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    plain = Registry.heartbeat_check
+    plain = Ledger.heartbeat_check
     monkeypatch.setattr(
-        Registry, "heartbeat_check", lambda self, timeout: seen.append(timeout) or plain(self, timeout)
+        Ledger, "heartbeat_check", lambda self, timeout: seen.append(timeout) or plain(self, timeout)
     )
     cli("heartbeat-check")
     monkeypatch.setenv("BLACKROAD_HB_TIMEOUT", "2m")

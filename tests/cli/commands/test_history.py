@@ -15,23 +15,23 @@ from pathlib import Path
 import pytest
 
 from ws_manager import get_db
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger, ledger_over
 
 COMMAND = [sys.executable, "-m", "ws_manager", "history"]
 
 
 @pytest.fixture
-def registry(database: Path) -> Iterator[Registry]:
+def ledger(database: Path) -> Iterator[Ledger]:
     """Three messages: two to octavia's ws-001, one of them old, and one to cipher's ws-002."""
     db = get_db(database)
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001")
-    registry.connect("cipher", "ws-002")
-    registry.send("ws-001", {"event": "deploy"}, "note")
-    registry.send("ws-002", "100%", sender_id="ws-001")
-    registry.send("ws-001", 3)
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001")
+    ledger.connect("cipher", "ws-002")
+    ledger.send("ws-001", {"event": "deploy"}, "note")
+    ledger.send("ws-002", "100%", sender_id="ws-001")
+    ledger.send("ws-001", 3)
     db.execute("UPDATE messages SET sent_at = '2020-01-01T00:00:00.000000+00:00' WHERE id = 1")
-    yield registry
+    yield ledger
     db.close()
 
 
@@ -76,13 +76,13 @@ def line_of(started: subprocess.Popen[bytes]) -> bytes:
         (["--ws-id", "ws-001", "--type", "data", "--limit", "1"], [3]),
     ],
 )
-def test_what_can_be_asked(cli, registry: Registry, arguments: list[str], ids: list[int]) -> None:
+def test_what_can_be_asked(cli, ledger: Ledger, arguments: list[str], ids: list[int]) -> None:
     result = cli("history", *arguments, "--json")
     assert result.exit_code == 0
     assert [row["id"] for row in json.loads(result.stdout)] == ids
 
 
-def test_of_one_broadcast(cli, registry: Registry) -> None:
+def test_of_one_broadcast(cli, ledger: Ledger) -> None:
     broadcast_id = cli("broadcast", "1", "-o", "id").stdout.strip()
     found = cli("history", "--broadcast", broadcast_id, "--fields", "recipient_id").stdout.split()
     assert sorted(found) == ["ws-001", "ws-002"]
@@ -105,21 +105,21 @@ def test_of_one_broadcast(cli, registry: Registry) -> None:
         ["--follow", "--fields", "nothing"],
     ],
 )
-def test_what_cannot_be_asked(cli, registry: Registry, arguments: list[str]) -> None:
+def test_what_cannot_be_asked(cli, ledger: Ledger, arguments: list[str]) -> None:
     result = cli("history", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.fullmatch(r"error: .+\nhint: .+\n", result.stderr)
 
 
-def test_follow_prints_json_as_it_comes(environment, registry: Registry) -> None:
+def test_follow_prints_json_as_it_comes(environment, ledger: Ledger) -> None:
     with following(environment, "--since", "2h") as started:
         assert [json.loads(line_of(started))["content"] for _ in range(2)] == ["100%", 3]
-        registry.send("ws-002", {"text": "wést"})
+        ledger.send("ws-002", {"text": "wést"})
         row = json.loads(line_of(started))
     assert (row["content"], row["recipient_id"], row["delivered"]) == ({"text": "wést"}, "ws-002", False)
 
 
-def test_follow_ends_after_the_limit(process, registry: Registry) -> None:
+def test_follow_ends_after_the_limit(process, ledger: Ledger) -> None:
     ended = process("history", "--follow", "--since", "2019-01-01", "--limit", "2", "-o", "tsv")
     assert ended.returncode == 0
     assert [line.split(b"\t")[0] for line in ended.stdout.splitlines()] == [b"1", b"2"]
@@ -136,15 +136,13 @@ def test_follow_ends_after_the_limit(process, registry: Registry) -> None:
         (["-o", "table"], b'2020-01-01 00:00:00Z #1 to ws-001 note  {"event":"deploy"}'),
     ],
 )
-def test_follow_in_other_formats(process, registry: Registry, arguments: list[str], first: bytes) -> None:
+def test_follow_in_other_formats(process, ledger: Ledger, arguments: list[str], first: bytes) -> None:
     ended = process("history", "--follow", "--since", "2019-01-01", "--limit", "1", *arguments)
     assert ended.stdout.splitlines()[0] == first
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_following(
-    environment, registry: Registry, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_ends_the_following(environment, ledger: Ledger, number: signal.Signals, code: int) -> None:
     with following(environment, "--since", "2h", "--ws-id", "ws-002") as started:
         assert line_of(started)
         started.send_signal(number)
@@ -153,7 +151,7 @@ def test_a_signal_ends_the_following(
 
 
 @pytest.mark.skipif(not hasattr(os, "pipe2"), reason="no poll() that tells of a pipe without a reader")
-def test_a_reader_that_has_gone_ends_the_following_at_once(environment, registry: Registry) -> None:
+def test_a_reader_that_has_gone_ends_the_following_at_once(environment, ledger: Ledger) -> None:
     with following(environment, "--since", "2h") as started:
         assert line_of(started)
         assert started.stdout is not None
@@ -163,8 +161,8 @@ def test_a_reader_that_has_gone_ends_the_following_at_once(environment, registry
         assert started.wait(60) == 141
 
 
-def test_follow_on_a_terminal(terminal, registry: Registry) -> None:
-    registry.send("ws-001", "esc \x1b[31m [bold] \u202e")
+def test_follow_on_a_terminal(terminal, ledger: Ledger) -> None:
+    ledger.send("ws-001", "esc \x1b[31m [bold] \u202e")
     code, seen = terminal("history", "--follow", "--since", "2h", "--limit", "3")
     assert code == 0
     assert seen.splitlines()[-1].endswith(r'#4 to ws-001 data  "esc \u001b[31m [bold] \u202e"')
@@ -178,7 +176,7 @@ def test_there_is_nothing_to_follow(process, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_since_and_before_take_what_time_unix_prints(cli, registry: Registry) -> None:
+def test_since_and_before_take_what_time_unix_prints(cli, ledger: Ledger) -> None:
     printed = cli("history", "--fields", "msg_id,sent_at", "--time", "unix").stdout.splitlines()
     for line in printed:
         msg_id, sent_at = line.split("\t")

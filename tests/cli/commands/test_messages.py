@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager import ConnectionPool, get_db
-from ws_manager.core.delivery import Delivery
-from ws_manager.core.registry import Registry
+from ws_manager import ConnectionPool, get_db, get_message_history
+from ws_manager.core.ledger import Ledger, ledger_over
 
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -175,14 +174,14 @@ def test_wait_that_runs_out(cli, connected, database: Path) -> None:
 
 
 def test_wait_for_a_message_that_is_set_aside(cli, connected, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Registry.send
+    plain = Ledger.send
 
-    def send_and_move(self: Registry, *arguments: object):
+    def send_and_move(self: Ledger, *arguments: object):
         sent = plain(self, *arguments)
         self.connect("cipher", "ws-001")  # another agent's now: what was pending is set aside
         return sent
 
-    monkeypatch.setattr(Registry, "send", send_and_move)
+    monkeypatch.setattr(Ledger, "send", send_and_move)
     result = cli("send", "ws-001", "1", "--wait", "1h")
     assert result.exit_code == 5
     assert "confirmed 0 of 1: 1 set aside" in result.stderr
@@ -216,9 +215,9 @@ def test_receive(cli, connected) -> None:
 
 def test_receive_more_than_a_batch_in_order(cli, connected, database: Path) -> None:
     db = get_db(database)
-    registry = Registry(db)
+    ledger = ledger_over(db)
     for number in range(250):
-        registry.send("ws-001", number)
+        ledger.send("ws-001", number)
     db.close()
     lines = cli("receive", "ws-001").stdout.splitlines()
     assert [json.loads(line)["content"] for line in lines] == list(range(250))
@@ -234,7 +233,7 @@ def test_receive_for_a_connection_that_has_gone(cli, connected) -> None:
 def test_receive_for_a_connection_that_another_holds(cli, connected, database: Path) -> None:
     cli("send", "ws-001", "1")
     db = get_db(database)
-    with Delivery(db).holding("ws-001"):
+    with ledger_over(db).delivery.holding("ws-001"):
         result = cli("receive", "ws-001")
     db.close()
     assert (result.exit_code, result.stdout) == (6, "")
@@ -256,9 +255,9 @@ def test_what_a_closed_pipe_did_not_take_stays_pending(process, environment, dat
     process("connect", "octavia", "--ws-id", "ws-001")
     db = get_db(database)
     # More than a pipe holds: the reader goes away while the command is writing.
-    registry = Registry(db)
+    ledger = ledger_over(db)
     for number in range(5):
-        registry.send("ws-001", {"number": number, "fill": "x" * 100_000})
+        ledger.send("ws-001", {"number": number, "fill": "x" * 100_000})
     with subprocess.Popen(
         [sys.executable, "-m", "ws_manager", "receive", "ws-001"],
         stdout=subprocess.PIPE,
@@ -271,7 +270,7 @@ def test_what_a_closed_pipe_did_not_take_stays_pending(process, environment, dat
         started.stdout.close()
         assert started.stderr.read() == b""
     assert started.returncode == 141
-    delivered = [row["delivered"] for row in reversed(registry.history())]
+    delivered = [row["delivered"] for row in reversed(get_message_history(ledger))]
     db.close()
     assert delivered[0] == 1
     assert delivered[-1] == 0

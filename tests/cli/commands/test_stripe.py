@@ -8,26 +8,26 @@ import re
 import pytest
 
 from tests.stripe_support import event
-from ws_manager.core.registry import Registry
-from ws_manager.core.webhooks import IncomingEvent, Webhooks
+from ws_manager.core.ledger import Ledger, ledger_over
+from ws_manager.core.webhooks import IncomingEvent
 from ws_manager.repository.sqlite.database import Database
 
 
 @pytest.fixture
-def registry(db: Database) -> Registry:
-    return Registry(db)
+def ledger(db: Database) -> Ledger:
+    return ledger_over(db)
 
 
 @pytest.fixture
-def waiting(registry: Registry) -> Registry:
+def waiting(ledger: Ledger) -> Ledger:
     """Two events that wait for billing, and one that was routed."""
-    webhooks = Webhooks(registry)
+    webhooks = ledger.webhooks
     for event_id, event_type in (("evt_1", "invoice.paid"), ("evt_2", "payment_intent.succeeded")):
         payload = event(event_type, event_id).decode()
         webhooks.take(IncomingEvent(event_id, event_type, payload, "1", "billing", "stripe_x"))
-    registry.connect("octavia", "ws-001")
+    ledger.connect("octavia", "ws-001")
     webhooks.take(IncomingEvent("evt_3", "charge.refunded", event().decode(), "1", None, "stripe_event"))
-    return registry
+    return ledger
 
 
 class TestEvents:
@@ -101,9 +101,9 @@ class TestReplay:
         waiting.connect("billing", "ws-002")
         result = cli("stripe", "replay", "--since", "1h", "--dry-run", "-o", "ndjson")
         assert [json.loads(line)["recipients"] for line in result.stdout.splitlines()] == [1, 1]
-        assert Webhooks(waiting).waiting() == ["evt_1", "evt_2"]
+        assert waiting.webhooks.waiting() == ["evt_1", "evt_2"]
 
-    def test_with_nothing_that_waits(self, cli, registry) -> None:
+    def test_with_nothing_that_waits(self, cli, ledger) -> None:
         assert (cli("stripe", "replay", "--since", "1h").exit_code) == 0
 
     @pytest.mark.parametrize(

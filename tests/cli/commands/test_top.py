@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.processes import PATIENCE
+from tests.support import db_of
 from ws_manager import get_db
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.models import seconds_before, utc_now
 
 ALTERNATE, MAIN, CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
@@ -34,9 +35,9 @@ SEEN = r"esc \u001b[31m, csi \u009b31m, rlo \u202e, [bold] [/x] 日本 🙂"
 
 
 @pytest.fixture
-def registry(database: Path) -> Iterator[Registry]:
+def ledger(database: Path) -> Iterator[Ledger]:
     db = get_db(database)
-    yield Registry(db)
+    yield ledger_over(db)
     db.close()
 
 
@@ -123,8 +124,8 @@ def check_restored(screen: Screen, after: str) -> None:
     assert screen.is_as_before()
 
 
-def test_q_quits_and_the_screen_is_as_before(registry: Registry, top) -> None:
-    registry.connect("octavia", "ws-001")
+def test_q_quits_and_the_screen_is_as_before(ledger: Ledger, top) -> None:
+    ledger.connect("octavia", "ws-001")
     screen = top(*FOR_EVER)
     assert ALTERNATE in screen.until("q quit")
     screen.press("q")
@@ -136,7 +137,7 @@ def test_q_quits_and_the_screen_is_as_before(registry: Registry, top) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)]
 )
-def test_a_signal_restores_the_screen(registry: Registry, top, number: signal.Signals, code: int) -> None:
+def test_a_signal_restores_the_screen(ledger: Ledger, top, number: signal.Signals, code: int) -> None:
     screen = top(*FOR_EVER)
     screen.until("q quit")
     screen.process.send_signal(number)
@@ -148,7 +149,7 @@ def test_a_signal_restores_the_screen(registry: Registry, top, number: signal.Si
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP])
 def test_a_signal_that_is_ignored_at_the_start_stays_ignored(
-    registry: Registry, top, number: signal.Signals
+    ledger: Ledger, top, number: signal.Signals
 ) -> None:
     before = signal.signal(number, signal.SIG_IGN)
     try:
@@ -165,7 +166,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(
     check_restored(screen, after)
 
 
-def test_an_error_restores_the_screen_and_is_told(registry: Registry, database: Path, top) -> None:
+def test_an_error_restores_the_screen_and_is_told(ledger: Ledger, database: Path, top) -> None:
     screen = top(*FOR_EVER)
     screen.until("q quit")
     database.rename(database.with_suffix(".old"))
@@ -176,7 +177,7 @@ def test_an_error_restores_the_screen_and_is_told(registry: Registry, database: 
     assert "was moved, deleted or replaced" in after.split(MAIN)[1]
 
 
-def test_ctrl_z_gives_the_screen_back_until_it_goes_on(registry: Registry, top) -> None:
+def test_ctrl_z_gives_the_screen_back_until_it_goes_on(ledger: Ledger, top) -> None:
     screen = top(*FOR_EVER)
     screen.until("q quit")
     screen.process.send_signal(signal.SIGTSTP)
@@ -189,17 +190,17 @@ def test_ctrl_z_gives_the_screen_back_until_it_goes_on(registry: Registry, top) 
     assert screen.end()[0] == 0
 
 
-def test_follows_a_new_size(registry: Registry, top) -> None:
-    registry.connect("octavia", "a-rather-long-identifier-of-a-connection")
+def test_follows_a_new_size(ledger: Ledger, top) -> None:
+    ledger.connect("octavia", "a-rather-long-identifier-of-a-connection")
     screen = top(*FOR_EVER, columns=60)
     assert "age" not in columns_in(screen.until("q quit"))
     screen.resize(200)
     assert "age" in columns_in(screen.until("q quit"))
 
 
-def test_keys_sort_filter_and_pause(registry: Registry, top) -> None:
-    registry.connect("octavia", "ws-001", {"region": "us-west"})
-    registry.connect("cipher", "ws-002")
+def test_keys_sort_filter_and_pause(ledger: Ledger, top) -> None:
+    ledger.connect("octavia", "ws-001", {"region": "us-west"})
+    ledger.connect("cipher", "ws-002")
     screen = top(*FOR_EVER)
     screen.until("q quit")
     screen.press("s")
@@ -215,10 +216,10 @@ def test_keys_sort_filter_and_pause(registry: Registry, top) -> None:
     screen.until("PAUSED")
 
 
-def test_data_does_not_steer_the_terminal(registry: Registry, top) -> None:
-    registry.connect("octavia", "ws-001")
-    registry.db.execute("UPDATE connections SET agent = ?", (HOSTILE,))
-    registry.send("ws-001", "\x9b31m\u202e")
+def test_data_does_not_steer_the_terminal(ledger: Ledger, top) -> None:
+    ledger.connect("octavia", "ws-001")
+    db_of(ledger).execute("UPDATE connections SET agent = ?", (HOSTILE,))
+    ledger.send("ws-001", "\x9b31m\u202e")
     screen = top(*FOR_EVER, columns=200)
     shown = screen.until("q quit")
     screen.press("/\u202e[red]")
@@ -227,7 +228,7 @@ def test_data_does_not_steer_the_terminal(registry: Registry, top) -> None:
     assert not re.search("[\x80-\x9f\u202a-\u202e\u2066-\u2069]", shown)
 
 
-def test_without_a_keyboard_it_says_how_to_end_it(registry: Registry, environment, database: Path) -> None:
+def test_without_a_keyboard_it_says_how_to_end_it(ledger: Ledger, environment, database: Path) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "ws_manager", "top", *FOR_EVER],
@@ -245,11 +246,11 @@ def test_without_a_keyboard_it_says_how_to_end_it(registry: Registry, environmen
     os.close(theirs)
 
 
-def test_in_a_pipe_each_frame_is_an_object(registry: Registry, process) -> None:
-    registry.connect("octavia", "ws-001")
-    registry.send("ws-001", {"a": 1})
-    registry.connect("cipher", "ws-002")
-    registry.disconnect("ws-002", "moved house")
+def test_in_a_pipe_each_frame_is_an_object(ledger: Ledger, process) -> None:
+    ledger.connect("octavia", "ws-001")
+    ledger.send("ws-001", {"a": 1})
+    ledger.connect("cipher", "ws-002")
+    ledger.disconnect("ws-002", "moved house")
     ended = process("top", "--count", "2", "--interval", "100ms")
     assert ended.returncode == 0
     first, second = map(json.loads, ended.stdout.splitlines())
@@ -267,15 +268,15 @@ def test_in_a_pipe_each_frame_is_an_object(registry: Registry, process) -> None:
     assert (ending["reason"], ending["count"], ending["last_ws_id"]) == ("moved house", 1, "ws-002")
 
 
-def test_in_a_pipe_the_limit_and_the_filter_hold(registry: Registry, cli) -> None:
+def test_in_a_pipe_the_limit_and_the_filter_hold(ledger: Ledger, cli) -> None:
     for number in range(3):
-        registry.connect("octavia", f"ws-{number}")
+        ledger.connect("octavia", f"ws-{number}")
     frame = json.loads(cli("top", "--once", "--limit", "1", "--text", "WS-", "--json").stdout)
     assert (len(frame["connections"]), frame["matching_connections"]) == (1, 3)
     assert json.loads(cli("top", "--once", "--agent", "nobody").stdout)["connections"] == []
 
 
-def test_a_reader_that_has_enough_ends_it(registry: Registry, environment) -> None:
+def test_a_reader_that_has_enough_ends_it(ledger: Ledger, environment) -> None:
     ended = subprocess.run(
         [
             "bash",
@@ -312,22 +313,22 @@ ws-a-rather-long-identifier-of-a-connection  cipher    1m    1m               0 
         ),
     ],
 )
-def test_the_table_of_a_frame(registry: Registry, terminal, columns: int, shown: str) -> None:
-    registry.connect("cipher", "ws-a-rather-long-identifier-of-a-connection")
-    registry.connect("octavia", "ws-001")
-    registry.heartbeat("ws-001", 12)
-    registry.send("ws-001", "hello")
+def test_the_table_of_a_frame(ledger: Ledger, terminal, columns: int, shown: str) -> None:
+    ledger.connect("cipher", "ws-a-rather-long-identifier-of-a-connection")
+    ledger.connect("octavia", "ws-001")
+    ledger.heartbeat("ws-001", 12)
+    ledger.send("ws-001", "hello")
     minute_ago = seconds_before(utc_now(), 90)
-    registry.db.execute(
+    db_of(ledger).execute(
         "UPDATE connections SET connected_at = ?, last_heartbeat = ?", (minute_ago, minute_ago)
     )
-    registry.db.execute("UPDATE messages SET sent_at = ?", (minute_ago,))
+    db_of(ledger).execute("UPDATE messages SET sent_at = ?", (minute_ago,))
     _, frame = terminal("top", "--once", columns=columns, NO_COLOR="1")
     plain = re.sub("\x1b\\[[0-9;]*m", "", frame)
     assert [line.rstrip() for line in plain.splitlines()[3:6]] == shown.splitlines()
 
 
-def test_does_not_load_rich_in_a_pipe(registry: Registry, modules_of) -> None:
+def test_does_not_load_rich_in_a_pipe(ledger: Ledger, modules_of) -> None:
     assert not {name for name in modules_of("top", "--once") if name.split(".")[0] == "rich"}
 
 
@@ -352,15 +353,15 @@ def test_does_not_make_a_database(cli, database: Path) -> None:
         ("-o", "table"),
     ],
 )
-def test_refuses_what_it_cannot_do(registry: Registry, cli, arguments: tuple[str, ...]) -> None:
+def test_refuses_what_it_cannot_do(ledger: Ledger, cli, arguments: tuple[str, ...]) -> None:
     ended = cli("top", *arguments)
     assert ended.exit_code == 2
     assert ended.stderr.startswith("error: ")
     assert ended.stdout == ""
 
 
-def test_a_frame_on_a_dumb_terminal_is_plain_text(registry: Registry, terminal) -> None:
-    registry.connect("octavia", "ws-001")
+def test_a_frame_on_a_dumb_terminal_is_plain_text(ledger: Ledger, terminal) -> None:
+    ledger.connect("octavia", "ws-001")
     code, shown = terminal("top", "--once", TERM="dumb")
     assert code == 0
     assert "ws-001" in shown

@@ -11,28 +11,29 @@ from pathlib import Path
 import pytest
 
 from tests.commands import EVERY, made
-from ws_manager import get_db
-from ws_manager.core.registry import Registry
+from tests.support import db_of
+from ws_manager import get_db, get_message_history
+from ws_manager.core.ledger import Ledger, ledger_over
 
 AT = "2020-01-01T00:00:00.500000+00:00"
 
 
 @pytest.fixture
-def registry(database: Path) -> Iterator[Registry]:
+def ledger(database: Path) -> Iterator[Ledger]:
     """ws-001 is active, ws-002 has gone, and ws-001 has a message."""
     db = get_db(database)
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001", {"region": "us-west"})
-    registry.connect("cipher", "ws-002")
-    registry.disconnect("ws-002", "enough")
-    registry.send("ws-001", {"n": 1.50})
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001", {"region": "us-west"})
+    ledger.connect("cipher", "ws-002")
+    ledger.disconnect("ws-002", "enough")
+    ledger.send("ws-001", {"n": 1.50})
     db.execute("UPDATE connections SET connected_at = ?, last_heartbeat = ?", (AT, AT))
-    yield registry
+    yield ledger
     db.close()
 
 
 @pytest.mark.parametrize("form", ["json", "ndjson", "csv", "tsv", "table", "wide"])
-def test_fields(cli, registry: Registry, form: str) -> None:
+def test_fields(cli, ledger: Ledger, form: str) -> None:
     text = cli("list", "-o", form, "--fields", "pending, ws_id").stdout
     if form == "json":
         assert json.loads(text) == [{"pending": 1, "ws_id": "ws-001"}]
@@ -57,12 +58,12 @@ def test_fields_that_there_are_not_are_answered_with_those_that_there_are(
     assert error["message"] == "no such field: 'nmae'"
 
 
-def test_ids_have_no_fields(cli, registry: Registry) -> None:
+def test_ids_have_no_fields(cli, ledger: Ledger) -> None:
     assert cli("list", "-o", "id", "--fields", "agent").exit_code == 2
 
 
 @pytest.mark.parametrize("form", ["csv", "table", "wide"])
-def test_no_headers(cli, registry: Registry, form: str) -> None:
+def test_no_headers(cli, ledger: Ledger, form: str) -> None:
     text = cli("list", "-o", form, "--no-headers").stdout
     assert text.startswith("ws-001")
     assert cli("list", "-o", form).stdout.startswith("ws_id")
@@ -71,7 +72,7 @@ def test_no_headers(cli, registry: Registry, form: str) -> None:
 @pytest.mark.parametrize(
     ("style", "told"), [("iso", AT), ("unix", 1577836800.5), (None, AT), ("relative", "d ago")]
 )
-def test_times(cli, registry: Registry, style: object, told: object) -> None:
+def test_times(cli, ledger: Ledger, style: object, told: object) -> None:
     arguments = [] if style is None else ["--time", str(style)]
     row = json.loads(cli("list", "--json", *arguments).stdout)[0]
     cell = cli("list", *arguments).stdout.split("\t")[3]
@@ -84,7 +85,7 @@ def test_times(cli, registry: Registry, style: object, told: object) -> None:
     assert cli("list", "--time", "noon").exit_code == 2
 
 
-def test_wide_has_everything(cli, registry: Registry) -> None:
+def test_wide_has_everything(cli, ledger: Ledger) -> None:
     header, row = cli("list", "-o", "wide").stdout.splitlines()
     assert " ".join(header.split()) == (
         "ws_id agent status connected_at last_heartbeat message_count pending"
@@ -94,17 +95,17 @@ def test_wide_has_everything(cli, registry: Registry) -> None:
     assert "written_at" in cli("history", "-o", "wide").stdout
 
 
-def test_list_all_tells_why(cli, registry: Registry) -> None:
+def test_list_all_tells_why(cli, ledger: Ledger) -> None:
     header, _, gone = csv.reader(io.StringIO(cli("list", "--all", "-o", "csv").stdout))
     assert header[7:] == ["disconnected_at", "close_code", "close_reason", "metadata"]
     assert gone[0] == "ws-002"
     assert gone[9] == "enough"
 
 
-def test_list_can_be_narrowed(cli, registry: Registry) -> None:
+def test_list_can_be_narrowed(cli, ledger: Ledger) -> None:
     assert cli("list", "--all", "--agent", "cipher", "-o", "id").stdout == "ws-002\n"
     assert cli("list", "--stale", "-o", "id").stdout == "ws-001\n"
-    registry.heartbeat("ws-001")
+    ledger.heartbeat("ws-001")
     assert cli("list", "--stale").stdout == ""
     assert cli("list", "--all", "--limit", "1", "-o", "id").stdout == "ws-001\n"
     assert cli("list", "--limit", "-1").exit_code == 2
@@ -121,19 +122,19 @@ def test_options_exist_only_where_they_mean_something(cli) -> None:
     assert having["--follow"] >= {"history"}
 
 
-def test_show_as_json(cli, registry: Registry) -> None:
+def test_show_as_json(cli, ledger: Ledger) -> None:
     answer = json.loads(cli("show", "ws-001", "--json").stdout)
     assert list(answer) == ["kind", "verdict", "facts", "timeline"]
     assert (answer["kind"], answer["facts"]["metadata"]) == ("connection", {"region": "us-west"})
     assert answer["facts"]["connected_at"] == AT
     assert {"at", "what", "detail"} == set(answer["timeline"][0])
-    msg_id = registry.history()[0]["msg_id"]
+    msg_id = get_message_history(ledger)[0]["msg_id"]
     text = cli("show", msg_id, "-o", "ndjson", "--time", "unix").stdout
     assert '"content":{"n":1.5}' in text.replace(": ", ":").replace(", ", ",")
     assert isinstance(json.loads(text)["facts"]["sent_at"], float)
 
 
-def test_show_in_lines(cli, registry: Registry) -> None:
+def test_show_in_lines(cli, ledger: Ledger) -> None:
     lines = [line.split("\t") for line in cli("show", "ws-001").stdout.splitlines()]
     assert {len(line) for line in lines} == {4}
     assert lines[0][:3] == ["verdict", "", "connection"]
@@ -142,27 +143,27 @@ def test_show_in_lines(cli, registry: Registry) -> None:
     assert cli("show", "ws-001", "-o", "csv").stdout.startswith("part,at,name,value\n")
 
 
-def test_show_what_there_is_not(cli, registry: Registry) -> None:
+def test_show_what_there_is_not(cli, ledger: Ledger) -> None:
     result = cli("show", "nobody")
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith("error: no connection, message or broadcast nobody\nhint: ")
     assert json.loads(cli("show", "nobody", "--json").stderr)["error"]["code"] == "not_found"
 
 
-def test_broadcast_where(cli, registry: Registry) -> None:
-    registry.connect("cipher", "ws-002", {"region": "eu"})
+def test_broadcast_where(cli, ledger: Ledger) -> None:
+    ledger.connect("cipher", "ws-002", {"region": "eu"})
     sent = json.loads(cli("broadcast", "1", "--where", "metadata.region=eu", "--json").stdout)
     assert sent["recipients"] == ["ws-002"]
     both = ["--where", "metadata.region~.", "--where", "agent=octavia"]
     assert json.loads(cli("broadcast", "1", *both, "--json").stdout)["recipients"] == ["ws-001"]
     refused = cli("broadcast", "1", "--where", "region=eu")
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert registry.stats()["total_messages"] == 3
+    assert ledger.stats()["total_messages"] == 3
 
 
-def test_dry_run_sends_nothing(cli, registry: Registry, database: Path) -> None:
-    registry.connect("cipher", "ws-003")
-    before = registry.db.rows("SELECT * FROM broadcasts"), registry.stats()
+def test_dry_run_sends_nothing(cli, ledger: Ledger, database: Path) -> None:
+    ledger.connect("cipher", "ws-003")
+    before = db_of(ledger).rows("SELECT * FROM broadcasts"), ledger.stats()
     result = cli("broadcast", "1", "--where", "metadata.region=us-west", "--dry-run", "--json")
     found = {row["ws_id"]: (row["gets_it"], row["why_not"]) for row in json.loads(result.stdout)}
     assert found == {
@@ -170,7 +171,7 @@ def test_dry_run_sends_nothing(cli, registry: Registry, database: Path) -> None:
         "ws-002": (False, "disconnected: enough"),
         "ws-003": (False, "condition not met: metadata.region=us-west"),
     }
-    assert (registry.db.rows("SELECT * FROM broadcasts"), registry.stats()) == before
+    assert (db_of(ledger).rows("SELECT * FROM broadcasts"), ledger.stats()) == before
     other = cli("broadcast", "1", "--agent", "octavia", "--dry-run")
     assert "ws-003\tcipher\tactive\t0\tother agent: cipher\n" in other.stdout
     assert cli("broadcast", "1", "--dry-run", "-o", "id").stdout == "ws-001\nws-003\n"
@@ -179,7 +180,7 @@ def test_dry_run_sends_nothing(cli, registry: Registry, database: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["[" * 100_000], ["1", "--wait", "5s"], ["1", "--type", ""], ["1", "--where", "x"]]
 )
-def test_dry_run_of_what_cannot_be_sent(cli, registry: Registry, arguments: list[str]) -> None:
+def test_dry_run_of_what_cannot_be_sent(cli, ledger: Ledger, arguments: list[str]) -> None:
     assert cli("broadcast", "--dry-run", *arguments).exit_code == 2
 
 
@@ -199,9 +200,9 @@ def test_dry_run_of_what_cannot_be_sent(cli, registry: Registry, arguments: list
         ["receive", "\udcff"],
     ],
 )
-def test_bytes_that_are_no_text_are_bad_input(cli, registry: Registry, arguments: list[str]) -> None:
-    before = registry.stats()
+def test_bytes_that_are_no_text_are_bad_input(cli, ledger: Ledger, arguments: list[str]) -> None:
+    before = ledger.stats()
     result = cli(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "is not valid Unicode\n" in result.stderr
-    assert registry.stats() == before
+    assert ledger.stats() == before

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import db_of
 from ws_manager.cli.output.text import json_object, json_text, visible
 from ws_manager.cli.output.times import ago
 from ws_manager.core.functions import get_db
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.strict_json import Json
 
 HOSTILE = "esc \x1b[31m, csi \x9b31m, rlo \u202e, rli \u2067, bell \x07"
@@ -21,9 +22,9 @@ SEEN = r"esc \u001b[31m, csi \u009b31m, rlo \u202e, rli \u2067, bell \u0007"
 
 
 @pytest.fixture
-def registry(database: Path):
+def ledger(database: Path):
     db = get_db(database)
-    yield Registry(db)
+    yield ledger_over(db)
     db.close()
 
 
@@ -32,10 +33,10 @@ INVISIBLE = "\u200b\u2060\u00ad\u2028\u2029\ufeff\u3164\U000e0041\U000e007f\x85"
 EARLIER = f"ws-{INVISIBLE}\u202e001"
 
 
-def earlier_names(registry: Registry, ws_id: str = EARLIER, agent: str = f"oct{INVISIBLE}avia") -> None:
+def earlier_names(ledger: Ledger, ws_id: str = EARLIER, agent: str = f"oct{INVISIBLE}avia") -> None:
     """Leave a connection as an earlier version may have: with names that nobody can take any more."""
-    registry.connect("to be renamed", "to be renamed", {"text": HOSTILE + INVISIBLE})
-    registry.db.execute(
+    ledger.connect("to be renamed", "to be renamed", {"text": HOSTILE + INVISIBLE})
+    db_of(ledger).execute(
         "UPDATE connections SET ws_id = ?, agent = ? WHERE ws_id = 'to be renamed'", (ws_id, agent)
     )
 
@@ -84,10 +85,10 @@ def test_ago_of_what_is_no_time() -> None:
     assert ago("yesterday", datetime.now(timezone.utc)) == "yesterday"
 
 
-def test_tsv_and_csv_keep_a_row_a_row(registry: Registry, cli) -> None:
-    registry.connect("octavia", "ws-001", {"text": "a\tb\nc", "quote": '"'})
+def test_tsv_and_csv_keep_a_row_a_row(ledger: Ledger, cli) -> None:
+    ledger.connect("octavia", "ws-001", {"text": "a\tb\nc", "quote": '"'})
     # An earlier file may hold what a name cannot be any more.
-    registry.db.execute("UPDATE connections SET agent = 'a' || char(9) || 'b' || char(10) || '\\'")
+    db_of(ledger).execute("UPDATE connections SET agent = 'a' || char(9) || 'b' || char(10) || '\\'")
     (line,) = cli("list").stdout.splitlines()
     cells = line.split("\t")
     assert len(cells) == 8
@@ -99,8 +100,8 @@ def test_tsv_and_csv_keep_a_row_a_row(registry: Registry, cli) -> None:
     assert json.loads(row[7])["quote"] == '"'
 
 
-def test_a_table_without_a_terminal_is_plain_and_whole(registry: Registry, cli) -> None:
-    registry.connect("日本", "ws-001", {"text": "x" * 300})
+def test_a_table_without_a_terminal_is_plain_and_whole(ledger: Ledger, cli) -> None:
+    ledger.connect("日本", "ws-001", {"text": "x" * 300})
     header, row = cli("list", "-o", "table").stdout.splitlines()
     assert header.split() == [
         "ws_id",
@@ -115,16 +116,16 @@ def test_a_table_without_a_terminal_is_plain_and_whole(registry: Registry, cli) 
     assert row.endswith('{"text":"' + "x" * 300 + '"}')
 
 
-def test_rich_is_not_used_without_a_terminal(registry: Registry, modules_of) -> None:
-    registry.connect("octavia", "ws-001")
+def test_rich_is_not_used_without_a_terminal(ledger: Ledger, modules_of) -> None:
+    ledger.connect("octavia", "ws-001")
     loaded = modules_of("list", "-o", "table", FORCE_COLOR="1")
     assert "ws_manager.cli.commands.connections" in loaded
     assert "rich" not in loaded
 
 
-def test_list_on_a_terminal(registry: Registry, terminal) -> None:
-    connection = registry.connect("a[bold]b[/x]", metadata={"text": HOSTILE})
-    registry.send(connection.ws_id, 1)
+def test_list_on_a_terminal(ledger: Ledger, terminal) -> None:
+    connection = ledger.connect("a[bold]b[/x]", metadata={"text": HOSTILE})
+    ledger.send(connection.ws_id, 1)
     code, seen = terminal("list", columns=90)
     assert code == 0
     header, row = seen.splitlines()
@@ -139,10 +140,10 @@ def test_list_on_a_terminal(registry: Registry, terminal) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 @pytest.mark.parametrize("command", ["list", "history"])
-def test_tables_fit_into_the_terminal(registry: Registry, terminal, columns: int, command: str) -> None:
-    registry.connect("an-agent-with-quite-a-long-name", "w" * 40, {"text": "x" * 200})
-    registry.connect("cipher", None, {"text": "日本" * 100})
-    registry.broadcast({"text": "y" * 300})
+def test_tables_fit_into_the_terminal(ledger: Ledger, terminal, columns: int, command: str) -> None:
+    ledger.connect("an-agent-with-quite-a-long-name", "w" * 40, {"text": "x" * 200})
+    ledger.connect("cipher", None, {"text": "日本" * 100})
+    ledger.broadcast({"text": "y" * 300})
     code, seen = terminal(command, columns=columns, TERM="dumb")
     assert code == 0
     assert len(seen.splitlines()) > 2
@@ -152,9 +153,9 @@ def test_tables_fit_into_the_terminal(registry: Registry, terminal, columns: int
 @pytest.mark.parametrize(
     "variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}]
 )
-def test_colours_can_be_refused(registry: Registry, terminal, variables: dict[str, str]) -> None:
-    registry.connect("octavia", "ws-001")
-    registry.send("ws-001", 1)
+def test_colours_can_be_refused(ledger: Ledger, terminal, variables: dict[str, str]) -> None:
+    ledger.connect("octavia", "ws-001")
+    ledger.send("ws-001", 1)
     plain = terminal("list", **variables)[1]
     assert "\x1b[3" not in plain
     assert "\x1b[3" in terminal("list")[1]
@@ -165,9 +166,9 @@ def harmless(seen: str) -> bool:
 
 
 @pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv", "tsv"])
-def test_nothing_steers_the_terminal(registry: Registry, terminal, form: str) -> None:
-    earlier_names(registry)
-    registry.send(EARLIER, HOSTILE + INVISIBLE, sender_id=EARLIER)
+def test_nothing_steers_the_terminal(ledger: Ledger, terminal, form: str) -> None:
+    earlier_names(ledger)
+    ledger.send(EARLIER, HOSTILE + INVISIBLE, sender_id=EARLIER)
     commands = [["list"], ["history"], ["show", EARLIER], ["receive", EARLIER], ["disconnect", EARLIER]]
     for arguments in (*commands, ["list", "--all"], ["history", "--follow", "--since", "1h", "--limit", "1"]):
         code, seen = terminal(*arguments, "-o", form, columns=600, NO_COLOR="1", TERM="dumb")
@@ -176,15 +177,15 @@ def test_nothing_steers_the_terminal(registry: Registry, terminal, form: str) ->
         assert "\\u202e001" in seen, arguments
 
 
-def test_nothing_steers_the_terminal_of_a_view(registry: Registry, terminal) -> None:
-    earlier_names(registry)
-    registry.send(EARLIER, HOSTILE + INVISIBLE)
+def test_nothing_steers_the_terminal_of_a_view(ledger: Ledger, terminal) -> None:
+    earlier_names(ledger)
+    ledger.send(EARLIER, HOSTILE + INVISIBLE)
     code, seen = terminal("top", "--once", columns=600, NO_COLOR="1", TERM="dumb")
     assert (code, harmless(seen), "\\u202e001" in seen) == (0, True, True), seen
 
 
-def test_names_of_earlier_versions_can_be_addressed(registry: Registry, cli) -> None:
-    earlier_names(registry)
+def test_names_of_earlier_versions_can_be_addressed(ledger: Ledger, cli) -> None:
+    earlier_names(ledger)
     agent = f"oct{INVISIBLE}avia"
     for arguments in (
         ["list", "--agent", agent],
@@ -202,8 +203,8 @@ def test_names_of_earlier_versions_can_be_addressed(registry: Registry, cli) -> 
         assert result.exit_code == 0, (arguments, result.stderr)
         assert result.stdout.count("\n") >= 1
     lines = f'{{"to":{json.dumps(EARLIER)},"content":1}}\n'
-    assert registry.send(EARLIER, 1, sender_id=EARLIER) is not None
-    batch = Path(registry.db.path).with_name("batch")
+    assert ledger.send(EARLIER, 1, sender_id=EARLIER) is not None
+    batch = Path(db_of(ledger).path).with_name("batch")
     batch.write_text(lines, encoding="utf-8")
     assert cli("send", "--batch", str(batch)).exit_code == 0
     # It keeps its names, and nobody else gets such a name.
@@ -214,9 +215,9 @@ def test_names_of_earlier_versions_can_be_addressed(registry: Registry, cli) -> 
 @pytest.mark.parametrize(
     "character", ["\u200b", "\ufeff", "\u2028", "\u202e", "\u00ad", "\U000e0041", "\u200d", "\u3164"]
 )
-def test_new_names_with_what_nobody_can_see_are_refused(registry: Registry, cli, character: str) -> None:
-    registry.connect("octavia", "ws-001")
-    before = list(registry.db.iterdump())
+def test_new_names_with_what_nobody_can_see_are_refused(ledger: Ledger, cli, character: str) -> None:
+    ledger.connect("octavia", "ws-001")
+    before = list(db_of(ledger).iterdump())
     name = f"oct{character}avia"
     for arguments in (
         ["connect", name],
@@ -233,14 +234,14 @@ def test_new_names_with_what_nobody_can_see_are_refused(registry: Registry, cli,
         result = cli(*arguments)
         assert result.exit_code == 2, arguments
         assert f"invisible character U+{ord(character):04X}" in result.stderr
-    assert list(registry.db.iterdump()) == before
+    assert list(db_of(ledger).iterdump()) == before
 
 
-def test_lines_stay_whole_for_every_reader(registry: Registry, process) -> None:
+def test_lines_stay_whole_for_every_reader(ledger: Ledger, process) -> None:
     breaks = "a\x85b\u2028c\u2029d"
-    registry.connect("octavia", "ws-001", {"text": breaks})
-    registry.db.execute("UPDATE connections SET agent = ?", (f"{breaks}\x0b\x0c\x1c",))
-    registry.send("ws-001", breaks)
+    ledger.connect("octavia", "ws-001", {"text": breaks})
+    db_of(ledger).execute("UPDATE connections SET agent = ?", (f"{breaks}\x0b\x0c\x1c",))
+    ledger.send("ws-001", breaks)
     lines = {
         name: process(*arguments).stdout.decode("utf-8")
         for name, arguments in {
@@ -269,32 +270,32 @@ class TestExcel:
         assert result.exit_code == 0, result.stderr
         return [row["agent"] for row in csv.DictReader(io.StringIO(result.stdout))]
 
-    def test_cells_stay_as_they_are(self, registry: Registry, cli) -> None:
+    def test_cells_stay_as_they_are(self, ledger: Ledger, cli) -> None:
         for name in self.NAMES:
-            registry.connect(name)
+            ledger.connect(name)
         assert self.agents(cli) == list(self.NAMES)
 
-    def test_formulas_are_quoted_where_it_is_asked_for(self, registry: Registry, cli) -> None:
+    def test_formulas_are_quoted_where_it_is_asked_for(self, ledger: Ledger, cli) -> None:
         for name in self.NAMES:
-            registry.connect(name)
+            ledger.connect(name)
         assert self.agents(cli, "--excel") == [*(f"'{name}" for name in self.NAMES[:-1]), "a=b"]
 
-    def test_numbers_are_no_formulas(self, registry: Registry, cli) -> None:
-        connection = registry.connect("=a")
-        registry.send(connection.ws_id, -5)
+    def test_numbers_are_no_formulas(self, ledger: Ledger, cli) -> None:
+        connection = ledger.connect("=a")
+        ledger.send(connection.ws_id, -5)
         result = cli("history", "-o", "csv", "--excel", "--fields", "content,recipient_id", "--no-headers")
         assert result.stdout.split(",")[0] == "-5"
 
-    def test_of_what_is_followed(self, registry: Registry, cli) -> None:
-        registry.connect("octavia", "=ws")
-        registry.send("=ws", 1)
+    def test_of_what_is_followed(self, ledger: Ledger, cli) -> None:
+        ledger.connect("octavia", "=ws")
+        ledger.send("=ws", 1)
         follow = ("history", "--follow", "--since", "1h", "--limit", "1", "--no-headers")
         result = cli(*follow, "-o", "csv", "--excel", "--fields", "recipient_id")
         assert result.stdout == "'=ws\n"
 
     @pytest.mark.parametrize("command", ["list", "history", "show ws-001", "stripe events"])
-    def test_is_for_csv_alone(self, registry: Registry, cli, command: str) -> None:
-        registry.connect("octavia", "ws-001")
+    def test_is_for_csv_alone(self, ledger: Ledger, cli, command: str) -> None:
+        ledger.connect("octavia", "ws-001")
         assert cli(*command.split(), "--excel", "-o", "csv").exit_code == 0
         for output in ((), ("-o", "tsv"), ("--json",)):
             result = cli(*command.split(), "--excel", *output)
@@ -308,15 +309,15 @@ def test_errors_do_not_steer_the_terminal(db, terminal) -> None:
     assert "\x1b" not in seen
 
 
-def test_a_pipe_gets_everything_as_it_is(registry: Registry, process) -> None:
-    earlier_names(registry, "ws-\u202e001")
+def test_a_pipe_gets_everything_as_it_is(ledger: Ledger, process) -> None:
+    earlier_names(ledger, "ws-\u202e001")
     assert json.loads(process("list", "--json").stdout)[0]["metadata"] == {"text": HOSTILE + INVISIBLE}
     assert "ws-\u202e001".encode() in process("list").stdout
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])
-def test_any_locale_will_do(registry: Registry, process, locale: str) -> None:
-    registry.connect("日本", "ws-001")
+def test_any_locale_will_do(ledger: Ledger, process, locale: str) -> None:
+    ledger.connect("日本", "ws-001")
     variables = {"LC_ALL": locale, "LANG": locale, "PYTHONIOENCODING": "ascii:strict"}
     assert "日本".encode() in process("list", **variables).stdout
     assert process("send", "nobody-日本", "1", **variables).returncode == 3
@@ -346,10 +347,10 @@ def test_looking_makes_no_database(process, tmp_path: Path, command: str) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_received_messages_are_readable_on_a_terminal(registry: Registry, terminal) -> None:
-    registry.connect("octavia", "ws-001")
-    registry.connect("cipher", "ws-002")
-    registry.send("ws-001", {"text": "[bold]wést[/x]"}, "note", "ws-002")
+def test_received_messages_are_readable_on_a_terminal(ledger: Ledger, terminal) -> None:
+    ledger.connect("octavia", "ws-001")
+    ledger.connect("cipher", "ws-002")
+    ledger.send("ws-001", {"text": "[bold]wést[/x]"}, "note", "ws-002")
     code, seen = terminal("receive", "ws-001")
     assert code == 0
     _day, clock, seq, kind, *rest = seen.split(maxsplit=4)

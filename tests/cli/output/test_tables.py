@@ -17,11 +17,12 @@ import pytest
 from rich.cells import cell_len
 from typer.main import get_command
 
+from tests.support import open_socket
 from ws_manager import get_db
 from ws_manager.cli.app import app
 from ws_manager.cli.output import format_options as view
 from ws_manager.cli.output import tables, times
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=timezone.utc)
@@ -39,20 +40,20 @@ class Terminal(io.StringIO):
 def ledger(database: Path) -> Iterator[None]:
     """Connections and messages with fixed identifiers and times."""
     db = get_db(database)
-    registry = Registry(db)
-    registry.connect("octavia", "ws-001", {"region": "us-west", "ip": "10.0.0.1"})
-    registry.connect("hostile", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", {"note": HOSTILE})
-    registry.connect("cipher", "ws-003", {"list": [1, {"日本": "語" * 60}]})
+    ledger = ledger_over(db)
+    ledger.connect("octavia", "ws-001", {"region": "us-west", "ip": "10.0.0.1"})
+    ledger.connect("hostile", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", {"note": HOSTILE})
+    ledger.connect("cipher", "ws-003", {"list": [1, {"日本": "語" * 60}]})
     # Names that nobody can take any more, from before they were refused.
     db.execute("UPDATE connections SET agent = ? WHERE agent = 'hostile'", (NAME,))
     db.execute("UPDATE events SET detail = ? WHERE detail = 'agent=hostile'", (f"agent={NAME}",))
     for table in ("connections", "events"):
         db.execute(f"UPDATE {table} SET ws_id = 'ws-\u202e003' WHERE ws_id = 'ws-003'")
-    registry.connect("octavia", "ws-004", gateway="g")
-    registry.connect("cipher", "ws-005")
-    registry.disconnect("ws-005", "[bold]enough\x1b[0m")
-    registry.broadcast({"event": HOSTILE})
-    registry.send("ws-001", "[/x]" + "x" * 300, "[note]", "ws-\u202e003")
+    open_socket(ledger, "octavia", "ws-004", gateway="g")
+    ledger.connect("cipher", "ws-005")
+    ledger.disconnect("ws-005", "[bold]enough\x1b[0m")
+    ledger.broadcast({"event": HOSTILE})
+    ledger.send("ws-001", "[/x]" + "x" * 300, "[note]", "ws-\u202e003")
     db.execute(
         "UPDATE connections SET close_code = 1006, close_reason = 'connection lost' WHERE ws_id = 'ws-004'"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ws_manager import InvalidInput
+from ws_manager.core.ledger import ledger_over
 from ws_manager.core.read.conditions import all_of, equalities, parse_condition
-from ws_manager.core.registry import Registry
 from ws_manager.models import Connection, seconds_before, utc_now
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.strict_json import Json
@@ -167,18 +167,18 @@ def test_equalities_that_could_not_be_written_are_left_out() -> None:
 def test_numbers_of_a_ledger_are_compared_as_numbers_and_searched_as_text(
     db: Database, condition: str, holds: bool
 ) -> None:
-    connection = Registry(db).connect("octavia", "ws-001", Json('{"v":1.10,"big":77950e8}'))
+    connection = ledger_over(db).connect("octavia", "ws-001", Json('{"v":1.10,"big":77950e8}'))
     assert parse_condition(condition)(connection) is holds
 
 
 @pytest.mark.parametrize("place", ["9" * 5000, "0" * 5000], ids=["nines", "zeros"])
 def test_a_place_of_any_length_is_only_not_there(db: Database, place: str) -> None:
-    connection = Registry(db).connect("octavia", "ws-001", {"list": ["a"]})
+    connection = ledger_over(db).connect("octavia", "ws-001", {"list": ["a"]})
     assert not parse_condition(f"metadata.list.{place}=a")(connection)
     assert parse_condition(f"metadata.list.{place}!=a")(connection)
 
 
 @pytest.mark.parametrize(("condition", "holds"), [(r"metadata.v~^-0$", True), ("metadata.v=0", True)])
 def test_minus_zero_keeps_its_text(db: Database, condition: str, holds: bool) -> None:
-    connection = Registry(db).connect("octavia", "ws-001", Json('{"v":-0}'))
+    connection = ledger_over(db).connect("octavia", "ws-001", Json('{"v":-0}'))
     assert parse_condition(condition)(connection) is holds

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support import db_of, ledger_of
 from ws_manager import NotFound
 from ws_manager.core.delivery import Delivery
-from ws_manager.core.maintenance import prune
-from ws_manager.core.read.explain import BAD, GOOD, WAITING, Answer, Answers
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
+from ws_manager.core.read.explain import BAD, GOOD, WAITING, Explanation
 from ws_manager.models import Closure, Gateway, Receipt, Rejection, Written, utc_now
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.locks import gateway_lock
@@ -22,26 +22,31 @@ GATEWAY = Gateway("g", os.getpid(), "http://127.0.0.1:1", "2026-01-01", "2026-01
 @pytest.fixture
 def delivery(db: Database) -> Delivery:
     """ws-001 has a socket of the gateway `g`, ws-002 was registered by a command."""
-    delivery = Delivery(db)
+    delivery = ledger_over(db).delivery
     delivery.record_gateway(GATEWAY)
     delivery.open_socket("octavia", "ws-001", {"region": "us-west"}, "g")
-    delivery.registry.connect("cipher", "ws-002")
+    ledger_of(delivery).connect("cipher", "ws-002")
     return delivery
 
 
-def show(delivery: Delivery, identifier: str) -> Answer:
-    return Answers(delivery.db).show(identifier)
+def show(delivery: Delivery, identifier: str) -> Explanation:
+    return ledger_of(delivery).explain(identifier)
 
 
 def sent(delivery: Delivery, ws_id: str = "ws-001") -> tuple[str, int]:
     """Send a message, and return its msg_id and its id."""
-    message = delivery.registry.send(ws_id, {"event": "deploy"})
+    message = ledger_of(delivery).send(ws_id, {"event": "deploy"})
     assert message is not None
     assert message.db_id is not None
     return message.msg_id, message.db_id
 
 
-def happened(answer: Answer) -> list[str]:
+def seqs(delivery: Delivery) -> list[int]:
+    """The numbers of all messages, in order."""
+    return [row[0] for row in db_of(delivery).rows("SELECT id FROM messages ORDER BY id")]
+
+
+def happened(answer: Explanation) -> list[str]:
     return [entry.what for entry in answer.timeline]
 
 
@@ -71,13 +76,13 @@ class TestMessage:
 
     def test_that_was_set_aside_with_others_tells_it_once(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery, "ws-002")
-        delivery.registry.connect("octavia", "ws-002")
+        ledger_of(delivery).connect("octavia", "ws-002")
         assert happened(show(delivery, msg_id)).count("set aside") == 1
 
     def test_that_waits_for_a_command(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery, "ws-002")
         assert show(delivery, msg_id).verdict == (
-            "pending: ws-002 was registered by a command: `ws-manager receive` takes what is pending"
+            "pending: ws-002 was registered by a command: the command `receive` takes what is pending"
         )
 
     def test_that_waits_behind_others(self, delivery: Delivery) -> None:
@@ -88,7 +93,7 @@ class TestMessage:
     def test_that_was_written_and_not_confirmed(self, delivery: Delivery) -> None:
         msg_id, seq = sent(delivery)
         delivery.settle([Written("ws-001", 1, seq, seq, utc_now())])
-        with gateway_lock(delivery.db.path):
+        with gateway_lock(db_of(delivery).path):
             verdict = show(delivery, msg_id).verdict
         assert verdict == "pending: written to the socket, and the agent has not confirmed it yet"
 
@@ -96,7 +101,7 @@ class TestMessage:
         msg_id, seq = sent(delivery)
         delivery.settle([Written("ws-001", 1, seq, seq, utc_now())])
         delivery.settle([Closure("ws-001", 1, 1006, "connection lost", ended=False)])
-        with gateway_lock(delivery.db.path):
+        with gateway_lock(db_of(delivery).path):
             answer = show(delivery, msg_id)
         assert answer.verdict == (
             "pending: the socket of ws-001 was lost: connection lost (close code 1006); it may still come back;"
@@ -114,7 +119,7 @@ class TestMessage:
     def test_whose_agent_has_not_come_back(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)
         delivery.record_gateway(replace(GATEWAY, id="h"))
-        with gateway_lock(delivery.db.path):
+        with gateway_lock(db_of(delivery).path):
             verdict = show(delivery, msg_id).verdict
         assert verdict == "pending: ws-001 has not come back since the gateway was started again"
 
@@ -128,12 +133,12 @@ class TestMessage:
 
     def test_to_nobody_that_is_known(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)
-        delivery.db.execute("DELETE FROM connections")
+        db_of(delivery).execute("DELETE FROM connections")
         assert show(delivery, msg_id).verdict == "pending: there is no connection ws-001"
 
     def test_with_times_of_an_earlier_file(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)
-        delivery.db.execute(
+        db_of(delivery).execute(
             "UPDATE messages SET sent_at = 'yesterday', delivered = 1, confirmed_at = 'today'"
         )
         assert show(delivery, msg_id).verdict == "delivered some time after it was sent"
@@ -141,8 +146,10 @@ class TestMessage:
     def test_that_was_sent_before_the_clock_was_set_back(self, delivery: Delivery) -> None:
         msg_id, seq = sent(delivery)
         delivery.settle([Closure("ws-001", 1, 1006, "connection lost", ended=False)])
-        delivery.db.execute("UPDATE messages SET sent_at = '2099-01-01T00:00:00.000000+00:00'")
-        delivery.db.execute("UPDATE events SET ts = '2099-01-01T00:00:01.000000+00:00' WHERE kind = 'closed'")
+        db_of(delivery).execute("UPDATE messages SET sent_at = '2099-01-01T00:00:00.000000+00:00'")
+        db_of(delivery).execute(
+            "UPDATE events SET ts = '2099-01-01T00:00:01.000000+00:00' WHERE kind = 'closed'"
+        )
         assert happened(show(delivery, msg_id)) == ["sent", "closed"]
         delivery.settle([Receipt("ws-001", 1, seq, seq)])
         answer = show(delivery, msg_id)
@@ -153,13 +160,13 @@ class TestMessage:
 class TestConnection:
     @pytest.mark.parametrize("ws_id", ["ws-001", "ws-002"])
     def test_that_was_heard_in_the_future(self, delivery: Delivery, ws_id: str) -> None:
-        delivery.db.execute("UPDATE connections SET last_heartbeat = '2099-01-01T00:00:00.000000+00:00'")
+        db_of(delivery).execute("UPDATE connections SET last_heartbeat = '2099-01-01T00:00:00.000000+00:00'")
         assert show(delivery, ws_id).verdict.endswith(
             "; its last heartbeat lies in the future: the clock was set back, and it counts as silent"
         )
 
     def test_that_is_well(self, delivery: Delivery) -> None:
-        with gateway_lock(delivery.db.path):
+        with gateway_lock(db_of(delivery).path):
             answer = show(delivery, "ws-001")
         assert (answer.kind, answer.verdict) == ("connection", "the socket of ws-001 is open")
         assert happened(answer) == ["opened", "last heard"]
@@ -173,7 +180,7 @@ class TestConnection:
         assert f"{msg_id} to ws-002" in [entry.detail for entry in answer.timeline]
 
     def test_that_an_operator_ended(self, delivery: Delivery) -> None:
-        delivery.registry.disconnect("ws-002", "disk full")
+        ledger_of(delivery).disconnect("ws-002", "disk full")
         answer = show(delivery, "ws-002")
         assert "is disconnected since " in answer.verdict
         assert ": disk full;" in answer.verdict
@@ -187,13 +194,13 @@ class TestConnection:
         assert sorted(told) == sorted(f"{msg_id} no {msg_id}" for msg_id, _ in rejected)
 
     def test_that_lost_its_heartbeat(self, delivery: Delivery) -> None:
-        delivery.db.execute("UPDATE connections SET last_heartbeat = '2020-01-01T00:00:00.000000+00:00'")
-        delivery.registry.heartbeat_check(30)
+        db_of(delivery).execute("UPDATE connections SET last_heartbeat = '2020-01-01T00:00:00.000000+00:00'")
+        ledger_of(delivery).heartbeat_check(30)
         assert "heartbeat timeout" in show(delivery, "ws-002").verdict
 
     def test_that_was_moved_tells_it_in_the_order_of_the_ledger(self, delivery: Delivery) -> None:
         sent(delivery, "ws-002")
-        delivery.registry.connect("octavia", "ws-002")
+        ledger_of(delivery).connect("octavia", "ws-002")
         answer = show(delivery, "ws-002")
         kinds = [what for what in happened(answer) if what in ("moved", "set aside", "registered")]
         assert kinds[:4] == ["registered", "moved", "set aside", "registered"]
@@ -201,9 +208,9 @@ class TestConnection:
 
 class TestBroadcast:
     def test_of_which_some_arrived(self, delivery: Delivery) -> None:
-        call = delivery.registry.broadcast(1)
-        assert call.first_id is not None
-        delivery.settle([Receipt("ws-001", 1, call.first_id, call.first_id)])
+        call = ledger_of(delivery).broadcast(1)
+        first, _ = seqs(delivery)
+        delivery.settle([Receipt("ws-001", 1, first, first)])
         answer = show(delivery, call.broadcast_id)
         assert answer.verdict == "confirmed by 1 of 2: 1 pending, 0 set aside"
         (missing,) = answer.facts["unconfirmed"]
@@ -212,22 +219,21 @@ class TestBroadcast:
         assert happened(answer) == ["sent", "first confirmed", "last confirmed"]
 
     def test_of_which_all_arrived_counts_what_was_pruned(self, delivery: Delivery) -> None:
-        call = delivery.registry.broadcast(1)
-        assert call.first_id is not None
-        assert call.last_id is not None
-        delivery.settle([Receipt("ws-001", 1, call.first_id, call.first_id)])
-        delivery.settle([Receipt("ws-002", 1, call.last_id, call.last_id)])
-        delivery.db.execute(
+        call = ledger_of(delivery).broadcast(1)
+        first, last = seqs(delivery)
+        delivery.settle([Receipt("ws-001", 1, first, first)])
+        delivery.settle([Receipt("ws-002", 1, last, last)])
+        db_of(delivery).execute(
             "UPDATE messages SET confirmed_at = '2020-01-01T00:00:00.000000+00:00' WHERE id = ?",
-            (call.first_id,),
+            (first,),
         )
-        prune(delivery.db, 86400)
+        ledger_of(delivery).maintenance.prune(86400)
         answer = show(delivery, call.broadcast_id)
         assert answer.verdict == "confirmed by 2 of 2"
         assert answer.facts["pruned"] == 1
 
     def test_to_nobody(self, delivery: Delivery) -> None:
-        call = delivery.registry.broadcast(1, agent="nobody")
+        call = ledger_of(delivery).broadcast(1, agent="nobody")
         answer = show(delivery, call.broadcast_id)
         assert answer.verdict.startswith("addressed to nobody")
         assert (answer.facts["confirmed"], answer.facts["unconfirmed"]) == (0, [])
@@ -239,16 +245,16 @@ class TestStanding:
     WORDS = "lost-and-found"
 
     def test_connection(self, delivery: Delivery) -> None:
-        delivery.registry.connect(self.WORDS, self.WORDS)
+        ledger_of(delivery).connect(self.WORDS, self.WORDS)
         assert show(delivery, self.WORDS).standing == GOOD
         sent(delivery, self.WORDS)
         assert show(delivery, self.WORDS).standing == WAITING
-        delivery.registry.disconnect(self.WORDS, "all messages delivered, confirmed")
+        ledger_of(delivery).disconnect(self.WORDS, "all messages delivered, confirmed")
         assert show(delivery, self.WORDS).standing == BAD
 
     def test_connection_with_a_socket(self, delivery: Delivery) -> None:
         assert show(delivery, "ws-001").standing == WAITING  # no gateway runs
-        with gateway_lock(delivery.db.path):
+        with gateway_lock(db_of(delivery).path):
             assert show(delivery, "ws-001").standing == GOOD
             delivery.settle([Closure("ws-001", 1, 1006, "delivered", ended=False)])
             assert show(delivery, "ws-001").standing == BAD
@@ -256,7 +262,7 @@ class TestStanding:
     @pytest.mark.parametrize("word", ["delivered", "set aside", "disconnected", "lost"])
     def test_message(self, delivery: Delivery, word: str) -> None:
         ws_id = f"{word} confirmed"
-        delivery.registry.connect("cipher", ws_id)
+        ledger_of(delivery).connect("cipher", ws_id)
         delivery.open_socket("cipher", ws_id, None, "g")
         (confirmed, first), (refused, second), (pending, _) = (sent(delivery, ws_id) for _ in range(3))
         delivery.settle([Receipt(ws_id, 2, first, first), Rejection(ws_id, 2, second, "delivered")])
@@ -266,25 +272,24 @@ class TestStanding:
         assert show(delivery, pending).standing == BAD
 
     def test_broadcast(self, delivery: Delivery) -> None:
-        call = delivery.registry.broadcast(1)
-        assert call.first_id is not None
-        assert call.last_id is not None
+        call = ledger_of(delivery).broadcast(1)
+        first, last = seqs(delivery)
         assert show(delivery, call.broadcast_id).standing == WAITING
-        delivery.settle([Receipt("ws-001", 1, call.first_id, call.first_id)])
+        delivery.settle([Receipt("ws-001", 1, first, first)])
         assert show(delivery, call.broadcast_id).standing == WAITING
-        delivery.settle([Receipt("ws-002", 1, call.last_id, call.last_id)])
+        delivery.settle([Receipt("ws-002", 1, last, last)])
         assert show(delivery, call.broadcast_id).standing == GOOD
-        delivery.db.execute(
-            "UPDATE messages SET delivered = 0, rejected_at = sent_at WHERE id = ?", (call.last_id,)
+        db_of(delivery).execute(
+            "UPDATE messages SET delivered = 0, rejected_at = sent_at WHERE id = ?", (last,)
         )
         assert show(delivery, call.broadcast_id).standing == BAD
-        nobody = delivery.registry.broadcast(1, agent="nobody")
+        nobody = ledger_of(delivery).broadcast(1, agent="nobody")
         assert show(delivery, nobody.broadcast_id).standing == WAITING
 
 
 def test_asking_writes_nothing(delivery: Delivery, db: Database) -> None:
     msg_id, _ = sent(delivery)
-    other = Registry(db)
+    other = ledger_over(db)
     before = db.total_changes
     for identifier in ("ws-001", msg_id, "ws-002"):
         show(delivery, identifier)

@@ -48,7 +48,7 @@ def test_message_has_the_documented_envelope(database: Path) -> None:
     async def scenario() -> None:
         async with gateway(database) as running:
             agent = await running.agent()
-            sent = running.registry.send("ws-001", {"task": "ü"}, "alert", "ws-001")
+            sent = running.ledger.send("ws-001", {"task": "ü"}, "alert", "ws-001")
             assert sent is not None
             assert await agent.message() == {
                 "type": "message",

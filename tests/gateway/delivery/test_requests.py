@@ -206,7 +206,7 @@ def test_metadata_beyond_the_limits_is_refused_at_the_handshake(database: Path, 
             with pytest.raises(Refused) as refused:
                 await running.agent(metadata=metadata)
             assert refused.value.status == 400
-            assert running.registry.find("ws-001") is None
+            assert running.ledger.find("ws-001") is None
 
     run(work())
 

@@ -179,7 +179,7 @@ class TestQuery:
         async def scenario() -> None:
             async with gateway(database) as running:
                 await refusal(running.url, "agent=octavia&ws_id=ws-001", [("Origin", "null")])
-                assert running.registry.find("ws-001") is None
+                assert running.ledger.find("ws-001") is None
 
         run(scenario())
 
@@ -197,7 +197,7 @@ class TestQuery:
             async with gateway(database) as running, aiohttp.ClientSession() as session:
                 response = await session.get(f"{running.url}/ws?agent=octavia&ws_id=ws-001")
                 assert response.status == 400
-                assert running.registry.find("ws-001") is None
+                assert running.ledger.find("ws-001") is None
 
         run(scenario())
 

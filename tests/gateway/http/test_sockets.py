@@ -93,7 +93,7 @@ class TestTakeover:
         async def scenario() -> None:
             async with gateway(database) as running:
                 running.offline("octavia", "ws-001")
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
                 with pytest.raises(Refused) as refused:
                     await running.agent("cipher", "ws-001")
                 assert refused.value.status == 409
@@ -117,7 +117,7 @@ class TestCommands:
         async def scenario() -> None:
             async with gateway(database) as running:
                 agent = await running.agent()
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
                 assert await agent.closed() == 4010
 
         run(scenario())
@@ -143,7 +143,7 @@ class TestCommands:
         async def scenario() -> None:
             async with gateway(database) as running:
                 agent = await running.agent()
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
                 await agent.closed()
                 assert (await running.socket_ended()).status == "disconnected"
 
@@ -154,7 +154,7 @@ class TestCommands:
             async with gateway(database) as running:
                 agent = await running.agent(pongs=False)
                 seq = running.send()
-                running.registry.disconnect("ws-001")
+                running.ledger.disconnect("ws-001")
                 await agent.closed()
                 assert await (await running.agent()).messages(1) == [seq]
 
@@ -172,7 +172,7 @@ class TestCommands:
 
                 def late(socket: object) -> None:
                     # The event was read and dealt with before the hub knows of the socket.
-                    running.registry.disconnect("ws-001")
+                    running.ledger.disconnect("ws-001")
                     asyncio.get_running_loop().create_task(seen_before(socket))
 
                 async def seen_before(socket: object) -> None:
@@ -330,7 +330,7 @@ class TestLostSocket:
                 )
                 connection.close()
                 other.execute("ROLLBACK")
-                await running.until(lambda: running.registry.find("ws-001"))
+                await running.until(lambda: running.ledger.find("ws-001"))
                 assert (await running.socket_ended()).close_code == 1006
 
         run(scenario())

@@ -16,8 +16,7 @@ import pytest
 
 from tests.stripe_support import SECRET, event, signature
 from tests.support import RunningGateway, gateway, handshake, run
-from ws_manager.core.registry import Registry
-from ws_manager.core.webhooks import Webhooks
+from ws_manager.core.ledger import ledger_over
 from ws_manager.gateway.http.stripe import PATH, StripeOptions
 from ws_manager.gateway.limits import Limits
 from ws_manager.stripe.events import MAX_BODY, EventRoute, content_of
@@ -26,7 +25,7 @@ from ws_manager.tokens import mint
 KEY = b"the key of this test, not a secret"
 
 
-class Answer(NamedTuple):
+class Explanation(NamedTuple):
     status: int
     body: dict[str, Any]
     headers: Any
@@ -41,13 +40,13 @@ class Stripe:
 
     async def post(
         self, body: bytes, header: Optional[str] = None, *, path: str = PATH, **headers: str
-    ) -> Answer:
+    ) -> Explanation:
         """Post a body; `header` is its signature, made here unless it is given, and "" for none."""
         signed = signature(body) if header is None else header
         sent = {**({"Stripe-Signature": signed} if signed else {}), **headers}
         async with self._http.post(self.running.url + path, data=body, headers=sent) as response:
             text = await response.text()
-            return Answer(
+            return Explanation(
                 response.status,
                 json.loads(text) if "json" in response.content_type else {},
                 response.headers,
@@ -81,7 +80,7 @@ class TestWhatNoMessageCanHold:
                     answer = await it.post(event().replace(b"2000", value))
                     assert (answer.status, answer.body["status"]) == (200, "unrouted")
                     assert answer.body["reason"]
-                (row,) = Webhooks(Registry(it.running.db)).events()
+                (row,) = ledger_over(it.running.db).webhooks.events()
                 assert (row["status"], row["reason"]) == ("unrouted", answer.body["reason"])
                 assert it.running.db.value("SELECT count(*) FROM messages") == 0
 
@@ -179,7 +178,7 @@ class TestRefused:
                 answer = await it.post(body, header, **headers)
                 assert answer.status == status
                 assert SECRET not in json.dumps(answer.body)
-                assert Webhooks(it.running.registry).events() == []
+                assert it.running.ledger.webhooks.events() == []
 
         run(scenario())
 
@@ -255,7 +254,7 @@ class TestOnce:
             async with stripe(database) as it:
                 assert (await it.post(event())).status == 503
                 await it.running.agent()
-                assert Webhooks(it.running.registry).replay("evt_1", content_of).recipients == 1
+                assert it.running.ledger.webhooks.replay("evt_1", content_of).recipients == 1
                 answer = await it.post(event())
                 assert (answer.status, answer.body["duplicate"]) == (200, True)
                 assert it.running.db.value("SELECT count(*) FROM messages") == 1
@@ -271,7 +270,7 @@ class TestNobodyListening:
                 refused = await it.post(event())
                 assert (refused.status, refused.body["status"]) == (503, "unrouted")
                 assert "Retry-After" in refused.headers
-                assert Webhooks(it.running.registry).waiting() == ["evt_1"]
+                assert it.running.ledger.webhooks.waiting() == ["evt_1"]
                 assert (await it.post(event())).status == 503
                 billing = await it.running.agent("billing", "ws-002")
                 assert (await it.post(event())).status == 200
@@ -285,7 +284,7 @@ class TestNobodyListening:
             async with stripe(database, accept_unrouted=True) as it:
                 answer = await it.post(event())
                 assert (answer.status, answer.body["status"]) == (200, "unrouted")
-                assert Webhooks(it.running.registry).waiting() == ["evt_1"]
+                assert it.running.ledger.webhooks.waiting() == ["evt_1"]
 
         run(scenario())
 
@@ -335,7 +334,7 @@ def test_registry_is_the_gateways_own(database: Path) -> None:
         async with stripe(database) as it:
             await it.running.agent()
             answer = await it.post(event())
-            history = Registry(it.running.db).history()
+            history = ledger_over(it.running.db).history()
             assert [row["msg_type"] for row in history] == ["stripe_payment"]
             assert it.running.db.value("SELECT broadcast_id FROM broadcasts") == answer.body["broadcast_id"]
 

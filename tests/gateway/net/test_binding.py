@@ -124,7 +124,7 @@ class TestGateway:
 
         async def scenario() -> None:
             async with gateway(database, host="0.0.0.0", key=key) as running:
-                latest = running.registry.gateways.latest()
+                latest = running.ledger.latest_gateway()
                 assert latest is not None
                 assert latest.url.startswith("http://127.0.0.1:")
 

@@ -147,7 +147,7 @@ async def vanishes(running: RunningGateway, agent: RawAgent) -> None:
 
 
 async def is_disconnected_by_an_operator(running: RunningGateway, agent: RawAgent) -> None:
-    running.registry.disconnect("ws-001")
+    running.ledger.disconnect("ws-001")
     await agent.closed()
 
 

@@ -30,7 +30,7 @@ from ws_manager import (
     send_message,
 )
 from ws_manager.repository.sqlite.database import CHECKPOINT_COMMITS, Database
-from ws_manager.repository.sqlite.schema import open_ledger, read_ledger
+from ws_manager.repository.sqlite.opening import open_to_read, open_to_write
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and forks are POSIX")
 
@@ -162,7 +162,7 @@ for _ in range(2):
         for _ in range(2):
             with contextlib.closing(get_db(tmp_path / name)) as db:
                 add_connection(ConnectionPool(db), "ws-001", "octavia")
-        with contextlib.closing(read_ledger(tmp_path / name)) as db:
+        with contextlib.closing(open_to_read(tmp_path / name)) as db:
             assert ConnectionPool(db).count() == 1
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -170,7 +170,7 @@ for _ in range(2):
     def test_name_that_is_not_unicode(self, tmp_path: Path) -> None:
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db"))
         get_db(path).close()
-        read_ledger(path).close()
+        open_to_read(path).close()
         assert [os.fsencode(file.name) for file in tmp_path.iterdir()] == [b"\xff.db"]
 
     def test_path_may_be_text(self, database: Path) -> None:
@@ -179,7 +179,7 @@ for _ in range(2):
 
     def test_missing_file_is_refused_where_none_may_be_made(self, database: Path) -> None:
         with pytest.raises(LedgerError, match="there is no database at"):
-            open_ledger(database, create=False)
+            open_to_write(database, create=False)
         assert not database.exists()
 
 
@@ -331,7 +331,7 @@ class TestUnusableFiles:
         def use() -> None:
             self.refused(database)
             with pytest.raises(LedgerError):
-                open_ledger(database, create=False)
+                open_to_write(database, create=False)
 
         in_child(use, unprivileged=True)
         database.parent.chmod(0o700)

@@ -19,9 +19,9 @@ from ws_manager import (
     get_db,
     send_message,
 )
-from ws_manager.core.delivery import Delivery
+from ws_manager.core.ledger import ledger_over
 from ws_manager.repository.sqlite.locks import gateway_lock, is_held
-from ws_manager.repository.sqlite.schema import open_ledger, read_ledger
+from ws_manager.repository.sqlite.opening import open_to_read, open_to_write
 from ws_manager.tokens import key_path, signing_key
 
 
@@ -52,7 +52,7 @@ class TestLink:
     def test_has_no_files_beside_it(self, link: Path, database: Path) -> None:
         with contextlib.closing(get_db(link)) as db:
             add_connection(ConnectionPool(db), "ws-001", "octavia")
-            with gateway_lock(link), Delivery(db).holding("ws-001"):
+            with gateway_lock(link), ledger_over(db).delivery.holding("ws-001"):
                 signing_key(link, create=True)
                 assert names(link.parent) == {"agents.db"}
         assert "ledger.db.key" in names(database.parent)
@@ -67,7 +67,11 @@ class TestLink:
     def test_has_the_same_receivers(self, link: Path, database: Path) -> None:
         with contextlib.closing(get_db(link)) as one, contextlib.closing(get_db(database)) as two:
             add_connection(ConnectionPool(one), "ws-001", "octavia")
-            with Delivery(one).holding("ws-001"), pytest.raises(Conflict), Delivery(two).holding("ws-001"):
+            with (
+                ledger_over(one).delivery.holding("ws-001"),
+                pytest.raises(Conflict),
+                ledger_over(two).delivery.holding("ws-001"),
+            ):
                 pass
 
     def test_has_the_same_key(self, link: Path, database: Path) -> None:
@@ -92,7 +96,7 @@ class TestLink:
             with pytest.raises(LedgerReplaced):
                 send_message(ConnectionPool(db), db, "ws-001", 1)
 
-    @pytest.mark.parametrize("open_it", [get_db, read_ledger])
+    @pytest.mark.parametrize("open_it", [get_db, open_to_read])
     def test_that_leads_nowhere_is_refused(self, tmp_path: Path, open_it: object) -> None:
         link = tmp_path / "ledger.db"
         link.symlink_to(tmp_path / "unmounted" / "ledger.db")
@@ -108,7 +112,7 @@ class TestLink:
 
 class TestLinkInThePlaceOfSqlitesFiles:
     @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
-    @pytest.mark.parametrize("open_it", [get_db, read_ledger])
+    @pytest.mark.parametrize("open_it", [get_db, open_to_read])
     def test_is_not_followed(self, tmp_path: Path, database: Path, suffix: str, open_it: object) -> None:
         get_db(database).close()
         precious = tmp_path / "precious"
@@ -159,7 +163,7 @@ class TestHardLinks:
         os.link(database, database.with_name("other.db"))
         before = database.read_bytes()
         with pytest.raises(LedgerError, match=r"has 2 names \(hard links\)"):
-            open_ledger(database)
-        with contextlib.closing(read_ledger(database)) as db:
+            open_to_write(database)
+        with contextlib.closing(open_to_read(database)) as db:
             assert db.value("SELECT count(*) FROM connections") == 0
         assert database.read_bytes() == before

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from ws_manager import ConnectionPool, LedgerError, add_connection, get_db, send_message
+from ws_manager.repository.records import TABLES
+from ws_manager.repository.sqlite.opening import open_to_write
 from ws_manager.repository.sqlite.reading import look_into
-from ws_manager.repository.sqlite.schema import EARLIER, TABLES, VERSION, open_ledger
+from ws_manager.repository.sqlite.schema import EARLIER, VERSION
 
 
 def plain(path: Path) -> contextlib.closing[sqlite3.Connection]:
@@ -46,7 +48,7 @@ class TestAnotherPrograms:
             db.executescript(STRANGERS[name])
         before = everything(database.parent)
         with pytest.raises(LedgerError, match="is no ledger") as refused:
-            open_ledger(database, create=create)
+            open_to_write(database, create=create)
         assert refused.value.hint
         assert everything(database.parent) == before
 
@@ -114,10 +116,10 @@ class TestLedger:
     def test_an_empty_file_becomes_one_where_one_may_be_made(self, database: Path) -> None:
         database.touch()
         with pytest.raises(LedgerError, match="is an empty file, not a ledger yet"):
-            open_ledger(database, create=False)
+            open_to_write(database, create=False)
         assert database.stat().st_size == 0
         get_db(database).close()
-        open_ledger(database, create=False).close()
+        open_to_write(database, create=False).close()
 
     def test_a_database_without_anything_in_it_becomes_one(self, database: Path) -> None:
         with plain(database) as db:

@@ -12,14 +12,16 @@ import pytest
 
 from tests.users import ALICE, BOB, as_root, as_user, listing
 from ws_manager import ConnectionPool, LedgerBusy, LedgerError, add_connection, get_db
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
+from ws_manager.remedies import BACK_UP
 from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.schema import EARLIER, open_ledger, read_ledger
+from ws_manager.repository.sqlite.opening import open_to_read, open_to_write
+from ws_manager.repository.sqlite.schema import EARLIER
 
 
 def names(path: Path) -> list[str]:
     """The ws_ids of the active connections, read as a command reads them."""
-    with contextlib.closing(read_ledger(path)) as db:
+    with contextlib.closing(open_to_read(path)) as db:
         return [row[0] for row in db.rows("SELECT ws_id FROM connections ORDER BY id")]
 
 
@@ -113,7 +115,7 @@ class TestOwner:
         assert (place / "ledger.db").stat().st_size == 4096
         assert names(place / "ledger.db") == ["ws-001"]
 
-    @pytest.mark.parametrize("open_it", [read_ledger, get_db])
+    @pytest.mark.parametrize("open_it", [open_to_read, get_db])
     def test_leaves_another_programs_tables_in_the_log_alone(self, tmp_path: Path, open_it: object) -> None:
         with contextlib.closing(sqlite3.connect(tmp_path / "cookies.db")) as theirs:
             theirs.execute("PRAGMA journal_mode = WAL")
@@ -129,11 +131,11 @@ class TestOwner:
 
     def test_sees_what_others_commit_meanwhile(self, database: Path) -> None:
         make(database)
-        with contextlib.closing(read_ledger(database)) as db:
+        with contextlib.closing(open_to_read(database)) as db:
             version = db.data_version()
             make(database, "ws-002")
             assert db.data_version() != version
-            assert Registry(db).count() == 2
+            assert ledger_over(db).count() == 2
 
     @pytest.mark.parametrize("is_open", [False, True])
     def test_cannot_write(self, database: Path, is_open: bool) -> None:
@@ -141,7 +143,7 @@ class TestOwner:
         with contextlib.ExitStack() as stack:
             if is_open:
                 stack.enter_context(contextlib.closing(get_db(database)))
-            db = stack.enter_context(contextlib.closing(read_ledger(database)))
+            db = stack.enter_context(contextlib.closing(open_to_read(database)))
             with pytest.raises(sqlite3.OperationalError, match="readonly"):
                 db.execute("DELETE FROM connections")
 
@@ -151,7 +153,7 @@ class TestOwner:
             database.touch()
         before = contents(database)
         with pytest.raises(LedgerError, match=r"there is no database|is an empty file"):
-            read_ledger(database)
+            open_to_read(database)
         assert contents(database) == before
 
     def test_brings_an_older_schema_up_to_date(self, database: Path) -> None:
@@ -203,16 +205,16 @@ class TestSomebodyElse:
         def read() -> list[str]:
             with pytest.raises(LedgerError) as refused:
                 names(readable)
-            return [refused.value.message, str(refused.value.hint)]
+            return [refused.value.message, str(refused.value.remedy)]
 
-        message, hint = as_user(BOB, read)
+        message, remedy = as_user(BOB, read)
         assert "-wal and -shm" in message
-        assert "ws-manager backup" in hint
+        assert remedy == BACK_UP
         assert listing(readable.parent) == before
 
     def test_is_told_when_it_was_written_meanwhile(self, readable: Path) -> None:
         def read() -> bool:
-            with contextlib.closing(read_ledger(readable)) as db:
+            with contextlib.closing(open_to_read(readable)) as db:
                 os.write(asked[1], b"1")
                 os.read(written[0], 1)
                 with pytest.raises(LedgerBusy, match="begun to write"):
@@ -275,7 +277,7 @@ class TestSomebodyElse:
     def test_who_may_not_write_is_told(self, readable: Path) -> None:
         def write() -> str:
             with pytest.raises(LedgerError) as refused:
-                open_ledger(readable, create=False)
+                open_to_write(readable, create=False)
             return refused.value.message
 
         assert "no permission to read and write" in as_user(BOB, write)
@@ -296,7 +298,7 @@ def names_by_looking(path: Path) -> list[str]:
 
 def names_without_judging(path: Path) -> list[str]:
     """The ws_ids, read by a connection that is opened first of all."""
-    from ws_manager.repository.sqlite.reading import open_to_read
+    from ws_manager.repository.sqlite.reading import open_unchanged as open_to_read
 
     with contextlib.closing(open_to_read(path)) as db:
         return [row[0] for row in db.rows("SELECT ws_id FROM connections ORDER BY id")]

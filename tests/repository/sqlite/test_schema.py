@@ -19,7 +19,7 @@ from ws_manager import (
     get_message_history,
     send_message,
 )
-from ws_manager.core.registry import Registry
+from ws_manager.core.ledger import ledger_over
 from ws_manager.repository.sqlite.database import Database
 
 FIXED_WIDTH = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
@@ -305,7 +305,7 @@ class TestEarlierFile:
 
     def test_freed_ids_are_not_given_out_again(self, earlier: Path) -> None:
         with contextlib.closing(get_db(earlier)) as db:
-            connection = Registry(db).connect("octavia", "ws-new")
+            connection = ledger_over(db).connect("octavia", "ws-new")
             message = send_message(ConnectionPool(db), db, "ws-new", 1)
         assert connection.db_id == 10
         assert message is not None
@@ -443,6 +443,7 @@ class TestContentBeyondTheLimits:
         with plain(earlier) as db:
             if request.param == "schema 3":
                 db.execute("ALTER TABLE webhook_events DROP COLUMN reason")
+                db.execute("ALTER TABLE messages DROP COLUMN broadcast_id")
                 db.execute("PRAGMA user_version = 3")
             db.executemany(
                 "INSERT INTO messages (id, msg_id, recipient_id, content, delivered, msg_type, sent_at)"

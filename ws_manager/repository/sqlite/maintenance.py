@@ -115,7 +115,10 @@ class Maintenance:
 
     def columns(self, version: int) -> dict[str, TableColumns]:
         if not 1 <= version <= VERSION:
-            raise InvalidInput(f"the export has schema {version}, and this ws-manager knows {VERSION}")
+            raise InvalidInput(
+                f"the export has schema {version}, and this ws-manager knows {VERSION}",
+                hint="upgrade ws-manager",
+            )
         found = {}
         with self._db.translated():
             for table in (*TABLES, SEQUENCES):
