@@ -188,9 +188,9 @@ def test_exit_codes(error: BaseException, code: int) -> None:
 def test_a_one_shot_send_loads_no_more_than_it_needs(process, modules_of) -> None:
     process("connect", "octavia", "--ws-id", "ws-001")
     modules = modules_of("send", "ws-001", "{}")
-    assert "ws_manager.cli.commands.messages" in modules
+    assert "ws_manager.cli.commands.send" in modules
     assert not modules & {"rich", "sqlite_utils", "aiohttp", "asyncio", "logging", "csv"}
-    assert not modules & {f"ws_manager.cli.commands.{name}" for name in ("connections", "serve", "listen")}
+    assert not modules & {f"ws_manager.cli.commands.{name}" for name in ("connect", "serve", "listen")}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -251,7 +251,7 @@ def test_broadcasts_to_many_are_several_transactions(db, monkeypatch: pytest.Mon
         ledger.connect("octavia", f"ws-{number}")
     monkeypatch.setattr(core_batch, "MOST_ROWS", 6)
     bulk = ledger.batch
-    requests = [bulk.request(number, "broadcast") for number in range(5)]
+    requests = [bulk.message(number, "broadcast") for number in range(5)]
     assert [len(bulk.broadcast(requests[done:])) for done in (0, 2, 4)] == [2, 2, 1]
     assert ledger.stats()["total_messages"] == 15
 
@@ -272,6 +272,6 @@ def test_a_bulk_that_the_file_cannot_take_leaves_nothing(db) -> None:
     db.execute("PRAGMA max_page_count = 40")
     with pytest.raises(LedgerError, match="full"):
         bulk = ledger.batch
-        bulk.send([bulk.request("x" * 200_000, "data", "ws-001")] * 5)
+        bulk.send([bulk.message("x" * 200_000, "data", "ws-001")] * 5)
     assert ledger.stats()["total_messages"] == 0
     assert ledger.find("ws-001").message_count == 0

@@ -102,7 +102,7 @@ def test_a_batch_that_is_no_text_sends_nothing(process, cli) -> None:
 
 
 def test_an_import_whose_line_never_ends(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ws_manager.cli.commands.maintenance._LONGEST", 1000)
+    monkeypatch.setattr("ws_manager.cli.commands.import_._LONGEST", 1000)
     (tmp_path / "export").write_bytes(b"x" * 5000)
     result = cli("import", str(tmp_path / "export"))
     assert result.exit_code == 2

@@ -123,7 +123,7 @@ class TestAReaderThatHasGone:
             until_it_says(process, b"Ready: ")
             self.gone(process)
         sent = ledger.send("ws-001", "later")
-        assert ledger.wait(sent.db_id, sent.db_id, 0) == (0, 1, 0)
+        assert ledger.wait([sent], 0) == (0, 1, 0)
 
     def test_ends_an_idle_history(self, database: Path, ledger: Ledger) -> None:
         ledger.send("ws-001", 1)

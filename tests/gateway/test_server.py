@@ -160,9 +160,8 @@ class TestLedgerInTrouble:
                 agent = await running.agent(ack="explicit")
                 seqs = running.send_many(3)
                 await agent.messages(3)
-                outbox = running.server._outbox
-                await outbox.write(
-                    lambda delivery: db_of(delivery).execute("PRAGMA busy_timeout = 10").fetchall()
+                await running.server._threads.write(
+                    lambda ledger: db_of(ledger).execute("PRAGMA busy_timeout = 10").fetchall()
                 )
                 other = sqlite3.connect(database, isolation_level=None)
                 try:
@@ -181,9 +180,8 @@ class TestLedgerInTrouble:
     def test_handshake_is_answered_with_503(self, database: Path) -> None:
         async def scenario() -> None:
             async with gateway(database) as running:
-                outbox = running.server._outbox
-                await outbox.write(
-                    lambda delivery: db_of(delivery).execute("PRAGMA busy_timeout = 10").fetchall()
+                await running.server._threads.write(
+                    lambda ledger: db_of(ledger).execute("PRAGMA busy_timeout = 10").fetchall()
                 )
                 running.db.execute("BEGIN IMMEDIATE")
                 with pytest.raises(Refused) as refused:
@@ -314,7 +312,7 @@ class TestLedgerInTrouble:
                 async def unreadable(*_: object) -> None:
                     raise LedgerError("disk I/O error")
 
-                running.server._outbox.backlog = unreadable  # type: ignore[assignment,method-assign]
+                running.server._pump.backlog = unreadable  # type: ignore[assignment,method-assign]
                 agent = await running.agent()
                 assert await agent.closed() == 1012
 
@@ -327,7 +325,7 @@ class TestLedgerInTrouble:
                 async def broken(*_: object) -> None:
                     raise ZeroDivisionError
 
-                running.server._outbox.backlog = broken  # type: ignore[assignment,method-assign]
+                running.server._pump.backlog = broken  # type: ignore[assignment,method-assign]
                 agent = await running.agent()
                 assert await agent.closed() == 1006
 
@@ -340,22 +338,22 @@ class TestLedgerInTrouble:
             def broken(_: object) -> None:
                 raise ZeroDivisionError
 
-            server._outbox._read_new = broken  # type: ignore[assignment,method-assign]
+            server._pump._read_news = broken  # type: ignore[assignment,method-assign]
             with pytest.raises(ZeroDivisionError):
                 await server.run(asyncio.get_running_loop().create_future(), lambda url: None)
 
         run(scenario())
 
-    def test_outcomes_are_written_in_the_order_in_which_they_were_told(self, database: Path) -> None:
+    def test_reports_are_written_in_their_order(self, database: Path) -> None:
         async def scenario() -> None:
             async with gateway(database) as running:
                 await running.agent()
-                outbox = running.server._outbox
+                receipts = running.server._receipts
                 for code in range(3000, 3200):
-                    outbox.report([Closure("ws-001", 1, code, "", False)])
+                    receipts.report([Closure("ws-001", 1, code, "", False)])
                     if code % 7 == 0:
                         await asyncio.sleep(0)
-                await outbox.settled()
+                await receipts.settled()
                 rows = running.db.rows("SELECT detail FROM events WHERE kind = 'closed' ORDER BY id")
                 assert [int(row[0]) for row in rows] == list(range(3000, 3200))
 

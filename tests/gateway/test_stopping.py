@@ -255,7 +255,7 @@ def test_of_an_older_registration_nothing_counts(database: Path, how: str) -> No
             await agent.ack(seq)
             await agent.send(CLOSE, payload[:2])
             await until(lambda: len(running.server._hub) == (how == "replaced"))
-            await running.server._outbox.settled()
+            await running.server._receipts.settled()
             assert running.delivered() == []
 
     run(scenario())

@@ -8,11 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from ws_manager.repository.sqlite.journal import Gateways
 
 from ws_manager import ConnectionPool, get_db, heartbeat_check
 from ws_manager.core.ledger import Ledger
 from ws_manager.models import Connection, Gateway, seconds_before, utc_now
+from ws_manager.repository.sqlite.gateways import Gateways
 
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 

@@ -17,8 +17,9 @@ import pytest
 from tests.acceptance.processes import gateway
 from ws_manager import get_db
 from ws_manager.cli.app import COMMANDS
-from ws_manager.core import doctor as checks
-from ws_manager.core.doctor import Check, check_all
+from ws_manager.core.doctor import examine
+from ws_manager.repository.records import Finding
+from ws_manager.repository.sqlite import doctor as checks
 from ws_manager.repository.sqlite.schema import EARLIER
 
 
@@ -242,20 +243,23 @@ class TestDoctor:
 
     def test_a_network_file_system(self, db, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checks, "_kind_of_file_system", lambda _path: "nfs4")
-        found = {check.check: check for check in check_all(database, "3.14.5")}["file system"]
+        found = {check.check: check for check in examine(database, "3.14.5")}["file system"]
         assert found.status == "problem"
 
     @pytest.mark.parametrize(
         ("version", "status"), [("3.14.3", "ok"), ("3.13.5", "warning"), ("4.0", "ok"), (None, "problem")]
     )
     def test_aiohttp(self, db, database: Path, version, status: str) -> None:
-        assert check_all(database, version)[-1].status == status
+        assert examine(database, version)[-1].status == status
 
     def test_the_command_imports_neither_the_gateway_nor_sqlite_utils(self, connected, modules_of) -> None:
         assert not {"aiohttp", "asyncio", "sqlite_utils", "rich"} & modules_of("doctor")
 
     def test_every_check_that_is_not_ok_has_advice(self, database: Path) -> None:
-        assert all(isinstance(c, Check) and (c.advice or c.status == "ok") for c in check_all(database, None))
+        assert all(
+            isinstance(c, Finding) and (c.advice or c.remedy or c.status == "ok")
+            for c in examine(database, None)
+        )
 
 
 def spoil(database: Path, contents: object) -> None:
@@ -313,7 +317,9 @@ def test_doctor_breaks_its_lines_between_words(terminal) -> None:
     _, told = terminal("doctor", columns=60)
     # A path is one word, whatever its length.
     assert all(len(line) <= 60 or "/" in line for line in told.splitlines())
-    assert "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one" in " ".join(told.split())
+    assert "check --db and BLACKROAD_WS_DB; ws-manager connect and serve make a new one" in " ".join(
+        told.split()
+    )
 
 
 def test_doctor_names_another_programs_tables(cli, connected, database: Path) -> None:

@@ -8,6 +8,8 @@ import re
 import pytest
 
 from tests.stripe_support import event
+from tests.support import db_of
+from ws_manager import get_message_history
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.webhooks import IncomingEvent
 from ws_manager.repository.sqlite.database import Database
@@ -46,7 +48,7 @@ class TestEvents:
     def test_json_has_what_became_of_each(self, cli, waiting) -> None:
         routed = json.loads(cli("stripe", "events", "--json").stdout)[0]
         assert (routed["status"], routed["recipients"], routed["agent"]) == ("routed", 1, None)
-        assert routed["broadcast_id"] == waiting.db.value("SELECT broadcast_id FROM broadcasts")
+        assert routed["broadcast_id"] == db_of(waiting).value("SELECT broadcast_id FROM broadcasts")
 
     def test_no_payload_is_shown(self, cli, waiting) -> None:
         assert "pi_1" not in cli("stripe", "events", "--json").stdout
@@ -75,7 +77,7 @@ class TestReplay:
         waiting.connect("billing", "ws-002")
         result = cli("stripe", "replay", "evt_2")
         assert result.stdout == "Sent evt_2 (payment_intent.succeeded) to 1 connection(s)\n"
-        assert json.loads(waiting.history("ws-002")[0]["content"])["id"] == "evt_2"
+        assert json.loads(get_message_history(waiting, "ws-002")[0]["content"])["id"] == "evt_2"
 
     def test_sends_all_since_a_time_oldest_first(self, cli, waiting) -> None:
         waiting.connect("billing", "ws-002")

@@ -119,7 +119,7 @@ def test_a_table_without_a_terminal_is_plain_and_whole(ledger: Ledger, cli) -> N
 def test_rich_is_not_used_without_a_terminal(ledger: Ledger, modules_of) -> None:
     ledger.connect("octavia", "ws-001")
     loaded = modules_of("list", "-o", "table", FORCE_COLOR="1")
-    assert "ws_manager.cli.commands.connections" in loaded
+    assert "ws_manager.cli.commands.list" in loaded
     assert "rich" not in loaded
 
 

@@ -1,6 +1,6 @@
 """The tables of a terminal, held by snapshots: 80 and 200 columns, data that would do harm if it were let.
 
-After a change that is wanted, write them anew: `WRITE_SNAPSHOTS=1 python -m pytest tests/cli/test_tables.py`,
+After a change that is wanted, write them anew: `WRITE_SNAPSHOTS=1 python -m pytest tests/cli/output/test_tables.py`,
 and read the difference.
 """
 
@@ -64,6 +64,9 @@ def ledger(database: Path) -> Iterator[None]:
     )
     db.execute("UPDATE events SET ts = '2026-01-01T12:00:00.000000+00:00'")
     db.execute("UPDATE broadcasts SET broadcast_id = '00000000-0000-4000-8000-00000000000b'")
+    db.execute(
+        "UPDATE messages SET broadcast_id = '00000000-0000-4000-8000-00000000000b' WHERE broadcast_id IS NOT NULL"
+    )
     db.execute("UPDATE broadcasts SET sent_at = '2026-01-02T11:58:00.000000+00:00'")
     db.execute("UPDATE messages SET msg_id = '00000000-0000-4000-8000-00000000000' || id")
     db.execute("UPDATE messages SET sent_at = '2026-01-02T11:58:00.000000+00:00'")

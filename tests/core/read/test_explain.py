@@ -82,7 +82,7 @@ class TestMessage:
     def test_that_waits_for_a_command(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery, "ws-002")
         assert show(delivery, msg_id).verdict == (
-            "pending: ws-002 was registered by a command: the command `receive` takes what is pending"
+            "pending: ws-002 was registered by a command: `receive` takes what is pending"
         )
 
     def test_that_waits_behind_others(self, delivery: Delivery) -> None:

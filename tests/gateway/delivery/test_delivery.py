@@ -158,7 +158,7 @@ def test_registration_does_not_overtake_the_receipts_before_it(database: Path) -
             seqs = running.send_many(2)
             await agent.messages(2)
             busy = threading.Event()
-            holding = asyncio.ensure_future(running.server._outbox.write(lambda _: busy.wait(LIMIT)))
+            holding = asyncio.ensure_future(running.server._threads.write(lambda _: busy.wait(LIMIT)))
             # The first receipt waits for the writing thread, the second for the first.
             for seq in seqs:
                 await agent.ack(seq)
@@ -412,7 +412,7 @@ def test_what_is_committed_at_once_goes_out_beyond_the_first_page(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Far more pages than the commits before it make the gateway look.
-    monkeypatch.setattr("ws_manager.gateway.delivery.outbox._PUMP_ROWS", 10)
+    monkeypatch.setattr("ws_manager.gateway.delivery.pump._PUMP_ROWS", 10)
 
     async def scenario() -> None:
         async with gateway(database) as running:
@@ -439,9 +439,9 @@ def test_what_could_not_be_written_stays_before_what_came_later(
             seq = running.send()
             await agent.messages(1)
             running.db.execute("BEGIN IMMEDIATE")
-            outbox, told = running.server._outbox, running.server._outbox._told_count
+            receipts, before = running.server._receipts, running.server._receipts._reported_count
             await agent.say(type="reject", seq=seq, reason="not mine")
-            await until(lambda: outbox._told_count > told and not outbox._outcomes)
+            await until(lambda: receipts._reported_count > before and not receipts._reports)
             await agent.say_goodbye()
             await until(lambda: not len(running.server._hub))
             await until(lambda: "cannot write receipts" in caplog.text)

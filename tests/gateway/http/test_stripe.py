@@ -16,6 +16,7 @@ import pytest
 
 from tests.stripe_support import SECRET, event, signature
 from tests.support import RunningGateway, gateway, handshake, run
+from ws_manager import get_message_history
 from ws_manager.core.ledger import ledger_over
 from ws_manager.gateway.http.stripe import PATH, StripeOptions
 from ws_manager.gateway.limits import Limits
@@ -81,7 +82,7 @@ class TestWhatNoMessageCanHold:
                     assert (answer.status, answer.body["status"]) == (200, "unrouted")
                     assert answer.body["reason"]
                 (row,) = ledger_over(it.running.db).webhooks.events()
-                assert (row["status"], row["reason"]) == ("unrouted", answer.body["reason"])
+                assert (row.status, row.reason) == ("unrouted", answer.body["reason"])
                 assert it.running.db.value("SELECT count(*) FROM messages") == 0
 
         run(scenario())
@@ -334,7 +335,7 @@ def test_registry_is_the_gateways_own(database: Path) -> None:
         async with stripe(database) as it:
             await it.running.agent()
             answer = await it.post(event())
-            history = ledger_over(it.running.db).history()
+            history = get_message_history(it.running.ledger)
             assert [row["msg_type"] for row in history] == ["stripe_payment"]
             assert it.running.db.value("SELECT broadcast_id FROM broadcasts") == answer.body["broadcast_id"]
 

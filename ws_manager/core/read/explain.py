@@ -189,7 +189,7 @@ class _Explainer:
         if connection.gateway is None:
             return (
                 GOOD,
-                f"{name} was registered by a command: the command `receive` takes what is pending{ahead}",
+                f"{name} was registered by a command: `receive` takes what is pending{ahead}",
             )
         runs = self._gateway_runs
         if has_socket(self._store, connection, runs=runs):
