@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.options import GlobalOptions
-from ws_manager.cli.output.text import note, note_to_terminal, result
+from ws_manager.cli.output.results import result
+from ws_manager.cli.output.text import note, note_to_terminal
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Broadcast, Message
 from ws_manager.strict_json import NotJson, checked

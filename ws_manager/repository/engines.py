@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from ws_manager.errors import InvalidInput
 
 if TYPE_CHECKING:
-    import sqlite3
-
+    from ws_manager.repository.sqlite.database import Database
     from ws_manager.repository.store import Engine, Location, Store
 
 
@@ -44,7 +43,7 @@ def engine_of(location: Location) -> Engine:
     return SqliteEngine()
 
 
-def connection_to(location: Location, *, shared: bool = False) -> sqlite3.Connection:
+def connection_to(location: Location, *, shared: bool = False) -> Database:
     """Open a SQLite ledger, for callers that use the connection themselves too. Arguments and errors of `get_db`."""
     if is_url(location):
         raise InvalidInput(

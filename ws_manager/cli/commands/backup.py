@@ -7,7 +7,7 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_read
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.text import result
+from ws_manager.cli.output.results import result
 from ws_manager.settings import expanded
 
 if TYPE_CHECKING:

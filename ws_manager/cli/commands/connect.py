@@ -8,7 +8,8 @@ import typer
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import SHARED_HELP, global_options
 from ws_manager.cli.output.connections import connection_row
-from ws_manager.cli.output.text import note, result
+from ws_manager.cli.output.results import result
+from ws_manager.cli.output.text import note
 from ws_manager.strict_json import checked_object
 from ws_manager.text import without_mark
 

@@ -8,7 +8,7 @@ import typer
 from ws_manager.cli.errors import not_active
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.text import result
+from ws_manager.cli.output.results import result
 
 
 def heartbeat(

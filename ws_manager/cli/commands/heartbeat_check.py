@@ -7,7 +7,8 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.text import note, note_to_terminal, result, write
+from ws_manager.cli.output.results import result
+from ws_manager.cli.output.text import note, note_to_terminal, write
 from ws_manager.settings import heartbeat_timeout, parse_duration
 
 

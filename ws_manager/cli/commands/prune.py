@@ -7,7 +7,7 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_read, ledger_to_write
 from ws_manager.cli.options import global_options, parse_age
-from ws_manager.cli.output.text import result
+from ws_manager.cli.output.results import result
 from ws_manager.errors import InvalidInput
 
 if TYPE_CHECKING:

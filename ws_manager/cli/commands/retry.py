@@ -7,7 +7,8 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.text import note, result
+from ws_manager.cli.output.results import result
+from ws_manager.cli.output.text import note
 from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 

@@ -7,7 +7,8 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.text import json_object, note_to_terminal, result, write
+from ws_manager.cli.output.results import result
+from ws_manager.cli.output.text import json_object, note_to_terminal, write
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.settings import expanded, given_token, parse_duration, signing_secret
 from ws_manager.text import read_text
