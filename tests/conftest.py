@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from typing import Optional
 
 import pytest
 
+from tests.support import run
 from ws_manager import ConnectionPool, get_db
 from ws_manager.repository.sqlite.database import Database
 
@@ -29,6 +31,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
     """Leave the tests of the npm package to `make test-npm`: they build it, and run once for all Pythons."""
     asked = any("npm" in argument for argument in config.invocation_params.args)
     return True if collection_path == Path(__file__).parent / "npm" and not asked else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Optional[bool]:
+    """Run a test that is a coroutine function in an event loop of its own, for a bounded time."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 @pytest.fixture(autouse=True)

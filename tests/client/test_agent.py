@@ -123,23 +123,17 @@ async def stand_in(handler: Callable[[web.Request], object]) -> AsyncIterator[st
 
 
 class TestFirstConnection:
-    def test_refused_port_is_unavailable(self) -> None:
-        async def scenario() -> None:
-            with pytest.raises(GatewayUnavailable):
-                async with Agent(f"http://127.0.0.1:{free_port()}"):
+    async def test_refused_port_is_unavailable(self) -> None:
+        with pytest.raises(GatewayUnavailable):
+            async with Agent(f"http://127.0.0.1:{free_port()}"):
+                pass
+
+    async def test_another_agents_ws_id_is_a_conflict(self, database: Path) -> None:
+        async with gateway(database) as running:
+            running.offline("cipher", "ws-001")
+            with pytest.raises(Conflict, match="another agent"):
+                async with Agent(running.url, "octavia", "ws-001"):
                     pass
-
-        run(scenario())
-
-    def test_another_agents_ws_id_is_a_conflict(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                running.offline("cipher", "ws-001")
-                with pytest.raises(Conflict, match="another agent"):
-                    async with Agent(running.url, "octavia", "ws-001"):
-                        pass
-
-        run(scenario())
 
     @pytest.mark.parametrize(
         "url",
@@ -153,22 +147,16 @@ class TestFirstConnection:
             "http://[::1",
         ],
     )
-    def test_bad_address_is_invalid(self, url: str) -> None:
-        async def scenario() -> None:
+    async def test_bad_address_is_invalid(self, url: str) -> None:
+        with pytest.raises(InvalidInput):
+            async with Agent(url):
+                pass
+
+    async def test_bad_name_is_invalid(self, database: Path) -> None:
+        async with gateway(database) as running:
             with pytest.raises(InvalidInput):
-                async with Agent(url):
+                async with Agent(running.url, "octavia", "a\nb"):
                     pass
-
-        run(scenario())
-
-    def test_bad_name_is_invalid(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                with pytest.raises(InvalidInput):
-                    async with Agent(running.url, "octavia", "a\nb"):
-                        pass
-
-        run(scenario())
 
     @pytest.mark.parametrize(
         ("status", "code", "error"),
@@ -226,202 +214,152 @@ class TestFirstConnection:
         run(scenario())
 
     @pytest.mark.parametrize("scheme", ["http", "ws"])
-    def test_address_may_be_of_either_scheme(self, database: Path, scheme: str) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url.replace("http", scheme)) as client:
-                assert client.greetings[0].ws_id == "ws-001"
+    async def test_address_may_be_of_either_scheme(self, database: Path, scheme: str) -> None:
+        async with gateway(database) as running, Agent(running.url.replace("http", scheme)) as client:
+            assert client.greetings[0].ws_id == "ws-001"
 
-        run(scenario())
+    async def test_ws_id_is_the_gateways_where_none_is_given(self, database: Path) -> None:
+        async with gateway(database) as running, AgentClient("octavia", url=running.url) as client:
+            assert client.ws_id is not None
+            assert running.connection(client.ws_id).agent == "octavia"
 
-    def test_ws_id_is_the_gateways_where_none_is_given(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, AgentClient("octavia", url=running.url) as client:
-                assert client.ws_id is not None
-                assert running.connection(client.ws_id).agent == "octavia"
-
-        run(scenario())
-
-    def test_metadata_is_registered(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                client = AgentClient("octavia", url=running.url, ws_id="ws-001", metadata={"a": "ü&="})
-                async with client:
-                    assert running.connection().metadata == {"a": "ü&="}
-
-        run(scenario())
+    async def test_metadata_is_registered(self, database: Path) -> None:
+        async with gateway(database) as running:
+            client = AgentClient("octavia", url=running.url, ws_id="ws-001", metadata={"a": "ü&="})
+            async with client:
+                assert running.connection().metadata == {"a": "ü&="}
 
 
 class TestMessages:
-    def test_ack_marks_as_delivered(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                seq = running.send({"n": 1})
-                message = await client.next()
-                assert message.content == {"n": 1}
+    async def test_ack_marks_as_delivered(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            seq = running.send({"n": 1})
+            message = await client.next()
+            assert message.content == {"n": 1}
+            await client.ack(message)
+            await running.confirmed(seq)
+
+    async def test_without_ack_nothing_is_delivered(self, database: Path) -> None:
+        async with gateway(database) as running:
+            async with Agent(running.url) as client:
+                running.send_many(3)
+                await client.next()
+            await running.socket_ended()
+            assert running.delivered() == []
+
+    async def test_reject_sets_aside(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            running.send()
+            await client.reject(await client.next(), "no")
+            await running.until(lambda: running.db.rows("SELECT reject_reason FROM messages") == [("no",)])
+
+    async def test_iteration_gives_them_in_order(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            seqs = running.send_many(2500)
+            got = []
+            async for message in client:
+                got.append(message.seq)
                 await client.ack(message)
-                await running.confirmed(seq)
+                if len(got) == len(seqs):
+                    break
+            assert got == seqs
 
-        run(scenario())
-
-    def test_without_ack_nothing_is_delivered(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                async with Agent(running.url) as client:
-                    running.send_many(3)
-                    await client.next()
-                await running.socket_ended()
-                assert running.delivered() == []
-
-        run(scenario())
-
-    def test_reject_sets_aside(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                running.send()
-                await client.reject(await client.next(), "no")
-                await running.until(
-                    lambda: running.db.rows("SELECT reject_reason FROM messages") == [("no",)]
-                )
-
-        run(scenario())
-
-    def test_iteration_gives_them_in_order(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                seqs = running.send_many(2500)
-                got = []
-                async for message in client:
-                    got.append(message.seq)
-                    await client.ack(message)
-                    if len(got) == len(seqs):
-                        break
-                assert got == seqs
-
-        run(scenario())
-
-    def test_batch_is_limited(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                running.offline()
-                running.send_many(30)
-                async with Agent(running.url) as client:
-                    await client.next()
-                    await running.until(lambda: len(client._messages) == 29)
-                    assert len(await client.batch(10)) == 10
-
-        run(scenario())
+    async def test_batch_is_limited(self, database: Path) -> None:
+        async with gateway(database) as running:
+            running.offline()
+            running.send_many(30)
+            async with Agent(running.url) as client:
+                await client.next()
+                await running.until(lambda: len(client._messages) == 29)
+                assert len(await client.batch(10)) == 10
 
 
 class TestReconnect:
-    def test_after_a_loss_it_comes_back_under_its_ws_id(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                client.cut()
+    async def test_after_a_loss_it_comes_back_under_its_ws_id(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            client.cut()
+            await client.connections(2)
+            assert (client.greetings[1].ws_id, client.greetings[1].resumed) == ("ws-001", True)
+
+    async def test_made_up_ws_id_is_resumed(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            client._session.ws_id = None
+            client.cut()
+            await client.connections(2)
+            client.cut()
+            await client.connections(3)
+            assert client.greetings[1].ws_id == client.greetings[2].ws_id != "ws-001"
+
+    async def test_after_a_restart_of_the_gateway_on_another_port(self, database: Path) -> None:
+        urls: list[str] = []
+        async with contextlib.AsyncExitStack() as stack:
+            first = gateway(database)
+            urls.append((await first.__aenter__()).url)
+            client = await stack.enter_async_context(Agent(lambda: urls[-1]))
+            await first.__aexit__(None, None, None)
+            second = await stack.enter_async_context(gateway(database))
+            urls.append(second.url)
+            await client.connections(2)
+            seq = second.send("after the restart")
+            message = await client.next()
+            assert (message.seq, message.content) == (seq, "after the restart")
+            await client.__aexit__(None, None, None)
+
+    async def test_restart_loses_nothing(self, database: Path) -> None:
+        urls: list[str] = []
+        first = gateway(database)
+        running = await first.__aenter__()
+        urls.append(running.url)
+        async with Agent(lambda: urls[-1]) as client:
+            seqs = running.send_many(3)
+            await client.ack(await client.next())
+            await first.__aexit__(None, None, None)
+            async with gateway(database) as again:
+                urls.append(again.url)
                 await client.connections(2)
-                assert (client.greetings[1].ws_id, client.greetings[1].resumed) == ("ws-001", True)
-
-        run(scenario())
-
-    def test_made_up_ws_id_is_resumed(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                client._session.ws_id = None
-                client.cut()
-                await client.connections(2)
-                client.cut()
-                await client.connections(3)
-                assert client.greetings[1].ws_id == client.greetings[2].ws_id != "ws-001"
-
-        run(scenario())
-
-    def test_after_a_restart_of_the_gateway_on_another_port(self, database: Path) -> None:
-        async def scenario() -> None:
-            urls: list[str] = []
-            async with contextlib.AsyncExitStack() as stack:
-                first = gateway(database)
-                urls.append((await first.__aenter__()).url)
-                client = await stack.enter_async_context(Agent(lambda: urls[-1]))
-                await first.__aexit__(None, None, None)
-                second = await stack.enter_async_context(gateway(database))
-                urls.append(second.url)
-                await client.connections(2)
-                seq = second.send("after the restart")
-                message = await client.next()
-                assert (message.seq, message.content) == (seq, "after the restart")
+                seqs += again.send_many(3)
+                got = [seqs[0]]
+                while len(got) < 6:
+                    message = await client.next()
+                    got.append(message.seq)
+                    await client.ack(message)
+                assert got == seqs
+                await again.confirmed(*seqs)
                 await client.__aexit__(None, None, None)
 
-        run(scenario())
+    async def test_cause_is_told(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            running.offline()
+            await client.losses(1)
+            assert client.lost[0][0] == "registered again by a command (1012)"
 
-    def test_restart_loses_nothing(self, database: Path) -> None:
-        async def scenario() -> None:
-            urls: list[str] = []
-            first = gateway(database)
-            running = await first.__aenter__()
-            urls.append(running.url)
-            async with Agent(lambda: urls[-1]) as client:
-                seqs = running.send_many(3)
-                await client.ack(await client.next())
-                await first.__aexit__(None, None, None)
-                async with gateway(database) as again:
-                    urls.append(again.url)
-                    await client.connections(2)
-                    seqs += again.send_many(3)
-                    got = [seqs[0]]
-                    while len(got) < 6:
-                        message = await client.next()
-                        got.append(message.seq)
-                        await client.ack(message)
-                    assert got == seqs
-                    await again.confirmed(*seqs)
-                    await client.__aexit__(None, None, None)
+    async def test_delays_double_up_to_the_longest(self, database: Path) -> None:
+        port = free_port()
+        async with gateway(database, port=port) as running:
+            client = Agent(running.url)
+            await client.__aenter__()
+        await client.losses(6)
+        await client.__aexit__(None, None, None)
+        delays = [delay for _, delay in client.lost[:6]]
+        assert delays == pytest.approx([0.001, 0.002, 0.004, 0.008, 0.008, 0.008])
 
-        run(scenario())
+    async def test_delays_go_on_doubling_where_greetings_are_followed_by_losses(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database) as running, Agent(running.url, clock=clock) as client:
+            for number in range(4):
+                clock.forward(HEALTHY_SECONDS - 1)
+                client.cut()
+                await client.connections(number + 2)
+            assert [delay for _, delay in client.lost] == pytest.approx([0.001, 0.002, 0.004, 0.008])
 
-    def test_cause_is_told(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                running.offline()
-                await client.losses(1)
-                assert client.lost[0][0] == "registered again by a command (1012)"
-
-        run(scenario())
-
-    def test_delays_double_up_to_the_longest(self, database: Path) -> None:
-        async def scenario() -> None:
-            port = free_port()
-            async with gateway(database, port=port) as running:
-                client = Agent(running.url)
-                await client.__aenter__()
-            await client.losses(6)
-            await client.__aexit__(None, None, None)
-            delays = [delay for _, delay in client.lost[:6]]
-            assert delays == pytest.approx([0.001, 0.002, 0.004, 0.008, 0.008, 0.008])
-
-        run(scenario())
-
-    def test_delays_go_on_doubling_where_greetings_are_followed_by_losses(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database) as running, Agent(running.url, clock=clock) as client:
-                for number in range(4):
-                    clock.forward(HEALTHY_SECONDS - 1)
-                    client.cut()
-                    await client.connections(number + 2)
-                assert [delay for _, delay in client.lost] == pytest.approx([0.001, 0.002, 0.004, 0.008])
-
-        run(scenario())
-
-    def test_delays_begin_again_after_a_minute_of_health(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database) as running, Agent(running.url, clock=clock) as client:
-                for number, lasted in enumerate([1, 1, HEALTHY_SECONDS, 1]):
-                    clock.forward(lasted)
-                    client.cut()
-                    await client.connections(number + 2)
-                assert [delay for _, delay in client.lost] == pytest.approx([0.001, 0.002, 0.001, 0.002])
-
-        run(scenario())
+    async def test_delays_begin_again_after_a_minute_of_health(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database) as running, Agent(running.url, clock=clock) as client:
+            for number, lasted in enumerate([1, 1, HEALTHY_SECONDS, 1]):
+                clock.forward(lasted)
+                client.cut()
+                await client.connections(number + 2)
+            assert [delay for _, delay in client.lost] == pytest.approx([0.001, 0.002, 0.001, 0.002])
 
     @pytest.mark.parametrize("status", [400, 401, 403, 407, 409, 502])
     def test_what_stands_between_decides_nothing(self, database: Path, status: int) -> None:
@@ -438,258 +376,201 @@ class TestReconnect:
 
         run(scenario())
 
-    def test_jitter_takes_up_to_half_of_a_delay(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url, jitter=lambda: 0.0) as client:
+    async def test_jitter_takes_up_to_half_of_a_delay(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url, jitter=lambda: 0.0) as client:
+            client.cut()
+            await client.connections(2)
+            assert client.lost[0][1] == pytest.approx(0.0005)
+
+    async def test_finder_that_finds_nothing_is_asked_again(self, database: Path) -> None:
+        async with gateway(database) as running:
+            found = iter([True, False, False])
+
+            def find() -> str:
+                if next(found, True):
+                    return running.url
+                raise GatewayUnavailable("no gateway runs")
+
+            async with Agent(find) as client:
                 client.cut()
                 await client.connections(2)
-                assert client.lost[0][1] == pytest.approx(0.0005)
+                assert len(client.lost) == 3
 
-        run(scenario())
+    async def test_finder_with_a_defect_ends_it(self, database: Path) -> None:
+        async with gateway(database) as running:
+            found = iter([True])
 
-    def test_finder_that_finds_nothing_is_asked_again(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                found = iter([True, False, False])
+            def find() -> str:
+                if next(found, False):
+                    return running.url
+                raise ZeroDivisionError
 
-                def find() -> str:
-                    if next(found, True):
-                        return running.url
-                    raise GatewayUnavailable("no gateway runs")
-
-                async with Agent(find) as client:
-                    client.cut()
-                    await client.connections(2)
-                    assert len(client.lost) == 3
-
-        run(scenario())
-
-    def test_finder_with_a_defect_ends_it(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                found = iter([True])
-
-                def find() -> str:
-                    if next(found, False):
-                        return running.url
-                    raise ZeroDivisionError
-
-                async with Agent(find) as client:
-                    client.cut()
-                    with pytest.raises(ZeroDivisionError):
-                        await client.next()
-
-        run(scenario())
+            async with Agent(find) as client:
+                client.cut()
+                with pytest.raises(ZeroDivisionError):
+                    await client.next()
 
 
 class TestLostReceipt:
-    def test_message_that_is_being_dealt_with_is_not_handed_out_again(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                seqs = running.send_many(2)
-                first = await client.next()
-                client.cut()
-                await client.connections(2)
-                second = await client.next()
-                assert [first.seq, second.seq] == seqs
+    async def test_message_that_is_being_dealt_with_is_not_handed_out_again(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            seqs = running.send_many(2)
+            first = await client.next()
+            client.cut()
+            await client.connections(2)
+            second = await client.next()
+            assert [first.seq, second.seq] == seqs
 
-        run(scenario())
+    async def test_message_acked_while_disconnected_is_confirmed_later(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            seq = running.send()
+            message = await client.next()
+            client.cut()
+            await client.losses(1)
+            await client.ack(message)
+            await running.confirmed(seq)
 
-    def test_message_acked_while_disconnected_is_confirmed_later(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                seq = running.send()
-                message = await client.next()
-                client.cut()
-                await client.losses(1)
-                await client.ack(message)
-                await running.confirmed(seq)
+    async def test_message_acked_while_disconnected_is_not_handed_out_again(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            seqs = running.send_many(2)
+            message = await client.next()
+            client.cut()
+            await client.losses(1)
+            await client.ack(message)
+            assert (await client.next()).seq == seqs[1]
 
-        run(scenario())
+    async def test_message_rejected_while_disconnected_is_set_aside_later(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            running.send()
+            message = await client.next()
+            client.cut()
+            await client.losses(1)
+            await client.reject(message, "no")
+            await running.until(
+                lambda: running.db.rows("SELECT delivered, reject_reason FROM messages") == [(0, "no")]
+            )
 
-    def test_message_acked_while_disconnected_is_not_handed_out_again(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                seqs = running.send_many(2)
-                message = await client.next()
-                client.cut()
-                await client.losses(1)
-                await client.ack(message)
-                assert (await client.next()).seq == seqs[1]
-
-        run(scenario())
-
-    def test_message_rejected_while_disconnected_is_set_aside_later(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                running.send()
-                message = await client.next()
-                client.cut()
-                await client.losses(1)
-                await client.reject(message, "no")
-                await running.until(
-                    lambda: running.db.rows("SELECT delivered, reject_reason FROM messages") == [(0, "no")]
-                )
-
-        run(scenario())
-
-    def test_message_that_had_not_been_handed_out_comes_once(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                seqs = running.send_many(3)
-                await client.next()
-                await running.until(lambda: len(client._messages) == 2)
-                client.cut()
-                await client.connections(2)
-                assert [(await client.next()).seq, (await client.next()).seq] == seqs[1:]
-
-        run(scenario())
+    async def test_message_that_had_not_been_handed_out_comes_once(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            seqs = running.send_many(3)
+            await client.next()
+            await running.until(lambda: len(client._messages) == 2)
+            client.cut()
+            await client.connections(2)
+            assert [(await client.next()).seq, (await client.next()).seq] == seqs[1:]
 
 
 class TestEnd:
-    def test_replaced_ends_it_with_the_cause(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                await running.agent()
-                with pytest.raises(Conflict, match=r"replaced by a newer socket \(4009\)"):
-                    await client.next()
+    async def test_replaced_ends_it_with_the_cause(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            await running.agent()
+            with pytest.raises(Conflict, match=r"replaced by a newer socket \(4009\)"):
+                await client.next()
 
-        run(scenario())
+    async def test_disconnected_ends_it_with_the_cause(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            running.ledger.disconnect("ws-001")
+            with pytest.raises(Conflict, match=r"disconnected by an operator \(4010\)"):
+                await client.next()
 
-    def test_disconnected_ends_it_with_the_cause(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                running.ledger.disconnect("ws-001")
-                with pytest.raises(Conflict, match=r"disconnected by an operator \(4010\)"):
-                    await client.next()
+    async def test_moved_ends_it_with_the_cause(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            add_connection(running.pool, "ws-001", "cipher")
+            with pytest.raises(Conflict, match="given to another agent"):
+                await client.next()
 
-        run(scenario())
+    async def test_what_had_arrived_is_handed_out_before_the_error(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as client:
+            seq = running.send()
+            await running.until(lambda: client._messages)
+            running.ledger.disconnect("ws-001")
+            await running.until(lambda: client._ended)
+            assert (await client.next()).seq == seq
 
-    def test_moved_ends_it_with_the_cause(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
-                add_connection(running.pool, "ws-001", "cipher")
-                with pytest.raises(Conflict, match="given to another agent"):
-                    await client.next()
+    async def test_exit_says_goodbye(self, database: Path) -> None:
+        async with gateway(database) as running:
+            async with Agent(running.url):
+                pass
+            connection = await running.socket_ended()
+            assert (connection.status, connection.close_code) == ("disconnected", 1000)
 
-        run(scenario())
-
-    def test_what_had_arrived_is_handed_out_before_the_error(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as client:
+    async def test_ack_before_the_exit_is_written(self, database: Path) -> None:
+        async with gateway(database) as running:
+            async with Agent(running.url) as client:
                 seq = running.send()
-                await running.until(lambda: client._messages)
-                running.ledger.disconnect("ws-001")
-                await running.until(lambda: client._ended)
-                assert (await client.next()).seq == seq
+                await client.ack(await client.next())
+            await running.confirmed(seq)
 
-        run(scenario())
+    async def test_exit_while_it_is_disconnected(self, database: Path) -> None:
+        async with gateway(database) as running:
+            client = Agent(running.url)
+            await client.__aenter__()
+        await client.losses(2)
+        await client.__aexit__(None, None, None)
 
-    def test_exit_says_goodbye(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                async with Agent(running.url):
-                    pass
-                connection = await running.socket_ended()
-                assert (connection.status, connection.close_code) == ("disconnected", 1000)
-
-        run(scenario())
-
-    def test_ack_before_the_exit_is_written(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                async with Agent(running.url) as client:
-                    seq = running.send()
-                    await client.ack(await client.next())
-                await running.confirmed(seq)
-
-        run(scenario())
-
-    def test_exit_while_it_is_disconnected(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                client = Agent(running.url)
-                await client.__aenter__()
-            await client.losses(2)
-            await client.__aexit__(None, None, None)
-
-        run(scenario())
-
-    def test_exit_in_the_middle_of_a_large_backlog(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                running.offline()
-                seqs = running.send_many(3000)
-                async with Agent(running.url) as client:
-                    await client.ack(await client.next())
-                connection = await running.socket_ended()
-                assert (connection.status, running.delivered()) == ("disconnected", seqs[:1])
-
-        run(scenario())
+    async def test_exit_in_the_middle_of_a_large_backlog(self, database: Path) -> None:
+        async with gateway(database) as running:
+            running.offline()
+            seqs = running.send_many(3000)
+            async with Agent(running.url) as client:
+                await client.ack(await client.next())
+            connection = await running.socket_ended()
+            assert (connection.status, running.delivered()) == ("disconnected", seqs[:1])
 
 
 class TestCancellation:
-    def test_reaches_whoever_deals_with_messages_that_keep_coming(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                running.offline()
-                running.send_many(3000)
-                got: list[int] = []
+    async def test_reaches_whoever_deals_with_messages_that_keep_coming(self, database: Path) -> None:
+        async with gateway(database) as running:
+            running.offline()
+            running.send_many(3000)
+            got: list[int] = []
 
-                async def consume(client: Agent) -> None:
-                    async for message in client:
-                        got.append(message.seq)
-                        await client.ack(message)
-                        if len(got) == 10:
-                            asyncio.get_running_loop().call_soon(consuming.cancel)
+            async def consume(client: Agent) -> None:
+                async for message in client:
+                    got.append(message.seq)
+                    await client.ack(message)
+                    if len(got) == 10:
+                        asyncio.get_running_loop().call_soon(consuming.cancel)
 
-                async with Agent(running.url) as client:
-                    await running.until(lambda: len(client._messages) > 500)
-                    consuming = asyncio.ensure_future(consume(client))
-                    with pytest.raises(asyncio.CancelledError):
-                        await within(consuming)
-                    assert len(got) <= 11
-                await running.confirmed(*got)
-                assert running.delivered() == got
-
-        run(scenario())
-
-    def test_of_the_first_connection_leaves_nothing_open(self) -> None:
-        async def scenario() -> None:
-            asked = asyncio.Event()
-
-            async def mute(_: web.Request) -> web.Response:
-                asked.set()
-                await asyncio.Event().wait()
-                raise AssertionError
-
-            async with stand_in(mute) as url:
-                client = Agent(url)
-                connecting = asyncio.ensure_future(client.__aenter__())
-                await within(asked.wait())
-                connecting.cancel()
+            async with Agent(running.url) as client:
+                await running.until(lambda: len(client._messages) > 500)
+                consuming = asyncio.ensure_future(consume(client))
                 with pytest.raises(asyncio.CancelledError):
-                    await within(connecting)
-                assert client._http is not None
-                assert client._http.closed
+                    await within(consuming)
+                assert len(got) <= 11
+            await running.confirmed(*got)
+            assert running.delivered() == got
 
-        run(scenario())
+    async def test_of_the_first_connection_leaves_nothing_open(self) -> None:
+        asked = asyncio.Event()
 
-    def test_of_the_exit_comes_after_the_goodbye(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                client = Agent(running.url)
-                await client.__aenter__()
-                leaving = asyncio.ensure_future(client.__aexit__(None, None, None))
-                await asyncio.sleep(0)
-                leaving.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await within(leaving)
-                assert client._http is not None
-                assert client._http.closed
-                assert (await running.socket_ended()).close_code == 1000
+        async def mute(_: web.Request) -> web.Response:
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
 
-        run(scenario())
+        async with stand_in(mute) as url:
+            client = Agent(url)
+            connecting = asyncio.ensure_future(client.__aenter__())
+            await within(asked.wait())
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await within(connecting)
+            assert client._http is not None
+            assert client._http.closed
+
+    async def test_of_the_exit_comes_after_the_goodbye(self, database: Path) -> None:
+        async with gateway(database) as running:
+            client = Agent(running.url)
+            await client.__aenter__()
+            leaving = asyncio.ensure_future(client.__aexit__(None, None, None))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await within(leaving)
+            assert client._http is not None
+            assert client._http.closed
+            assert (await running.socket_ended()).close_code == 1000
 
 
 class TestSilence:
@@ -723,72 +604,54 @@ class TestSilence:
         run(scenario())
 
 
-def test_unused_client_leaves_nothing_open(database: Path) -> None:
-    async def scenario() -> None:
-        async with gateway(database) as running:
-            running.offline("cipher", "ws-001")
-            client = Agent(running.url)
-            with pytest.raises(Conflict):
-                await client.__aenter__()
-            assert isinstance(client._http, aiohttp.ClientSession)
-            assert client._http.closed
-
-    run(scenario())
+async def test_unused_client_leaves_nothing_open(database: Path) -> None:
+    async with gateway(database) as running:
+        running.offline("cipher", "ws-001")
+        client = Agent(running.url)
+        with pytest.raises(Conflict):
+            await client.__aenter__()
+        assert isinstance(client._http, aiohttp.ClientSession)
+        assert client._http.closed
 
 
 class TestSpeaking:
-    def test_send_returns_the_id_of_the_committed_message(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with (
-                gateway(database) as running,
-                Agent(running.url) as speaker,
-                Agent(running.url, "cipher", "ws-002") as hearer,
-            ):
-                msg_id = await within(speaker.send("ws-002", {"hello": 1}, "note"))
-                message = await hearer.next()
-                assert (message.id, message.sender, message.msg_type) == (msg_id, "ws-001", "note")
+    async def test_send_returns_the_id_of_the_committed_message(self, database: Path) -> None:
+        async with (
+            gateway(database) as running,
+            Agent(running.url) as speaker,
+            Agent(running.url, "cipher", "ws-002") as hearer,
+        ):
+            msg_id = await within(speaker.send("ws-002", {"hello": 1}, "note"))
+            message = await hearer.next()
+            assert (message.id, message.sender, message.msg_type) == (msg_id, "ws-001", "note")
 
-        run(scenario())
+    async def test_broadcast_returns_the_number_of_recipients(self, database: Path) -> None:
+        async with (
+            gateway(database) as running,
+            Agent(running.url) as speaker,
+            Agent(running.url, "cipher", "ws-002"),
+        ):
+            assert await within(speaker.broadcast("all")) == 2
 
-    def test_broadcast_returns_the_number_of_recipients(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with (
-                gateway(database) as running,
-                Agent(running.url) as speaker,
-                Agent(running.url, "cipher", "ws-002"),
-            ):
-                assert await within(speaker.broadcast("all")) == 2
+    async def test_an_unknown_recipient_is_not_found(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as speaker:
+            with pytest.raises(NotFound):
+                await within(speaker.send("nobody", 1))
 
-        run(scenario())
-
-    def test_an_unknown_recipient_is_not_found(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as speaker:
-                with pytest.raises(NotFound):
-                    await within(speaker.send("nobody", 1))
-
-        run(scenario())
-
-    def test_a_gateway_that_goes_away_ends_the_wait(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, Agent(running.url) as speaker:
-                running.db.execute("BEGIN IMMEDIATE")
-                sending = asyncio.ensure_future(speaker.send("ws-001", 1))
-                await running.until(lambda: speaker._requests)
-                speaker._websocket._response.close()
-                with pytest.raises(GatewayUnavailable, match="before it answered"):
-                    await within(sending)
-                running.db.execute("ROLLBACK")
-
-        run(scenario())
+    async def test_a_gateway_that_goes_away_ends_the_wait(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as speaker:
+            running.db.execute("BEGIN IMMEDIATE")
+            sending = asyncio.ensure_future(speaker.send("ws-001", 1))
+            await running.until(lambda: speaker._requests)
+            speaker._websocket._response.close()
+            with pytest.raises(GatewayUnavailable, match="before it answered"):
+                await within(sending)
+            running.db.execute("ROLLBACK")
 
 
-def test_the_address_of_the_sockets_is_understood_too(database: Path) -> None:
-    async def scenario() -> None:
-        async with gateway(database) as running, Agent(f"{running.url}/ws") as agent:
-            assert agent.ws_id == "ws-001"
-
-    run(scenario())
+async def test_the_address_of_the_sockets_is_understood_too(database: Path) -> None:
+    async with gateway(database) as running, Agent(f"{running.url}/ws") as agent:
+        assert agent.ws_id == "ws-001"
 
 
 @contextlib.asynccontextmanager
@@ -801,33 +664,27 @@ async def serving(database: Path) -> AsyncIterator[tuple[RunningGateway, AgentCl
 
 
 class TestGatewayThatStops:
-    def test_what_is_dealt_with_meanwhile_is_confirmed(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with serving(database) as (running, client):
-                seqs = running.send_many(2)
-                messages = await client.batch(2)
-                closing = asyncio.ensure_future(
-                    running.server._hub.close(1012, "restarting", drain=0, seconds=LIMIT)
-                )
-                # The client has the close frame.
-                await until(lambda: client._websocket.close_code == 1012)
-                for message in messages:
-                    await client.ack(message)
-                await closing
-                await running.confirmed(*seqs)
+    async def test_what_is_dealt_with_meanwhile_is_confirmed(self, database: Path) -> None:
+        async with serving(database) as (running, client):
+            seqs = running.send_many(2)
+            messages = await client.batch(2)
+            closing = asyncio.ensure_future(
+                running.server._hub.close(1012, "restarting", drain=0, seconds=LIMIT)
+            )
+            # The client has the close frame.
+            await until(lambda: client._websocket.close_code == 1012)
+            for message in messages:
+                await client.ack(message)
+            await closing
+            await running.confirmed(*seqs)
 
-        run(scenario())
-
-    def test_who_deals_with_something_for_long_is_not_waited_for(
+    async def test_who_deals_with_something_for_long_is_not_waited_for(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(agent_module, "LAST_ACK_SECONDS", 0.05)
 
-        async def scenario() -> None:
-            async with serving(database) as (running, client):
-                running.send()
-                await client.batch(1)
-                await running.server._hub.close(1012, "restarting", drain=0, seconds=LIMIT)
-                assert running.delivered() == []
-
-        run(scenario())
+        async with serving(database) as (running, client):
+            running.send()
+            await client.batch(1)
+            await running.server._hub.close(1012, "restarting", drain=0, seconds=LIMIT)
+            assert running.delivered() == []

@@ -8,7 +8,7 @@ from typing import Optional
 
 import pytest
 
-from tests.support import Clock, gateway, run, within
+from tests.support import Clock, gateway, within
 from ws_manager.client import agent as agent_module
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.credentials import own_token, token_file, trust
@@ -128,85 +128,69 @@ def test_certificates_are_read_in_any_encoding_of_windows(tmp_path: Path, encodi
 
 
 class TestClient:
-    def test_makes_its_own_token(self, database: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_makes_its_own_token(
+        self, database: Path, key: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("BLACKROAD_WS_DB", str(database))
 
-        async def scenario() -> None:
-            async with (
-                gateway(database, key=key) as running,
-                AgentClient("octavia", url=running.url, ws_id="ws-001") as client,
-            ):
-                assert await within(client.broadcast("hello")) == 1
-
-        run(scenario())
+        async with (
+            gateway(database, key=key) as running,
+            AgentClient("octavia", url=running.url, ws_id="ws-001") as client,
+        ):
+            assert await within(client.broadcast("hello")) == 1
 
     @pytest.mark.parametrize("kind", ["text", "function"])
-    def test_takes_a_token(self, database: Path, key: bytes, kind: str) -> None:
+    async def test_takes_a_token(self, database: Path, key: bytes, kind: str) -> None:
         token = mint(key, "octavia")
 
-        async def scenario() -> None:
-            async with gateway(database, key=key) as running:
-                given = token if kind == "text" else lambda: token
-                async with AgentClient("octavia", url=running.url, token=given) as client:
-                    assert client.ws_id
-
-        run(scenario())
+        async with gateway(database, key=key) as running:
+            given = token if kind == "text" else lambda: token
+            async with AgentClient("octavia", url=running.url, token=given) as client:
+                assert client.ws_id
 
     @pytest.mark.parametrize("given", ["wrong.token.here", "ünicode", "a\r\nX-Header: b"])
-    def test_with_a_bad_token_is_not_authorised(self, database: Path, key: bytes, given: str) -> None:
-        async def scenario() -> None:
-            async with gateway(database, key=key) as running:
-                with pytest.raises(NotAuthorised) as refused:
-                    async with AgentClient("octavia", url=running.url, token=given):
-                        pass
-                assert given not in f"{refused.value} {refused.value.hint}"
+    async def test_with_a_bad_token_is_not_authorised(self, database: Path, key: bytes, given: str) -> None:
+        async with gateway(database, key=key) as running:
+            with pytest.raises(NotAuthorised) as refused:
+                async with AgentClient("octavia", url=running.url, token=given):
+                    pass
+            assert given not in f"{refused.value} {refused.value.hint}"
 
-        run(scenario())
+    async def test_comes_back_after_4001_with_a_new_token(self, database: Path, key: bytes) -> None:
+        clock = Clock()
+        lost: list[str] = []
+        async with (
+            gateway(database, key=key, clock=clock) as running,
+            AgentClient(
+                "octavia",
+                url=running.url,
+                ws_id="ws-001",
+                token=lambda: mint(key, "octavia", ttl=60, now=clock()),
+                on_lost=lambda cause, delay: lost.append(cause),
+            ) as client,
+        ):
+            clock.forward(60)
+            await running.until(lambda: lost)
+            assert lost[0].endswith("(4001)")
+            seq = running.send("after it")
+            (message,) = await within(client.batch(1))
+            assert message.seq == seq
 
-    def test_comes_back_after_4001_with_a_new_token(self, database: Path, key: bytes) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            lost: list[str] = []
-            async with (
-                gateway(database, key=key, clock=clock) as running,
-                AgentClient(
-                    "octavia",
-                    url=running.url,
-                    ws_id="ws-001",
-                    token=lambda: mint(key, "octavia", ttl=60, now=clock()),
-                    on_lost=lambda cause, delay: lost.append(cause),
-                ) as client,
-            ):
+    async def test_ends_when_the_token_cannot_be_renewed(self, database: Path, key: bytes) -> None:
+        clock = Clock()
+        async with gateway(database, key=key, clock=clock) as running:
+            token = mint(key, "octavia", ttl=60, now=clock())
+            async with AgentClient("octavia", url=running.url, token=token) as client:
                 clock.forward(60)
-                await running.until(lambda: lost)
-                assert lost[0].endswith("(4001)")
-                seq = running.send("after it")
-                (message,) = await within(client.batch(1))
-                assert message.seq == seq
+                with pytest.raises(NotAuthorised):
+                    await within(client.batch(1))
 
-        run(scenario())
-
-    def test_ends_when_the_token_cannot_be_renewed(self, database: Path, key: bytes) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, key=key, clock=clock) as running:
-                token = mint(key, "octavia", ttl=60, now=clock())
-                async with AgentClient("octavia", url=running.url, token=token) as client:
-                    clock.forward(60)
-                    with pytest.raises(NotAuthorised):
-                        await within(client.batch(1))
-
-        run(scenario())
-
-    def test_without_the_scope_cannot_send(self, database: Path, key: bytes) -> None:
-        async def scenario() -> None:
-            async with gateway(database, key=key) as running:
-                token = mint(key, "octavia")
-                async with AgentClient("octavia", url=running.url, ws_id="ws-001", token=token) as client:
-                    with pytest.raises(NotAuthorised):
-                        await within(client.send("ws-001", 1))
-
-        run(scenario())
+    async def test_without_the_scope_cannot_send(self, database: Path, key: bytes) -> None:
+        async with gateway(database, key=key) as running:
+            token = mint(key, "octavia")
+            async with AgentClient("octavia", url=running.url, ws_id="ws-001", token=token) as client:
+                with pytest.raises(NotAuthorised):
+                    await within(client.send("ws-001", 1))
 
     @pytest.mark.parametrize("part", ["?access_token=sEcReT", "#sEcReT"])
     def test_secret_in_the_address_is_refused_and_not_repeated(self, part: str) -> None:

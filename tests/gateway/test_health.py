@@ -62,300 +62,240 @@ async def pass_until_dropped(running: RunningGateway, clock: Clock) -> None:
 
 
 class TestHeartbeat:
-    def test_ping_comes_after_a_third_of_the_time_out(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                agent = await running.agent(pongs=False)
-                clock.forward(10)
+    async def test_ping_comes_after_a_third_of_the_time_out(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            agent = await running.agent(pongs=False)
+            clock.forward(10)
+            await agent.ping()
+
+    async def test_ping_comes_every_20_seconds_whatever_the_time_out(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=300) as running:
+            agent = await running.agent(pongs=False)
+            assert agent.greeting["heartbeat"] == 20
+            for _ in range(2):
+                clock.forward(20)
                 await agent.ping()
 
-        run(scenario())
+    async def test_silence_closes_with_4008(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            agent = await running.agent(pongs=False)
+            clock.forward(30.5)
+            assert await agent.closed() == 4008
 
-    def test_ping_comes_every_20_seconds_whatever_the_time_out(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=300) as running:
-                agent = await running.agent(pongs=False)
-                assert agent.greeting["heartbeat"] == 20
-                for _ in range(2):
-                    clock.forward(20)
-                    await agent.ping()
-
-        run(scenario())
-
-    def test_silence_closes_with_4008(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                agent = await running.agent(pongs=False)
-                clock.forward(30.5)
-                assert await agent.closed() == 4008
-
-        run(scenario())
-
-    def test_silence_leaves_the_connection_active(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                agent = await running.agent(pongs=False)
-                clock.forward(30.5)
-                await agent.closed()
-                connection = await running.socket_ended()
-                assert (connection.status, connection.close_code) == ("active", 4008)
-
-        run(scenario())
+    async def test_silence_leaves_the_connection_active(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            agent = await running.agent(pongs=False)
+            clock.forward(30.5)
+            await agent.closed()
+            connection = await running.socket_ended()
+            assert (connection.status, connection.close_code) == ("active", 4008)
 
     @pytest.mark.parametrize("opcode", [PING, PONG])
-    def test_any_control_frame_keeps_the_socket(self, database: Path, opcode: int) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                agent = await running.agent(pongs=False)
-                for _ in range(4):
-                    clock.forward(20)
-                    await agent.ping()
-                    await agent.send(opcode)
-                    await agent.send(PING, b"read so far")
-                    while (await agent.frame())[1] != b"read so far":
-                        pass
-
-        run(scenario())
-
-    def test_a_lost_socket_counts_from_when_it_was_last_heard(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database, now=Clock(), heartbeat_timeout=30) as running:
-                agent = await running.agent()
-                last_heard(running, "ws-001", 25)
-                agent.drop()
-                connection = await running.socket_ended()
-                assert connection.last_heartbeat > seconds_before(utc_now(), 20)
-
-        run(scenario())
-
-    def test_pong_is_written_to_the_ledger_with_its_latency(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                agent = await running.agent(pongs=False)
-                last_heard(running, "ws-001", 1000)
-                clock.forward(10)
-                payload = await agent.ping()
-                clock.forward(0.25)
-                await agent.send(PONG, payload)
-                await running.until(lambda: running.db.rows("SELECT * FROM heartbeat_log"))
-                assert running.db.rows("SELECT ws_id, latency_ms FROM heartbeat_log") == [("ws-001", 250)]
-                assert running.connection().last_heartbeat > seconds_before(utc_now(), 100)
-
-        run(scenario())
-
-    def test_receipt_ping_that_was_dropped_is_repeated(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                agent = await running.agent(pongs=False)
-                seq = running.send()
-                await agent.message()
+    async def test_any_control_frame_keeps_the_socket(self, database: Path, opcode: int) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            agent = await running.agent(pongs=False)
+            for _ in range(4):
+                clock.forward(20)
                 await agent.ping()
-                clock.forward(10)
-                await agent.send(PONG, await agent.ping())
-                await running.confirmed(seq)
+                await agent.send(opcode)
+                await agent.send(PING, b"read so far")
+                while (await agent.frame())[1] != b"read so far":
+                    pass
 
-        run(scenario())
+    async def test_a_lost_socket_counts_from_when_it_was_last_heard(self, database: Path) -> None:
+        async with gateway(database, now=Clock(), heartbeat_timeout=30) as running:
+            agent = await running.agent()
+            last_heard(running, "ws-001", 25)
+            agent.drop()
+            connection = await running.socket_ended()
+            assert connection.last_heartbeat > seconds_before(utc_now(), 20)
+
+    async def test_pong_is_written_to_the_ledger_with_its_latency(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            agent = await running.agent(pongs=False)
+            last_heard(running, "ws-001", 1000)
+            clock.forward(10)
+            payload = await agent.ping()
+            clock.forward(0.25)
+            await agent.send(PONG, payload)
+            await running.until(lambda: running.db.rows("SELECT * FROM heartbeat_log"))
+            assert running.db.rows("SELECT ws_id, latency_ms FROM heartbeat_log") == [("ws-001", 250)]
+            assert running.connection().last_heartbeat > seconds_before(utc_now(), 100)
+
+    async def test_receipt_ping_that_was_dropped_is_repeated(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            agent = await running.agent(pongs=False)
+            seq = running.send()
+            await agent.message()
+            await agent.ping()
+            clock.forward(10)
+            await agent.send(PONG, await agent.ping())
+            await running.confirmed(seq)
 
 
 class TestPeerThatDoesNotRead:
-    def test_is_dropped_after_5_seconds(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
-                await blocked(running)
-                await pass_until_dropped(running, clock)
-                connection = await running.socket_ended()
-                assert (connection.status, connection.close_code) == ("active", 4008)
+    async def test_is_dropped_after_5_seconds(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
+            await blocked(running)
+            await pass_until_dropped(running, clock)
+            connection = await running.socket_ended()
+            assert (connection.status, connection.close_code) == ("active", 4008)
 
-        run(scenario())
+    async def test_keeps_its_messages_pending(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
+            await blocked(running)
+            await pass_until_dropped(running, clock)
+            await running.socket_ended()
+            assert running.delivered() == []
+            assert (await running.agent()).greeting["pending"] == 40
 
-    def test_keeps_its_messages_pending(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
-                await blocked(running)
-                await pass_until_dropped(running, clock)
-                await running.socket_ended()
-                assert running.delivered() == []
-                assert (await running.agent()).greeting["pending"] == 40
+    async def test_is_dropped_where_it_was_replaced_too(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
+            await blocked(running)
+            newer = await running.agent()
+            await pass_until_dropped(running, clock)
+            assert len(running.server._hub._open) == 1
+            assert (await newer.message())["content"] == BIG
 
-        run(scenario())
+    async def test_is_dropped_where_it_was_disconnected_too(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
+            await blocked(running)
+            running.ledger.disconnect("ws-001")
+            await running.until(lambda: running.server._hub._sockets["ws-001"].session.close_with)
+            await pass_until_dropped(running, clock)
+            assert (await running.socket_ended()).close_code == 4010
 
-    def test_is_dropped_where_it_was_replaced_too(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
-                await blocked(running)
-                newer = await running.agent()
-                await pass_until_dropped(running, clock)
-                assert len(running.server._hub._open) == 1
-                assert (await newer.message())["content"] == BIG
+    async def test_that_reads_again_in_time_is_kept(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock) as running:
+            agent = await blocked(running)
+            agent._writer.transport.resume_reading()  # type: ignore[attr-defined]
+            clock.forward(4)
+            await agent.messages(40)
+            reading = asyncio.create_task(agent.closed())
+            await running.confirmed(*range(1, 41))
+            reading.cancel()
 
-        run(scenario())
-
-    def test_is_dropped_where_it_was_disconnected_too(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
-                await blocked(running)
-                running.ledger.disconnect("ws-001")
-                await running.until(lambda: running.server._hub._sockets["ws-001"].session.close_with)
-                await pass_until_dropped(running, clock)
-                assert (await running.socket_ended()).close_code == 4010
-
-        run(scenario())
-
-    def test_that_reads_again_in_time_is_kept(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock) as running:
-                agent = await blocked(running)
-                agent._writer.transport.resume_reading()  # type: ignore[attr-defined]
-                clock.forward(4)
-                await agent.messages(40)
-                reading = asyncio.create_task(agent.closed())
-                await running.confirmed(*range(1, 41))
-                reading.cancel()
-
-        run(scenario())
-
-    def test_does_not_keep_the_gateway_from_stopping(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database, close_seconds=0.05) as running:
-                await blocked(running)
-
-        run(scenario())
+    async def test_does_not_keep_the_gateway_from_stopping(self, database: Path) -> None:
+        async with gateway(database, close_seconds=0.05) as running:
+            await blocked(running)
 
 
 class TestSweep:
-    def test_lost_connection_is_disconnected_after_the_time_out(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                (await running.agent()).reset()
-                await running.socket_ended()
-                last_heard(running, "ws-001", 31)
-                clock.forward(30.5)
-                await running.until(lambda: running.connection().status == "disconnected")
-                assert running.connection().close_reason == "the connection was lost, then heartbeat timeout"
+    async def test_lost_connection_is_disconnected_after_the_time_out(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            (await running.agent()).reset()
+            await running.socket_ended()
+            last_heard(running, "ws-001", 31)
+            clock.forward(30.5)
+            await running.until(lambda: running.connection().status == "disconnected")
+            assert running.connection().close_reason == "the connection was lost, then heartbeat timeout"
 
-        run(scenario())
+    async def test_nothing_is_swept_before_one_full_time_out_after_a_start(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            (await running.agent()).reset()
+            await running.socket_ended()
+            last_heard(running, "ws-001", 3000)
+            clock.forward(29.5)
+            other = await running.agent("cipher", "ws-002", pongs=False)
+            clock.forward(0.4)
+            # The hub has had its turn after that: a later Ping is there.
+            clock.forward(-0.1)
+            running.send(None, "ws-002")
+            await other.message()
+            assert running.connection().status == "active"
 
-    def test_nothing_is_swept_before_one_full_time_out_after_a_start(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                (await running.agent()).reset()
-                await running.socket_ended()
-                last_heard(running, "ws-001", 3000)
-                clock.forward(29.5)
-                other = await running.agent("cipher", "ws-002", pongs=False)
-                clock.forward(0.4)
-                # The hub has had its turn after that: a later Ping is there.
-                clock.forward(-0.1)
-                running.send(None, "ws-002")
-                await other.message()
-                assert running.connection().status == "active"
-
-        run(scenario())
-
-    def test_nothing_is_swept_before_one_full_time_out_after_the_ledger_kept_somebody_out(
+    async def test_nothing_is_swept_before_one_full_time_out_after_the_ledger_kept_somebody_out(
         self, database: Path
     ) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            limits = Limits(handshake_seconds=0.05)
-            async with gateway(database, now=clock, heartbeat_timeout=30, limits=limits) as running:
-                (await running.agent()).reset()
-                await running.socket_ended()
-                clock.forward(29)
-                running.db.execute("BEGIN IMMEDIATE")
-                with pytest.raises(Refused) as refused:
-                    await running.agent()
-                running.db.execute("ROLLBACK")
-                assert refused.value.status == 503
-                # Its registration waited for the ledger, and is closed when it comes through.
-                await running.until(lambda: running.connection().epoch == 2)
-                await running.socket_ended()
-                last_heard(running, "ws-001", 3000)
-                clock.forward(29.5)
-                other = await running.agent("cipher", "ws-002", pongs=False)
-                clock.forward(0.4)
-                running.send(None, "ws-002")
-                await other.message()
-                assert running.connection().status == "active"
-                clock.forward(10)
-                await running.until(lambda: running.connection().status == "disconnected")
+        clock = Clock()
+        limits = Limits(handshake_seconds=0.05)
+        async with gateway(database, now=clock, heartbeat_timeout=30, limits=limits) as running:
+            (await running.agent()).reset()
+            await running.socket_ended()
+            clock.forward(29)
+            running.db.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Refused) as refused:
+                await running.agent()
+            running.db.execute("ROLLBACK")
+            assert refused.value.status == 503
+            # Its registration waited for the ledger, and is closed when it comes through.
+            await running.until(lambda: running.connection().epoch == 2)
+            await running.socket_ended()
+            last_heard(running, "ws-001", 3000)
+            clock.forward(29.5)
+            other = await running.agent("cipher", "ws-002", pongs=False)
+            clock.forward(0.4)
+            running.send(None, "ws-002")
+            await other.message()
+            assert running.connection().status == "active"
+            clock.forward(10)
+            await running.until(lambda: running.connection().status == "disconnected")
 
-        run(scenario())
-
-    def test_nothing_is_swept_before_one_full_time_out_after_the_gateway_stood_still(
+    async def test_nothing_is_swept_before_one_full_time_out_after_the_gateway_stood_still(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=1) as running:
-                (await running.agent()).reset()
-                await running.socket_ended()
-                last_heard(running, "ws-001", 3000)
-                clock.forward(0.9)
-                # A loop that stood still finds its clock ahead.
-                loop = asyncio.get_running_loop()
-                real = loop.time
-                monkeypatch.setattr(loop, "time", lambda: real() + 0.5)
-                other = await running.agent("cipher", "ws-002", pongs=False)
-                clock.forward(0.5)
-                # The hub has had its turn when a Ping comes, and a sweep was before this registration.
-                await other.ping()
-                await running.agent("cipher", "ws-003")
-                assert running.connection().status == "active"
-                clock.forward(0.6)
-                await running.until(lambda: running.connection().status == "disconnected")
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=1) as running:
+            (await running.agent()).reset()
+            await running.socket_ended()
+            last_heard(running, "ws-001", 3000)
+            clock.forward(0.9)
+            # A loop that stood still finds its clock ahead.
+            loop = asyncio.get_running_loop()
+            real = loop.time
+            monkeypatch.setattr(loop, "time", lambda: real() + 0.5)
+            other = await running.agent("cipher", "ws-002", pongs=False)
+            clock.forward(0.5)
+            # The hub has had its turn when a Ping comes, and a sweep was before this registration.
+            await other.ping()
+            await running.agent("cipher", "ws-003")
+            assert running.connection().status == "active"
+            clock.forward(0.6)
+            await running.until(lambda: running.connection().status == "disconnected")
 
-        run(scenario())
-
-    def test_open_socket_is_not_swept_whatever_its_row_says(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                (await running.agent("cipher", "ws-002")).reset()
-                await running.socket_ended("ws-002")
-                agent = await running.agent(pongs=False)
-                last_heard(running, "ws-002", 31)
-                for _ in range(4):
-                    clock.forward(10)
-                    await agent.ping()
-                    last_heard(running, "ws-001", 31)
-                    await agent.send(PONG, b"alive")
-                    await agent.send(PING, b"read so far")
-                    while (await agent.frame())[1] != b"read so far":
-                        pass
-                await running.until(lambda: running.connection("ws-002").status == "disconnected")
-                assert running.connection("ws-001").status == "active"
-
-        run(scenario())
-
-    def test_row_of_a_command_is_left_to_commands(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-                (await running.agent("cipher", "ws-002")).reset()
-                await running.socket_ended("ws-002")
-                running.offline("octavia", "ws-001")
+    async def test_open_socket_is_not_swept_whatever_its_row_says(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            (await running.agent("cipher", "ws-002")).reset()
+            await running.socket_ended("ws-002")
+            agent = await running.agent(pongs=False)
+            last_heard(running, "ws-002", 31)
+            for _ in range(4):
+                clock.forward(10)
+                await agent.ping()
                 last_heard(running, "ws-001", 31)
-                last_heard(running, "ws-002", 31)
-                clock.forward(30.5)
-                await running.until(lambda: running.connection("ws-002").status == "disconnected")
-                assert running.connection("ws-001").status == "active"
+                await agent.send(PONG, b"alive")
+                await agent.send(PING, b"read so far")
+                while (await agent.frame())[1] != b"read so far":
+                    pass
+            await running.until(lambda: running.connection("ws-002").status == "disconnected")
+            assert running.connection("ws-001").status == "active"
 
-        run(scenario())
+    async def test_row_of_a_command_is_left_to_commands(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            (await running.agent("cipher", "ws-002")).reset()
+            await running.socket_ended("ws-002")
+            running.offline("octavia", "ws-001")
+            last_heard(running, "ws-001", 31)
+            last_heard(running, "ws-002", 31)
+            clock.forward(30.5)
+            await running.until(lambda: running.connection("ws-002").status == "disconnected")
+            assert running.connection("ws-001").status == "active"
 
     def test_check_of_a_command_leaves_the_gateways_connections(self, database: Path) -> None:
         async def scenario() -> None:

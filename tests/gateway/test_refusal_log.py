@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Clock, RunningGateway, gateway, refusal, run
+from tests.support import Clock, RunningGateway, gateway, refusal
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.refusal_log import LINES, SECONDS, Refusals, quoted
 from ws_manager.tokens import mint
@@ -73,46 +73,37 @@ class TestGateway:
             ("Origin", "tauri://localhost", "--allow-origin tauri://localhost"),
         ],
     )
-    def test_foreign_host_or_origin_is_named_with_the_option_that_lets_it_in(
+    async def test_foreign_host_or_origin_is_named_with_the_option_that_lets_it_in(
         self, database: Path, lines: list[str], header: str, value: str, option: str
     ) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                assert await refused(running, (header, value)) == 403
-            (line,) = lines
-            assert repr(value) in line
-            assert line.endswith(option)
-
-        run(scenario())
+        async with gateway(database) as running:
+            assert await refused(running, (header, value)) == 403
+        (line,) = lines
+        assert repr(value) in line
+        assert line.endswith(option)
 
     @pytest.mark.parametrize(("header", "value"), [("Host", "*.x"), ("Host", "a@b"), ("Origin", "null")])
-    def test_what_no_option_lets_in_is_named_without_one(
+    async def test_what_no_option_lets_in_is_named_without_one(
         self, database: Path, lines: list[str], header: str, value: str
     ) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                assert await refused(running, (header, value)) == 403
-            (line,) = lines
-            assert repr(value) in line
-            assert "--" not in line
+        async with gateway(database) as running:
+            assert await refused(running, (header, value)) == 403
+        (line,) = lines
+        assert repr(value) in line
+        assert "--" not in line
 
-        run(scenario())
-
-    def test_token_is_never_in_it(
+    async def test_token_is_never_in_it(
         self, database: Path, lines: list[str], caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
         good, late = mint(KEY, "octavia"), mint(KEY, "octavia", ttl=1, now=0)
         other = mint(b"another key of another gateway, 32", "octavia")
 
-        async def scenario() -> None:
-            async with gateway(database, key=KEY) as running:
-                assert await refused(running) == 401
-                assert await refused(running, query=f"agent=octavia&access_token={late}") == 401
-                assert await refused(running, ("Authorization", f"Bearer {other}")) == 401
-                assert await refused(running, query=f"agent=cipher&access_token={good}") == 403
-
-        run(scenario())
+        async with gateway(database, key=KEY) as running:
+            assert await refused(running) == 401
+            assert await refused(running, query=f"agent=octavia&access_token={late}") == 401
+            assert await refused(running, ("Authorization", f"Bearer {other}")) == 401
+            assert await refused(running, query=f"agent=cipher&access_token={good}") == 403
         causes = ["no token", "has expired", "is not valid here", "belongs to another agent"]
         assert len(lines) == len(causes)
         for line, cause in zip(lines, causes):
@@ -124,41 +115,30 @@ class TestGateway:
             for part in token.split(".")[1:]:
                 assert part not in caplog.text
 
-    def test_proxy_without_tokens_is_told_of(self, database: Path, lines: list[str]) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                assert await refused(running, ("X-Forwarded-For", "192.0.2.1")) == 403
-            (line,) = lines
-            assert "leave --no-auth out" in line
+    async def test_proxy_without_tokens_is_told_of(self, database: Path, lines: list[str]) -> None:
+        async with gateway(database) as running:
+            assert await refused(running, ("X-Forwarded-For", "192.0.2.1")) == 403
+        (line,) = lines
+        assert "leave --no-auth out" in line
 
-        run(scenario())
+    async def test_full_gateway_is_told_of(self, database: Path, lines: list[str]) -> None:
+        async with gateway(database, limits=Limits(connections=1)) as running:
+            await running.agent()
+            assert await refused(running, query="agent=cipher") == 503
+        (line,) = lines
+        assert "--max-connections" in line
+        assert "'cipher'" in line
 
-    def test_full_gateway_is_told_of(self, database: Path, lines: list[str]) -> None:
-        async def scenario() -> None:
-            async with gateway(database, limits=Limits(connections=1)) as running:
-                await running.agent()
-                assert await refused(running, query="agent=cipher") == 503
-            (line,) = lines
-            assert "--max-connections" in line
-            assert "'cipher'" in line
-
-        run(scenario())
-
-    def test_many_leave_few_lines(self, database: Path, lines: list[str], monkeypatch) -> None:
+    async def test_many_leave_few_lines(self, database: Path, lines: list[str], monkeypatch) -> None:
         from ws_manager.gateway import server
 
         monkeypatch.setattr(server, "_TICK_SECONDS", 0.005)
 
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, now=clock, heartbeat_timeout=300) as running:
-                for number in range(3 * LINES):
-                    await refused(running, ("Host", f"{number}.example.com"))
-                assert len(lines) == LINES
-                clock.forward(SECONDS)
-                await running.until(lambda: len(lines) > LINES)
-                assert lines[LINES].startswith(
-                    f"refused {2 * LINES} more; the last: the Host '14.example.com'"
-                )
-
-        run(scenario())
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=300) as running:
+            for number in range(3 * LINES):
+                await refused(running, ("Host", f"{number}.example.com"))
+            assert len(lines) == LINES
+            clock.forward(SECONDS)
+            await running.until(lambda: len(lines) > LINES)
+            assert lines[LINES].startswith(f"refused {2 * LINES} more; the last: the Host '14.example.com'")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Bystander, Target, huge_head
-from tests.support import Clock, RunningGateway, gateway, run, until
+from tests.support import Clock, RunningGateway, gateway, until
 from ws_manager.gateway import server
 from ws_manager.gateway.delivery import agent_socket, hub
 from ws_manager.tokens import mint
@@ -74,25 +74,19 @@ async def attacked(database: Path) -> AsyncIterator[Target]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_ends_as_documented_and_touches_nobody_else(database: Path, attack: Attack) -> None:
-    async def scenario() -> None:
-        async with attacked(database) as target:
-            assert await attack.make(target) == attack.ends
-
-    run(scenario())
+async def test_ends_as_documented_and_touches_nobody_else(database: Path, attack: Attack) -> None:
+    async with attacked(database) as target:
+        assert await attack.make(target) == attack.ends
 
 
 # aiohttp keeps the head of a request that is none in a cycle of its own.
 @pytest.mark.parametrize("attack", [each for each in ATTACKS if each.make is not huge_head], ids=str)
-def test_leaves_nothing_to_the_garbage_collector(
+async def test_leaves_nothing_to_the_garbage_collector(
     database: Path, attack: Attack, alive: weakref.WeakSet[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_socket, "TURN_AWAY_SECONDS", 0.01)
 
-    async def scenario() -> None:
-        async with attacked(database) as target:
-            of_the_bystander = set(alive)
-            await attack.make(target)
-            await until(lambda: set(alive) == of_the_bystander)
-
-    run(scenario())
+    async with attacked(database) as target:
+        of_the_bystander = set(alive)
+        await attack.make(target)
+        await until(lambda: set(alive) == of_the_bystander)

@@ -68,17 +68,14 @@ class TestWays:
         assert status_of(database, protocols) == 101
 
     @pytest.mark.parametrize("order", [0, 1])
-    def test_subprotocol_is_answered_without_the_token(self, database: Path, order: int) -> None:
-        async def scenario() -> None:
-            protocols = ["ws-manager.v1", f"bearer.{token()}"]
-            if order:
-                protocols.reverse()
-            async with gateway(database, key=KEY) as running, aiohttp.ClientSession() as session:
-                address = f"{running.url}/ws?agent=octavia"
-                async with session.ws_connect(address, protocols=protocols) as websocket:
-                    assert websocket.protocol == "ws-manager.v1"
-
-        run(scenario())
+    async def test_subprotocol_is_answered_without_the_token(self, database: Path, order: int) -> None:
+        protocols = ["ws-manager.v1", f"bearer.{token()}"]
+        if order:
+            protocols.reverse()
+        async with gateway(database, key=KEY) as running, aiohttp.ClientSession() as session:
+            address = f"{running.url}/ws?agent=octavia"
+            async with session.ws_connect(address, protocols=protocols) as websocket:
+                assert websocket.protocol == "ws-manager.v1"
 
     @pytest.mark.parametrize("protocols", ["bearer.{}", "chat, bearer.{}", "Bearer.{}, ws-manager.v2"])
     def test_token_without_our_subprotocol_is_400(
@@ -139,15 +136,12 @@ class TestUnauthorised:
     @pytest.mark.parametrize(
         ("given", "challenge"), [(None, "Bearer"), ("nonsense", 'Bearer error="invalid_token"')]
     )
-    def test_is_challenged(self, database: Path, given: Optional[str], challenge: str) -> None:
-        async def scenario() -> None:
-            async with gateway(database, key=KEY) as running, aiohttp.ClientSession() as session:
-                headers = dict(bearer(given)) if given else {}
-                response = await session.get(f"{running.url}/ws?agent=octavia", headers=headers)
-                assert (response.status, response.headers["WWW-Authenticate"]) == (401, challenge)
-                assert (await response.json())["error"]["code"] == "not_authorised"
-
-        run(scenario())
+    async def test_is_challenged(self, database: Path, given: Optional[str], challenge: str) -> None:
+        async with gateway(database, key=KEY) as running, aiohttp.ClientSession() as session:
+            headers = dict(bearer(given)) if given else {}
+            response = await session.get(f"{running.url}/ws?agent=octavia", headers=headers)
+            assert (response.status, response.headers["WWW-Authenticate"]) == (401, challenge)
+            assert (await response.json())["error"]["code"] == "not_authorised"
 
 
 class TestForbidden:
@@ -201,37 +195,28 @@ class TestAllowed:
     def test_through_a_proxy(self, database: Path) -> None:
         assert status_of(database, ("X-Forwarded-For", "192.0.2.1"), *bearer(token())) == 101
 
-    def test_public_host(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database, key=KEY, public_hosts=("gateway.example.com",)) as running:
-                for name in ("Host", "Origin"):
-                    value = "gateway.example.com" if name == "Host" else "https://gateway.example.com"
-                    headers = [(name, value), *bearer(token())]
-                    assert await refusal(running.url, "agent=octavia", headers) == 101
-
-        run(scenario())
+    async def test_public_host(self, database: Path) -> None:
+        async with gateway(database, key=KEY, public_hosts=("gateway.example.com",)) as running:
+            for name in ("Host", "Origin"):
+                value = "gateway.example.com" if name == "Host" else "https://gateway.example.com"
+                headers = [(name, value), *bearer(token())]
+                assert await refusal(running.url, "agent=octavia", headers) == 101
 
     @pytest.mark.skipif(
         tuple(map(int, aiohttp.__version__.split(".")[:3])) < (3, 14, 3),
         reason="with this aiohttp only loopback addresses are served",
     )
-    def test_every_address_serves_the_one_that_was_asked(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database, key=KEY, host="0.0.0.0") as running:
-                assert running.url.startswith("http://127.0.0.1:")
-                assert await refusal(running.url, "agent=octavia", bearer(token())) == 101
-                headers = [("Host", "example.com"), *bearer(token())]
-                assert await refusal(running.url, "agent=octavia", headers) == 403
+    async def test_every_address_serves_the_one_that_was_asked(self, database: Path) -> None:
+        async with gateway(database, key=KEY, host="0.0.0.0") as running:
+            assert running.url.startswith("http://127.0.0.1:")
+            assert await refusal(running.url, "agent=octavia", bearer(token())) == 101
+            headers = [("Host", "example.com"), *bearer(token())]
+            assert await refusal(running.url, "agent=octavia", headers) == 403
 
-        run(scenario())
-
-    def test_token_of_one_connection_names_it(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database, key=KEY) as running:
-                agent = await running.agent(ws_id=None, access_token=token(ws_id="ws-007"))
-                assert agent.greeting["ws_id"] == "ws-007"
-
-        run(scenario())
+    async def test_token_of_one_connection_names_it(self, database: Path) -> None:
+        async with gateway(database, key=KEY) as running:
+            agent = await running.agent(ws_id=None, access_token=token(ws_id="ws-007"))
+            assert agent.greeting["ws_id"] == "ws-007"
 
 
 class TestScopes:
@@ -246,20 +231,17 @@ class TestScopes:
             (("connect", "broadcast"), "broadcast", None),
         ],
     )
-    def test_of_what_an_agent_asks(
+    async def test_of_what_an_agent_asks(
         self, database: Path, scopes: tuple[str, ...], kind: str, code: Optional[str]
     ) -> None:
-        async def scenario() -> None:
-            async with gateway(database, key=KEY) as running:
-                running.offline("cipher", "ws-002")
-                agent = await running.agent(access_token=token("octavia", *scopes))
-                to = {"to": "ws-002"} if kind == "send" else {"agent": "cipher"}
-                await agent.say(type=kind, ref=1, content="hello", **to)
-                result = await agent.json()
-                assert result.get("error", {}).get("code") == code
-                assert running.db.value("SELECT count(*) FROM messages") == (0 if code else 1)
-
-        run(scenario())
+        async with gateway(database, key=KEY) as running:
+            running.offline("cipher", "ws-002")
+            agent = await running.agent(access_token=token("octavia", *scopes))
+            to = {"to": "ws-002"} if kind == "send" else {"agent": "cipher"}
+            await agent.say(type=kind, ref=1, content="hello", **to)
+            result = await agent.json()
+            assert result.get("error", {}).get("code") == code
+            assert running.db.value("SELECT count(*) FROM messages") == (0 if code else 1)
 
 
 class TestExpiry:
@@ -267,36 +249,30 @@ class TestExpiry:
     def _short_ticks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hub, "_TICK_SECONDS", 0.005)
 
-    def test_in_mid_session_closes_with_4001(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, key=KEY, clock=clock) as running:
-                agent = await running.agent(access_token=token(ttl=60, now=clock()))
-                other = await running.agent("cipher", "ws-002", access_token=token("cipher", now=clock()))
-                clock.forward(60)
-                assert await agent.closed() == 4001
-                connection = await running.socket_ended()
-                assert (connection.status, connection.close_code) == ("active", 4001)
-                seq = running.send(ws_id="ws-002")
-                assert (await other.message())["seq"] == seq
+    async def test_in_mid_session_closes_with_4001(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, key=KEY, clock=clock) as running:
+            agent = await running.agent(access_token=token(ttl=60, now=clock()))
+            other = await running.agent("cipher", "ws-002", access_token=token("cipher", now=clock()))
+            clock.forward(60)
+            assert await agent.closed() == 4001
+            connection = await running.socket_ended()
+            assert (connection.status, connection.close_code) == ("active", 4001)
+            seq = running.send(ws_id="ws-002")
+            assert (await other.message())["seq"] == seq
 
-        run(scenario())
-
-    def test_what_is_sent_meanwhile_comes_with_the_new_token(self, database: Path) -> None:
-        async def scenario() -> None:
-            clock = Clock()
-            async with gateway(database, key=KEY, clock=clock) as running:
-                agent = await running.agent(access_token=token(ttl=60, now=clock()))
-                clock.forward(60)
-                await agent.closed()
-                seqs = running.send_many(3)
-                with pytest.raises(Refused) as refused:
-                    await running.agent(access_token=token(ttl=60, now=1000))
-                assert refused.value.status == 401
-                agent = await running.agent(access_token=token(now=clock()))
-                assert await agent.messages(3) == seqs
-
-        run(scenario())
+    async def test_what_is_sent_meanwhile_comes_with_the_new_token(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, key=KEY, clock=clock) as running:
+            agent = await running.agent(access_token=token(ttl=60, now=clock()))
+            clock.forward(60)
+            await agent.closed()
+            seqs = running.send_many(3)
+            with pytest.raises(Refused) as refused:
+                await running.agent(access_token=token(ttl=60, now=1000))
+            assert refused.value.status == 401
+            agent = await running.agent(access_token=token(now=clock()))
+            assert await agent.messages(3) == seqs
 
 
 class TestSecrecy:

@@ -99,20 +99,17 @@ def test_what_cannot_be_done_is_answered_and_changes_nothing(
     with_two(database, scenario)
 
 
-def test_answers_that_nobody_reads_end_the_socket(database: Path) -> None:
-    async def scenario() -> None:
-        # Its close frame cannot be written either.
-        async with gateway(database, limits=Limits(write_seconds=0.5)) as running:
-            speaker = await running.agent(receive_buffer=4096)
-            transport = running.server._hub._sockets["ws-001"]._transport
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            speaker.stop_reading()
-            # Each is answered with its ref, which may be as long as a frame.
-            for _ in range(20):
-                await speaker.say(type="send", ref="x" * 60_000)
-            assert (await running.socket_ended()).close_code == 4029
-
-    run(scenario())
+async def test_answers_that_nobody_reads_end_the_socket(database: Path) -> None:
+    # Its close frame cannot be written either.
+    async with gateway(database, limits=Limits(write_seconds=0.5)) as running:
+        speaker = await running.agent(receive_buffer=4096)
+        transport = running.server._hub._sockets["ws-001"]._transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        speaker.stop_reading()
+        # Each is answered with its ref, which may be as long as a frame.
+        for _ in range(20):
+            await speaker.say(type="send", ref="x" * 60_000)
+        assert (await running.socket_ended()).close_code == 4029
 
 
 @pytest.mark.parametrize("ref", ["1e999", "NaN", "[Infinity]"])
@@ -171,20 +168,17 @@ def test_the_deepest_content_is_taken_from_a_socket(database: Path) -> None:
     with_two(database, scenario)
 
 
-def test_a_connection_with_a_name_of_an_earlier_version_comes_back_and_speaks(database: Path) -> None:
-    async def work() -> None:
-        async with gateway(database) as running:
-            running.offline("octavia", "to be renamed")
-            running.db.execute("UPDATE connections SET ws_id = 'ws\u200b1', agent = 'oct\ufeffavia'")
-            running.send("waited", "ws\u200b1")
-            agent = await running.agent("oct\ufeffavia", "ws\u200b1", pongs=False)
-            assert (await agent.message())["content"] == "waited"
-            await agent.say(type="send", ref=1, to="ws\u200b1", content="to myself")
-            frames = {frame["type"]: frame for frame in (await agent.json(), await agent.json())}
-            assert frames["result"]["ok"] is True
-            assert frames["message"]["sender"] == "ws\u200b1"
-
-    run(work())
+async def test_a_connection_with_a_name_of_an_earlier_version_comes_back_and_speaks(database: Path) -> None:
+    async with gateway(database) as running:
+        running.offline("octavia", "to be renamed")
+        running.db.execute("UPDATE connections SET ws_id = 'ws\u200b1', agent = 'oct\ufeffavia'")
+        running.send("waited", "ws\u200b1")
+        agent = await running.agent("oct\ufeffavia", "ws\u200b1", pongs=False)
+        assert (await agent.message())["content"] == "waited"
+        await agent.say(type="send", ref=1, to="ws\u200b1", content="to myself")
+        frames = {frame["type"]: frame for frame in (await agent.json(), await agent.json())}
+        assert frames["result"]["ok"] is True
+        assert frames["message"]["sender"] == "ws\u200b1"
 
 
 @pytest.mark.parametrize(
@@ -200,21 +194,15 @@ def test_a_connection_with_a_name_of_an_earlier_version_comes_back_and_speaks(da
         f'{{"a":0.{"1" * 1001}}}',
     ],
 )
-def test_metadata_beyond_the_limits_is_refused_at_the_handshake(database: Path, metadata: str) -> None:
-    async def work() -> None:
-        async with gateway(database) as running:
-            with pytest.raises(Refused) as refused:
-                await running.agent(metadata=metadata)
-            assert refused.value.status == 400
-            assert running.ledger.find("ws-001") is None
-
-    run(work())
+async def test_metadata_beyond_the_limits_is_refused_at_the_handshake(database: Path, metadata: str) -> None:
+    async with gateway(database) as running:
+        with pytest.raises(Refused) as refused:
+            await running.agent(metadata=metadata)
+        assert refused.value.status == 400
+        assert running.ledger.find("ws-001") is None
 
 
-def test_numbers_in_metadata_keep_their_text_at_the_handshake(database: Path) -> None:
-    async def work() -> None:
-        async with gateway(database) as running:
-            await running.agent(metadata='{"v": 1.10, "b": 77950e8}')
-            assert running.connection().metadata_json == '{"v":1.10,"b":77950e8}'
-
-    run(work())
+async def test_numbers_in_metadata_keep_their_text_at_the_handshake(database: Path) -> None:
+    async with gateway(database) as running:
+        await running.agent(metadata='{"v": 1.10, "b": 77950e8}')
+        assert running.connection().metadata_json == '{"v":1.10,"b":77950e8}'

@@ -175,39 +175,27 @@ class TestQuery:
         metadata = json.dumps({"a": "x" * (4096 - len('{"a": ""}'))})
         assert status_of(database, query=urlencode({"agent": "octavia", "metadata": metadata})) == 101
 
-    def test_refused_handshake_registers_nothing(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                await refusal(running.url, "agent=octavia&ws_id=ws-001", [("Origin", "null")])
-                assert running.ledger.find("ws-001") is None
+    async def test_refused_handshake_registers_nothing(self, database: Path) -> None:
+        async with gateway(database) as running:
+            await refusal(running.url, "agent=octavia&ws_id=ws-001", [("Origin", "null")])
+            assert running.ledger.find("ws-001") is None
 
-        run(scenario())
+    async def test_refusal_says_why_and_what_to_do(self, database: Path) -> None:
+        async with gateway(database) as running:
+            with pytest.raises(Refused) as refused:
+                await running.agent("octavia", "ws-001", ack="maybe")
+            assert json.loads(refused.value.body)["error"]["code"] == "invalid"
 
-    def test_refusal_says_why_and_what_to_do(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                with pytest.raises(Refused) as refused:
-                    await running.agent("octavia", "ws-001", ack="maybe")
-                assert json.loads(refused.value.body)["error"]["code"] == "invalid"
+    async def test_plain_http_is_400(self, database: Path) -> None:
+        async with gateway(database) as running, aiohttp.ClientSession() as session:
+            response = await session.get(f"{running.url}/ws?agent=octavia&ws_id=ws-001")
+            assert response.status == 400
+            assert running.ledger.find("ws-001") is None
 
-        run(scenario())
-
-    def test_plain_http_is_400(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, aiohttp.ClientSession() as session:
-                response = await session.get(f"{running.url}/ws?agent=octavia&ws_id=ws-001")
-                assert response.status == 400
-                assert running.ledger.find("ws-001") is None
-
-        run(scenario())
-
-    def test_other_paths_are_not_found(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, aiohttp.ClientSession() as session:
-                response = await session.get(running.url)
-                assert response.status == 404
-
-        run(scenario())
+    async def test_other_paths_are_not_found(self, database: Path) -> None:
+        async with gateway(database) as running, aiohttp.ClientSession() as session:
+            response = await session.get(running.url)
+            assert response.status == 404
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])

@@ -73,98 +73,74 @@ async def stripe(
 
 class TestWhatNoMessageCanHold:
     @pytest.mark.parametrize("value", [b"1e400", b"[" * 200 + b"]" * 200, b"1" * 1001, b'{"a":1,"a":1}'])
-    def test_is_200_and_stored_with_the_reason(self, database: Path, value: bytes) -> None:
-        async def scenario() -> None:
-            async with stripe(database) as it:
-                await it.running.agent()
-                for _ in range(2):
-                    answer = await it.post(event().replace(b"2000", value))
-                    assert (answer.status, answer.body["status"]) == (200, "unrouted")
-                    assert answer.body["reason"]
-                (row,) = ledger_over(it.running.db).webhooks.events()
-                assert (row.status, row.reason) == ("unrouted", answer.body["reason"])
-                assert it.running.db.value("SELECT count(*) FROM messages") == 0
+    async def test_is_200_and_stored_with_the_reason(self, database: Path, value: bytes) -> None:
+        async with stripe(database) as it:
+            await it.running.agent()
+            for _ in range(2):
+                answer = await it.post(event().replace(b"2000", value))
+                assert (answer.status, answer.body["status"]) == (200, "unrouted")
+                assert answer.body["reason"]
+            (row,) = ledger_over(it.running.db).webhooks.events()
+            assert (row.status, row.reason) == ("unrouted", answer.body["reason"])
+            assert it.running.db.value("SELECT count(*) FROM messages") == 0
 
-        run(scenario())
-
-    def test_its_values_are_not_in_the_log(self, database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_its_values_are_not_in_the_log(
+        self, database: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.DEBUG)
 
-        async def scenario() -> None:
-            async with stripe(database) as it:
-                await it.post(event().replace(b"2000", b'{"secret-key":1e4567,"secret-key":2}'))
-
-        run(scenario())
+        async with stripe(database) as it:
+            await it.post(event().replace(b"2000", b'{"secret-key":1e4567,"secret-key":2}'))
         assert "4567" not in caplog.text
         assert "secret-key" not in caplog.text
 
 
 class TestTaken:
-    def test_valid_event_is_200_and_reaches_the_agent(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database) as it:
-                agent = await it.running.agent(ack="explicit")
-                answer = await it.post(event())
-                assert answer.status == 200
-                assert (
-                    answer.body.items() >= {"status": "routed", "recipients": 1, "duplicate": False}.items()
-                )
-                message = await agent.message()
-                assert (message["msg_type"], message["content"]["id"]) == ("stripe_payment", "evt_1")
-                await agent.ack(message["seq"])
-                await it.running.confirmed(message["seq"])
+    async def test_valid_event_is_200_and_reaches_the_agent(self, database: Path) -> None:
+        async with stripe(database) as it:
+            agent = await it.running.agent(ack="explicit")
+            answer = await it.post(event())
+            assert answer.status == 200
+            assert answer.body.items() >= {"status": "routed", "recipients": 1, "duplicate": False}.items()
+            message = await agent.message()
+            assert (message["msg_type"], message["content"]["id"]) == ("stripe_payment", "evt_1")
+            await agent.ack(message["seq"])
+            await it.running.confirmed(message["seq"])
 
-        run(scenario())
+    async def test_needs_a_signature_and_no_token(self, database: Path) -> None:
+        async with stripe(database, key=KEY) as it:
+            _, writer, status = await handshake(
+                it.running.url, f"agent=octavia&access_token={mint(KEY, 'octavia')}"
+            )
+            assert status == 101
+            assert (await it.post(event())).status == 200
+            writer.close()
 
-    def test_needs_a_signature_and_no_token(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, key=KEY) as it:
-                _, writer, status = await handshake(
-                    it.running.url, f"agent=octavia&access_token={mint(KEY, 'octavia')}"
-                )
-                assert status == 101
-                assert (await it.post(event())).status == 200
-                writer.close()
+    async def test_goes_where_its_route_says(self, database: Path) -> None:
+        async with stripe(database, EventRoute("payment_intent.*", "billing", "paid")) as it:
+            await it.running.agent("octavia", "ws-001")
+            billing = await it.running.agent("billing", "ws-002")
+            assert (await it.post(event())).body["recipients"] == 1
+            assert (await billing.message())["msg_type"] == "paid"
 
-        run(scenario())
+    async def test_unknown_type_goes_to_everyone(self, database: Path) -> None:
+        async with stripe(database, EventRoute("payment_intent.*", "billing")) as it:
+            agent = await it.running.agent()
+            assert (await it.post(event("radar.early_fraud_warning.created"))).status == 200
+            assert (await agent.message())["msg_type"] == "stripe_event"
 
-    def test_goes_where_its_route_says(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, EventRoute("payment_intent.*", "billing", "paid")) as it:
-                await it.running.agent("octavia", "ws-001")
-                billing = await it.running.agent("billing", "ws-002")
-                assert (await it.post(event())).body["recipients"] == 1
-                assert (await billing.message())["msg_type"] == "paid"
+    async def test_two_signatures_during_a_rotation(self, database: Path) -> None:
+        async with stripe(database) as it:
+            await it.running.agent()
+            body = event()
+            assert (await it.post(body, signature(body, "whsec_old", SECRET))).status == 200
 
-        run(scenario())
-
-    def test_unknown_type_goes_to_everyone(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, EventRoute("payment_intent.*", "billing")) as it:
-                agent = await it.running.agent()
-                assert (await it.post(event("radar.early_fraud_warning.created"))).status == 200
-                assert (await agent.message())["msg_type"] == "stripe_event"
-
-        run(scenario())
-
-    def test_two_signatures_during_a_rotation(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database) as it:
-                await it.running.agent()
-                body = event()
-                assert (await it.post(body, signature(body, "whsec_old", SECRET))).status == 200
-
-        run(scenario())
-
-    def test_two_secrets_during_a_rotation(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, secrets=("whsec_new", SECRET)) as it:
-                await it.running.agent()
-                for number, secret in enumerate(("whsec_new", SECRET)):
-                    body = event(event_id=f"evt_{number}")
-                    assert (await it.post(body, signature(body, secret))).status == 200
-
-        run(scenario())
+    async def test_two_secrets_during_a_rotation(self, database: Path) -> None:
+        async with stripe(database, secrets=("whsec_new", SECRET)) as it:
+            await it.running.agent()
+            for number, secret in enumerate(("whsec_new", SECRET)):
+                body = event(event_id=f"evt_{number}")
+                assert (await it.post(body, signature(body, secret))).status == 200
 
 
 class TestRefused:
@@ -215,96 +191,75 @@ class TestRefused:
     def test_page_of_a_foreign_origin(self, database: Path) -> None:
         self.refused(database, 403, event(), None, Origin="https://evil.example.com")
 
-    def test_256_kib_are_taken(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database) as it:
-                await it.running.agent()
-                body = event(padding="")
-                body = body.replace(b'"padding": ""', b'"padding": "%s"' % (b"x" * (MAX_BODY - len(body))))
-                assert len(body) == MAX_BODY
-                assert (await it.post(body)).status == 200
+    async def test_256_kib_are_taken(self, database: Path) -> None:
+        async with stripe(database) as it:
+            await it.running.agent()
+            body = event(padding="")
+            body = body.replace(b'"padding": ""', b'"padding": "%s"' % (b"x" * (MAX_BODY - len(body))))
+            assert len(body) == MAX_BODY
+            assert (await it.post(body)).status == 200
 
-        run(scenario())
-
-    def test_without_a_secret_there_is_no_such_address(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running, aiohttp.ClientSession() as http:
-                response = await http.post(running.url + PATH, data=event())
-                response.close()
-                assert response.status == 404
-
-        run(scenario())
+    async def test_without_a_secret_there_is_no_such_address(self, database: Path) -> None:
+        async with gateway(database) as running, aiohttp.ClientSession() as http:
+            response = await http.post(running.url + PATH, data=event())
+            response.close()
+            assert response.status == 404
 
 
 class TestOnce:
-    def test_the_same_event_50_times_at_once_is_one_broadcast(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database) as it:
-                await it.running.agent()
-                body = event()
-                answers = await asyncio.gather(*(it.post(body) for _ in range(50)))
-                assert {answer.status for answer in answers} == {200}
-                assert sorted(answer.body["duplicate"] for answer in answers) == [False] + [True] * 49
-                assert it.running.db.value("SELECT count(*) FROM messages") == 1
-                assert it.running.db.value("SELECT count(*) FROM broadcasts") == 1
+    async def test_the_same_event_50_times_at_once_is_one_broadcast(self, database: Path) -> None:
+        async with stripe(database) as it:
+            await it.running.agent()
+            body = event()
+            answers = await asyncio.gather(*(it.post(body) for _ in range(50)))
+            assert {answer.status for answer in answers} == {200}
+            assert sorted(answer.body["duplicate"] for answer in answers) == [False] + [True] * 49
+            assert it.running.db.value("SELECT count(*) FROM messages") == 1
+            assert it.running.db.value("SELECT count(*) FROM broadcasts") == 1
 
-        run(scenario())
-
-    def test_what_replay_has_sent_is_not_sent_again(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database) as it:
-                assert (await it.post(event())).status == 503
-                await it.running.agent()
-                assert it.running.ledger.webhooks.replay("evt_1", content_of).recipients == 1
-                answer = await it.post(event())
-                assert (answer.status, answer.body["duplicate"]) == (200, True)
-                assert it.running.db.value("SELECT count(*) FROM messages") == 1
-
-        run(scenario())
+    async def test_what_replay_has_sent_is_not_sent_again(self, database: Path) -> None:
+        async with stripe(database) as it:
+            assert (await it.post(event())).status == 503
+            await it.running.agent()
+            assert it.running.ledger.webhooks.replay("evt_1", content_of).recipients == 1
+            answer = await it.post(event())
+            assert (answer.status, answer.body["duplicate"]) == (200, True)
+            assert it.running.db.value("SELECT count(*) FROM messages") == 1
 
 
 class TestNobodyListening:
-    def test_is_503_and_stored_and_delivered_when_it_comes_again(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, EventRoute("payment_intent.*", "billing")) as it:
-                await it.running.agent("octavia", "ws-001")
-                refused = await it.post(event())
-                assert (refused.status, refused.body["status"]) == (503, "unrouted")
-                assert "Retry-After" in refused.headers
-                assert it.running.ledger.webhooks.waiting() == ["evt_1"]
-                assert (await it.post(event())).status == 503
-                billing = await it.running.agent("billing", "ws-002")
-                assert (await it.post(event())).status == 200
-                assert (await billing.message())["content"]["id"] == "evt_1"
-                assert (await it.post(event())).body["duplicate"]
+    async def test_is_503_and_stored_and_delivered_when_it_comes_again(self, database: Path) -> None:
+        async with stripe(database, EventRoute("payment_intent.*", "billing")) as it:
+            await it.running.agent("octavia", "ws-001")
+            refused = await it.post(event())
+            assert (refused.status, refused.body["status"]) == (503, "unrouted")
+            assert "Retry-After" in refused.headers
+            assert it.running.ledger.webhooks.waiting() == ["evt_1"]
+            assert (await it.post(event())).status == 503
+            billing = await it.running.agent("billing", "ws-002")
+            assert (await it.post(event())).status == 200
+            assert (await billing.message())["content"]["id"] == "evt_1"
+            assert (await it.post(event())).body["duplicate"]
 
-        run(scenario())
-
-    def test_is_200_where_that_is_said_and_waits(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, accept_unrouted=True) as it:
-                answer = await it.post(event())
-                assert (answer.status, answer.body["status"]) == (200, "unrouted")
-                assert it.running.ledger.webhooks.waiting() == ["evt_1"]
-
-        run(scenario())
+    async def test_is_200_where_that_is_said_and_waits(self, database: Path) -> None:
+        async with stripe(database, accept_unrouted=True) as it:
+            answer = await it.post(event())
+            assert (answer.status, answer.body["status"]) == (200, "unrouted")
+            assert it.running.ledger.webhooks.waiting() == ["evt_1"]
 
 
 class TestLedgerInTrouble:
-    def test_is_503_and_written_in_the_end(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with stripe(database, limits=Limits(handshake_seconds=0.2)) as it:
-                await it.running.agent()
-                it.running.db.execute("BEGIN IMMEDIATE")
-                refused = await it.post(event())
-                it.running.db.execute("ROLLBACK")
-                assert (refused.status, refused.body["error"]["code"]) == (503, "busy")
-                assert str(database) not in json.dumps(refused.body)
-                answer = await it.post(event())
-                assert (answer.status, answer.body["duplicate"]) == (200, True)
-                assert it.running.db.value("SELECT count(*) FROM messages") == 1
-
-        run(scenario())
+    async def test_is_503_and_written_in_the_end(self, database: Path) -> None:
+        async with stripe(database, limits=Limits(handshake_seconds=0.2)) as it:
+            await it.running.agent()
+            it.running.db.execute("BEGIN IMMEDIATE")
+            refused = await it.post(event())
+            it.running.db.execute("ROLLBACK")
+            assert (refused.status, refused.body["error"]["code"]) == (503, "busy")
+            assert str(database) not in json.dumps(refused.body)
+            answer = await it.post(event())
+            assert (answer.status, answer.body["duplicate"]) == (200, True)
+            assert it.running.db.value("SELECT count(*) FROM messages") == 1
 
 
 def test_no_secret_signature_or_card_data_is_logged(database: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -328,15 +283,12 @@ def test_no_secret_signature_or_card_data_is_logged(database: Path, caplog: pyte
         assert secret not in caplog.text
 
 
-def test_registry_is_the_gateways_own(database: Path) -> None:
+async def test_registry_is_the_gateways_own(database: Path) -> None:
     """A message of an event is one like any other: in the history, and shown."""
 
-    async def scenario() -> None:
-        async with stripe(database) as it:
-            await it.running.agent()
-            answer = await it.post(event())
-            history = get_message_history(it.running.ledger)
-            assert [row["msg_type"] for row in history] == ["stripe_payment"]
-            assert it.running.db.value("SELECT broadcast_id FROM broadcasts") == answer.body["broadcast_id"]
-
-    run(scenario())
+    async with stripe(database) as it:
+        await it.running.agent()
+        answer = await it.post(event())
+        history = get_message_history(it.running.ledger)
+        assert [row["msg_type"] for row in history] == ["stripe_payment"]
+        assert it.running.db.value("SELECT broadcast_id FROM broadcasts") == answer.body["broadcast_id"]

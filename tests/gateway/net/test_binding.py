@@ -104,31 +104,25 @@ class TestBind:
 
 
 class TestGateway:
-    def test_serves_every_host(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database, more_hosts=("::1", "127.0.0.2")) as running:
-                assert [url.rpartition(":")[0] for url in running.server.urls] == [
-                    "http://127.0.0.1",
-                    "http://[::1]",
-                    "http://127.0.0.2",
-                ]
-                for url in running.server.urls:
-                    assert await refusal(url, "agent=octavia") == 101
-                    assert await refusal(url, "agent=octavia", [("Host", "127.0.0.3")]) == 403
-
-        run(scenario())
+    async def test_serves_every_host(self, database: Path) -> None:
+        async with gateway(database, more_hosts=("::1", "127.0.0.2")) as running:
+            assert [url.rpartition(":")[0] for url in running.server.urls] == [
+                "http://127.0.0.1",
+                "http://[::1]",
+                "http://127.0.0.2",
+            ]
+            for url in running.server.urls:
+                assert await refusal(url, "agent=octavia") == 101
+                assert await refusal(url, "agent=octavia", [("Host", "127.0.0.3")]) == 403
 
     @every_address
-    def test_records_an_address_that_its_own_agents_reach(self, database: Path) -> None:
+    async def test_records_an_address_that_its_own_agents_reach(self, database: Path) -> None:
         key = b"the key of this test, not a secret"
 
-        async def scenario() -> None:
-            async with gateway(database, host="0.0.0.0", key=key) as running:
-                latest = running.ledger.latest_gateway()
-                assert latest is not None
-                assert latest.url.startswith("http://127.0.0.1:")
-
-        run(scenario())
+        async with gateway(database, host="0.0.0.0", key=key) as running:
+            latest = running.ledger.latest_gateway()
+            assert latest is not None
+            assert latest.url.startswith("http://127.0.0.1:")
 
     @every_address
     def test_every_address_is_dual_and_each_is_a_host_where_it_is_connected_to(self, database: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Callable
 import pytest
 
 from tests.gateway.test_limits import connected, ended
-from tests.support import LIMIT, PING, PONG, TEXT, RawAgent, RunningGateway, gateway, run, within
+from tests.support import LIMIT, PING, PONG, TEXT, RawAgent, RunningGateway, gateway, within
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net import listener
 
@@ -26,107 +26,86 @@ def unmasked(opcode: int, payload: bytes) -> bytes:
 
 class TestMask:
     @pytest.mark.parametrize("pieces", [1, 2], ids=["whole", "byte by byte"])
-    def test_first_frame_without_one_closes_with_1002(self, database: Path, pieces: int) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                agent = await running.agent()
-                frame = unmasked(PING, b"hello")
-                for piece in [frame] if pieces == 1 else [frame[:1], frame[1:]]:
-                    agent._writer.write(piece)
-                    await agent._writer.drain()
-                    await asyncio.sleep(0)
-                assert await agent.closed() == 1002
-                connection = await running.socket_ended()
-                assert (connection.status, connection.close_code) == ("active", 1002)
+    async def test_first_frame_without_one_closes_with_1002(self, database: Path, pieces: int) -> None:
+        async with gateway(database) as running:
+            agent = await running.agent()
+            frame = unmasked(PING, b"hello")
+            for piece in [frame] if pieces == 1 else [frame[:1], frame[1:]]:
+                agent._writer.write(piece)
+                await agent._writer.drain()
+                await asyncio.sleep(0)
+            assert await agent.closed() == 1002
+            connection = await running.socket_ended()
+            assert (connection.status, connection.close_code) == ("active", 1002)
 
-        run(scenario())
-
-    def test_masked_frames_go_on(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                agent = await running.agent()
-                for text in (b"one", b"two"):
-                    await agent.send(PING, text)
-                    assert await agent.frame() == (PONG, text)
-
-        run(scenario())
+    async def test_masked_frames_go_on(self, database: Path) -> None:
+        async with gateway(database) as running:
+            agent = await running.agent()
+            for text in (b"one", b"two"):
+                await agent.send(PING, text)
+                assert await agent.frame() == (PONG, text)
 
 
 class TestBytes:
-    def test_too_many_a_second_are_left_in_the_system_and_read_later(self, database: Path) -> None:
+    async def test_too_many_a_second_are_left_in_the_system_and_read_later(self, database: Path) -> None:
         limits = Limits(frame_bytes=64 * 1024, frames_per_second=100)
 
-        async def scenario() -> None:
-            async with gateway(database, limits=limits) as running:
-                agent = await running.agent(ack="explicit")
-                transport = running.server._hub._sockets["ws-001"]._transport
-                # 2 MiB of fragments without content: they end no message, and cost nothing but time.
-                empty = bytes([0x00, 0x80]) + os.urandom(4)
-                agent._writer.write(bytes([TEXT, 0x80]) + os.urandom(4) + empty * 350_000)
-                await running.until(lambda: not transport.is_reading())
-                # They are paid for by and by, and then what comes behind them is read.
-                await agent.send(0, b'{"type":"ack","seq":0}')
-                await agent.send(PING, b"after all that")
-                assert await agent.frame() == (PONG, b"after all that")
-
-        run(scenario())
+        async with gateway(database, limits=limits) as running:
+            agent = await running.agent(ack="explicit")
+            transport = running.server._hub._sockets["ws-001"]._transport
+            # 2 MiB of fragments without content: they end no message, and cost nothing but time.
+            empty = bytes([0x00, 0x80]) + os.urandom(4)
+            agent._writer.write(bytes([TEXT, 0x80]) + os.urandom(4) + empty * 350_000)
+            await running.until(lambda: not transport.is_reading())
+            # They are paid for by and by, and then what comes behind them is read.
+            await agent.send(0, b'{"type":"ack","seq":0}')
+            await agent.send(PING, b"after all that")
+            assert await agent.frame() == (PONG, b"after all that")
 
 
 class TestCount:
-    def test_for_one_half_open_too_many_the_oldest_is_dropped(
+    async def test_for_one_half_open_too_many_the_oldest_is_dropped(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(listener, "MOST_WAITING", 3)
 
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                waiting = [await connected(running) for _ in range(3)]
-                agent = await running.agent()
-                assert await ended(waiting[0][0])
-                await agent.send(PING, b"in")
-                assert await agent.frame() == (PONG, b"in")
-                for _, writer in waiting:
-                    writer.close()
+        async with gateway(database) as running:
+            waiting = [await connected(running) for _ in range(3)]
+            agent = await running.agent()
+            assert await ended(waiting[0][0])
+            await agent.send(PING, b"in")
+            assert await agent.frame() == (PONG, b"in")
+            for _, writer in waiting:
+                writer.close()
 
-        run(scenario())
-
-    def test_those_who_have_gone_are_forgotten(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                for _ in range(10):
-                    reader, writer = await connected(running)
-                    writer.write_eof()
-                    assert await ended(reader)
-                    writer.close()
-                await running.until(lambda: not running.server._listener._waiting)
-
-        run(scenario())
+    async def test_those_who_have_gone_are_forgotten(self, database: Path) -> None:
+        async with gateway(database) as running:
+            for _ in range(10):
+                reader, writer = await connected(running)
+                writer.write_eof()
+                assert await ended(reader)
+                writer.close()
+            await running.until(lambda: not running.server._listener._waiting)
 
 
 @pytest.mark.parametrize("code", [1005, 1006, 5000, 65535])
-def test_close_code_that_no_frame_may_have_is_not_taken_for_one(database: Path, code: int) -> None:
-    async def scenario() -> None:
-        async with gateway(database) as running:
-            agent = await running.agent()
-            await agent.send(8, struct.pack("!H", code))
-            await agent.closed()
-            connection = await running.socket_ended()
-            assert (connection.status, connection.close_code) == ("active", 1002)
-
-    run(scenario())
+async def test_close_code_that_no_frame_may_have_is_not_taken_for_one(database: Path, code: int) -> None:
+    async with gateway(database) as running:
+        agent = await running.agent()
+        await agent.send(8, struct.pack("!H", code))
+        await agent.closed()
+        connection = await running.socket_ended()
+        assert (connection.status, connection.close_code) == ("active", 1002)
 
 
-def test_flood_is_not_read_on_once_it_is_turned_away(database: Path) -> None:
-    async def scenario() -> None:
-        async with gateway(database, limits=Limits(frames_per_second=10)) as running:
-            agent = await running.agent()
-            frame = bytes([0x80 | PING, 0x80]) + os.urandom(4)
-            writing = asyncio.ensure_future(_flood(agent, frame * 1000))
-            # The code comes, although the peer goes on writing.
-            assert await agent.closed() == 4029
-            await asyncio.wait_for(writing, LIMIT)
-
-    run(scenario())
+async def test_flood_is_not_read_on_once_it_is_turned_away(database: Path) -> None:
+    async with gateway(database, limits=Limits(frames_per_second=10)) as running:
+        agent = await running.agent()
+        frame = bytes([0x80 | PING, 0x80]) + os.urandom(4)
+        writing = asyncio.ensure_future(_flood(agent, frame * 1000))
+        # The code comes, although the peer goes on writing.
+        assert await agent.closed() == 4029
+        await asyncio.wait_for(writing, LIMIT)
 
 
 async def _flood(agent, data: bytes) -> None:
@@ -159,58 +138,48 @@ async def is_replaced(running: RunningGateway, agent: RawAgent) -> None:
 
 class TestNothingIsKept:
     @pytest.mark.parametrize("end", [says_goodbye, vanishes, is_disconnected_by_an_operator, is_replaced])
-    def test_of_a_socket_that_ends(
+    async def test_of_a_socket_that_ends(
         self,
         database: Path,
         alive: weakref.WeakSet[Any],
         end: Callable[[RunningGateway, RawAgent], Awaitable[None]],
     ) -> None:
-        async def scenario() -> None:
-            async with gateway(database) as running:
-                await end(running, await running.agent())
-                await running.until(lambda: not alive)
+        async with gateway(database) as running:
+            await end(running, await running.agent())
+            await running.until(lambda: not alive)
 
-        run(scenario())
-
-    def test_of_a_handshake_for_tls_that_fails(self, database: Path, alive: weakref.WeakSet[Any]) -> None:
-        async def scenario() -> None:
-            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
-                _, writer = await connected(running)
-                writer.write(b"\x16\x03\x01")
-                await running.until(lambda: alive)
-                writer.close()
-                await running.until(lambda: not alive)
-
-        run(scenario())
+    async def test_of_a_handshake_for_tls_that_fails(
+        self, database: Path, alive: weakref.WeakSet[Any]
+    ) -> None:
+        async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+            _, writer = await connected(running)
+            writer.write(b"\x16\x03\x01")
+            await running.until(lambda: alive)
+            writer.close()
+            await running.until(lambda: not alive)
 
 
 class TestTls:
-    def test_for_one_handshake_too_many_the_oldest_is_dropped(
+    async def test_for_one_handshake_too_many_the_oldest_is_dropped(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(listener, "MOST_WAITING_TLS", 3)
 
-        async def scenario() -> None:
-            # None of them comes as far as the certificate.
-            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
-                waiting = [await connected(running) for _ in range(5)]
-                for reader, _ in waiting[:2]:
-                    assert await ended(reader)
-                assert len(running.server._listener._waiting) == 3
-                for _, writer in waiting:
-                    writer.close()
-
-        run(scenario())
-
-    def test_what_is_no_tls_is_dropped(self, database: Path) -> None:
-        async def scenario() -> None:
-            async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
-                reader, writer = await connected(running)
-                writer.write(b"GET /ws?agent=octavia HTTP/1.1\r\n\r\n")
-                # An alert may come before the end (RFC 8446 section 6).
-                with contextlib.suppress(ConnectionResetError):
-                    await within(reader.read())
+        # None of them comes as far as the certificate.
+        async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+            waiting = [await connected(running) for _ in range(5)]
+            for reader, _ in waiting[:2]:
+                assert await ended(reader)
+            assert len(running.server._listener._waiting) == 3
+            for _, writer in waiting:
                 writer.close()
-                await running.until(lambda: not running.server._listener._waiting)
 
-        run(scenario())
+    async def test_what_is_no_tls_is_dropped(self, database: Path) -> None:
+        async with gateway(database, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as running:
+            reader, writer = await connected(running)
+            writer.write(b"GET /ws?agent=octavia HTTP/1.1\r\n\r\n")
+            # An alert may come before the end (RFC 8446 section 6).
+            with contextlib.suppress(ConnectionResetError):
+                await within(reader.read())
+            writer.close()
+            await running.until(lambda: not running.server._listener._waiting)
