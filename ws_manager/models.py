@@ -189,8 +189,7 @@ def message_columns(message: Message) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Broadcast:
+class Broadcast(NamedTuple):
     """One call of `broadcast`.
 
     Attributes:
@@ -202,8 +201,7 @@ class Broadcast:
     recipients: list[str]
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened to a connection or a message.
 
     Attributes:
@@ -223,8 +221,7 @@ class Event:
     detail: Optional[str]
 
 
-@dataclass(frozen=True)
-class Gateway:
+class Gateway(NamedTuple):
     """A gateway's entry in the ledger. It is for display: a lock decides whether it runs.
 
     Attributes:

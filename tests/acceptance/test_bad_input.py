@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE
 from ws_manager import ConnectionPool, add_connection, get_db, send_message
-from ws_manager.repository.records import TABLES
+from ws_manager.repository.findings import TABLES
 
 UNPRIVILEGED = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

@@ -11,14 +11,8 @@ import pytest
 from ws_manager import InvalidInput
 from ws_manager.models import Connection, Message, PendingMessage, new_id, utc_now
 from ws_manager.repository.engines import engine_of
-from ws_manager.repository.records import (
-    BroadcastState,
-    DeliveryCounts,
-    MessageFilter,
-    NewBroadcast,
-    NewMessage,
-    StoredEvent,
-)
+from ws_manager.repository.findings import BroadcastState, MessageFilter, StoredEvent
+from ws_manager.repository.records import DeliveryCounts, NewBroadcast, NewMessage
 from ws_manager.repository.store import Store
 
 

@@ -15,7 +15,7 @@ from ws_manager.core.maintenance import Pruned
 from ws_manager.core.webhooks import IncomingEvent
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Gateway, Receipt, Rejection, seconds_before, utc_now
-from ws_manager.repository.records import TABLES
+from ws_manager.repository.findings import TABLES
 from ws_manager.repository.sqlite import maintenance
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.schema import columns_since

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 from ws_manager.repository.engines import engine_of
-from ws_manager.repository.records import OK, PROBLEM, WARNING, Finding
+from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
 from ws_manager.repository.store import Location
 
 SAFE_AIOHTTP = (3, 14, 3)

@@ -12,7 +12,7 @@ from ws_manager.core.pool import ConnectionPool, check_same_ledger
 from ws_manager.errors import WsManagerError
 from ws_manager.models import Connection, Message, message_columns
 from ws_manager.repository.engines import connection_to
-from ws_manager.repository.records import MessageFilter
+from ws_manager.repository.findings import MessageFilter
 from ws_manager.settings import DB_PATH, database_path
 
 if TYPE_CHECKING:

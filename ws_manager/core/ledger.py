@@ -32,12 +32,8 @@ if TYPE_CHECKING:
     from ws_manager.core.retry import Retried
     from ws_manager.core.webhooks import Webhooks
     from ws_manager.models import Broadcast, Gateway
-    from ws_manager.repository.records import (
-        BroadcastState,
-        DeliveryCounts,
-        ListedConnection,
-        MessageFilter,
-    )
+    from ws_manager.repository.findings import BroadcastState, MessageFilter
+    from ws_manager.repository.records import DeliveryCounts, ListedConnection
     from ws_manager.repository.store import Changes, Location, Store
 
 

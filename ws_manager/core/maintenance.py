@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
 from ws_manager.remedies import EXPORT, IMPORT_INTO_NEW
-from ws_manager.repository.records import TABLES, TableColumns
+from ws_manager.repository.findings import TABLES, TableColumns
 from ws_manager.strict_json import NotJson, decode_json, is_json
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ws_manager.core.validation import check_limit, check_name, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.models import ROUTED, UNROUTED, utc_now
 from ws_manager.remedies import LIST_WEBHOOK_EVENTS, SHOW
-from ws_manager.repository.records import StoredEvent
+from ws_manager.repository.findings import StoredEvent
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json, checked
 

@@ -1,31 +1,13 @@
-"""The values that a store takes and gives beside those of `ws_manager.models`: plain, without behaviour."""
+"""The values that a store takes and gives where messages are sent and delivered: plain, without behaviour."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, NewType, Optional
 
 from ws_manager.models import Connection
 
 Position = NewType("Position", int)
 """How far somebody has read what was committed. Only the store that gave it knows what it means."""
-
-TABLES = (
-    "connections",
-    "messages",
-    "heartbeat_log",
-    "broadcasts",
-    "events",
-    "gateways",
-    "webhook_events",
-)
-"""The tables of a ledger. An export may have lines of others, which are the engine's own."""
-
-MOST_COUNTED = 10_000
-"""An overview counts the pending messages of one connection up to this number."""
-
-ORDERS = ("pending", "idle", "round-trip", "sent", "age", "agent")
-"""What an overview can order connections by: the most, the longest, or the first name, comes first."""
 
 
 class DeliveryCounts(NamedTuple):
@@ -34,33 +16,6 @@ class DeliveryCounts(NamedTuple):
     confirmed: int
     pending: int
     set_aside: int
-
-
-@dataclass(frozen=True)
-class MessageFilter:
-    """Which messages are wanted. None or False means that this is not asked for.
-
-    Attributes:
-        ws_id: this connection received or sent them.
-        agent: connections of this agent, active or not, received or sent them.
-        msg_type: their type.
-        pending: only those that are neither confirmed nor set aside.
-        set_aside: only those that are set aside. Together with `pending`: either.
-        since: sent at this time (fixed-width UTC) or later.
-        before: sent before this time.
-        text: is in the content, in upper or lower case, as it stands or as JSON writes it.
-        broadcast_id: they belong to this broadcast.
-    """
-
-    ws_id: Optional[str] = None
-    agent: Optional[str] = None
-    msg_type: Optional[str] = None
-    pending: bool = False
-    set_aside: bool = False
-    since: Optional[str] = None
-    before: Optional[str] = None
-    text: Optional[str] = None
-    broadcast_id: Optional[str] = None
 
 
 class ListedConnection(NamedTuple):
@@ -84,95 +39,6 @@ class SilentConnection(NamedTuple):
     last_heartbeat: str
     gateway: Optional[str]
     gateway_seen_at: Optional[str]
-
-
-class ActiveConnection(NamedTuple):
-    """What an overview shows of an active connection."""
-
-    ws_id: str
-    agent: str
-    connected_at: str
-    last_heartbeat: str
-    message_count: int
-    confirmed_seq: int
-
-
-class RecentMessage(NamedTuple):
-    """A message with the first characters of its content."""
-
-    seq: int
-    msg_id: str
-    msg_type: str
-    sender_id: Optional[str]
-    recipient_id: str
-    sent_at: str
-    delivered: int
-    rejected_at: Optional[str]
-    content_start: str
-
-
-class Ended(NamedTuple):
-    """An event that says why a socket or a connection ended."""
-
-    ts: str
-    ws_id: str
-    kind: str
-    detail: Optional[str]
-
-
-class LoggedHeartbeat(NamedTuple):
-    """A row of the heartbeat log: when, and the round trip in milliseconds where it was measured."""
-
-    ts: str
-    latency_ms: Optional[int]
-
-
-class BroadcastState(NamedTuple):
-    """A broadcast and how far its delivery is.
-
-    Attributes:
-        broadcast_id: UUID v4.
-        recipients: to how many connections it was sent.
-        msg_type: a label.
-        sender_id: the sending connection; None for the system.
-        sent_at: when it was committed.
-        counts: of the messages that are still in the ledger; `prune` deletes confirmed ones.
-    """
-
-    broadcast_id: str
-    recipients: int
-    msg_type: str
-    sender_id: Optional[str]
-    sent_at: str
-    counts: DeliveryCounts
-
-
-class StoredEvent(NamedTuple):
-    """A webhook event as the ledger has it, without its payload.
-
-    Attributes:
-        event_id: the sender's own identifier.
-        event_type: such as `invoice.paid`.
-        agent: to whose connections it goes; None for all.
-        msg_type: of the messages.
-        received_at: when it first came.
-        status: `routed` or `unrouted`.
-        recipients: how many messages it became.
-        routed_at: when it became messages.
-        broadcast_id: of these messages.
-        reason: why it cannot become messages; None where it can.
-    """
-
-    event_id: str
-    event_type: str
-    agent: Optional[str]
-    msg_type: str
-    received_at: str
-    status: str
-    recipients: int
-    routed_at: Optional[str]
-    broadcast_id: Optional[str]
-    reason: Optional[str]
 
 
 class NewMessage(NamedTuple):
@@ -221,34 +87,8 @@ class Recipients(NamedTuple):
     everybody: bool
 
 
-class TableColumns(NamedTuple):
-    """The columns of a table in an export of some version.
+class LoggedHeartbeat(NamedTuple):
+    """A row of the heartbeat log: when, and the round trip in milliseconds where it was measured."""
 
-    Attributes:
-        present: its names there.
-        later: names that later versions have added.
-    """
-
-    present: frozenset[str]
-    later: frozenset[str]
-
-
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
-
-
-class Finding(NamedTuple):
-    """Something that was looked at because somebody asks what is wrong.
-
-    Attributes:
-        check: what was looked at.
-        status: `OK`, `WARNING` or `PROBLEM`.
-        detail: what was found.
-        advice: what to do; None where there is nothing to do, or a remedy says it.
-        remedy: a code of `ws_manager.remedies`.
-    """
-
-    check: str
-    status: str
-    detail: str
-    advice: Optional[str] = None
-    remedy: Optional[str] = None
+    ts: str
+    latency_ms: Optional[int]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Optional, Protocol, Union
 
 from ws_manager.models import Connection
-from ws_manager.repository.records import Finding
+from ws_manager.repository.findings import Finding
 from ws_manager.repository.tables import (
     Broadcasts,
     Connections,

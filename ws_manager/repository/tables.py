@@ -9,22 +9,24 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Optional, Protocol
 
 from ws_manager.models import Connection, Event, Gateway, Message, PendingMessage
-from ws_manager.repository.records import (
+from ws_manager.repository.findings import (
     ActiveConnection,
     BroadcastState,
-    DeliveryCounts,
     Ended,
+    MessageFilter,
+    RecentMessage,
+    StoredEvent,
+    TableColumns,
+)
+from ws_manager.repository.records import (
+    DeliveryCounts,
     ListedConnection,
     LoggedHeartbeat,
-    MessageFilter,
     NewBroadcast,
     NewMessage,
     Position,
-    RecentMessage,
     Recipients,
     SilentConnection,
-    StoredEvent,
-    TableColumns,
 )
 
 

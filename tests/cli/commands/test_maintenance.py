@@ -18,7 +18,7 @@ from tests.acceptance.processes import gateway
 from ws_manager import get_db
 from ws_manager.cli.app import COMMANDS
 from ws_manager.core.doctor import examine
-from ws_manager.repository.records import Finding
+from ws_manager.repository.findings import Finding
 from ws_manager.repository.sqlite import doctor as checks
 from ws_manager.repository.sqlite.schema import EARLIER
 

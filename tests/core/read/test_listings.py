@@ -12,7 +12,7 @@ from ws_manager import InvalidInput, NotFound, get_db, get_message_history
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.read.conditions import all_of
 from ws_manager.models import Message, Rejection, message_columns, seconds_before, utc_now
-from ws_manager.repository.records import MessageFilter
+from ws_manager.repository.findings import MessageFilter
 from ws_manager.repository.sqlite.database import Database
 
 OLD = "2020-01-01T00:00:00.000000+00:00"

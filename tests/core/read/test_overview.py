@@ -10,7 +10,7 @@ from ws_manager.core.read.overview import Overview, OverviewQuery, Sampler
 from ws_manager.errors import InvalidInput, LedgerReplaced
 from ws_manager.models import Receipt, Rejection, utc_now
 from ws_manager.repository.engines import store_over
-from ws_manager.repository.records import ORDERS
+from ws_manager.repository.findings import ORDERS
 from ws_manager.repository.sqlite.database import Database
 
 LATER = "2099-01-01T00:00:00.000000+00:00"

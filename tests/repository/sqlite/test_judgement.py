@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ws_manager import ConnectionPool, LedgerError, add_connection, get_db, send_message
-from ws_manager.repository.records import TABLES
+from ws_manager.repository.findings import TABLES
 from ws_manager.repository.sqlite.opening import open_to_write
 from ws_manager.repository.sqlite.reading import look_into
 from ws_manager.repository.sqlite.schema import EARLIER, VERSION

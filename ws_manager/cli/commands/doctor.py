@@ -15,7 +15,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.cli.output.rows import rows
 from ws_manager.cli.output.text import write
 from ws_manager.core.doctor import examine
-from ws_manager.repository.records import PROBLEM, Finding
+from ws_manager.repository.findings import PROBLEM, Finding
 
 COLUMNS = ("status", "check", "detail", "advice")
 """In csv and tsv."""

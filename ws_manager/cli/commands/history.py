@@ -18,7 +18,7 @@ from ws_manager.core.validation import check_limit
 from ws_manager.errors import InvalidInput, LedgerError
 from ws_manager.models import MESSAGE_COLUMNS, Message, message_columns
 from ws_manager.remedies import CHECK_LOCATION
-from ws_manager.repository.records import MessageFilter
+from ws_manager.repository.findings import MessageFilter
 from ws_manager.strict_json import Json
 
 COLUMNS = (

@@ -55,7 +55,7 @@ def top(
     frame. It only reads.
     """
     from ws_manager.core.read.overview import OverviewQuery, check_query
-    from ws_manager.repository.records import ORDERS
+    from ws_manager.repository.findings import ORDERS
 
     options = global_options(ctx)
     form = _form(options)

@@ -20,7 +20,7 @@ from ws_manager.cli.output.text import Row, visible
 from ws_manager.cli.output.times import ago, span
 from ws_manager.cli.top.keyboard import Controls, Keyboard, keyboard
 from ws_manager.core.read.overview import Overview, OverviewQuery
-from ws_manager.repository.records import MOST_COUNTED
+from ws_manager.repository.findings import MOST_COUNTED
 
 Sample = Callable[[OverviewQuery], Overview]
 

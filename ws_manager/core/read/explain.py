@@ -11,7 +11,7 @@ from ws_manager.core.presence import has_socket, seems_to_run
 from ws_manager.errors import NotFound
 from ws_manager.models import ACTIVE, Connection, Event, Message, is_ahead, message_columns, utc_now
 from ws_manager.remedies import LIST_ALL
-from ws_manager.repository.records import BroadcastState, MessageFilter
+from ws_manager.repository.findings import BroadcastState, MessageFilter
 
 if TYPE_CHECKING:
     from ws_manager.repository.store import Store

@@ -9,7 +9,8 @@ from ws_manager.core.validation import check_limit, check_timeout
 from ws_manager.errors import InvalidInput, NotFound
 from ws_manager.models import ACTIVE, Connection, Message, heard_between, utc_now
 from ws_manager.remedies import FOLLOW_PLAINLY, LIST_BROADCASTS
-from ws_manager.repository.records import ListedConnection, MessageFilter
+from ws_manager.repository.findings import MessageFilter
+from ws_manager.repository.records import ListedConnection
 
 if TYPE_CHECKING:
     from ws_manager.core.read.conditions import Conditions

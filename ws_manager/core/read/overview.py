@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 from ws_manager.core.validation import check_limit, check_name
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Gateway, is_ahead, utc_now
-from ws_manager.repository.records import ORDERS, ActiveConnection, RecentMessage
+from ws_manager.repository.findings import ORDERS, ActiveConnection, RecentMessage
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 
 if TYPE_CHECKING:

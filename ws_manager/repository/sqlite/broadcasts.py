@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Optional
 
 from ws_manager.models import Message
-from ws_manager.repository.records import BroadcastState, DeliveryCounts, NewBroadcast, Recipients
+from ws_manager.repository.findings import BroadcastState
+from ws_manager.repository.records import DeliveryCounts, NewBroadcast, Recipients
 from ws_manager.repository.sqlite.database import Database, Row
 from ws_manager.repository.sqlite.history import COLUMNS, ITS_MESSAGES, message_of
 from ws_manager.repository.sqlite.messages import COUNTS, Messages

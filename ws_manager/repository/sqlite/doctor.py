@@ -13,7 +13,7 @@ from ws_manager.errors import LedgerError
 from ws_manager.models import Gateway
 from ws_manager.own_files import beside, real
 from ws_manager.remedies import CHECK_LOCATION, CHOOSE_LOCATION, COPY, MAKE_LEDGER, START_GATEWAY
-from ws_manager.repository.records import OK, PROBLEM, WARNING, Finding
+from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
 from ws_manager.repository.sqlite.database import resets_wal_safely
 from ws_manager.repository.sqlite.inspection import inspect
 from ws_manager.repository.sqlite.judgement import DAMAGED, FOREIGN, NEWER, Judgement

@@ -12,7 +12,7 @@ from ws_manager.repository.sqlite.opening import check_file, open_to_read, open_
 from ws_manager.repository.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
-    from ws_manager.repository.records import Finding
+    from ws_manager.repository.findings import Finding
     from ws_manager.repository.sqlite.locks import Lock
 
 Location = Union[str, Path]

@@ -10,7 +10,8 @@ import json
 from typing import Optional
 
 from ws_manager.models import Message
-from ws_manager.repository.records import MessageFilter, Position
+from ws_manager.repository.findings import MessageFilter
+from ws_manager.repository.records import Position
 from ws_manager.repository.sqlite.database import Database, Row
 from ws_manager.repository.sqlite.messages import PENDING
 

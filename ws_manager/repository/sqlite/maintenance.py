@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ws_manager.errors import InvalidInput
-from ws_manager.repository.records import TABLES, TableColumns
+from ws_manager.repository.findings import TABLES, TableColumns
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.migrations import note_broadcasts

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from ws_manager.models import AHEAD_SECONDS
-from ws_manager.repository.records import MOST_COUNTED, ActiveConnection, Ended, RecentMessage
+from ws_manager.repository.findings import MOST_COUNTED, ActiveConnection, Ended, RecentMessage
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.messages import PENDING
 

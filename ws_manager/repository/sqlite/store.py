@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ws_manager.models import Connection
-from ws_manager.repository.sqlite.broadcasts import Broadcasts
 from ws_manager.repository.sqlite.connections import Connections
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.events import Events
-from ws_manager.repository.sqlite.gateways import Gateways
-from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
-from ws_manager.repository.sqlite.history import History
 from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.repository.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
+    from ws_manager.repository.sqlite.broadcasts import Broadcasts
+    from ws_manager.repository.sqlite.gateways import Gateways
+    from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
+    from ws_manager.repository.sqlite.history import History
     from ws_manager.repository.sqlite.locks import Lock
     from ws_manager.repository.sqlite.maintenance import Maintenance
     from ws_manager.repository.sqlite.overview import Overview
@@ -35,25 +36,45 @@ class SqliteStore:
         self.location = str(db.path)
         self.connections = Connections(db)
         self.messages = Messages(db)
-        self.history = History(db)
-        self.broadcasts = Broadcasts(db, self.messages)
         self.events = Events(db)
-        self.heartbeat_log = HeartbeatLog(db)
-        self.gateways = Gateways(db)
 
-    @property
+    @cached_property
+    def history(self) -> History:
+        from ws_manager.repository.sqlite.history import History
+
+        return History(self.db)
+
+    @cached_property
+    def broadcasts(self) -> Broadcasts:
+        from ws_manager.repository.sqlite.broadcasts import Broadcasts
+
+        return Broadcasts(self.db, self.messages)
+
+    @cached_property
+    def heartbeat_log(self) -> HeartbeatLog:
+        from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
+
+        return HeartbeatLog(self.db)
+
+    @cached_property
+    def gateways(self) -> Gateways:
+        from ws_manager.repository.sqlite.gateways import Gateways
+
+        return Gateways(self.db)
+
+    @cached_property
     def webhook_events(self) -> WebhookEvents:
         from ws_manager.repository.sqlite.webhook_events import WebhookEvents
 
         return WebhookEvents(self.db)
 
-    @property
+    @cached_property
     def overview(self) -> Overview:
         from ws_manager.repository.sqlite.overview import Overview
 
         return Overview(self.db)
 
-    @property
+    @cached_property
     def maintenance(self) -> Maintenance:
         from ws_manager.repository.sqlite.maintenance import Maintenance
 

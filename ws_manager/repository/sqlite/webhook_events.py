@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 from ws_manager.models import ROUTED, UNROUTED
-from ws_manager.repository.records import StoredEvent
+from ws_manager.repository.findings import StoredEvent
 from ws_manager.repository.sqlite.database import Database
 
 _SUMMARY = (
