@@ -117,7 +117,7 @@ class Target:
         """Write bytes that are no whole frame, and return the code that the gateway closes with."""
         async with self.agent() as agent:
             agent._writer.write(data)
-            return await agent.closed()
+            return int(await agent.closed())
 
     async def code_in_the_ledger(self) -> int:
         """Wait until the ledger knows that the attacker's socket is gone, and return its close code."""

@@ -15,8 +15,8 @@ from typing import Optional
 
 import pytest
 
-from tests.support import run
-from ws_manager import ConnectionPool, get_db
+from tests.support import open_db, run
+from ws_manager import ConnectionPool
 from ws_manager.repository.sqlite.database import Database
 
 # A shell starts what runs in the background with SIGINT ignored, and nohup with SIGHUP. What these tests start
@@ -62,7 +62,7 @@ def database(tmp_path: Path) -> Path:
 @pytest.fixture
 def db(database: Path) -> Iterator[Database]:
     """An open, empty ledger at `database`."""
-    connection = get_db(database)
+    connection = open_db(database)
     yield connection
     connection.close()
 

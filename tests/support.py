@@ -11,13 +11,13 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 from urllib.parse import urlencode, urlsplit
 
-from ws_manager import ConnectionPool, add_connection, open_ledger
+from ws_manager import ConnectionPool, add_connection, get_db, open_ledger
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger
 from ws_manager.gateway.http.stripe import StripeOptions
@@ -45,9 +45,16 @@ def run(work: Coroutine[Any, Any, Result], seconds: float = 3 * LIMIT) -> Result
     return asyncio.run(bounded())
 
 
-async def within(work: Coroutine[Any, Any, Result]) -> Result:
+async def within(work: Awaitable[Result]) -> Result:
     """Wait for an event, bounded."""
     return await asyncio.wait_for(work, LIMIT)
+
+
+def open_db(database: Path, **options: bool) -> Database:
+    """What `get_db` returns, with what only tests use of it."""
+    db = get_db(database, **options)
+    assert isinstance(db, Database)
+    return db
 
 
 def db_of(over: Union[Ledger, Delivery]) -> Database:
@@ -187,7 +194,7 @@ class RawAgent:
         return payload
 
     async def closed(self) -> int:
-        """Explanation Pings until the gateway closes, and return the code."""
+        """Answer Pings until the gateway closes, and return the code."""
         try:
             while True:
                 await self.json()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.attacks import ATTACKS, Attack, Target
-from ws_manager import get_db
+from tests.support import open_db
 from ws_manager.tokens import signing_key
 
 AT_ONCE = 4
@@ -39,7 +39,7 @@ def main(url: str, database: str, foreign: str) -> None:
     """Attack as often as stdin says."""
     key = signing_key(Path(database), create=False)
     assert key is not None
-    with contextlib.closing(get_db(database)) as db:
+    with contextlib.closing(open_db(Path(database))) as db:
         for line in sys.stdin:
             asyncio.run(make_all(Target(url, key, db, int(foreign)), int(line)))
             print("ended as they should", flush=True)

@@ -8,11 +8,13 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Union
 
 import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE
-from ws_manager import ConnectionPool, add_connection, get_db, send_message
+from tests.support import open_db
+from ws_manager import ConnectionPool, add_connection, send_message
 from ws_manager.repository.findings import TABLES
 
 UNPRIVILEGED = (
@@ -25,7 +27,7 @@ UNPRIVILEGED = (
 @pytest.fixture
 def ledger(database: Path) -> Path:
     """A ledger with a connection and a message."""
-    db = get_db(database)
+    db = open_db(database)
     pool = ConnectionPool(db)
     add_connection(pool, "ws-001", "octavia", {"region": "us-west"})
     send_message(pool, db, "ws-001", "first")
@@ -43,7 +45,7 @@ def run(database: object, *arguments: str, stdin: bytes = b"") -> subprocess.Com
     )
 
 
-def dump(database: Path) -> dict[str, list]:
+def dump(database: Path) -> dict[str, list[Any]]:
     db = sqlite3.connect(database)
     rows = {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in (*TABLES, "sqlite_sequence")}
     db.close()
@@ -103,7 +105,7 @@ def test_arguments(ledger: Path, arguments: tuple[str, ...], code: int, told: st
 @pytest.mark.parametrize("command", ["send", "disconnect", "heartbeat", "receive", "show"])
 def test_an_id_that_is_not_unicode(ledger: Path, command: str) -> None:
     before = dump(ledger)
-    arguments = (command, b"\xff", *(["1"] if command == "send" else []))
+    arguments: tuple[Union[str, bytes], ...] = (command, b"\xff", *(["1"] if command == "send" else []))
     ended = subprocess.run(
         [*COMMAND, "--db", str(ledger), *arguments], capture_output=True, timeout=PATIENCE, check=False
     )
@@ -202,7 +204,7 @@ def test_a_full_disk(small_disk: Path) -> None:
         sent += 1
     assert "full" in one_clear_line(ended, 1)
     # What was reported is there, and nothing else.
-    db = get_db(database)
+    db = open_db(database)
     assert db.value("SELECT count(*) FROM messages") == sent > 0
     assert db.value("SELECT message_count FROM connections") == sent
     assert db.value("PRAGMA quick_check") == "ok"
@@ -219,7 +221,7 @@ def test_a_backup_and_an_export_onto_a_full_disk_leave_no_half(ledger: Path, sma
 
 @pytest.mark.parametrize("arguments", ["history --limit 3000", "export", "list"])
 def test_a_reader_that_closes_the_pipe(ledger: Path, arguments: str) -> None:
-    db = get_db(ledger)
+    db = open_db(ledger)
     pool = ConnectionPool(db)
     for number in range(2500):
         add_connection(pool, f"many-{number}", "octavia", {"fill": "x" * 100})

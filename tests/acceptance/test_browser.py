@@ -39,7 +39,7 @@ def example(token: str, url: str) -> str:
     ):
         assert html.count(written) == 1
         html = html.replace(written, meant)
-    return html
+    return str(html)
 
 
 @contextmanager

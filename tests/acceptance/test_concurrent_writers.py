@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.acceptance.processes import COMMAND, gateway, listener
-from ws_manager import ConnectionPool, get_db
+from ws_manager import get_db
+from ws_manager.core.ledger import ledger_over
+from ws_manager.repository.findings import MessageFilter
 
 SENDER = """
 import sys
@@ -62,9 +64,9 @@ def test_every_row_is_there_delivered_in_order_and_received(database: Path) -> N
         assert [writer.wait() for writer in writers] == [0] * len(writers)
 
         db = get_db(database)
-        ledger = ConnectionPool(db).registry
+        ledger = ledger_over(db)
         total = 4 * 500 + 2 * 500 + 8 * 25
-        assert ledger.wait(1, total, 60) == (total, 0, 0)
+        assert ledger.wait(ledger.messages(MessageFilter(), total), 60) == (total, 0, 0)
         rows = {
             ws_id: [
                 json.loads(row[0])

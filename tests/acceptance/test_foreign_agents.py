@@ -9,20 +9,22 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.acceptance.processes import Program, command, gateway, running
-from ws_manager import ConnectionPool, get_message_history
+from ws_manager import get_message_history
+from ws_manager.core.ledger import ledger_over
+from ws_manager.repository.findings import MessageFilter
 from ws_manager.repository.sqlite.database import Database
 
 HERE = Path(__file__).parent
 PATH = "/ws?agent=octavia&ws_id=ws-001"
 
-Agent = Callable[[str], "Iterator[Program]"]
+Agent = Callable[[str], AbstractContextManager[Program]]
 
 
 @contextmanager
@@ -74,7 +76,8 @@ def test_stopped_before_it_reads_it_gets_the_message_when_it_comes_back(
         assert get_message_history(db)[0]["delivered"] == 0
         program.send(signal.SIGCONT)
         assert json.loads(program.line())["content"] == "wait for me"
-        assert ConnectionPool(db).registry.wait(1, 1, 30)[0] == 1
+        ledger = ledger_over(db)
+        assert ledger.wait(ledger.messages(MessageFilter()), 30).confirmed == 1
 
 
 def test_a_client_that_never_answers_a_ping_is_never_delivered(database: Path, db: Database) -> None:

@@ -113,12 +113,13 @@ def test_what_a_reader_might_not_read_is_refused_at_every_entrance(
         assert "hint: " in refused.stderr
     refused = command(database, "connect", "octavia", "--metadata", f'{{"a":{message}}}')
     assert refused.returncode == 2
-    for arguments, line in (
+    batches: list[tuple[tuple[str, ...], str]] = [
         (("send", "ws-001", "--batch", "-"), message),
         (("broadcast", "--batch", "-"), message),
         (("send", "--batch", "-"), f'{{"to":"ws-001","content":{message}}}'),
-    ):
-        refused = command(database, *arguments, stdin=f"{line}\n")
+    ]
+    for batch, line in batches:
+        refused = command(database, *batch, stdin=f"{line}\n")
         assert refused.returncode == 5
         assert json.loads(refused.stdout)["ok"] is False
     assert get_message_history(db) == []

@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, command, gateway, listener, running
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
+from ws_manager.models import Broadcast
 from ws_manager.repository.sqlite.database import Database
 
 
@@ -131,7 +132,8 @@ def test_a_restarted_gateway_gets_every_agent_back(database: Path, db: Database)
         assert command(database, "broadcast", '"in between"').stdout == "Broadcast to 3 connection(s)\n"
         with gateway(database):
             assert [json.loads(agent.line())["content"] for agent in agents] == ["in between"] * 3
-            assert pool.ledger.wait(1, 3, 30) == (3, 0, 0)
+            (sent,) = pool.ledger.broadcasts()
+            assert pool.ledger.wait(Broadcast(sent.broadcast_id, []), 30) == (3, 0, 0)
             events = [row[0] for row in db.execute("SELECT kind FROM events")]
             assert "disconnected" not in events
 

@@ -12,6 +12,7 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,7 +26,9 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 def cli(database: Path):
     """Run a command on `database` in this process."""
     # Click 8.1 mixes the two streams unless it is told not to; its successors cannot be told.
-    options = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+    options: dict[str, Any] = (
+        {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+    )
     runner = CliRunner(**options)
 
     def run(*arguments: str, stdin: bytes = b""):

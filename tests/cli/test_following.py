@@ -90,7 +90,7 @@ def many_messages(ledger: Ledger) -> None:
 
 
 def confirmed(ledger: Ledger) -> int:
-    return db_of(ledger).value("SELECT count(*) FROM messages WHERE delivered = 1")
+    return int(db_of(ledger).value("SELECT count(*) FROM messages WHERE delivered = 1"))
 
 
 class TestAReaderThatHasGone:
@@ -123,6 +123,7 @@ class TestAReaderThatHasGone:
             until_it_says(process, b"Ready: ")
             self.gone(process)
         sent = ledger.send("ws-001", "later")
+        assert sent is not None
         assert ledger.wait([sent], 0) == (0, 1, 0)
 
     def test_ends_an_idle_history(self, database: Path, ledger: Ledger) -> None:

@@ -48,6 +48,7 @@ def test_it_goes_on_until_a_signal_comes(ledger: Ledger, database: Path, number:
     with following(database) as program:
         assert content(program) == "before"
         sent = ledger.send("ws-001", "after")
+        assert sent is not None
         assert content(program) == "after"
         assert ledger.wait([sent], 20).confirmed == 1
         assert program.end(number) == 0

@@ -104,7 +104,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_as_it_is(
         (place / "ledger.db").write_bytes(contents)
     else:
         db = sqlite3.connect(place / "ledger.db")
-        db.executescript(contents)
+        db.executescript(str(contents))
         db.close()
     before = everything(place)
     result = run(*arguments)

@@ -15,6 +15,7 @@ from ws_manager.models import Closure, Connection, Gateway, Receipt, Rejection, 
 from ws_manager.repository.records import Position
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.locks import gateway_lock
+from ws_manager.strict_json import Json
 
 LATER = "2099-01-01T00:00:00.000000+00:00"
 
@@ -135,7 +136,7 @@ class TestBacklog:
         for number in range(7):
             ledger.send("ws-001", number)
             ledger.send("ws-002", number)
-        seen, cursor = [], 0
+        seen, cursor = [], Position(0)
         while True:
             rows, cursor = delivery.backlog("ws-001", cursor, 2, 1000)
             seen += [row.seq for row in rows]
@@ -305,7 +306,7 @@ class TestSockets:
     def test_open_says_what_waits(self, delivery: Delivery, ledger: Ledger) -> None:
         ledger.broadcast(1)
         ledger.send("ws-001", 2)
-        connection, pending, _ = delivery.open_socket("octavia", "ws-001", {"a": 1}, "g")
+        connection, pending, _ = delivery.open_socket("octavia", "ws-001", Json('{"a":1}'), "g")
         assert (connection.epoch, connection.metadata, pending) == (2, {"a": 1}, 2)
 
     def test_refuse_another_agents_ws_id(self, delivery: Delivery) -> None:

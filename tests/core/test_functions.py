@@ -25,6 +25,8 @@ from blackroad_websocket_manager import (
     remove_connection,
     send_message,
 )
+from tests.support import open_db
+from ws_manager import DB_PATH
 from ws_manager.repository.sqlite.database import Database
 
 LONG_AGO = "2020-01-01T00:00:00.000000+00:00"
@@ -82,7 +84,7 @@ class TestDocumentedExamples:
     @pytest.fixture
     def db(self) -> Iterator[Database]:
         """What the examples open."""
-        db = get_db()
+        db = open_db(DB_PATH)
         yield db
         db.close()
 
@@ -92,7 +94,7 @@ class TestDocumentedExamples:
 
     def test_get_db_is_safe_to_call_several_times(self, db: Database) -> None:
         add_connection(ConnectionPool(db), "ws-001", "octavia")
-        again = get_db()
+        again = open_db(DB_PATH)
         assert ConnectionPool(again).count() == 1
         again.close()
 
@@ -225,14 +227,14 @@ class TestTwoConnections:
     @pytest.fixture
     def second(self, database: Path, db: Database) -> Iterator[Database]:
         """Another connection to the pool's file."""
-        second = get_db(database)
+        second = open_db(database)
         yield second
         second.close()
 
     @pytest.fixture
     def stranger(self, tmp_path: Path) -> Iterator[Database]:
         """A connection to another file."""
-        stranger = get_db(tmp_path / "stranger.db")
+        stranger = open_db(tmp_path / "stranger.db")
         yield stranger
         stranger.close()
 
@@ -255,7 +257,7 @@ class TestTwoConnections:
     def test_same_file_by_another_name(self, pool: ConnectionPool, database: Path, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
         add_connection(pool, "ws-001", "octavia")
-        linked = get_db(tmp_path / "link" / database.name)
+        linked = open_db(tmp_path / "link" / database.name)
         assert broadcast(pool, linked, 1) == ["ws-001"]
         linked.close()
 

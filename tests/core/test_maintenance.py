@@ -6,10 +6,12 @@ import json
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ws_manager import get_db, get_message_history
+from tests.support import open_db
+from ws_manager import get_message_history
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.maintenance import Pruned
 from ws_manager.core.webhooks import IncomingEvent
@@ -51,7 +53,7 @@ def age(db) -> None:
             db.execute(f"UPDATE {table} SET {column} = ? WHERE {column} IS NOT NULL", (OLD,))
 
 
-def dump(db) -> dict[str, list]:
+def dump(db) -> dict[str, list[Any]]:
     return {
         table: sorted(db.rows(f"SELECT * FROM {table} ORDER BY rowid"), key=repr)
         if table == "sqlite_sequence"
@@ -80,6 +82,8 @@ def filled(db, ledger: Ledger) -> Ledger:
     ledger.broadcast({"event": "deploy"}, sender_id="ws-002")
     confirm(db, "ws-001")
     sent = ledger.send("ws-002", "rejected")
+    assert sent is not None
+    assert sent.db_id is not None
     ledger_over(db).delivery.settle([Rejection("ws-002", 1, sent.db_id, "no")])
     ledger.send("ws-001", "pending")
     ledger.disconnect("ws-gone")
@@ -191,10 +195,10 @@ class TestPrune:
             ledger.send("ws-001", number)
         confirm(db, "ws-001")
         age(db)
-        sent = []
+        sent: list[str] = []
 
         def write() -> None:
-            other = get_db(database)
+            other = open_db(database)
             sent.extend(ledger_over(other).send("ws-001", "new").msg_id for _ in range(50))
             other.close()
 
@@ -226,7 +230,7 @@ class TestExport:
     def test_comes_back_exactly(self, filled: Ledger, db, tmp_path: Path) -> None:
         age(db)
         prune(db, DAY)
-        other = get_db(tmp_path / "other.db")
+        other = open_db(tmp_path / "other.db")
         counts = import_lines(other, list(export_lines(db)))
         assert dump(other) == dump(db)
         assert counts == {table: len(rows) for table, rows in dump(db).items() if table != "sqlite_sequence"}
@@ -234,13 +238,13 @@ class TestExport:
         other.close()
 
     def test_goes_on_where_the_first_stopped(self, filled: Ledger, db, tmp_path: Path) -> None:
-        other = get_db(tmp_path / "other.db")
+        other = open_db(tmp_path / "other.db")
         import_lines(other, export_lines(db))
         assert ledger_over(other).send("ws-001", 1).db_id == filled.send("ws-001", 1).db_id
         other.close()
 
     def test_an_empty_ledger(self, db, tmp_path: Path) -> None:
-        other = get_db(tmp_path / "other.db")
+        other = open_db(tmp_path / "other.db")
         assert set(import_lines(other, export_lines(db)).values()) == {0}
         other.close()
 
@@ -253,10 +257,10 @@ class TestExport:
         before = dump(db)
         lines = export_lines(db)
         first = [next(lines), next(lines)]
-        writer = get_db(database)
+        writer = open_db(database)
         ledger_over(writer).send("ws-001", "later")
         writer.close()
-        other = get_db(tmp_path / "other.db")
+        other = open_db(tmp_path / "other.db")
         import_lines(other, [*first, *lines])
         assert dump(other) == before
         other.close()
@@ -265,7 +269,7 @@ class TestExport:
 class TestImport:
     @pytest.fixture
     def other(self, tmp_path: Path):
-        other = get_db(tmp_path / "other.db")
+        other = open_db(tmp_path / "other.db")
         yield other
         other.close()
 

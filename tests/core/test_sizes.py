@@ -95,7 +95,7 @@ def test_what_many_connections_confirm_is_counted(ledger: Ledger) -> None:
     delivery = ledger.delivery
     names = connected(ledger, 1200, gateway="g")
     ledger.broadcast(1)
-    seqs = dict(db_of(ledger).rows("SELECT recipient_id, id FROM messages"))
+    seqs: dict[str, int] = dict(db_of(ledger).rows("SELECT recipient_id, id FROM messages"))
     times = iter([0.0, 1.0])
     sampler = Sampler(ledger._store, timer=lambda: next(times))
     sampler.sample(OverviewQuery())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support import Clock, gateway
-from ws_manager import get_db
+from tests.support import Clock, gateway, open_db
 from ws_manager.core.ledger import ledger_over
 from ws_manager.models import seconds_before, utc_now
 
@@ -13,7 +12,7 @@ DAY = 86400.0
 
 
 def log(database: Path, *ages: float) -> None:
-    db = get_db(database)
+    db = open_db(database)
     with db.transaction():
         for age in ages:
             db.execute(
@@ -25,7 +24,7 @@ def log(database: Path, *ages: float) -> None:
 
 def confirmed_long_ago(database: Path) -> None:
     """A message that was confirmed 40 days ago, and one that is as old and pending."""
-    db = get_db(database)
+    db = open_db(database)
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001")
     for _ in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from pathlib import Path
 from typing import Any, Optional
@@ -37,8 +38,12 @@ async def flood(running: RunningGateway, count: int, access_token: str, *, same:
         else:
             statuses.append(101)
             await agent.say_goodbye()
-            await running.until(lambda ws_id=ws_id: not running.server._hub.holds(ws_id))
+            await running.until(functools.partial(_is_gone, running, ws_id))
     return statuses
+
+
+def _is_gone(running: RunningGateway, ws_id: str) -> bool:
+    return not running.server._hub.holds(ws_id)
 
 
 def events(running: RunningGateway) -> int:
@@ -78,7 +83,12 @@ class TestSocketsOfAToken:
         async with gateway(database, key=KEY, limits=Limits(per_token=1)) as running:
             mine = token()
             running.offline("cipher", "ws-of-cipher")
-            for query in ({"ws_id": "ws-of-cipher"}, {"metadata": "[]"}, {"ws_id": "a\nb"}):
+            queries: tuple[dict[str, Any], ...] = (
+                {"ws_id": "ws-of-cipher"},
+                {"metadata": "[]"},
+                {"ws_id": "a\nb"},
+            )
+            for query in queries:
                 with pytest.raises(Refused):
                     await running.agent(access_token=mine, **query)
             await running.agent(access_token=mine)

@@ -12,7 +12,7 @@ from tests.support import RunningGateway, gateway
 async def refuse(running: RunningGateway, poison: int, code: int = 1009) -> list[int]:
     """Connect, confirm up to the message that cannot be taken, close on it, and return what came."""
     agent = await running.agent(ack="explicit")
-    came = []
+    came: list[int] = []
     while not came or came[-1] != poison:
         came.append((await agent.message())["seq"])
         if came[-1] != poison:

@@ -213,7 +213,7 @@ class TestLedgerInTrouble:
         async with gateway(database) as running:
             broken = await running.agent()
 
-            def tick(_now: float) -> bool:
+            def tick(now: float) -> bool:
                 raise ZeroDivisionError
 
             running.server._hub._sockets["ws-001"].session.tick = tick  # type: ignore[method-assign]
@@ -300,7 +300,8 @@ class TestStart:
         other = get_db(database)
 
         server = GatewayServer(GatewayOptions(database, port=0))
-        stop, reason = asyncio.get_running_loop().create_future(), asyncio.Queue()
+        stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
+        reason: asyncio.Queue[str] = asyncio.Queue()
         ready = asyncio.Event()
         other.execute("BEGIN IMMEDIATE")
         running = asyncio.create_task(server.run(stop, lambda _url: ready.set(), waits=reason.put_nowait))

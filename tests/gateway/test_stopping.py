@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import struct
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
@@ -26,7 +26,7 @@ class Stoppable:
 
     async def __aenter__(self) -> Stoppable:
         self.running = await self._context.__aenter__()
-        self._stopping: Optional[asyncio.Future[object]] = None
+        self._stopping: Optional[asyncio.Future[Any]] = None
         return self
 
     def stop(self) -> None:

@@ -312,12 +312,12 @@ class TestFindingPython:
             self.program(path, f'echo "$0" >> "$LOG"; exec "{python}" "$@"')
         log = tmp_path / "log"
         every = {"BLACKROAD_WS_PYTHON": str(chosen), "VIRTUAL_ENV": str(active), "LOG": str(log)}
-        assert run([shim, "--version"], **every).returncode == 0
+        assert run([shim, "--version"], None, **every).returncode == 0
         del every["BLACKROAD_WS_PYTHON"]
-        assert run([shim, "--version"], **every).returncode == 0
+        assert run([shim, "--version"], None, **every).returncode == 0
         del every["VIRTUAL_ENV"]
         for name in ("python3", "python", "python3.9"):
-            assert run([shim, "--version"], **every).returncode == 0
+            assert run([shim, "--version"], None, **every).returncode == 0
             (only / name).unlink()
         assert log.read_text().split() == [
             str(chosen),
@@ -382,7 +382,7 @@ class TestCompiledFiles:
         (tmp_path / "cache" / "ws-manager").chmod(0o777)
         (tmp_path / f"ws-manager-cache-{os.geteuid()}").symlink_to(tmp_path / "ws-manager-cache")
         variables = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
-        assert run([shim, "stats"], **variables).returncode == 0
+        assert run([shim, "stats"], None, **variables).returncode == 0
         assert not list(tmp_path.rglob("*.pyc"))
         assert not list((project / "node_modules").rglob("__pycache__"))
 

@@ -83,7 +83,8 @@ class TestMessages:
 
     def test_reject_is_written(self) -> None:
         session = AgentSession()
-        session.reject(*receive(session, 1), "no")
+        (message,) = receive(session, 1)
+        session.reject(message, "no")
         assert answers(session) == [{"type": "reject", "seq": 1, "reason": "no"}]
 
     def test_answers_are_written_once(self) -> None:
@@ -192,7 +193,8 @@ class TestSentAgain:
 
     def test_answers_of_an_earlier_socket_are_not_written_to_the_next(self) -> None:
         session = AgentSession()
-        session.reject(*receive(session, 1), "no")
+        (message,) = receive(session, 1)
+        session.reject(message, "no")
         session.text(greeting())
         assert answers(session) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import pytest
 
@@ -864,8 +864,7 @@ class Model:
 
     def settle(self) -> None:
         """What the ledger does with a receipt: everything between its ids that is pending."""
-        reports: list[Union[Receipt, Rejection]] = self.session.reports
-        self.session.reports = []
+        reports, self.session.reports = self.session.reports, []
         for report in reports:
             if isinstance(report, Rejection):
                 self.rejected.add(report.seq)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ def test_one_in_the_middle_can_be_removed() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_it_does_what_a_list_does(seed: int) -> None:
-    chance, flight, expected, last = random.Random(seed), InFlight(), [], 0
+    chance, flight, last = random.Random(seed), InFlight(), 0
+    expected: list[Any] = []
     for _ in range(3000):
         act = chance.random()
         if act < 0.65 or not expected:

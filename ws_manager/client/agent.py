@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 import aiohttp
 from yarl import URL
@@ -41,6 +41,9 @@ HEALTHY_SECONDS = 60.0
 
 # For each of its methods.
 _OWN_SCOPES = ("connect", "send", "broadcast")
+
+
+Self = TypeVar("Self", bound="AgentClient")
 
 
 class AgentClient:
@@ -118,7 +121,7 @@ class AgentClient:
         """The connection's id; None until the gateway has named it."""
         return self._session.ws_id
 
-    async def __aenter__(self) -> AgentClient:
+    async def __aenter__(self: Self) -> Self:
         """Connect; the first attempt is the only one that may fail.
 
         Raises:

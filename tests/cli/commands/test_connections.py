@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager import ConnectionPool, get_db, heartbeat_check
+from tests.support import open_db
+from ws_manager import ConnectionPool, heartbeat_check
 from ws_manager.core.ledger import Ledger
 from ws_manager.models import Connection, Gateway, seconds_before, utc_now
 from ws_manager.repository.sqlite.gateways import Gateways
@@ -18,7 +19,7 @@ UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
 def make_old(database: Path, ws_id: str) -> None:
-    db = get_db(database)
+    db = open_db(database)
     db.execute("UPDATE connections SET last_heartbeat = '2020-01-01' WHERE ws_id = ?", (ws_id,))
     db.close()
 
@@ -112,7 +113,7 @@ def test_heartbeat(cli, database: Path) -> None:
     result = cli("heartbeat", "ws-001", "--latency", "12.4")
     assert (result.exit_code, result.stdout) == (0, "Heartbeat updated for ws-001\n")
     assert json.loads(cli("heartbeat", "ws-001", "--json").stdout) == {"ws_id": "ws-001", "latency_ms": None}
-    db = get_db(database)
+    db = open_db(database)
     assert [row[0] for row in db.rows("SELECT latency_ms FROM heartbeat_log ORDER BY id")] == [12, None]
     db.close()
     assert cli("heartbeat", "nobody").exit_code == 3
@@ -143,7 +144,7 @@ def test_heartbeat_check_spares_those_of_a_gateway_that_ended_a_moment_ago(cli, 
     for ws_id in ("ws-001", "ws-002"):
         cli("connect", "octavia", "--ws-id", ws_id)
         make_old(database, ws_id)
-    db = get_db(database)
+    db = open_db(database)
     db.execute("UPDATE connections SET gateway = 'g' WHERE ws_id = 'ws-001'")
     Gateways(db).insert(Gateway("g", 1, "http://127.0.0.1:1", utc_now(), utc_now()))
     pool = ConnectionPool(db)

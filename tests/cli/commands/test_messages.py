@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,7 +177,7 @@ def test_wait_that_runs_out(cli, connected, database: Path) -> None:
 def test_wait_for_a_message_that_is_set_aside(cli, connected, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Ledger.send
 
-    def send_and_move(self: Ledger, *arguments: object):
+    def send_and_move(self: Ledger, *arguments: Any):
         sent = plain(self, *arguments)
         self.connect("cipher", "ws-001")  # another agent's now: what was pending is set aside
         return sent

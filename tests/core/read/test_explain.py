@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -15,6 +14,7 @@ from ws_manager.core.read.explain import BAD, GOOD, WAITING, Explanation
 from ws_manager.models import Closure, Gateway, Receipt, Rejection, Written, utc_now
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.locks import gateway_lock
+from ws_manager.strict_json import Json
 
 GATEWAY = Gateway("g", os.getpid(), "http://127.0.0.1:1", "2026-01-01", "2026-01-01")
 
@@ -24,7 +24,7 @@ def delivery(db: Database) -> Delivery:
     """ws-001 has a socket of the gateway `g`, ws-002 was registered by a command."""
     delivery = ledger_over(db).delivery
     delivery.record_gateway(GATEWAY)
-    delivery.open_socket("octavia", "ws-001", {"region": "us-west"}, "g")
+    delivery.open_socket("octavia", "ws-001", Json('{"region":"us-west"}'), "g")
     ledger_of(delivery).connect("cipher", "ws-002")
     return delivery
 
@@ -118,7 +118,7 @@ class TestMessage:
 
     def test_whose_agent_has_not_come_back(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)
-        delivery.record_gateway(replace(GATEWAY, id="h"))
+        delivery.record_gateway(GATEWAY._replace(id="h"))
         with gateway_lock(db_of(delivery).path):
             verdict = show(delivery, msg_id).verdict
         assert verdict == "pending: ws-001 has not come back since the gateway was started again"

@@ -82,7 +82,7 @@ def test_a_connection_whose_messages_wait_is_slow(db: Database, ledger) -> None:
     ledger.send("ws-001", "hello")
     (state,) = Sampler(store_over(db), timeout=10**12, now=lambda: LATER).sample(OverviewQuery()).connections
     assert state.slow == ("waiting",)
-    assert state.waiting_seconds > 10**9
+    assert (state.waiting_seconds or 0) > 10**9
 
 
 def test_a_long_round_trip_is_slow(db: Database, ledger) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.stripe_support import SECRET, event, signature
 from tests.support import Clock, RunningGateway, gateway, within
+from ws_manager import InvalidInput
 from ws_manager.gateway import server
 from ws_manager.gateway.http import stripe as stripe_route
 from ws_manager.gateway.http.bodies import LEAST
@@ -86,7 +87,7 @@ async def test_together_hold_what_was_said_and_the_oldest_give_way(database: Pat
             most = min(number + 1, 4)
             # All four that fit are there, whole but for a byte.
             await running.until(
-                lambda most=most: (
+                lambda most=most: (  # type: ignore[misc]
                     bodies(running) == [MAX_BODY - 1] * most
                     or (len(bodies(running)) == most == 4 and bodies(running)[-1] == MAX_BODY - 1)
                 )
@@ -222,7 +223,7 @@ async def test_whole_ones_count_until_they_are_verified(
 
     def verified(body: bytes, *_: object) -> None:
         asyncio.run_coroutine_threadsafe(checked.wait(), loop).result()
-        raise stripe_route.InvalidInput("the signature does not hold")
+        raise InvalidInput("the signature does not hold")
 
     monkeypatch.setattr(stripe_route, "verified", verified)
     clock = Clock()

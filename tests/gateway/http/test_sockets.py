@@ -148,7 +148,7 @@ class TestCommands:
                 if row.status == "disconnected":
                     checked.set()
 
-            hub.add, hub.check = late, note  # type: ignore[assignment,method-assign]
+            hub.add, hub.check = late, note  # type: ignore[method-assign]
             agent = await running.agent()
             assert await agent.closed() == 4010
 

@@ -26,7 +26,7 @@ from ws_manager.tokens import mint
 KEY = b"the key of this test, not a secret"
 
 
-class Explanation(NamedTuple):
+class Answer(NamedTuple):
     status: int
     body: dict[str, Any]
     headers: Any
@@ -41,13 +41,13 @@ class Stripe:
 
     async def post(
         self, body: bytes, header: Optional[str] = None, *, path: str = PATH, **headers: str
-    ) -> Explanation:
+    ) -> Answer:
         """Post a body; `header` is its signature, made here unless it is given, and "" for none."""
         signed = signature(body) if header is None else header
         sent = {**({"Stripe-Signature": signed} if signed else {}), **headers}
         async with self._http.post(self.running.url + path, data=body, headers=sent) as response:
             text = await response.text()
-            return Explanation(
+            return Answer(
                 response.status,
                 json.loads(text) if "json" in response.content_type else {},
                 response.headers,

@@ -16,6 +16,7 @@ from typing import Callable
 
 import pytest
 
+from tests.support import open_db
 from ws_manager import (
     ConnectionPool,
     InvalidInput,
@@ -25,7 +26,6 @@ from ws_manager import (
     TransactionOpen,
     add_connection,
     broadcast,
-    get_db,
     get_message_history,
     send_message,
 )
@@ -88,14 +88,14 @@ class TestCreation:
         folder = tmp_path / "shared"
         folder.mkdir()
         folder.chmod(0o755)
-        get_db(folder / "ledger.db").close()
+        open_db(folder / "ledger.db").close()
         assert mode(folder) == 0o755
 
     @posix
     def test_file_that_was_there_keeps_its_mode(self, database: Path) -> None:
         database.touch()
         database.chmod(0o640)
-        get_db(database).close()
+        open_db(database).close()
         assert mode(database) == 0o640
 
     def test_no_code_but_sqlite_opens_the_file(self, database: Path, run_python: Callable[..., str]) -> None:
@@ -137,14 +137,14 @@ for _ in range(2):
             monkeypatch.setattr(
                 "ws_manager.repository.sqlite.database.time.sleep", lambda seconds: other.execute("ROLLBACK")
             )
-            with contextlib.closing(get_db(database)) as db:
+            with contextlib.closing(open_db(database)) as db:
                 assert db.value("PRAGMA journal_mode") == "wal"
 
     def test_relative_path_survives_a_change_of_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        db = get_db(Path("ledger.db"))
+        db = open_db(Path("ledger.db"))
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         add_connection(ConnectionPool(db), "ws-001", "octavia")
@@ -152,7 +152,7 @@ for _ in range(2):
         assert (tmp_path / "ledger.db").exists()
 
     def test_tilde_is_the_home_folder(self, tmp_path: Path) -> None:
-        get_db(Path("~/ledger.db")).close()
+        open_db(Path("~/ledger.db")).close()
         assert (tmp_path / "home" / "ledger.db").exists()
 
     @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ for _ in range(2):
     )
     def test_any_name_will_do(self, tmp_path: Path, name: str) -> None:
         for _ in range(2):
-            with contextlib.closing(get_db(tmp_path / name)) as db:
+            with contextlib.closing(open_db(tmp_path / name)) as db:
                 add_connection(ConnectionPool(db), "ws-001", "octavia")
         with contextlib.closing(open_to_read(tmp_path / name)) as db:
             assert ConnectionPool(db).count() == 1
@@ -169,12 +169,12 @@ for _ in range(2):
     @posix
     def test_name_that_is_not_unicode(self, tmp_path: Path) -> None:
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db"))
-        get_db(path).close()
+        open_db(path).close()
         open_to_read(path).close()
         assert [os.fsencode(file.name) for file in tmp_path.iterdir()] == [b"\xff.db"]
 
     def test_path_may_be_text(self, database: Path) -> None:
-        get_db(str(database)).close()  # type: ignore[arg-type]
+        open_db(str(database)).close()  # type: ignore[arg-type]
         assert database.exists()
 
     def test_missing_file_is_refused_where_none_may_be_made(self, database: Path) -> None:
@@ -209,7 +209,7 @@ class TestConnection:
         assert db.execute("SELECT 1 AS one").fetchone()["one"] == 1
 
     def test_reopening_finds_what_was_written(self, database: Path, connected: Database) -> None:
-        again = get_db(database)
+        again = open_db(database)
         assert ConnectionPool(again).count() == 1
         again.close()
 
@@ -263,7 +263,7 @@ class TestUnusableFiles:
     def refused(self, path: Path) -> LedgerError:
         """Open a file, and return the error, after a look at its form."""
         with pytest.raises(LedgerError) as raised:
-            db = get_db(path)
+            db = open_db(path)
             with contextlib.closing(db):
                 send_message(ConnectionPool(db), db, "ws-001", 1)
         assert str(path) in raised.value.message
@@ -281,13 +281,13 @@ class TestUnusableFiles:
 
     @pytest.mark.parametrize("size", [50, 200, 5000, 20480])
     def test_truncated(self, database: Path, size: int) -> None:
-        get_db(database).close()
+        open_db(database).close()
         with database.open("r+b") as file:
             file.truncate(size)
         assert "is" in self.refused(database).message
 
     def test_newer_schema(self, database: Path) -> None:
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             db.execute("PRAGMA user_version = 1000")
         error = self.refused(database)
         assert "newer ws-manager" in error.message
@@ -306,7 +306,7 @@ class TestUnusableFiles:
     @posix
     def test_read_only(self, open_folder: Path) -> None:
         database = open_folder / "ledger.db"
-        get_db(database).close()
+        open_db(database).close()
         database.chmod(0o444)
 
         def use() -> None:
@@ -325,7 +325,7 @@ class TestUnusableFiles:
     @posix
     def test_folder_that_cannot_be_entered(self, open_folder: Path) -> None:
         database = open_folder / "closed" / "ledger.db"
-        get_db(database).close()
+        open_db(database).close()
         database.parent.chmod(0o600)
 
         def use() -> None:
@@ -339,7 +339,7 @@ class TestUnusableFiles:
     @pytest.mark.parametrize("path", ["", ":memory:", "file:ledger.db", "file::memory:?cache=shared"])
     def test_what_is_no_file(self, path: str) -> None:
         with pytest.raises(InvalidInput, match="not the path of a file"):
-            get_db(path)  # type: ignore[arg-type]
+            open_db(path)  # type: ignore[arg-type]
 
     def test_full_disk(self, connected: Database) -> None:
         pages = connected.value("PRAGMA page_count")
@@ -359,7 +359,7 @@ class TestReplacedFile:
 
     def test_replaced(self, tmp_path: Path, database: Path, connected: Database) -> None:
         replacement = tmp_path / "replacement.db"
-        get_db(replacement).close()
+        open_db(replacement).close()
         replacement.replace(database)
         with pytest.raises(LedgerReplaced):
             send_message(ConnectionPool(connected), connected, "ws-001", 1)
@@ -369,7 +369,7 @@ class TestReplacedFile:
         self, tmp_path: Path, database: Path, connected: Database
     ) -> None:
         replacement = tmp_path / "replacement.db"
-        get_db(replacement).close()
+        open_db(replacement).close()
         replacement.replace(database)
         with contextlib.suppress(LedgerReplaced):
             connected.checkpoint()
@@ -528,7 +528,7 @@ class TestCheckpoint:
         other.execute("ROLLBACK")
 
         connected.checkpoint()
-        writer = get_db(database)
+        writer = open_db(database)
         send_message(ConnectionPool(writer), writer, "ws-001", "by another connection")
         assert log.stat().st_size <= 512 * 1024
         assert [row[0] for row in writer.rows("PRAGMA integrity_check")] == ["ok"]
@@ -598,7 +598,7 @@ class TestBackup:
     def test_holds_everything(self, tmp_path: Path, connected: Database) -> None:
         send_message(ConnectionPool(connected), connected, "ws-001", "hello")
         connected.backup_to(tmp_path / "copy.db")
-        with contextlib.closing(get_db(tmp_path / "copy.db")) as copy:
+        with contextlib.closing(open_db(tmp_path / "copy.db")) as copy:
             assert get_message_history(copy) == get_message_history(connected)
             assert ConnectionPool(copy).get("ws-001") == ConnectionPool(connected).get("ws-001")
 
@@ -620,7 +620,7 @@ def test_an_unfinished_select_is_named_as_the_cause(database: Path, db: Database
             db.execute("INSERT INTO events (kind) VALUES (?)", (str(number),))
     reading = db.execute("SELECT * FROM events")
     reading.fetchone()
-    other = get_db(database)
+    other = open_db(database)
     with other.transaction():
         other.execute("INSERT INTO events (kind) VALUES ('x')")
     other.close()

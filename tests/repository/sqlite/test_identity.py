@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import open_db
 from ws_manager import (
     Conflict,
     ConnectionPool,
@@ -28,7 +29,7 @@ from ws_manager.tokens import key_path, signing_key
 @pytest.fixture
 def link(tmp_path: Path, database: Path) -> Path:
     """A link to `database`, in another folder and under another name."""
-    get_db(database).close()
+    open_db(database).close()
     (tmp_path / "links").mkdir()
     link = tmp_path / "links" / "agents.db"
     link.symlink_to(database)
@@ -42,7 +43,7 @@ def names(folder: Path) -> set[str]:
 
 class TestLink:
     def test_leads_to_the_same_ledger(self, link: Path, database: Path) -> None:
-        with contextlib.closing(get_db(link)) as one, contextlib.closing(get_db(database)) as two:
+        with contextlib.closing(open_db(link)) as one, contextlib.closing(open_db(database)) as two:
             pool = ConnectionPool(one)
             add_connection(pool, "ws-001", "octavia")
             # Two different files would be refused here.
@@ -50,7 +51,7 @@ class TestLink:
             assert one.path == two.path == database
 
     def test_has_no_files_beside_it(self, link: Path, database: Path) -> None:
-        with contextlib.closing(get_db(link)) as db:
+        with contextlib.closing(open_db(link)) as db:
             add_connection(ConnectionPool(db), "ws-001", "octavia")
             with gateway_lock(link), ledger_over(db).delivery.holding("ws-001"):
                 signing_key(link, create=True)
@@ -65,7 +66,7 @@ class TestLink:
         assert not is_held(gateway_lock(database))
 
     def test_has_the_same_receivers(self, link: Path, database: Path) -> None:
-        with contextlib.closing(get_db(link)) as one, contextlib.closing(get_db(database)) as two:
+        with contextlib.closing(open_db(link)) as one, contextlib.closing(open_db(database)) as two:
             add_connection(ConnectionPool(one), "ws-001", "octavia")
             with (
                 ledger_over(one).delivery.holding("ws-001"),
@@ -79,7 +80,7 @@ class TestLink:
         assert key_path(link) == key_path(database)
 
     def test_in_the_way_to_the_folder(self, tmp_path: Path, database: Path) -> None:
-        get_db(database).close()
+        open_db(database).close()
         (tmp_path / "mount").symlink_to(database.parent, target_is_directory=True)
         through = tmp_path / "mount" / database.name
         assert signing_key(through, create=True) == signing_key(database, create=False)
@@ -87,10 +88,10 @@ class TestLink:
             assert is_held(gateway_lock(database))
 
     def test_that_leads_elsewhere_now_is_noticed(self, tmp_path: Path, link: Path) -> None:
-        with contextlib.closing(get_db(link)) as db:
+        with contextlib.closing(open_db(link)) as db:
             add_connection(ConnectionPool(db), "ws-001", "octavia")
             other = tmp_path / "other.db"
-            get_db(other).close()
+            open_db(other).close()
             link.unlink()
             link.symlink_to(other)
             with pytest.raises(LedgerReplaced):
@@ -107,14 +108,14 @@ class TestLink:
     def test_that_leads_to_itself_is_refused(self, database: Path) -> None:
         database.symlink_to(database)
         with pytest.raises(LedgerError, match="cannot be opened"):
-            get_db(database)
+            open_db(database)
 
 
 class TestLinkInThePlaceOfSqlitesFiles:
     @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
     @pytest.mark.parametrize("open_it", [get_db, open_to_read])
     def test_is_not_followed(self, tmp_path: Path, database: Path, suffix: str, open_it: object) -> None:
-        get_db(database).close()
+        open_db(database).close()
         precious = tmp_path / "precious"
         precious.write_text("keep me")
         Path(f"{database}{suffix}").symlink_to(precious)
@@ -159,7 +160,7 @@ class TestKeyBesideALink:
 
 class TestHardLinks:
     def test_are_read_and_not_written(self, database: Path) -> None:
-        get_db(database).close()
+        open_db(database).close()
         os.link(database, database.with_name("other.db"))
         before = database.read_bytes()
         with pytest.raises(LedgerError, match=r"has 2 names \(hard links\)"):

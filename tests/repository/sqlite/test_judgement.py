@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager import ConnectionPool, LedgerError, add_connection, get_db, send_message
+from tests.support import open_db
+from ws_manager import ConnectionPool, LedgerError, add_connection, send_message
 from ws_manager.repository.findings import TABLES
 from ws_manager.repository.sqlite.opening import open_to_write
 from ws_manager.repository.sqlite.reading import look_into
@@ -59,7 +60,7 @@ class TestAnotherPrograms:
                 name: data for name, (data, _) in everything(database.parent).items() if "shm" not in name
             }
             with pytest.raises(LedgerError, match="is no ledger"):
-                get_db(database)
+                open_db(database)
             after = {
                 name: data for name, (data, _) in everything(database.parent).items() if "shm" not in name
             }
@@ -77,7 +78,7 @@ class TestAnotherPrograms:
         original.unlink()
         before = {name: data for name, (data, _) in everything(tmp_path).items() if "shm" not in name}
         with pytest.raises(LedgerError, match="is no ledger"):
-            get_db(database)
+            open_db(database)
         assert {name: data for name, (data, _) in everything(tmp_path).items() if "shm" not in name} == before
         assert len(list(tmp_path.iterdir())) == 1 + len(kept)
 
@@ -88,14 +89,14 @@ class TestAnotherPrograms:
         database.write_bytes(data)
         before = everything(database.parent)
         with pytest.raises(LedgerError, match="is not a SQLite database"):
-            get_db(database)
+            open_db(database)
         assert everything(database.parent) == before
 
     @pytest.mark.skipif(os.name != "posix", reason="Windows has no named pipes in folders")
     def test_that_is_no_file(self, database: Path) -> None:
         os.mkfifo(database)
         with pytest.raises(LedgerError, match="is not an ordinary file"):
-            get_db(database)
+            open_db(database)
 
     def test_is_looked_at_again_where_it_was_written_meanwhile(self, database: Path) -> None:
         with plain(database) as other:
@@ -118,29 +119,29 @@ class TestLedger:
         with pytest.raises(LedgerError, match="is an empty file, not a ledger yet"):
             open_to_write(database, create=False)
         assert database.stat().st_size == 0
-        get_db(database).close()
+        open_db(database).close()
         open_to_write(database, create=False).close()
 
     def test_a_database_without_anything_in_it_becomes_one(self, database: Path) -> None:
         with plain(database) as db:
             db.executescript("CREATE TABLE a (b); DROP TABLE a")
         assert database.stat().st_size
-        get_db(database).close()
+        open_db(database).close()
 
     def test_may_hold_further_tables(self, database: Path) -> None:
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             db.execute("CREATE TABLE notes (text)")
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             assert db.value("SELECT count(*) FROM notes") == 0
 
     @pytest.mark.parametrize("version", [-1, 0, 1, 2])
     def test_whose_version_somebody_has_set(self, database: Path, version: int) -> None:
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             add_connection(ConnectionPool(db), "ws-001", "octavia")
             db.execute(f"PRAGMA user_version = {version}")
             schema = db.rows("SELECT sql FROM sqlite_master")
         for _ in range(2):
-            with contextlib.closing(get_db(database)) as db:
+            with contextlib.closing(open_db(database)) as db:
                 assert ConnectionPool(db).count() == 1
                 assert set(schema) <= set(db.rows("SELECT sql FROM sqlite_master"))
                 assert not db.rows("SELECT 1 FROM sqlite_master WHERE name LIKE 'earlier%'")
@@ -154,24 +155,24 @@ class TestLedger:
                 db.execute(f"CREATE TABLE {table} ({', '.join(sorted(columns))})")
             db.execute(f"PRAGMA user_version = {version}")
         for _ in range(2):
-            with contextlib.closing(get_db(database)) as db:
+            with contextlib.closing(open_db(database)) as db:
                 add_connection(ConnectionPool(db), "ws-001", "octavia")
                 assert db.value("PRAGMA user_version") == version
 
     @pytest.mark.parametrize("table", TABLES)
     def test_without_one_of_its_tables_is_refused(self, database: Path, table: str) -> None:
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             db.execute(f"DROP TABLE {table}")
         before = everything(database.parent)
         with pytest.raises(LedgerError, match="is no ledger"):
-            get_db(database)
+            open_db(database)
         assert everything(database.parent) == before
 
     def test_without_one_of_its_columns_is_refused(self, database: Path) -> None:
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             db.execute("ALTER TABLE gateways RENAME COLUMN seen_at TO looked_at")
         with pytest.raises(LedgerError, match="gateways is missing or changed"):
-            get_db(database)
+            open_db(database)
 
 
 class TestShared:
@@ -179,9 +180,9 @@ class TestShared:
     def test_stands_beside_what_is_there(self, database: Path, version: int) -> None:
         with plain(database) as db:
             db.executescript(f"{STRANGERS['cookies']}; PRAGMA user_version = {version}")
-        with contextlib.closing(get_db(database, shared=True)) as db:
+        with contextlib.closing(open_db(database, shared=True)) as db:
             add_connection(ConnectionPool(db), "ws-001", "octavia")
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             pool = ConnectionPool(db)
             assert send_message(pool, db, "ws-001", 1)
             assert db.rows("SELECT name, value FROM cookies") == [("a", "b")]
@@ -191,10 +192,10 @@ class TestShared:
     def test_of_a_newer_ws_manager_is_refused(self, database: Path) -> None:
         with plain(database) as db:
             db.executescript(STRANGERS["cookies"])
-        with contextlib.closing(get_db(database, shared=True)) as db:
+        with contextlib.closing(open_db(database, shared=True)) as db:
             db.execute("UPDATE ws_manager_schema SET version = 1000")
         with pytest.raises(LedgerError, match="newer ws-manager"):
-            get_db(database)
+            open_db(database)
 
     @pytest.mark.parametrize("table", ["messages", "connections", "Events"])
     def test_where_that_program_has_a_table_of_the_same_name_is_refused(
@@ -204,10 +205,10 @@ class TestShared:
             db.execute(f"CREATE TABLE {table} (body)")
         before = everything(database.parent)
         with pytest.raises(LedgerError, match=f"the table {table.lower()} in this file is not ours"):
-            get_db(database, shared=True)
+            open_db(database, shared=True)
         assert everything(database.parent) == before
 
     def test_of_nothing_is_an_ordinary_ledger(self, database: Path) -> None:
-        with contextlib.closing(get_db(database, shared=True)) as db:
+        with contextlib.closing(open_db(database, shared=True)) as db:
             assert db.value("PRAGMA user_version") == VERSION
             assert not db.rows("SELECT 1 FROM sqlite_master WHERE name = 'ws_manager_schema'")

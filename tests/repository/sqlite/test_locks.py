@@ -71,11 +71,12 @@ class TestHolding:
     ) -> None:
         from ws_manager.repository.sqlite import locks
 
-        plain, removed = locks._take, []
+        plain, removed = locks._take, list[bool]()
 
         def remove_first(descriptor: int, *, shared: bool) -> bool:
             if not removed:
-                removed.append(lock.path.unlink())
+                lock.path.unlink()
+                removed.append(True)
             return plain(descriptor, shared=shared)
 
         monkeypatch.setattr(locks, "_take", remove_first)

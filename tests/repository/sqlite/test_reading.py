@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 
@@ -116,7 +117,9 @@ class TestOwner:
         assert names(place / "ledger.db") == ["ws-001"]
 
     @pytest.mark.parametrize("open_it", [open_to_read, get_db])
-    def test_leaves_another_programs_tables_in_the_log_alone(self, tmp_path: Path, open_it: object) -> None:
+    def test_leaves_another_programs_tables_in_the_log_alone(
+        self, tmp_path: Path, open_it: Callable[[Path], object]
+    ) -> None:
         with contextlib.closing(sqlite3.connect(tmp_path / "cookies.db")) as theirs:
             theirs.execute("PRAGMA journal_mode = WAL")
             theirs.execute("CREATE TABLE cookies (name)")
@@ -247,7 +250,7 @@ class TestSomebodyElse:
         for suffix in ("-wal", "-shm"):
             Path(f"{readable}{suffix}").touch()
 
-        def execute(self: Database, sql: str, *arguments: object) -> sqlite3.Cursor:
+        def execute(self: Database, sql: str, *arguments: Any) -> sqlite3.Cursor:
             # The first statement of each way to open it.
             if sql.startswith(("PRAGMA query_only", "SELECT ws_id")):
                 for suffix in ("-wal", "-shm"):

@@ -11,11 +11,11 @@ from typing import Callable
 
 import pytest
 
+from tests.support import open_db
 from ws_manager import (
     ConnectionPool,
     LedgerError,
     connection_stats,
-    get_db,
     get_message_history,
     send_message,
 )
@@ -99,7 +99,7 @@ def earlier(database: Path) -> Path:
 @pytest.fixture
 def fresh_schema(tmp_path: Path) -> list[tuple[object, ...]]:
     """The schema of a new file."""
-    with contextlib.closing(get_db(tmp_path / "fresh.db")) as db:
+    with contextlib.closing(open_db(tmp_path / "fresh.db")) as db:
         return schema_of(db)
 
 
@@ -178,7 +178,7 @@ class TestDocumentedSchema:
 
     def test_opening_twice_changes_nothing(self, database: Path, db: Database) -> None:
         before = schema_of(db)
-        with contextlib.closing(get_db(database)) as again:
+        with contextlib.closing(open_db(database)) as again:
             assert schema_of(again) == before
 
     def test_current_file_is_opened_without_sqlite_utils(
@@ -190,18 +190,18 @@ class TestDocumentedSchema:
     def test_sqlite_that_is_too_old(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 33, 0))
         with pytest.raises(LedgerError, match="too old"):
-            get_db(database)
+            open_db(database)
 
 
 class TestEarlierFile:
     def test_schema_afterwards_equals_a_new_files_to_the_letter(
         self, earlier: Path, fresh_schema: list[tuple[object, ...]]
     ) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert schema_of(db) == fresh_schema
 
     def test_connections_are_all_there(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             rows = connection_rows(db)
         assert {ws_id: row["id"] for ws_id, row in rows.items()} == {
             "ws-001": 1,
@@ -227,7 +227,7 @@ class TestEarlierFile:
     def test_naive_timestamps_are_utc_of_fixed_width(
         self, earlier: Path, ws_id: str, column: str, expected: object
     ) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert connection_rows(db)[ws_id][column] == expected
 
     @pytest.mark.parametrize(
@@ -246,15 +246,15 @@ class TestEarlierFile:
             "2025-03-01T10:20:30.123456+02:00": "2025-03-01T08:20:30.123456+00:00",
             "2025-03-01T10:20:30Z": "2025-03-01T10:20:30.000000+00:00",
         }.get(text, text)
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert connection_rows(db)["ws-001"]["disconnected_at"] == expected
 
     def test_missing_timestamp_becomes_the_present(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert FIXED_WIDTH.fullmatch(str(connection_rows(db)["ws-004"]["connected_at"]))
 
     def test_metadata(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             metadata = {c.ws_id: c.metadata for c in ConnectionPool(db).get_all()}
         assert metadata == {"ws-001": {"region": "us-west"}, "ws-003": {}, "ws-004": {"earlier": "a note"}}
 
@@ -271,16 +271,16 @@ class TestEarlierFile:
         ],
     )
     def test_content_is_json_afterwards(self, earlier: Path, seq: int, content: object) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert json.loads(db.value("SELECT content FROM messages WHERE id = ?", (seq,))) == content
 
     def test_content_that_was_json_keeps_its_text(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             text = db.value("SELECT content FROM messages WHERE id = 1")
         assert text == '{"event": "deploy", "version": "2.1.0"}'
 
     def test_messages_are_all_there(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             rows = get_message_history(db)
         assert [row["id"] for row in rows] == [7, 6, 5, 4, 3, 2, 1]
         assert [row["msg_id"] for row in rows] == ["m-7", "m-6", "m-5", "earlier-4", "m-3", "m-2", "m-1"]
@@ -289,7 +289,7 @@ class TestEarlierFile:
         assert rows[-2]["sent_at"] == "2025-03-01T10:22:00.000000+00:00"
 
     def test_heartbeats_are_all_there(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             rows = db.rows("SELECT ws_id, ts, latency_ms FROM heartbeat_log ORDER BY id")
         assert rows[0] == ("ws-001", "2025-03-01T10:20:31.000000+00:00", 12)
         assert rows[1] == ("ws-002", "2025-03-01T10:20:31.000000+00:00", None)
@@ -299,12 +299,12 @@ class TestEarlierFile:
         with plain(earlier) as db:
             db.execute("INSERT INTO connections (id, status) VALUES (20, 'active')")
             db.execute("INSERT INTO heartbeat_log (id, ts) VALUES (20, '2025-03-01T10:20:31')")
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert connection_rows(db)["earlier-20"]["agent"] == "earlier"
             assert db.value("SELECT ws_id FROM heartbeat_log WHERE id = 20") == "earlier-20"
 
     def test_freed_ids_are_not_given_out_again(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             connection = ledger_over(db).connect("octavia", "ws-new")
             message = send_message(ConnectionPool(db), db, "ws-new", 1)
         assert connection.db_id == 10
@@ -312,7 +312,7 @@ class TestEarlierFile:
         assert message.db_id == 51
 
     def test_what_was_ever_connected_is_counted(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             stats = connection_stats(ConnectionPool(db), db)
         assert stats["total_ever_connected"] == 9
         assert stats["agents"] == {"cipher": 2, "octavia": 1}
@@ -320,7 +320,7 @@ class TestEarlierFile:
     def test_empty_one_with_freed_ids(self, earlier: Path) -> None:
         with plain(earlier) as db:
             db.execute("DELETE FROM messages")
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             message = send_message(ConnectionPool(db), db, "ws-001", 1)
         assert message is not None
         assert message.db_id == 51
@@ -328,28 +328,28 @@ class TestEarlierFile:
     def test_ids_without_autoincrement(self, database: Path, fresh_schema: list[tuple[object, ...]]) -> None:
         with plain(database) as db:
             db.executescript(EARLIER_TABLES.replace(" AUTOINCREMENT", "") + EARLIER_ROWS)
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             assert schema_of(db) == fresh_schema
             assert len(get_message_history(db)) == 7
 
     def test_only_some_of_the_tables(self, database: Path, fresh_schema: list[tuple[object, ...]]) -> None:
         with plain(database) as db:
             db.executescript(EARLIER_TABLES + EARLIER_ROWS + "DROP TABLE heartbeat_log;")
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             assert schema_of(db) == fresh_schema
             assert len(get_message_history(db)) == 7
 
     def test_indexes_of_the_users_own(self, earlier: Path, fresh_schema: list[tuple[object, ...]]) -> None:
         with plain(earlier) as db:
             db.execute('CREATE UNIQUE INDEX "of mine" ON messages (msg_id, sent_at)')
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert schema_of(db) == fresh_schema
 
     def test_columns_that_we_do_not_know_are_kept_beside(self, earlier: Path) -> None:
         with plain(earlier) as db:
             db.execute("ALTER TABLE connections ADD COLUMN team TEXT")
             db.execute("UPDATE connections SET team = 'red' WHERE ws_id = 'ws-001'")
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert len(connection_rows(db)) == 4
             kept = db.rows("SELECT ws_id, team FROM earlier_connections WHERE team IS NOT NULL")
         assert kept == [("ws-001", "red")]
@@ -357,13 +357,13 @@ class TestEarlierFile:
     def test_tables_of_others_stay(self, earlier: Path) -> None:
         with plain(earlier) as db:
             db.executescript("CREATE TABLE notes (text); INSERT INTO notes VALUES ('keep me')")
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert db.rows("SELECT text FROM notes") == [("keep me",)]
 
     def test_opening_it_again_changes_nothing(self, earlier: Path) -> None:
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             before = list(db.iterdump())
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert list(db.iterdump()) == before
 
 
@@ -381,7 +381,7 @@ class TestFailedMigration:
             db.execute(damage)
             before = [*schema_of(db), *db.iterdump()]
         with pytest.raises(LedgerError):
-            get_db(earlier)
+            open_db(earlier)
         with plain(earlier) as db:
             assert [*schema_of(db), *db.iterdump()] == before
 
@@ -390,13 +390,13 @@ class TestFailedMigration:
             db.executescript(EARLIER_TABLES.replace(" UNIQUE", ""))
             db.execute("INSERT INTO messages (msg_id) VALUES ('m'), ('m')")
         with pytest.raises(LedgerError, match=r"cannot be brought up to date.*msg_id"):
-            get_db(database)
+            open_db(database)
 
     def test_table_that_is_not_ours_is_explained(self, database: Path) -> None:
         with plain(database) as db:
             db.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)")
         with pytest.raises(LedgerError, match="the table messages in this file is not ours"):
-            get_db(database)
+            open_db(database)
 
 
 class TestManyAtOnce:
@@ -408,7 +408,7 @@ class TestManyAtOnce:
 
     def test_open_a_new_file(self, database: Path, run_together: Callable[..., list[str]]) -> None:
         run_together(self.OPEN, 8, database)
-        with contextlib.closing(get_db(database)) as db:
+        with contextlib.closing(open_db(database)) as db:
             assert ConnectionPool(db).count() == 8
 
     def test_open_an_earlier_file(
@@ -418,7 +418,7 @@ class TestManyAtOnce:
         fresh_schema: list[tuple[object, ...]],
     ) -> None:
         run_together(self.OPEN, 8, earlier)
-        with contextlib.closing(get_db(earlier)) as db:
+        with contextlib.closing(open_db(earlier)) as db:
             assert ConnectionPool(db).count() == 3 + 8
             assert len(get_message_history(db)) == 7
             assert schema_of(db) == fresh_schema
@@ -439,7 +439,7 @@ class TestContentBeyondTheLimits:
     @pytest.fixture(params=["earlier", "schema 3"])
     def old(self, request: pytest.FixtureRequest, earlier: Path) -> Path:
         if request.param == "schema 3":
-            get_db(earlier).close()
+            open_db(earlier).close()
         with plain(earlier) as db:
             if request.param == "schema 3":
                 db.execute("ALTER TABLE webhook_events DROP COLUMN reason")
@@ -453,12 +453,12 @@ class TestContentBeyondTheLimits:
         return earlier
 
     def test_stays_unchanged(self, old: Path) -> None:
-        with contextlib.closing(get_db(old)) as db:
+        with contextlib.closing(open_db(old)) as db:
             rows = db.rows("SELECT id, msg_id, content, delivered FROM messages WHERE id >= 60 ORDER BY id")
         assert rows == list(self.ROWS)
 
     def test_is_set_aside_where_it_is_pending(self, old: Path) -> None:
-        with contextlib.closing(get_db(old)) as db:
+        with contextlib.closing(open_db(old)) as db:
             rows = db.rows(
                 "SELECT msg_id, reject_reason FROM messages WHERE rejected_at IS NOT NULL ORDER BY id"
             )
@@ -467,12 +467,12 @@ class TestContentBeyondTheLimits:
         assert events == [(f"m-{number}", "ws-001") for number in (60, 62, 63)]
 
     def test_schema_equals_a_fresh_one(self, old: Path, fresh_schema: list[tuple[object, ...]]) -> None:
-        with contextlib.closing(get_db(old)) as db:
+        with contextlib.closing(open_db(old)) as db:
             assert schema_of(db) == fresh_schema
 
     def test_metadata_that_nests_too_deeply_is_shown_as_it_is(self, old: Path) -> None:
         text = f'{{"a":{self.DEEP}}}'
-        with contextlib.closing(get_db(old)) as db:
+        with contextlib.closing(open_db(old)) as db:
             db.execute("UPDATE connections SET metadata = ? WHERE ws_id = 'ws-001'", (text,))
             found = ConnectionPool(db).get("ws-001")
         assert found is not None
