@@ -305,5 +305,5 @@ class TestKeyFile:
                 signing_key(path, create=True)
             return refused.value.message
 
-        assert "or root alone" in as_user(BOB, make)
+        assert "or root" in as_user(BOB, make)
         assert set(listing(shared_folder)) == {"ledger.db"}

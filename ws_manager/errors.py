@@ -3,21 +3,21 @@
 The tree, and the stable `code` of each (it appears in JSON errors)::
 
     WsManagerError                error          the root: catch this to catch all of ours
-    ├── InvalidInput              invalid        also a ValueError: an argument cannot be accepted
+    ├── InvalidInput              invalid        also a ValueError: an argument is not valid
     │   └── InvalidSignature      signature      a webhook is not signed as it should be
     ├── NotFound                  not_found      no such connection, agent or message
-    ├── Conflict                  conflict       somebody else holds what was asked for
+    ├── Conflict                  conflict       another process or agent holds it
     ├── LedgerError               ledger         the database file cannot be used
     │   ├── LedgerBusy            busy           another process held the write lock too long
     │   ├── LedgerFull            ledger         there is no room for it on the disk
     │   ├── LedgerReplaced        replaced       the file was moved, deleted or replaced underneath
     │   └── TransactionOpen       transaction    the caller's own transaction stands in the way
-    ├── NotAuthorised             not_authorised no token, or one that does not reach far enough
+    ├── NotAuthorised             not_authorised no token, or one without the scope
     ├── MissingExtra              missing_extra  a package is needed that is not installed
     └── GatewayUnavailable        unavailable    the gateway did not answer
 
-Exit codes and HTTP statuses are not decided here: see `ws_manager.cli.exit_codes` and
-`ws_manager.gateway`.
+Exit codes, HTTP statuses and hints are decided where an error is shown: see `ws_manager.cli.exit_codes`,
+`ws_manager.cli.hints` and `ws_manager.gateway.http.errors`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WsManagerError(Exception):
 
     Args:
         message: one line that says what happened. It never holds message content or a secret.
-        hint: one line that says what every reader can do next: it names no command and no option of one.
+        hint: one line that says what every reader can do next. It names no command and no option.
         remedy: a code of `ws_manager.remedies` for what each kind of reader can do in its own way.
         about: what the remedy is about: an identifier.
 
@@ -59,24 +59,24 @@ class WsManagerError(Exception):
 
     @property
     def public_message(self) -> str:
-        """The message for those who are not to learn where the ledger is."""
+        """The message for remote readers, who must not learn where the ledger is."""
         return self.message
 
 
 class InvalidInput(WsManagerError, ValueError):
-    """An argument cannot be accepted. Nothing was changed."""
+    """An argument is not valid. Nothing was changed."""
 
     code = "invalid"
 
 
 class InvalidSignature(InvalidInput):
-    """A webhook's signature or timestamp does not hold. The message never quotes either."""
+    """A webhook's signature or timestamp is not valid. The message quotes neither."""
 
     code = "signature"
 
 
 class MissingExtra(WsManagerError):
-    """An optional package is needed that is not installed; the hint says how to get it."""
+    """A package that this needs is not installed. The hint says how to get it."""
 
     code = "missing_extra"
 
@@ -88,7 +88,7 @@ class NotFound(WsManagerError):
 
 
 class Conflict(WsManagerError):
-    """Somebody else holds what was asked for."""
+    """Another process or agent holds what was asked for."""
 
     code = "conflict"
 
@@ -129,7 +129,7 @@ class LedgerBusy(LedgerError):
 
 
 class LedgerFull(LedgerError):
-    """There is no room on the disk, or in the user's quota. It mends itself when there is."""
+    """There is no room on the disk, or in the user's quota. It works again when there is."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class LedgerReplaced(LedgerError):
 
 
 class TransactionOpen(LedgerError):
-    """The caller's own transaction on this connection makes the call impossible."""
+    """The caller's own open transaction makes the call impossible."""
 
     code = "transaction"
 
@@ -162,7 +162,7 @@ class NotAuthorised(WsManagerError):
 
 
 class GatewayUnavailable(WsManagerError):
-    """The gateway could not be reached, or ended the conversation."""
+    """The gateway could not be reached, or closed the connection."""
 
     code = "unavailable"
 

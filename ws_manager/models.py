@@ -30,12 +30,12 @@ def utc_now() -> str:
 AHEAD_SECONDS = 2.0
 """How far in the future a sign of life may lie: a leap second, or a small step of the clock.
 
-What lies further ahead was written before the clock was set back, and says nothing about the present.
+One further ahead was written before the clock was set back, and says nothing about the present.
 """
 
 
 def heard_between(now: str, timeout: float) -> tuple[str, str]:
-    """Return the two times between which a connection that is alive now was last heard.
+    """Return the times between which a connection must have been heard to count as alive now.
 
     Args:
         now: the present time.
@@ -45,7 +45,7 @@ def heard_between(now: str, timeout: float) -> tuple[str, str]:
 
 
 def is_ahead(last_heartbeat: str, now: str) -> bool:
-    """Say whether a sign of life lies so far in the future that the clock was set back since."""
+    """Say whether a sign of life is so far in the future that the clock must have been set back."""
     return last_heartbeat > seconds_before(now, -AHEAD_SECONDS)
 
 
@@ -53,10 +53,10 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_ids(count: int) -> list[str]:
-    """Return that many fresh UUIDs, version 4 (RFC 9562 section 5.4), in ascending order.
+    """Return `count` fresh UUIDs, version 4 (RFC 9562 section 5.4), in ascending order.
 
-    Ascending, because rows are written faster in the order of their index; from one read of the system's
-    random source, because that costs a third of `uuid.uuid4()` each, and no import.
+    Rows are written faster in the order of their index. One read of the system's random source costs a third of
+    `uuid.uuid4()` for each, and needs no import.
     """
     digits = os.urandom(16 * count).hex()
     return sorted(
@@ -90,7 +90,7 @@ class Connection:
         message_count: messages sent to it so far, confirmed or not.
         db_id: primary key of its row; None until it is in the ledger.
         disconnected_at: when it was disconnected; None while active.
-        epoch: how often this ws_id was registered. What names an older epoch is void.
+        epoch: how often this ws_id was registered. A receipt or close of an older epoch is void.
         confirmed_seq: the highest `messages.id` that it confirmed. 0 for none.
         close_code: close code of its last socket (RFC 6455 section 7.4); None while a socket is open,
             or where there never was one.
@@ -208,9 +208,9 @@ class Event(NamedTuple):
         db_id: primary key; grows with time.
         ts: when.
         ws_id: the connection.
-        msg_id: the message, where one is concerned.
+        msg_id: the message, if it is about one.
         kind: `registered`, `opened`, `resumed`, `closed`, `disconnected`, `moved`, `set_aside`, `retried`.
-        detail: close code and reason, or whatever else belongs to the kind.
+        detail: close code and reason, or other details of the kind.
     """
 
     db_id: int
@@ -222,7 +222,7 @@ class Event(NamedTuple):
 
 
 class Gateway(NamedTuple):
-    """A gateway's entry in the ledger. It is for display: a lock decides whether it runs.
+    """A gateway's entry in the ledger, for display. Whether it runs, its hold on the ledger decides.
 
     Attributes:
         id: UUID v4 of this run.
@@ -258,7 +258,7 @@ class Receipt(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A socket was sent what is pending between two ids, and has not confirmed it. Fields as in `Receipt`."""
+    """A socket was sent the pending messages between two ids, and has not confirmed them. Fields as in `Receipt`."""
 
     ws_id: str
     epoch: int
@@ -268,7 +268,7 @@ class Written(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """The agent refused one message; it is to be set aside. Fields as in `Receipt`."""
+    """The agent rejected one message, which is set aside. Fields as in `Receipt`."""
 
     ws_id: str
     epoch: int
@@ -277,14 +277,14 @@ class Rejection(NamedTuple):
 
 
 class Closure(NamedTuple):
-    """A socket is gone.
+    """A socket has ended.
 
     Attributes:
         ws_id: the connection.
         epoch: the registration that the socket made.
         code: close code (RFC 6455 section 7.4); 1006 where there was none.
         reason: in words.
-        ended: True if the agent said goodbye, so that the connection is disconnected; otherwise it may resume.
+        ended: True if the agent closed because it is done: the connection is disconnected. Otherwise it may resume.
         refused: `messages.id` of the one message that the agent closed on, because it cannot take it.
     """
 
@@ -304,7 +304,7 @@ class SignOfLife(NamedTuple):
         epoch: the registration that the socket made.
         at: when.
         latency_ms: the round trip, where it was measured.
-        logged: True if it belongs into the heartbeat log, which is sampled.
+        logged: True if it goes into the heartbeat log, which is sampled.
     """
 
     ws_id: str
@@ -315,11 +315,11 @@ class SignOfLife(NamedTuple):
 
 
 SocketReport = Union[Receipt, Rejection, Written, Closure, SignOfLife]
-"""What a socket has to tell the ledger."""
+"""What a socket reports to the ledger."""
 
 
 class PendingMessage(NamedTuple):
-    """What the way to the wire needs of a message: the columns of its row, undecoded."""
+    """A pending message with what its frame needs; the content is JSON text."""
 
     seq: int
     msg_id: str

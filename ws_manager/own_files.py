@@ -1,7 +1,7 @@
-"""Our own files beside a database, its locks and its key: where they are, whose they are, how they are opened.
+"""Our own files beside a database, the locks and the key: where they are, who owns them, and how they are opened.
 
-They lie beside the file that the database's name stands for in the end, whatever links lead there, and belong
-to that file's owner. A link in their place is never followed: it could lead to anything.
+They are beside the real file of the database, whatever links lead there, and belong to that file's owner. A link in
+their place is never followed: it could lead anywhere.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _CAREFULLY = (
 
 
 def real(path: Path) -> Path:
-    """Return the file that a path stands for when all links are followed; it need not exist."""
+    """Return the file that a path leads to when all links are followed. It need not exist."""
     return Path(os.path.realpath(path))
 
 
 def beside(database: Path, suffix: str) -> Path:
-    """Return where a file of ours lies: beside the file that the database's name stands for."""
+    """Return the path of one of our files, beside the real file of the database."""
     return Path(f"{real(database)}{suffix}")
 
 
@@ -48,13 +48,13 @@ def owner(database: Path) -> int:
 
 
 def may_own(database: Path) -> bool:
-    """Say whether files that this user makes can belong to the database's owner: this user is the owner, or root."""
+    """Say whether this user can make files for the database's owner: as that owner, or as root."""
     return user() in (0, owner(database))
 
 
 @contextlib.contextmanager
 def opened(path: Path, database: Path, *, write: bool = False) -> Iterator[int]:
-    """Open a file of ours that is there, and close it when the block ends; see `open_own`."""
+    """Open one of our files for the length of a block; see `open_own`."""
     descriptor = open_own(path, database, write=write)
     try:
         yield descriptor
@@ -63,11 +63,11 @@ def opened(path: Path, database: Path, *, write: bool = False) -> Iterator[int]:
 
 
 def open_own(path: Path, database: Path, *, write: bool = False) -> int:
-    """Open a file of ours that is there.
+    """Open one of our files, which must exist.
 
     Raises:
-        LedgerError: it is a link, no ordinary file, or not the database's owner's.
-        OSError: it is not there, or may not be opened.
+        LedgerError: it is a link, is not an ordinary file, or does not belong to the database's owner.
+        OSError: it does not exist, or may not be opened.
     """
     if path.is_symlink():
         raise _refused(path, "is a link", "remove the link")
@@ -87,16 +87,16 @@ def open_own(path: Path, database: Path, *, write: bool = False) -> int:
 
 
 def make_own(path: Path, database: Path) -> int:
-    """Make a file of ours, mode 0600, for the database's owner, and open it for writing.
+    """Make one of our files, mode 0600, for the database's owner, and open it for writing.
 
     Raises:
         LedgerError: this user is neither the database's owner nor root.
-        FileExistsError: something has this name already.
+        FileExistsError: there is a file of this name already.
         OSError: it cannot be made.
     """
     if not may_own(database):
         raise LedgerError(
-            f"{path} can be made by the owner of {real(database)} (uid {owner(database)}) or root alone",
+            f"{path} can be made only by the owner of {real(database)} (uid {owner(database)}) or root",
             hint="run it as that user",
         )
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _CAREFULLY, 0o600)

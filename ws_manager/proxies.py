@@ -1,4 +1,4 @@
-"""How an address is reached: directly, or through the proxy that the environment names."""
+"""Which proxy the environment names for an address, if any."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SCHEMES = {"ws": "http", "wss": "https"}
 
 
 def is_this_machine(url: str) -> bool:
-    """Say whether an address is a loopback address: what is there runs on this machine."""
+    """Say whether an address is a loopback address, and so on this machine."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -22,7 +22,7 @@ def is_this_machine(url: str) -> bool:
 
 
 def proxy_for(url: str) -> Optional[str]:
-    """Return the address of the proxy for an address; None where it is reached directly.
+    """Return the address of the proxy for an address; None if it is reached directly.
 
     `HTTPS_PROXY` is for `https` and `wss`, `HTTP_PROXY` for `http` and `ws`, in capitals or not. Hosts in
     `NO_PROXY` are reached directly. So is a loopback address, always: behind a proxy it would be the proxy's own.
@@ -31,9 +31,9 @@ def proxy_for(url: str) -> Optional[str]:
         url: an address with a scheme and a host.
 
     Raises:
-        InvalidInput: the proxy is one of another kind than `http`, or no address.
+        InvalidInput: the proxy is not an `http` proxy, or not an address.
     """
-    # Loaded here: whoever speaks to this machine needs none of it.
+    # Imported here: an agent on the gateway's machine does not need it.
     if is_this_machine(url):
         return None
     from urllib.request import getproxies, proxy_bypass
@@ -43,7 +43,7 @@ def proxy_for(url: str) -> Optional[str]:
     proxy = getproxies().get(scheme)
     if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
-    # As curl does: a proxy without a scheme is one of http.
+    # As curl does it: a proxy without a scheme is an http proxy.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not _is_http(proxy):
         # Without the address itself: it may hold a password.
@@ -57,7 +57,7 @@ def proxy_for(url: str) -> Optional[str]:
 def _is_http(proxy: str) -> bool:
     try:
         parts = urlsplit(proxy)
-        # A port that is no number raises.
+        # A port that is not a number raises.
         return parts.scheme.lower() == "http" and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False

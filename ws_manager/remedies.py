@@ -1,4 +1,4 @@
-"""What whoever gets an error can do about it, as codes.
+"""What the reader of an error can do about it, as codes.
 
 An error of the ledger does not know whether it is read at a command line, over HTTP or in a program. So it
 carries a code, and each face says in its own words what its reader can do: the command line in
@@ -68,4 +68,4 @@ LIBRARY = {
     CHOOSE_WS_ID: "use another ws_id",
     CHECK_STRIPE_ROUTES: "check the path",
 }
-"""What a program can do. What is not here, it can do nothing about by a call."""
+"""What a program can do. About the other codes it can do nothing with a call."""

@@ -1,4 +1,4 @@
-"""Environment variables and defaults, read into one frozen value."""
+"""Environment variables and defaults."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MAX_METADATA = 16 * 1024
 """Bytes of a connection's metadata, as UTF-8 JSON, unless `BLACKROAD_WS_MAX_METADATA` says otherwise."""
 
 LARGEST = 1024 * 1024
-"""Bytes that both can be told to be at most."""
+"""The largest value for both, in bytes."""
 
 MAX_NAME = 128
 """Characters of a ws_id, an agent's name or a message type."""
 
 MAX_TIMEOUT = 10 * 365 * 86400.0
-"""Seconds; a longer time-out is a mistake."""
+"""Seconds. A longer time-out is taken for a mistake."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Sizes:
 
 
 def __getattr__(name: str) -> Path:
-    """Make `DB_PATH` when it is first asked for: it needs a home folder, which not everybody has."""
+    """Make `DB_PATH` when it is first used: it needs a home folder, which not every user has."""
     if name != "DB_PATH":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _default_path()
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Path:
 
 @functools.cache
 def _default_path() -> Path:
-    """Return `DB_PATH`. Without a home folder it keeps its `~`, and whoever opens it is told (see `expanded`)."""
+    """Return `DB_PATH`. Without a home folder it keeps its `~`, and opening it is an error (see `expanded`)."""
     try:
         return expanded(_DB_PATH)
     except InvalidInput:
@@ -88,7 +88,7 @@ def sizes(environ: Optional[Mapping[str, str]] = None) -> Sizes:
     """Return `BLACKROAD_WS_MAX_CONTENT` and `BLACKROAD_WS_MAX_METADATA`, or the defaults.
 
     Raises:
-        InvalidInput: if one is no size of 1 byte to 1 MiB.
+        InvalidInput: one is not a size from 1 byte to 1 MiB.
     """
     values = os.environ if environ is None else environ
     content, metadata = values.get("BLACKROAD_WS_MAX_CONTENT"), values.get("BLACKROAD_WS_MAX_METADATA")
@@ -102,7 +102,7 @@ def database_path(environ: Optional[Mapping[str, str]] = None) -> Path:
     """Return `BLACKROAD_WS_DB` (`~` expanded), or the default where it is unset or empty.
 
     Raises:
-        InvalidInput: it begins with a home folder that there is not.
+        InvalidInput: it begins with a home folder that does not exist.
     """
     value = (os.environ if environ is None else environ).get("BLACKROAD_WS_DB")
     return expanded(value or _default_path())
@@ -151,7 +151,7 @@ def given_token(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
 
 
 def stripe_secrets(environ: Optional[Mapping[str, str]] = None) -> list[str]:
-    """Return the signing secrets in `STRIPE_WEBHOOK_SECRET`: during a rotation several, separated by commas."""
+    """Return the signing secrets in `STRIPE_WEBHOOK_SECRET`, separated by commas: several during a rotation."""
     value = (os.environ if environ is None else environ).get("STRIPE_WEBHOOK_SECRET") or ""
     return [secret for secret in (part.strip() for part in value.split(",")) if secret]
 
@@ -165,7 +165,7 @@ def parse_size(text: str, name: str, *, most: int = LARGEST) -> int:
         most: bytes.
 
     Raises:
-        InvalidInput: if it is not of that form, nothing at all, or over `most`.
+        InvalidInput: it is not of that form, is 0, or is over `most`.
     """
     number, unit = text.strip(), 1
     for suffix, factor in (("KiB", 1024), ("MiB", 1024 * 1024)):

@@ -1,8 +1,8 @@
-"""JSON as the ledger takes it: RFC 8259, with limits that every reader can hold, and the text of its numbers kept.
+"""JSON as the ledger accepts it: RFC 8259, with limits that every reader can hold. The text of numbers is kept.
 
-A text that comes in is checked and goes on as the same text (`Json`). What was written as `1.10` or `77950e8` is not
-printed again from a parsed value. The limits are fixed and far below those of interpreters, which differ by version
-and by call site: what one side accepts, every other side can read.
+A text is checked, and then passed on as the same text (`Json`): `1.10` or `77950e8` is never printed again from a
+parsed value. The limits are fixed, and far below those of interpreters, which differ by version: what one side
+accepts, every other side can read.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def decode_json(text: str, what: str, *, envelope: int = 0, duplicates: bool = F
         text: of any length; bound it before.
         what: what the text is, for the error: "the message …".
         envelope: levels that may stand around the content.
-        duplicates: let a key be there twice; the last one counts. For what is read, never for what is taken in.
+        duplicates: accept a key twice; the last one counts. For reading only, never for input.
 
     Raises:
         NotJson: it is not JSON.
@@ -76,7 +76,7 @@ def decode_json(text: str, what: str, *, envelope: int = 0, duplicates: bool = F
     """
     if nests_deeper(text, MAX_DEPTH + envelope):
         raise _too_deep(what)
-    # Calling Python for each whole number costs more than looking whether a long one is there.
+    # Calling Python for each whole number costs more than one search for a long one.
     integers = len(text) > _SHORT and re.search(_LONG_NUMBER, text) is not None
     try:
         return _decoder(duplicates, integers).decode(text)
@@ -141,7 +141,7 @@ def encode(value: object, what: str) -> Json:
 
 
 def compact(text: str, what: str) -> Json:
-    """Take white space out between the tokens of checked JSON text, and escapes out of its strings.
+    """Remove white space between the tokens of checked JSON text, and escapes from its strings.
 
     Raises:
         InvalidInput: a text in it has half of a surrogate pair.
@@ -156,7 +156,7 @@ def compact(text: str, what: str) -> Json:
 def members(text: str) -> dict[str, str]:
     """Split the JSON text of an object into its keys and the texts of their values, however deep those nest.
 
-    What is not an object has no members. Values are not checked: give each to `decode_json` or `checked`.
+    A text that is not an object has no members. Values are not checked: give each to `decode_json` or `checked`.
 
     Raises:
         InvalidInput: a key is there twice.
@@ -218,7 +218,7 @@ def is_beyond_limits(text: str) -> bool:
     except _Refused:
         return True
     except ValueError:
-        # Another program has written what is not JSON: that is somebody else's to notice.
+        # Another program has written something that is not JSON. That is handled elsewhere.
         return False
     return False
 
@@ -261,7 +261,7 @@ def is_json(text: str) -> bool:
 
 
 class _Refused(ValueError):
-    """JSON that is not accepted. Its text goes on from "the message"; only the hint quotes what it is about."""
+    """JSON that is not accepted. Its text continues "the message"; only the hint quotes from the input."""
 
     def __init__(self, problem: str, hint: str) -> None:
         super().__init__(problem)
@@ -327,7 +327,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """Let `json` encode objects that can say what they hold, such as Stripe's."""
+    """Let `json` encode objects with `to_dict()`, such as Stripe's."""
     to_dict = getattr(value, "to_dict", None)
     if callable(to_dict):
         return to_dict()

@@ -1,7 +1,7 @@
-r"""Text from outside: which bytes are text, and which of its characters nobody can see.
+r"""Text from outside: which bytes are text, and which characters are invisible.
 
-Whatever reads text reads it with this module: UTF-8, with or without a byte order mark, or UTF-16 with one, as `>` of
-Windows PowerShell 5 writes it. UTF-32, and UTF-16 without a mark, are refused.
+All text is read with this module: UTF-8, with or without a byte order mark, or UTF-16 with one, as `>` of Windows
+PowerShell 5 writes it. UTF-32, and UTF-16 without a mark, are refused.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _NEEDED = "|".join(
 
 @lru_cache(maxsize=1)
 def unseen() -> re.Pattern[str]:
-    """Return a pattern of a character that nobody can see, or that steers a terminal or the order of others.
+    """Return a pattern for a character that is invisible, or that controls a terminal or the order of characters.
 
-    Where writing needs one it does not match: a joiner between letters of scripts that join them, or within an
-    emoji, and a variation selector directly after what has variants.
+    It does not match where writing needs the character: a joiner between letters of scripts that join them or within
+    an emoji, and a variation selector directly after a character with variants.
     """
     # Not compiled when this is imported: a one-shot `send` of ASCII needs none of it.
-    # The class stands first: nearly every character is told by it alone.
+    # The class comes first: it decides for nearly every character.
     return re.compile(rf"(?=[{_UNSEEN}])(?!{_NEEDED})[\s\S]")
 
 
@@ -67,7 +67,7 @@ def read_text(source: BinaryIO, what: str, limit: int) -> str:
         limit: bytes that it may have.
 
     Raises:
-        InvalidInput: it is longer, or no text.
+        InvalidInput: it is longer, or not text.
         OSError: it cannot be read.
     """
     data = source.read(limit + 1)
@@ -84,7 +84,7 @@ def decode(data: bytes, what: str) -> str:
         what: what it is, for errors.
 
     Raises:
-        InvalidInput: it is no text; the error names the first byte that is not, counted from 0.
+        InvalidInput: it is not text. The error names the first bad byte, counted from 0.
     """
     mark, encoding = _beginning(data, what)
     try:
@@ -107,8 +107,8 @@ def has_mark(data: bytes) -> bool:
 class ToUtf8:
     """Turns the bytes of a text, as they come, into UTF-8 without a byte order mark.
 
-    Bytes that are no text stay in it as bytes that are not UTF-8: so whoever decodes it line by line can refuse that
-    line alone.
+    Bytes that are not text are passed on as bytes that are not UTF-8, so that a reader of lines can refuse only that
+    line.
 
     Args:
         what: what it is, for errors.

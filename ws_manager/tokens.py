@@ -35,27 +35,27 @@ ANY_AGENT = "*"
 """The `sub` of a token that every agent may use."""
 
 SCOPES = ("connect", "send", "broadcast", "admin")
-"""What a token can allow. Each stands for itself: none includes another."""
+"""What a token can allow. No scope includes another."""
 
 MIN_KEY = 32
 """Bytes: a key for HS256 is at least as long as its hash (RFC 7518 section 3.2)."""
 
 DEFAULT_TTL = 86400.0
-"""Seconds that a token is good for unless said."""
+"""Seconds that a token is valid by default."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token says.
+    """The claims of a token.
 
     Attributes:
         agent: the agent that may use it, or `*` for every agent (`sub`).
-        ws_id: the only connection that it is good for; None for any of the agent's.
-        scopes: what it allows, of `SCOPES`; unknown ones allow nothing.
+        ws_id: the only connection that it is valid for; None for all of the agent's.
+        scopes: what it allows, of `SCOPES`. Unknown scopes allow nothing.
         issued_at: when it was made, in seconds since 1970 (`iat`).
         expires_at: when it ends, in seconds since 1970 (`exp`); infinity for never.
         jti: its own name (RFC 7519 section 4.1.7); None for one that was made before tokens had it.
-        key: what tells it from every other token: its `jti`, or a hash of what it says. None for `EVERYTHING`.
+        key: identifies the token: its `jti`, or a hash of its claims. None for `EVERYTHING`.
     """
 
     agent: str
@@ -67,10 +67,10 @@ class Claims:
     key: Optional[str] = None
 
     def check(self, agent: str, ws_id: Optional[str]) -> None:
-        """Let an agent connect as a connection, or raise.
+        """Check that an agent may connect as a connection.
 
         Raises:
-            NotAuthorised: the token is another agent's, for another connection, or not for connecting.
+            NotAuthorised: the token is for another agent or connection, or lacks the scope `connect`.
         """
         self.require("connect")
         if self.agent not in (ANY_AGENT, agent):
@@ -79,17 +79,17 @@ class Claims:
             raise NotAuthorised("the token is for another ws_id", hint="ask for one of this ws_id's")
 
     def require(self, scope: str) -> None:
-        """Go on if the token allows something, or raise.
+        """Check that the token has a scope.
 
         Raises:
-            NotAuthorised: it does not.
+            NotAuthorised: it does not have it.
         """
         if scope not in self.scopes:
             raise NotAuthorised(f"the token has no scope {scope}", hint="ask for one that has it")
 
 
 EVERYTHING = Claims(ANY_AGENT, None, frozenset(SCOPES), 0.0, math.inf)
-"""What everybody may where no tokens are asked for."""
+"""The claims of everybody when tokens are not required."""
 
 
 def key_path(database: Path) -> Path:
@@ -104,11 +104,11 @@ def signing_key(
 
     Args:
         database: the ledger's file; it need not exist.
-        create: make the key if there is none. However many do it at the same time, there is one key.
+        create: make the key if there is none. If several processes do it at the same time, there is one key.
         environ: the variables; `os.environ` if None.
 
     Returns:
-        At least 32 bytes; None if there is no key and none was to be made.
+        At least 32 bytes; None if there is no key and `create` is False.
 
     Raises:
         InvalidInput: `BLACKROAD_WS_SECRET` or the file's content is too short, others can read the file, or the
@@ -169,7 +169,7 @@ def mint(
         now: seconds since 1970; the present time if None.
 
     Raises:
-        InvalidInput: an unknown scope, none at all, or a ttl that is too short or too long.
+        InvalidInput: a scope is unknown, there are no scopes, or the ttl is too short or too long.
     """
     import jwt
 
@@ -193,7 +193,7 @@ def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
     """Return scopes that a token can have.
 
     Raises:
-        InvalidInput: an unknown scope, or none at all.
+        InvalidInput: a scope is unknown, or there are no scopes.
     """
     asked = frozenset(scopes)
     if not asked or not asked <= set(SCOPES):
@@ -210,7 +210,7 @@ def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
         now: seconds since 1970; the present time if None.
 
     Raises:
-        NotAuthorised: it is none of ours, or has expired.
+        NotAuthorised: it is not one of ours, or has expired.
     """
     import jwt
 
@@ -220,13 +220,13 @@ def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
             key,
             algorithms=[ALGORITHM],
             audience=AUDIENCE,
-            # `exp` is compared below with the clock that was given; `iat` says when, and forbids nothing.
+            # `exp` is compared below with the given clock; `iat` restricts nothing.
             options={"require": ["exp", "iat", "aud", "sub"], "verify_exp": False, "verify_iat": False},
         )
     except jwt.InvalidAudienceError:
         raise NotAuthorised("the token is for another audience", remedy=MAKE_TOKEN) from None
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-        # Never its own words: they can quote the token.
+        # PyJWT's own text is not used: it can quote the token.
         raise NotAuthorised("the token is not valid here", remedy=MAKE_TOKEN) from None
     issued, expires = _seconds(claims["iat"]), _seconds(claims["exp"])
     ws_id, scope = claims.get("ws_id"), claims.get("scope")
@@ -292,9 +292,9 @@ def _bare(key: bytes) -> bytes:
 
 
 def _make(path: Path, database: Path) -> None:
-    """Make a key file of mode 0600; nothing if somebody else was first.
+    """Make a key file of mode 0600, unless another process was first.
 
-    It gets its name when it is complete, so that nobody ever reads half a key; and a link never replaces.
+    It gets its name when it is complete, so that nobody reads half a key; a hard link never replaces a file.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:

@@ -61,7 +61,7 @@ def test_a_gateway_in_another_programs_database(database: Path) -> None:
         )
     with running(*COMMAND, "--db", str(database), "serve", "--port", "0") as refused:
         assert refused.wait() == 1
-        assert "is no ledger" in refused.rest_of_errors()[0]
+        assert "is not a ledger" in refused.rest_of_errors()[0]
     assert not key_path(database).exists()
     with gateway_with_tokens(database, "--shared"), listener(database, "octavia", "--ws-id", "ws-001"):
         assert command(database, "send", "ws-001", "1", "--wait", "30s").returncode == 0

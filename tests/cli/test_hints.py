@@ -30,7 +30,7 @@ def test_a_remedy_goes_before_the_hint_of_the_library() -> None:
 
 
 def test_a_hint_for_everybody_stays_as_it_is() -> None:
-    assert hint_of(Conflict("somebody holds it", hint="stop it first")) == "stop it first"
+    assert hint_of(Conflict("another process holds it", hint="stop it first")) == "stop it first"
 
 
 def test_it_says_what_the_remedy_is_about() -> None:

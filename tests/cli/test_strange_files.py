@@ -113,7 +113,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_as_it_is(
         assert "problem" in result.stdout
     else:
         assert result.stderr.startswith("error: ")
-        assert "is no ledger" in result.stderr or "is not a SQLite database" in result.stderr
+        assert "is not a ledger" in result.stderr or "is not a SQLite database" in result.stderr
         assert result.stdout == ""
 
 

@@ -34,10 +34,10 @@ from ws_manager.strict_json import Json, encode
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 LAST_ACK_SECONDS = 2.0
-"""How long an answer to the gateway's close frame waits for an ack. A gateway waits 4 seconds for the answer."""
+"""Seconds that the answer to the gateway's close frame waits for an ack. A gateway waits 4 seconds for the answer."""
 
 HEALTHY_SECONDS = 60.0
-"""A connection that has lasted for so long was healthy: after it the delays begin with the first one again."""
+"""After a connection of this many seconds, the delays between attempts start over."""
 
 # For each of its methods.
 _OWN_SCOPES = ("connect", "send", "broadcast")
@@ -47,10 +47,10 @@ Self = TypeVar("Self", bound="AgentClient")
 
 
 class AgentClient:
-    """One agent's connection to a gateway, kept up across losses.
+    """One agent's connection to a gateway. It reconnects when it is lost.
 
-    Messages come in order, each until it is confirmed with `ack`. One that is sent again because its receipt
-    was lost is not handed out twice. Use it as an async context manager::
+    Messages come in order. Each comes again after a reconnect until it is confirmed with `ack`, but one whose
+    receipt was lost is not handed out twice. Use it as an async context manager::
 
         async with AgentClient("octavia", url="http://127.0.0.1:8765", ws_id="ws-001") as client:
             async for message in client:
@@ -61,8 +61,8 @@ class AgentClient:
         agent: the logical name.
         url: base address of the gateway, `http(s)` or `ws(s)`; or a function that finds it, called before
             every attempt in a thread of its own.
-        ws_id: the connection to be or to resume; the gateway makes one up if None, and the client comes
-            back under it.
+        ws_id: the connection to make or to resume. If None, the gateway makes one, and the client comes back under
+            it.
         metadata: a JSON object for the registration, or its text as `Json`; None keeps what is there.
         on_connected: called with the greeting after each handshake.
         on_lost: called with the cause, in words, and the seconds until the next attempt.
@@ -148,7 +148,7 @@ class AgentClient:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        """Say goodbye (1000), so that the connection is disconnected, and stop. A cancellation comes after that."""
+        """Close with 1000, which disconnects the connection, and stop. A cancellation waits for that."""
         self._leaving = True
         self._lose_requests()
         leaving = asyncio.ensure_future(self._leave())
@@ -164,9 +164,9 @@ class AgentClient:
             await self._say_goodbye()
             if self._task is not None:
                 self._task.cancel()
-                # Whatever it ends with.
+                # Whatever the result is.
                 await asyncio.wait({self._task})
-            # It may have come back at the last moment.
+            # It may have reconnected at the last moment.
             await self._say_goodbye()
         finally:
             if self._http is not None:
@@ -177,18 +177,18 @@ class AgentClient:
             await self._websocket.close(code=CloseCode.DONE)
 
     async def __aiter__(self) -> AsyncIterator[Received]:
-        """Give one message after the other; it ends by the error that `batch` raises."""
+        """Give one message after the other, until `batch` raises."""
         while True:
             for message in await self.batch(1):
                 yield message
 
     async def batch(self, limit: int) -> list[Received]:
-        """Wait for a message, and return it with those that came along, at most `limit`, in order.
+        """Wait for a message, and return it with those that have come by then: at most `limit`, in order.
 
         Raises:
-            WsManagerError: the gateway has closed for good: replaced, disconnected by an operator, …
+            WsManagerError: the gateway has closed, and the agent must not come back: replaced, disconnected, …
         """
-        # Where messages keep coming, nothing below waits: whoever cancels this, and Pings, would have to.
+        # Yield to other tasks: if messages keep coming, nothing below waits.
         await asyncio.sleep(0)
         while not self._messages:
             if self._ended is not None:
@@ -271,12 +271,12 @@ class AgentClient:
                 self._websocket = await self._reconnect(cause)
         except Exception as error:
             self._lose_requests()
-            # Whatever it is, whoever waits for a message has to learn of it.
+            # Whatever it is, whoever waits for a message must get it.
             self._ended = error
             self._arrived.set()
 
     async def _reconnect(self, cause: str) -> aiohttp.ClientWebSocketResponse:
-        # Not at each greeting: one that greets and closes would be asked again at once, without end.
+        # Not at each greeting: a gateway that greets and closes would be called again at once, without end.
         if self._clock() - self._connected_at >= HEALTHY_SECONDS:
             self._attempt = 0
         while True:
@@ -339,7 +339,7 @@ class AgentClient:
                 f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765"
             )
         if address.user is not None or address.query_string or address.fragment:
-            # It would be left out, and is a secret, as a rule: not for an error text either.
+            # It would be dropped, and may be a secret, so the error does not quote it.
             raise InvalidInput(
                 "the gateway's address is a base address: without a user, parameters or a fragment",
                 remedy=PUT_TOKEN_IN_FILE,
@@ -349,7 +349,7 @@ class AgentClient:
             query["ws_id"] = self._session.ws_id
         if self._metadata is not None:
             query["metadata"] = self._metadata
-        # Who gives the sockets' own address means its base.
+        # The address of the sockets stands for its base.
         base = address.parent if address.name == "ws" else address
         return (base / "ws").with_query(query)
 
@@ -357,7 +357,7 @@ class AgentClient:
         """Read until the socket is gone, and return the cause in words.
 
         Raises:
-            WsManagerError: there is no coming back.
+            WsManagerError: the agent must not come back.
         """
         websocket, greeting = self._websocket, self._session.connected
         assert websocket is not None
@@ -390,7 +390,7 @@ class AgentClient:
         return cause
 
     async def _answer_close(self, websocket: aiohttp.ClientWebSocketResponse, code: int) -> None:
-        """Answer the gateway's close frame, once what is being dealt with is confirmed: it counts until then."""
+        """Answer the gateway's close frame as soon as the messages in work are acked: acks count until then."""
         with contextlib.suppress(asyncio.TimeoutError):
             while should_reconnect(code) and self._session.is_dealing:
                 self._dealt.clear()
@@ -404,11 +404,11 @@ class AgentClient:
         answers = self._session.take_answers()
         try:
             while answers:
-                # A lost connection is the reader's business; what was not confirmed comes again.
+                # The reader handles a lost connection; what was not confirmed comes again.
                 with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                     await websocket.send_str(answers.pop(0))
         finally:
-            # Left over where this was cancelled: they go out with the next.
+            # Left over after a cancellation: they go out with the next.
             self._session.answers[:0] = answers
 
 

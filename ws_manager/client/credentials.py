@@ -31,14 +31,14 @@ def own_token(
     ours: bool = False,
     scopes: Iterable[str] = ("connect",),
 ) -> Optional[str]:
-    """Return the token that an agent on the gateway's own machine connects with, so that nobody types one.
+    """Return the token with which an agent on the gateway's own machine connects, so that nobody has to type one.
 
     Args:
         database: whose key signs it; the key is never made here. None is the database of the environment.
-        agent: who connects.
-        ws_id: as what, if it is known.
-        url: the gateway's address. A token is made for this machine's alone: another one's gateway has its
-            own key, and should not see what this one signs.
+        agent: the agent that connects.
+        ws_id: its connection, if it is known.
+        url: the gateway's address. A token is made only for a gateway on this machine: another has its own key, and
+            should not see what this one signs.
         ours: the address is the one that the database's own gateway has left in it.
         scopes: of a new token.
 
@@ -80,7 +80,7 @@ def token_file(path: Path) -> Callable[[], str]:
 
 
 def trust(ca: Optional[Path]) -> Optional[ssl.SSLContext]:
-    """Return what checks a gateway's certificate: with a file of certificates, those and no others.
+    """Return the TLS context that checks a gateway's certificate: against the certificates in a file only.
 
     Raises:
         InvalidInput: the file cannot be read, or holds no certificate.
@@ -95,8 +95,9 @@ def trust(ca: Optional[Path]) -> Optional[ssl.SSLContext]:
             f"cannot read {ca}: {os.strerror(error.errno or errno.EIO)}", remedy=CHECK_CA
         ) from None
     try:
-        # Comments between certificates may be in any language, and OpenSSL takes ASCII alone. Never empty: nothing
-        # would be the system's certificates.
+        # OpenSSL takes ASCII only, and comments between certificates may be in any language. An empty text would
+        # stand for
+        # the system's certificates.
         context = ssl.create_default_context(cadata=text.encode("ascii", "replace").decode("ascii") or "-")
     except ssl.SSLError:
         raise InvalidInput(f"{ca} holds no certificate", hint="it has to be a PEM file") from None

@@ -1,4 +1,4 @@
-"""The handshake with a gateway: directly or through a proxy, and what becomes of it where it fails."""
+"""The handshake with a gateway, directly or through a proxy, and the errors when it fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def dial(
         direct: never use a proxy.
 
     Raises:
-        GatewayUnavailable: nobody answers, or something that is not a gateway.
+        GatewayUnavailable: nothing answers, or something that is not a gateway.
         NotAuthorised, Conflict, InvalidInput: the gateway refuses it; or the proxy is of another kind.
     """
     proxy = None if direct else proxy_for(str(address))
@@ -47,7 +47,7 @@ async def dial(
         return await _in_time(
             http.ws_connect(
                 address,
-                # RFC 6750 section 2.1. Not in the address: those end in logs.
+                # RFC 6750 section 2.1. Not in the address: addresses end up in logs.
                 headers={} if token is None else {"Authorization": f"Bearer {token}"},
                 ssl=True if tls is None else tls,
                 max_msg_size=_MAX_FRAME,
@@ -61,21 +61,24 @@ async def dial(
     except Refused as answer:
         raise refused(answer, url) from None
     except aiohttp.InvalidURL:
-        # The proxy's: the gateway's own was looked at before. It may hold a password.
+        # The proxy's address: the gateway's was checked before. It may hold a password.
         raise InvalidInput(
             "the proxy's address cannot be used", hint="check HTTPS_PROXY and HTTP_PROXY"
         ) from None
     except aiohttp.ClientConnectorCertificateError as error:
         raise untrusted(error, url) from None
     except aiohttp.ClientResponseError as error:
-        # The proxy's answer to CONNECT, or one that makes no socket. Not its own words: they have addresses in them.
+        # The proxy's answer to CONNECT, or an answer that opens no socket. Its text is not quoted: it may hold
+        # addresses.
         raise unreachable(f"it answered {error.status}", url, proxy) from None
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
         raise unreachable(error if str(error) else "no answer in time", url, proxy) from None
 
 
 async def _in_time(work: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome:
-    """Wait for `work`. Unlike `wait_for` before Python 3.12, never lose a cancellation that comes with the outcome.
+    """Wait for `work`.
+
+    Unlike `wait_for` before Python 3.12, this never loses a cancellation that comes with the result.
 
     Raises:
         asyncio.TimeoutError: it took too long, and is cancelled.

@@ -1,4 +1,4 @@
-"""The errors that a gateway's refusals become, and those of what stands between."""
+"""The errors for a gateway's refusals, and for what stands between the agent and the gateway."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Refused(Exception):
 
     Attributes:
         status: of the answer.
-        message: what the gateway said; None where the answer is not a gateway's.
+        message: the gateway's message; None if the answer is not a gateway's.
     """
 
     def __init__(self, status: int, message: Optional[str]) -> None:
@@ -46,7 +46,7 @@ class Refused(Exception):
 async def read_refusals(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Look into the answers that are no socket: a middleware of aiohttp's client, which reads no body of those.
+    """Read answers that open no socket: a middleware of aiohttp's client, which does not read their bodies.
 
     Raises:
         Refused: it is one.
@@ -96,8 +96,8 @@ def refused(answer: Refused, url: str) -> WsManagerError:
     """Return the error for a handshake that was answered with an HTTP status.
 
     Args:
-        answer: the answer. One that is not a gateway's is a proxy's, or of what is started before a gateway: it
-            says nothing about the agent, so that it is tried again.
+        answer: the answer. One that is not a gateway's comes from a proxy, or from what runs before the gateway
+            does: it says nothing about the agent, which tries again.
         url: the gateway's base address.
     """
     if answer.message is None:

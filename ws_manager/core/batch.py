@@ -30,7 +30,7 @@ class OutgoingMessage(NamedTuple):
     Attributes:
         content: compact JSON text.
         msg_type: a label.
-        ws_id: the recipient; None where it is a broadcast.
+        ws_id: the recipient; None for a broadcast.
     """
 
     content: str
@@ -58,7 +58,7 @@ class Batch:
         Args:
             content: any JSON value.
             msg_type: a label.
-            ws_id: the recipient; None where it is a broadcast.
+            ws_id: the recipient; None for a broadcast.
 
         Raises:
             InvalidInput: the content or the type cannot be accepted.

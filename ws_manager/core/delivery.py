@@ -255,5 +255,5 @@ class Delivery:
 def _registered_again(ws_id: str) -> Conflict:
     return Conflict(
         f"{ws_id} was registered again meanwhile; the messages stay pending",
-        hint="whoever holds it now receives them again",
+        hint="the present holder receives them again",
     )

@@ -17,7 +17,7 @@ def examine(location: Location, aiohttp: Optional[str]) -> list[Finding]:
 
     Args:
         location: of the ledger; there may be anything, or nothing.
-        aiohttp: the version that is installed, None where none is.
+        aiohttp: the installed version; None if it is not installed.
     """
     return [*engine_of(location).examine(location), _aiohttp(aiohttp)]
 

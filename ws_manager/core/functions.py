@@ -131,7 +131,7 @@ def get_message_history(db_conn: Db, ws_id: Optional[str] = None, limit: int = 5
     Args:
         db_conn: what `get_db` or `open_ledger` returned.
         ws_id: only what this connection received or sent.
-        limit: at most so many.
+        limit: the most messages to return.
 
     Raises:
         InvalidInput: (a ValueError) the limit is negative.

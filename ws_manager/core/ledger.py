@@ -49,14 +49,14 @@ def open_ledger(
 
     Args:
         location: the path of a file. None for `BLACKROAD_WS_DB`, or the default.
-        create: False to refuse a place where there is no ledger.
+        create: False to refuse a place where there is not a ledger.
         shared: put the ledger into a database of another program too, beside that program's tables.
         read_only: nothing will be written: only an older schema is brought up to date. Implies `create=False`.
         sizes: how large contents and metadata may be; what the environment says if None.
 
     Raises:
         InvalidInput: (a ValueError) the location is not one of a ledger.
-        LedgerError: it cannot be used, is no ledger, or a newer ws-manager wrote it.
+        LedgerError: it cannot be used, is not a ledger, or a newer ws-manager wrote it.
     """
     where = settings.database_path() if location is None else location
     engine = engine_of(where)
@@ -168,7 +168,7 @@ class Ledger:
             agent: only this agent's.
             silent_for: only those without a sign of life for this many seconds, or with one in the future.
             limit: at most this many; all if None.
-            count_pending: False where nobody looks at `pending`: it is 0 then.
+            count_pending: False leaves `pending` at 0, which is faster.
 
         Raises:
             InvalidInput: the limit or the time cannot be accepted.
@@ -323,7 +323,7 @@ class Ledger:
 
         Args:
             wanted: which. With `since` it begins with what was sent since then, otherwise with what comes now.
-            pause: called where nothing has come; returns when it is time to look again.
+            pause: called when there is nothing new. It returns when it is time to look again.
 
         Raises:
             InvalidInput: it asks for what a message only becomes after it is committed.
@@ -366,7 +366,7 @@ class Ledger:
     def running_gateway(self) -> Optional[Gateway]:
         """Return the gateway that runs on this ledger.
 
-        Whoever may not know whether one runs gets the last one: a call to it will tell.
+        A user who may not know whether one runs gets the latest one, and a call to it will show.
         """
         from ws_manager.core.presence import running_gateway
 
@@ -409,11 +409,11 @@ class Ledger:
     # This process
 
     def changes(self) -> Changes:
-        """Return what tells that something was committed, by any process, from now on."""
+        """Return a `Changes`: it says whether any process has committed something since."""
         return self._store.changes()
 
     def check(self) -> None:
-        """Refuse to go on where the ledger is not the one any more that was opened.
+        """Check that the ledger is still the one that was opened.
 
         Raises:
             LedgerReplaced: it was moved, deleted or replaced.

@@ -34,12 +34,12 @@ def hold_gateway(location: Location) -> Optional[Hold]:
 
 
 def caveats(location: Location) -> list[str]:
-    """Return what somebody who reads there should know."""
+    """Return what a reader of this ledger should know."""
     return engine_of(location).caveats(location)
 
 
 def engine_caveat(location: Location) -> Optional[str]:
-    """Return a known fault of the engine that keeps ledgers there; None where there is none."""
+    """Return a known fault of the installed engine, or None."""
     return engine_of(location).engine_caveat()
 
 

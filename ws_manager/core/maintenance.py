@@ -125,7 +125,7 @@ class Maintenance:
             for number, line in numbered:
                 try:
                     if whole:
-                        raise InvalidInput("it stands behind the end of the export")
+                        raise InvalidInput("it is after the end of the export")
                     entry = _decoded(line)
                     whole = "rows" in entry
                     if whole:
@@ -179,7 +179,7 @@ def _version(line: str) -> int:
 
 def _check_end(entry: dict[str, Any], count: int) -> None:
     if entry["rows"] != count:
-        raise InvalidInput(f"the export had {entry['rows']} rows, and {count} have come")
+        raise InvalidInput(f"the export had {entry['rows']} rows, but {count} were read")
 
 
 def _decoded(line: str) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _decoded(line: str) -> dict[str, Any]:
     except NotJson:
         entry = None
     if not isinstance(entry, dict):
-        raise InvalidInput("it is no JSON object")
+        raise InvalidInput("it is not a JSON object")
     return entry
 
 
@@ -210,7 +210,7 @@ def _row_of(entry: dict[str, Any], columns: dict[str, TableColumns]) -> tuple[st
 def _check_json(name: str, text: object) -> None:
     """Make sure that what is read back as JSON is JSON: one bad row would spoil every list."""
     if not isinstance(text, str):
-        raise InvalidInput(f"its {name} is no text")
+        raise InvalidInput(f"its {name} is not text")
     # However deep it nests: what was stored before there were limits comes back unchanged.
     if not is_json(text):
         raise InvalidInput(f"its {name} is not JSON")

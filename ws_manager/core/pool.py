@@ -104,7 +104,10 @@ class ConnectionPool:
             attachment.release()
 
     def deliver_pending(self) -> int:
-        """Deliver what is pending to the attached functions, whoever sent it, and return how many that were.
+        """Deliver what is pending, from any sender, to the attached functions.
+
+        Returns:
+            How many messages were delivered.
 
         Inside a transaction of the caller's nothing is delivered: it is not committed yet.
 
@@ -117,7 +120,7 @@ class ConnectionPool:
         self._delivering = True
         delivered, failed = 0, set()
         try:
-            # A function may send to another one: go on until a whole round delivers nothing.
+            # A function may send to another one: repeat until a whole round delivers nothing.
             while True:
                 this_round = 0
                 for ws_id, attachment in list(self._attached.items()):

@@ -16,12 +16,12 @@ _SEEN_SECONDS = 3 * NOTED_SECONDS
 
 
 def may_run(store: Store) -> bool:
-    """Say whether a gateway runs, or may run: whoever may not know it has to reckon with one."""
+    """Say whether a gateway runs. A user who may not know it must assume that one does."""
     return store.gateway_runs() is not False
 
 
 def seems_to_run(store: Store) -> bool:
-    """Say whether a gateway runs. Whoever may not know it judges by when it was last seen."""
+    """Say whether a gateway runs. For a user who may not know it, the time of its last note decides."""
     runs = store.gateway_runs()
     if runs is not None:
         return runs
@@ -32,7 +32,7 @@ def seems_to_run(store: Store) -> bool:
 def running_gateway(store: Store) -> Optional[Gateway]:
     """Return the gateway that runs.
 
-    Whoever may not know whether one runs gets the last one: a call to it will tell.
+    A user who may not know whether one runs gets the latest one, and a call to it will show.
     """
     latest = store.gateways.latest()
     return latest if latest is not None and may_run(store) else None
@@ -44,7 +44,7 @@ def has_socket(store: Store, connection: Connection, *, runs: Optional[bool] = N
     Args:
         store: the ledger.
         connection: as it is in the ledger.
-        runs: whether a gateway runs, where that is known; None to find out.
+        runs: whether a gateway runs, if the caller knows; None to find out.
     """
     if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
         return False

@@ -18,11 +18,11 @@ def check_name(value: object, what: str, *, known: bool = False) -> str:
     Args:
         value: the name.
         what: what it names, for errors.
-        known: True where it only has to find what is there: a ledger may hold names with such characters from
+        known: True if it only has to find what is there: a ledger may hold names with such characters from
             before they were refused.
 
     Raises:
-        InvalidInput: if it is no text of 1 to 128 characters, blank, or holds control or invisible characters.
+        InvalidInput: it is not text of 1 to 128 characters, is blank, or holds control or invisible characters.
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput(f"the {what} is empty", hint=f"give 1 to {MAX_NAME} characters")
@@ -32,7 +32,7 @@ def check_name(value: object, what: str, *, known: bool = False) -> str:
         return value
     for found in unseen().finditer(value):
         number = ord(found.group())
-        # Half of a surrogate pair: what Python makes of bytes in an argument that are no UTF-8.
+        # Half of a surrogate pair: Python makes it of bytes in an argument that are not UTF-8.
         if 0xD800 <= number <= 0xDFFF:
             raise InvalidInput(f"the {what} is not valid Unicode", hint="give it in UTF-8")
         if not known:
@@ -82,7 +82,7 @@ def check_timeout(seconds: object) -> float:
     """Return a time-out in seconds.
 
     Raises:
-        InvalidInput: if it is no number, negative or not finite.
+        InvalidInput: it is not a number, is negative or not finite.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_TIMEOUT:
         raise InvalidInput(f"not a time-out: {seconds!r}", hint="give seconds, 0 or more")
@@ -90,10 +90,10 @@ def check_timeout(seconds: object) -> float:
 
 
 def check_latency(latency_ms: object) -> Optional[int]:
-    """Return a round trip in whole milliseconds, or None where it was not measured.
+    """Return a round trip in whole milliseconds, or None if it was not measured.
 
     Raises:
-        InvalidInput: if it is no number, negative or not finite.
+        InvalidInput: it is not a number, is negative or not finite.
     """
     if latency_ms is None:
         return None

@@ -1,4 +1,4 @@
-"""Events that another service brings, and that become messages once: however often, and by whomever, they come.
+"""Events from another service. Each becomes messages once, however often it comes.
 
 The event's row and the messages that it becomes are one transaction. An event that is routed is never routed again.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class IncomingEvent(NamedTuple):
-    """An event as it came, and where it is to go.
+    """An event as it came, and where it goes.
 
     Attributes:
         event_id: the sender's own identifier.
@@ -51,7 +51,7 @@ class WebhookOutcome:
         event_type: such as `invoice.paid`.
         msg_type: of the messages.
         agent: to whose connections it goes; None for all.
-        status: `routed`, or `unrouted` while nobody is connected that it is for.
+        status: `routed`, or `unrouted` while no connection is there for it.
         recipients: how many messages it became.
         duplicate: True if it was routed before, so that nothing was done now.
         broadcast_id: of the broadcast; None while unrouted.
@@ -76,7 +76,7 @@ class Webhooks:
         store: the open ledger. This belongs to its thread.
         sizes: how large a message's content may be.
 
-    Every method may raise `LedgerError`; none leaves anything half written.
+    Every method may raise `LedgerError`. None leaves anything half written.
     """
 
     def __init__(self, store: Store, sizes: Sizes) -> None:
@@ -84,7 +84,7 @@ class Webhooks:
         self._sizes = sizes
 
     def take(self, event: IncomingEvent) -> WebhookOutcome:
-        """Store an event, and route it if there is anybody that it is for; a known one that waits, again.
+        """Store an event, and route it if a connection is there for it. An event that waits already is tried again.
 
         An event whose content no message can have (it is too large, or nests too deeply) is stored with the reason,
         and not routed: it would come again for days, and never fare better.
@@ -121,7 +121,7 @@ class Webhooks:
         Args:
             event_id: the sender's own identifier.
             content_of: makes the messages' content, as JSON text, of the stored payload.
-            agent: to whose connections, instead of where it was to go.
+            agent: to this agent's connections, instead of its own target.
             dry_run: only say what would become of it.
 
         Raises:
@@ -175,10 +175,10 @@ class Webhooks:
             status: `routed` or `unrouted`; None for both.
             since: only what was received since this time (UTC text).
             pattern: only of types that match it: `*` stands for anything.
-            limit: at most so many.
+            limit: the most events to return.
 
         Raises:
-            InvalidInput: there is no such status, or the limit is no number of rows.
+            InvalidInput: there is no such status, or the limit is not a number of rows.
         """
         if status not in (None, ROUTED, UNROUTED):
             raise InvalidInput(f"not a status: {status!r}", hint=f"{ROUTED} or {UNROUTED}")

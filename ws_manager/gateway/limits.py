@@ -1,4 +1,4 @@
-"""What one agent, one token, one address, and all of them together may cost the gateway."""
+"""Limits for one agent, one token, one address, and all of them together."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ class Limits:
     """The limits of one gateway.
 
     Attributes:
-        connections: sockets at the same time; one more is answered 503.
-        per_token: sockets at the same time with one token; one more is answered 503.
-        per_address: connections at the same time from one address, of any kind; one more is answered 503. This
-            machine and named proxies have no limit.
-        handshakes_per_second: with one token, and from one address, that lead to no socket that lasts; more are
-            answered 429.
-        send_bytes_per_second: of messages that one token sends, each counted once for each recipient; more is
-            answered `busy`. Without tokens it is of one connection.
-        webhook_bytes: of webhook events that are on their way and not verified, together.
+        connections: sockets at the same time. One more gets 503.
+        per_token: sockets at the same time with one token. One more gets 503.
+        per_address: connections of any kind at the same time from one address. One more gets 503. This machine
+            and named proxies have no limit.
+        handshakes_per_second: that fail, or whose socket does not last, with one token and from one address. More
+            get 429.
+        send_bytes_per_second: of messages sent with one token, counted once for each recipient. More is answered
+            `busy`. Without tokens it counts for each connection.
+        webhook_bytes: of all webhook events that are being read or are not verified yet.
         handshake_seconds: how long a connection may take to become a socket.
-        write_seconds: how long a peer may read nothing of what was written to it (close code 4008).
-        close_seconds: how long a peer may take to answer our close frame (RFC 6455 section 7.1.2); what it confirms
-            until then counts. Together with `--drain` and the rest, a gateway stops within `--drain` and 5 seconds.
+        write_seconds: how long a peer may go without reading what was written to it (close code 4008).
+        close_seconds: how long a peer may take to answer our close frame (RFC 6455 section 7.1.2). What it confirms
+            until then counts. A gateway stops within `--drain` and 5 seconds.
         frame_bytes: of a frame from an agent, as it is on the wire (1009).
-        frames_per_second: from one agent (4029). What confirms a message does not count: there are no more of
-            those than messages.
-        sizes: of what an agent sends, and of a registration's metadata.
+        frames_per_second: from one agent (4029). Acks and Pongs do not count: there are at most as many as messages.
+        sizes: of the contents that agents send, and of metadata at the handshake.
     """
 
     connections: int = 10_000

@@ -23,10 +23,10 @@ ENVELOPE = 200
 
 
 class TooFast(GatewayUnavailable):
-    """Somebody does more than their rate allows: HTTP 429 (RFC 6585 section 4).
+    """A rate limit was exceeded: HTTP 429 (RFC 6585 section 4).
 
     Attributes:
-        seconds: after which they may try again.
+        seconds: after which the next attempt can succeed.
     """
 
     code = "busy"
@@ -37,10 +37,10 @@ class TooFast(GatewayUnavailable):
 
 
 class Addresses:
-    """Tells whose connection it is, by its address.
+    """Decides which address a connection counts for.
 
     Args:
-        proxies: addresses and networks of proxies. Everybody behind one has its address, so it is not counted.
+        proxies: addresses and networks of proxies. All their clients share an address, so it is not counted.
 
     Raises:
         InvalidInput: a proxy is not an address or a network.
@@ -50,14 +50,14 @@ class Addresses:
         self._proxies = [_network(proxy) for proxy in proxies]
 
     def key(self, peer: object) -> Optional[str]:
-        """Return what a peer counts as.
+        """Return the address that a peer counts for.
 
         Args:
             peer: as `getpeername` returns it.
 
         Returns:
-            Its IPv4 address, or the first 64 bits of its IPv6 address, which are one customer's as a rule (RFC 6177).
-            None for this machine, where agents and proxies are, for a proxy, and for a peer without an address.
+            Its IPv4 address, or the first 64 bits of its IPv6 address, which usually belong to one customer (RFC
+            6177). None for this machine, for a proxy, and for a peer without an address.
         """
         if not isinstance(peer, tuple):
             return None
@@ -70,9 +70,9 @@ class Addresses:
 
 
 class Handshake:
-    """One handshake, from its beginning to the end of its socket: a context manager, made by `Quotas.handshake`.
+    """One handshake, until its socket has ended: a context manager, made by `Quotas.handshake`.
 
-    Unless its socket lasts, it is counted when it has ended.
+    It counts against the rate unless its socket lasts.
     """
 
     __slots__ = ("_address", "_began", "_counted", "_quotas", "_token")
@@ -100,32 +100,30 @@ class Handshake:
             quotas.count(self._token, self._address)
 
     def check_address(self) -> None:
-        """Go on, unless this address makes too many handshakes.
+        """Check the rate of handshakes from this address.
 
         Raises:
-            TooFast: it does.
+            TooFast: it is too high.
         """
         self._check_rate(self._address, "address")
 
     def check_token(self, claims: Claims) -> None:
-        """Go on, unless too many handshakes are made with this token. Where no tokens are asked for, go on.
+        """Check the rate of handshakes with this token. Without tokens there is no limit.
 
         Raises:
-            TooFast: there are too many.
+            TooFast: it is too high.
         """
         self._check_rate(claims.key, "token")
 
     def enter(self, claims: Claims, *, takes_over: bool) -> None:
-        """Take one of the token's places, until the handshake has ended.
-
-        Where no tokens are asked for, there are no places to take.
+        """Count a socket for the token until it has ended. Without tokens there is no limit.
 
         Args:
             claims: of the token.
-            takes_over: the socket takes the place of one that is open.
+            takes_over: the socket replaces one that is open.
 
         Raises:
-            GatewayUnavailable: it has as many sockets as it may have.
+            GatewayUnavailable: the token has as many sockets as it may have.
         """
         if claims.key is not None:
             self._quotas.enter(claims.key, takes_over=takes_over)
@@ -135,7 +133,7 @@ class Handshake:
         bucket = self._quotas.bucket(what, key)
         if bucket is None or not (seconds := bucket.wait(1, self._quotas.now())):
             return
-        # What is refused because of the rate costs nothing, and is not counted: otherwise it would never end.
+        # A handshake refused for its rate does not count, or the refusals would never end.
         self._counted = False
         raise TooFast(
             f"too many handshakes with this {what}: their sockets do not last",
@@ -147,8 +145,8 @@ class Handshake:
 class Quotas:
     """What each token and each address uses.
 
-    Handshakes are counted when they have ended, and only those that were refused, or whose socket did not last: many
-    agents that come back together after a pause, as they should, are not slowed down.
+    Handshakes count only if they were refused, or if their socket did not last. So many agents that come back
+    together after a pause are not slowed down.
 
     Args:
         limits: what each may use.
@@ -163,7 +161,7 @@ class Quotas:
         self._rates = {what: Buckets(rate, rate * BURST_SECONDS) for what in ("token", "address")}
 
     def handshake(self, address: Optional[str]) -> Handshake:
-        """Begin a handshake that came from an address; None for one that is not counted."""
+        """Begin a handshake from an address. None: it is not counted."""
         return Handshake(self, address, self.now())
 
     def bucket(self, what: str, key: Optional[str]) -> Optional[Bucket]:
@@ -171,7 +169,7 @@ class Quotas:
         return None if key is None else self._rates[what].of(key, self.now())
 
     def count(self, token: Optional[str], address: Optional[str]) -> None:
-        """Count a handshake that led to nothing that lasts."""
+        """Count a handshake that failed, or whose socket did not last."""
         for bucket in (self.bucket("token", token), self.bucket("address", address)):
             if bucket is not None:
                 bucket.charge(1, self.now())
@@ -180,7 +178,7 @@ class Quotas:
         """Count a socket of a token.
 
         Raises:
-            GatewayUnavailable: it has as many as it may have.
+            GatewayUnavailable: the token has as many as it may have.
         """
         count = self._sockets.get(token, 0)
         if count >= self._per_token and not takes_over:
@@ -191,7 +189,7 @@ class Quotas:
         self._sockets[token] = count + 1
 
     def leave(self, token: str) -> None:
-        """Count a socket of a token that is gone."""
+        """Count down when a socket of a token has gone."""
         left = self._sockets[token] - 1
         if left:
             self._sockets[token] = left
@@ -200,10 +198,10 @@ class Quotas:
 
 
 class Spending:
-    """What each agent sends to others: bytes, once for each recipient. Used on the writing thread alone.
+    """The bytes that each token sends, once for each recipient. Used only on the writing thread.
 
     Args:
-        rate: bytes a second; as many may be saved up.
+        rate: bytes a second. Up to one second's worth can be saved up.
         now: a monotonic clock.
     """
 
@@ -227,10 +225,10 @@ class Account:
         self._now = now
 
     def check(self) -> None:
-        """Go on if anything at all may be sent: that costs less than to look for recipients.
+        """Check that anything may be sent, before recipients are looked up.
 
         Raises:
-            TooFast: nothing may.
+            TooFast: the budget is used up.
         """
         now = self._now()
         if self._buckets.of(self._key, now).left(now) <= 0:
@@ -240,10 +238,10 @@ class Account:
         """Pay for a message before it is written.
 
         Raises:
-            TooFast: there is not enough for it.
+            TooFast: the budget does not cover it.
         """
         now = self._now()
-        # Without recipients it still is a broadcast in the ledger.
+        # Without recipients it is still a row of `broadcasts`.
         cost = max(1, recipients) * (size + ENVELOPE)
         if not self._buckets.of(self._key, now).take(cost, now):
             raise self._refusal(cost)
@@ -255,7 +253,7 @@ class Account:
 
 
 def _is_this_machine(address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> bool:
-    """Say whether a peer is on this machine. The tests, whose peers all are, replace it."""
+    """Say whether a peer is on this machine. Tests replace it: all their peers are."""
     return address.is_loopback
 
 

@@ -1,4 +1,4 @@
-"""What was refused, in the log: enough to see why, and never a line for each of many."""
+"""Refusals in the log: enough to see why, and never one line for each of many."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Callable, Optional
 from ws_manager.protocol.bucket import Bucket
 
 LINES = 5
-"""How many refusals of one kind have a line of their own at once."""
+"""Refusals of one kind that may each have a line in a burst."""
 
 SECONDS = 60.0
-"""After which a kind may have one line more."""
+"""Seconds after which a kind may have one more line."""
 
 _SHOWN = 100
 _log = logging.getLogger("ws_manager.gateway")
 
 
 class _Kind:
-    """Refusals for one cause: what may be written, and what was not."""
+    """Refusals of one kind: how many lines may still be written, and how many refusals had none."""
 
     __slots__ = ("last", "lines", "unsaid")
 
@@ -29,7 +29,7 @@ class _Kind:
 
 
 class Refusals:
-    """The first refusals of each kind have a line each; more are counted, and the count has a line in a minute.
+    """The first refusals of each kind have a line each. More are counted, and the count is logged once a minute.
 
     Args:
         now: a monotonic clock.
@@ -40,12 +40,12 @@ class Refusals:
         self._kinds: dict[str, _Kind] = {}
 
     def note(self, kind: str, what: str, remedy: Optional[str] = None) -> None:
-        """Take note of a refusal.
+        """Note a refusal.
 
         Args:
-            kind: one of a few: each is limited by itself.
-            what: was refused, and why. Nothing secret; what a stranger sent goes through `quoted`.
-            remedy: what lets it in.
+            kind: one of a few. Each has a limit of its own.
+            what: what was refused, and why. It holds no secret; what a stranger sent goes through `quoted`.
+            remedy: what would let it in.
         """
         now = self._now()
         state = self._kinds.setdefault(kind, _Kind(now))
@@ -57,7 +57,7 @@ class Refusals:
             state.last = told
 
     def tick(self) -> None:
-        """Write the counts whose time has come."""
+        """Log the counts that are due."""
         now = self._now()
         for kind, state in self._kinds.items():
             if state.unsaid and state.lines.take(1, now):
@@ -71,5 +71,5 @@ class Refusals:
 
 
 def quoted(text: str) -> str:
-    """Return what a stranger sent for a log: in quotes, escaped, and cut off."""
+    """Return what a stranger sent, ready for a log: quoted, escaped, and cut off."""
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

@@ -46,7 +46,7 @@ from ws_manager.tokens import MIN_KEY
 _HOLD_SECONDS = 2.0
 _FLUSH_SECONDS = 35.0
 _ROOM_SECONDS = 1.0
-_TOLD_SECONDS = 10.0
+_SAY_AGAIN_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _REASONS = {
     CloseCode.GOING_AWAY: "the gateway is shutting down",
@@ -61,20 +61,20 @@ class GatewayOptions:
     Attributes:
         database: the ledger's file.
         hosts: the addresses to bind, `::` for every address; without a key, loopback addresses.
-        port: of all of them; 0 for one that is free.
+        port: for all of them; 0 for a free one.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        drain_seconds: over which the closes of many sockets are spread when the gateway stops.
-        key: that signs tokens, or what reads or makes it once the ledger is open, in a thread; None asks for no
-            tokens, and lets everybody on this machine in.
-        public_hosts: names under which others address it, beside those that it binds.
-        origins: of pages elsewhere that may connect.
-        proxies: addresses and networks of proxies, which have no limit for what comes from one address.
+        drain_seconds: over which the gateway spreads the closing of its sockets when it stops.
+        key: the key that signs tokens, or a function that returns it; the function runs in a thread once the ledger
+            is open. None: no tokens are required, and everybody on this machine is let in.
+        public_hosts: names under which others reach it, besides the addresses that it binds.
+        origins: of pages on other hosts that may connect.
+        proxies: addresses and networks of proxies. They have no limit per address.
         tls: serve https and wss with this.
-        limits: what agents may cost.
+        limits: for agents and strangers.
         log_interval: seconds between two rows of a connection in the heartbeat log, at least.
         log_keep: seconds that those rows stay.
-        keep: seconds that confirmed messages, and all else that is over, stay; None for ever.
-        stripe: how webhook events of Stripe are taken; None for not at all.
+        keep: seconds that confirmed messages, and all else that `prune` deletes, stay. None: for ever.
+        stripe: how webhook events of Stripe are handled. None: they are not.
         shared: put the ledger into a database of another program too.
     """
 
@@ -83,7 +83,7 @@ class GatewayOptions:
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
     drain_seconds: float = 5.0
-    # Never part of its repr, which may end in a log.
+    # Not in its repr, which may end up in a log.
     key: Union[bytes, Callable[[], bytes], None] = field(default=None, repr=False)
     public_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -107,10 +107,10 @@ class GatewayServer:
 
     Attributes:
         url: base address, once started.
-        urls: base addresses for each of the hosts, the one above first.
+        urls: the base address for each host, `url` first.
 
     Raises:
-        InvalidInput: an address that cannot be served, or a name, an origin or a proxy that cannot be used.
+        InvalidInput: an address cannot be served, or a name, an origin or a proxy is not valid.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class GatewayServer:
         self._janitor = Janitor(options.database, options.log_keep, options.keep)
         self._refusals = Refusals(now)
         names = Names(self._hosts, options.public_hosts, options.origins)
-        # Until the real key is there, one that has signed nothing.
+        # Until the real key is known, a random one: no token is signed with it.
         key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
         self._access = access = Access(names, self._refusals, key, clock)
         limits = options.limits
@@ -176,9 +176,9 @@ class GatewayServer:
         ready: Callable[[str], None],
         waits: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """Serve until `stop` is done. Where the disk is full at the start, refuse everybody until there is room.
+        """Serve until `stop` is done.
 
-        The same where another process keeps the write lock.
+        While the disk is full at the start, or another process keeps the write lock, answer everybody with 503.
 
         Args:
             stop: ends the gateway; its result is the code that sockets are closed with, 1001 or 1012.
@@ -186,8 +186,8 @@ class GatewayServer:
             waits: called with the reason at least every 40 seconds while it waits.
 
         Raises:
-            Conflict: another gateway holds this file, or the address is in use.
-            LedgerError: the file cannot be used, or was replaced meanwhile.
+            Conflict: another gateway serves this ledger, or the address is in use.
+            LedgerError: the ledger cannot be used, or was replaced meanwhile.
         """
         try:
             if not await self._start(stop, waits):
@@ -210,7 +210,7 @@ class GatewayServer:
                 await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
                 done = [task for task in work if task.done()]
             finally:
-                # A gateway that ends by a fault is started again, as a rule.
+                # A gateway that ends by a fault is usually started again.
                 await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
                 if not (receipts.done() or pump.done()):
                     # What was confirmed at the end is written before another gateway can begin.
@@ -219,7 +219,7 @@ class GatewayServer:
                     task.cancel()
                 await asyncio.gather(*work, return_exceptions=True)
             for task in done:
-                # A defect must end the gateway, not go on half alive.
+                # A defect must end the gateway: it must not go on half alive.
                 task.result()
         finally:
             await self._pump.close()
@@ -229,7 +229,7 @@ class GatewayServer:
 
     async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
         """Open the ledger and listen; False if the gateway was stopped before that was possible."""
-        trouble, told_at = Trouble("open the ledger"), -math.inf
+        trouble, said_at = Trouble("open the ledger"), -math.inf
         try:
             while True:
                 try:
@@ -241,8 +241,8 @@ class GatewayServer:
                     trouble.began(error)
                     self._access.closed = f"the gateway waits: {error.cause}"
                     await self._listen()
-                    if time.monotonic() - told_at >= _TOLD_SECONDS:
-                        told_at = time.monotonic()
+                    if time.monotonic() - said_at >= _SAY_AGAIN_SECONDS:
+                        said_at = time.monotonic()
                         waits(error.cause)
                 await asyncio.wait({stop}, timeout=_ROOM_SECONDS)
                 if stop.done():
@@ -256,12 +256,12 @@ class GatewayServer:
         return True
 
     async def _prepare(self) -> None:
-        """Take the ledger and what belongs to it; again, where it has failed."""
+        """Open the ledger and read its key. It can be called again after a failure."""
         try:
             await self._threads.open()
             await self._pump.open()
         except (LedgerFull, LedgerBusy):
-            # Waiting would not help where another gateway has the file.
+            # Waiting would not help if another gateway serves the ledger.
             await self._hold_ledger(ledger_is_open=False)
             raise
         await self._hold_ledger()
@@ -273,7 +273,7 @@ class GatewayServer:
             return
         deadline = self._now() + _HOLD_SECONDS
         while (hold := hold_gateway(self._options.database)) is None:
-            # Somebody who only looks whether a gateway runs holds it for a moment.
+            # A process that only checks whether a gateway runs holds it for a moment.
             if self._now() < deadline:
                 await asyncio.sleep(0.05)
                 continue
@@ -311,7 +311,7 @@ class GatewayServer:
             self._refusals.tick()
 
     async def _show_presence(self) -> None:
-        # It says when this gateway ended, should it be killed. Its lock says whether it runs.
+        # If it is killed, this shows when. Whether it runs, its hold on the ledger shows.
         trouble = Trouble("write the gateway's record")
         while True:
             await asyncio.sleep(NOTED_SECONDS)
@@ -335,12 +335,12 @@ class GatewayServer:
 
 
 def _base_addresses(options: GatewayOptions, hosts: list[str], port: int) -> list[str]:
-    """Return the addresses under which this machine's own agents find the gateway, the best one first."""
+    """Return the addresses under which agents on this machine reach the gateway, the best one first."""
     scheme = "http" if options.tls is None else "https"
     if options.tls is not None and options.public_hosts:
         # A certificate is for a name.
         return [f"{scheme}://{bracketed(options.public_hosts[0])}:{port}"]
     here = sorted(hosts, key=lambda host: not (is_loopback(host) or host in WILDCARDS))
-    # Every address is not an address to connect to.
+    # A wildcard address is not one to connect to.
     found = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host) for host in here)  # noqa: S104 - not bound
     return [f"{scheme}://{bracketed(host)}:{port}" for host in dict.fromkeys(found)]

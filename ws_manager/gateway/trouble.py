@@ -1,4 +1,4 @@
-"""Failures that last: they are logged when they begin and when they end, and not at each of a thousand attempts."""
+"""Failures that last: logged when they begin and when they end, not at every attempt."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _log = logging.getLogger("ws_manager.gateway")
 
 
 class Trouble:
-    """One thing that may fail again and again.
+    """Something that may fail many times in a row.
 
     Args:
-        what: cannot be done; continues "cannot".
+        what: what fails, as it follows "cannot".
     """
 
     def __init__(self, what: str) -> None:
@@ -26,7 +26,7 @@ class Trouble:
             _log.error("cannot %s, will go on trying: %s", self._what, error)
 
     def ended(self) -> None:
-        """Note that it has worked."""
+        """Note a success."""
         if self._cause is not None:
             self._cause = None
             _log.info("can %s again", self._what)

@@ -20,8 +20,8 @@ _REMEMBERED = 2000
 class AgentSession:
     """What an agent knows across its reconnections.
 
-    A message that comes again because its receipt was lost carries the same id. It is not handed out twice:
-    it is only confirmed again. (Not by its number: a gateway on a restored ledger counts from an earlier one.)
+    A message that comes again because its receipt was lost has the same msg_id. It is confirmed again, but not
+    handed out twice. Its `seq` would not do: on a restored ledger a gateway counts from an earlier number.
 
     Attributes:
         ws_id: the connection, once the gateway has named it.
@@ -33,19 +33,19 @@ class AgentSession:
         self.ws_id = ws_id
         self.connected: Optional[Connected] = None
         self.answers: list[str] = []
-        # The highest number that came through the present socket. What is answered before it has come again
-        # is answered then: the gateway knows nothing of it yet.
+        # The highest number that came through the present socket. An answer to a higher one waits until that message
+        # has come again: this gateway does not know it yet.
         self._reached = -1
         # In the order in which they were handed out.
         self._handed_out: dict[str, None] = {}
-        # With the reason, where the message was rejected. The oldest are forgotten.
+        # With the reason if the message was rejected. The oldest entries are dropped.
         self._handled: dict[str, Optional[str]] = {}
 
     def text(self, text: str) -> Optional[GatewayFrame]:
-        """Take a text frame and return what it says; None where nothing is to be done.
+        """Take a text frame and return what it says; None if there is nothing to do.
 
         Raises:
-            InvalidInput: if it is no frame of this protocol.
+            InvalidInput: it is not a frame of this protocol.
         """
         frame = parse_gateway_frame(text)
         if isinstance(frame, Connected):
@@ -65,16 +65,16 @@ class AgentSession:
                 self.answers.append(answer)
                 return None
             if frame.id in self._handed_out:
-                # It is being dealt with; its ack follows.
+                # The agent is working on it; its ack follows.
                 return None
         return frame
 
     def handed_out(self, message: Received) -> None:
-        """Note that the agent is dealing with a message: should it come again meanwhile, it is left out."""
+        """Note that the agent is working on a message: if it comes again meanwhile, it is ignored."""
         self._handed_out[message.id] = None
 
     def ack(self, message: Received) -> None:
-        """Confirm a message: it has been dealt with, and so has everything before it."""
+        """Confirm a message and everything before it."""
         before = list(self._handed_out) if message.id in self._handed_out else [message.id]
         for earlier in before:
             self._remember(earlier, None)
@@ -95,7 +95,7 @@ class AgentSession:
         return bool(self._handed_out)
 
     def take_answers(self) -> list[str]:
-        """Return the frames to write, and forget them."""
+        """Return the frames to write, and clear the list."""
         answers, self.answers = self.answers, []
         return answers
 

@@ -1,4 +1,4 @@
-"""Token buckets: how much somebody may do in a second, on average and at once. No IO: the time is passed in."""
+"""Token buckets: rate limits with a burst. No IO: the time is passed in."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Hashable
 
 
 class Bucket:
-    """An allowance that grows with time up to a limit, and shrinks with what is done.
+    """An allowance that grows with time up to a limit, and shrinks with use.
 
     Args:
-        rate: what it grows by in a second, more than 0.
-        burst: what it holds at most, and at the beginning.
+        rate: growth per second, more than 0.
+        burst: the most that it holds. It begins full.
         now: monotonic seconds.
     """
 
@@ -23,15 +23,15 @@ class Bucket:
         self._at = now
 
     def left(self, now: float) -> float:
-        """Return what may be done now; less than 0 where too much was done."""
+        """Return what is left now; less than 0 if too much was used."""
         self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
         self._at = now
         return self._left
 
     def take(self, amount: float, now: float) -> bool:
-        """Do something if there is enough left, or if the bucket is full; otherwise change nothing and return False.
+        """Take `amount` if enough is left, or if the bucket is full; otherwise change nothing and return False.
 
-        What is larger than the whole bucket is so possible, and is paid for afterwards: on average the rate holds.
+        So even an amount over the burst is possible. It is paid for afterwards: on average the rate holds.
         """
         left = self.left(now)
         if left < amount and left < self._burst:
@@ -40,7 +40,7 @@ class Bucket:
         return True
 
     def charge(self, amount: float, now: float) -> float:
-        """Count what was done anyway, and return the seconds until nothing is owed; 0 where nothing is."""
+        """Count a use that cannot be refused, and return the seconds until nothing is owed."""
         self._left = self.left(now) - amount
         return max(0.0, -self._left / self._rate)
 
@@ -52,13 +52,13 @@ class Bucket:
 class Buckets:
     """A bucket for each of many keys, in bounded memory.
 
-    Of too many, the one that was not used for the longest time is forgotten: it is the likeliest to be full again,
-    and a full one says as much as none.
+    Above `most`, the bucket that was not used for the longest time is dropped: it is the most likely to be full
+    again, and a full bucket is the same as a new one.
 
     Args:
         rate: of each.
         burst: of each.
-        most: how many are kept.
+        most: how many buckets are kept.
     """
 
     def __init__(self, rate: float, burst: float, most: int = 10_000) -> None:

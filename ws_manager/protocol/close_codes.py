@@ -42,7 +42,7 @@ MEANINGS = {
 }
 
 REFUSALS = frozenset({1003, 1007, 1009})
-"""What a peer closes with if it cannot take a frame: its type, its text, its size."""
+"""Codes with which a peer closes if it cannot take a frame, because of its type, its text or its size."""
 
 MISBEHAVIOUR = frozenset(
     {
@@ -53,10 +53,10 @@ MISBEHAVIOUR = frozenset(
         CloseCode.TOO_FAST,
     }
 )
-"""What the gateway closes with where a peer does what it should not. It reads no more then."""
+"""Codes with which the gateway closes on a misbehaving peer. It reads nothing more from it."""
 
 WITHOUT_RECEIPTS = MISBEHAVIOUR | {CloseCode.REPLACED, CloseCode.DISCONNECTED}
-"""After a close frame with another code a receipt still counts, until the peer's. Here its registration is void."""
+"""Close codes after which receipts do not count. After the others they count until the peer's close frame."""
 
 _FINAL = frozenset(
     {
@@ -76,7 +76,7 @@ def should_reconnect(code: int) -> bool:
 
 
 def is_goodbye(code: int) -> bool:
-    """Say whether a peer that starts a close with this code has finished, rather than failed.
+    """Say whether a peer that closes with this code is done, rather than failing.
 
     1005 stands for a close frame without a code, which is what a browser's `close()` sends.
     """

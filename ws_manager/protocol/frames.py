@@ -23,7 +23,7 @@ def connected_frame(
         ws_id: the connection.
         agent: its agent.
         resumed: True if the ws_id was known already.
-        pending: messages that wait for it, counted up to 1,000.
+        pending: its pending messages, counted up to 1,000.
         seq: the highest one that it has confirmed.
         heartbeat: seconds between the gateway's Pings.
     """
@@ -53,7 +53,7 @@ def result_frame(ref: str, message_id: str, recipients: Optional[int] = None) ->
     """Write the success of a request.
 
     Args:
-        ref: what the agent called its request, as JSON text; it goes back as it came.
+        ref: the agent's own name for the request, as JSON text; it is returned as it came.
         message_id: the msg_id, or the broadcast_id.
         recipients: of a broadcast.
     """
@@ -68,7 +68,7 @@ def failure_frame(ref: str, code: str, message: str) -> str:
 
 
 def error_frame(code: str, message: str) -> str:
-    """Write an error that answers nothing in particular."""
+    """Write an error that does not answer a request."""
     return _dump({"type": "error", "error": {"code": code, "message": message}})
 
 
@@ -77,7 +77,7 @@ def error_frame(code: str, message: str) -> str:
 
 @dataclass(frozen=True)
 class Ack:
-    """Everything in flight up to `seq` has been dealt with."""
+    """Everything in flight up to `seq` is confirmed."""
 
     seq: int
 
@@ -154,7 +154,7 @@ def parse_agent_frame(text: str) -> AgentFrame:
     """Read what an agent sent.
 
     Raises:
-        InvalidInput: if it is no frame of this protocol. The message never quotes it.
+        InvalidInput: it is not a frame of this protocol. The error never quotes it.
     """
     try:
         frame = decode_json(text, "frame", envelope=1)
@@ -174,7 +174,7 @@ def parse_agent_frame(text: str) -> AgentFrame:
         reason = frame.get("reason", "")
         if not isinstance(reason, str):
             raise InvalidInput("the reason of a reject is not text")
-        # JSON can name half of a surrogate pair, and UTF-8, which the ledger holds, cannot.
+        # JSON can hold half of a surrogate pair; UTF-8, and so the ledger, cannot.
         return Reject(_seq(frame), reason[:200].encode("utf-8", "replace").decode("utf-8"))
     if kind in ("send", "broadcast"):
         texts = members(text)
@@ -244,7 +244,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A message that this side cannot take; it is to be rejected."""
+    """A message that this side cannot take: reject it."""
 
     seq: int
     id: str
@@ -261,7 +261,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a request: its id, or the failure."""
+    """The result of a request: its id, or a failure."""
 
     ref: Any
     id: Optional[str] = None
@@ -276,7 +276,7 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
     """Read what a gateway sent. None for a type that this version does not know.
 
     Raises:
-        InvalidInput: if it is no frame of this protocol.
+        InvalidInput: it is not a frame of this protocol.
     """
     frame, unreadable = _load(text)
     kind = frame.get("type")

@@ -47,7 +47,7 @@ _PINGS_KEPT = 16
 
 @dataclass(frozen=True)
 class Window:
-    """How much may be unconfirmed at once; one message always may."""
+    """How much may be unconfirmed at once. One message always may."""
 
     messages: int = 1000
     bytes: int = 1024 * 1024
@@ -72,15 +72,16 @@ class GatewaySession:
         timeout: seconds without a sign of life after which the session ends.
         now: monotonic seconds.
         window: how much may be unconfirmed.
-        cautious: True to have one message unconfirmed at a time until the backlog is confirmed, because the agent
-            closed its last socket on one that it cannot take.
+        cautious: True to have only one message unconfirmed at a time until the backlog is confirmed, because the
+            agent closed its last socket on a message that it cannot take.
         receipt_interval: least seconds between two receipt Pings, so that under load one confirms many messages.
-        frames_per_second: how many frames that confirm nothing the agent may send; it may save up one second's.
+        frames_per_second: frames other than receipts that the agent may send; up to one second's worth can be saved
+            up.
 
     Attributes:
-        cursor: the id up to which this session has taken what is for its connection.
+        cursor: the id up to which this session has taken its connection's messages.
         live: True while it takes messages as they are committed; False while it reads its backlog.
-        close_with: code and reason once the session has to end; None before.
+        close_with: code and reason once the session must end; None before.
         reports: receipts and rejections, in order, for the caller to take and apply.
         requests: what the agent asks to send, in order, for the caller to take and to `answer`.
         latency: the last measured round trip in seconds.
@@ -158,7 +159,7 @@ class GatewaySession:
 
     @property
     def unconfirmed(self) -> int:
-        """How many messages this session has taken and that are not confirmed."""
+        """How many messages this session has taken that are not confirmed."""
         return len(self._queue) + len(self._in_flight)
 
     @property
@@ -178,18 +179,18 @@ class GatewaySession:
 
     @property
     def backlog_limit(self) -> int:
-        """How many messages `take_backlog` can take at most; of small ones no more than the queue holds."""
+        """The most messages that `take_backlog` can take."""
         return max(1, min(self._window.messages - self.unconfirmed, QUEUE_BYTES // _ENVELOPE))
 
     @property
     def queue_is_full(self) -> bool:
-        """True while no more is taken before something is written: the ledger keeps it, not the memory."""
+        """True while the queue is full: the rest stays in the ledger, not in memory."""
         return self._queued >= QUEUE_BYTES
 
     def take_live(self, message: PendingMessage) -> bool:
         """Take a message that was just committed; False, and back to the backlog, if window or queue is full.
 
-        Only while live. One that the backlog has brought already is left out.
+        Only while live. A message that came with the backlog already is ignored.
         """
         if message.seq <= self.cursor:
             return True
@@ -197,17 +198,18 @@ class GatewaySession:
         return self.live
 
     def take_backlog(self, messages: list[PendingMessage], reached: int, position: int) -> None:
-        """Take what was read of the backlog above `cursor`.
+        """Take messages of the backlog above `cursor`.
 
         Args:
             messages: in order.
-            reached: the id up to which the reading leaves nothing out.
-            position: the id up to which committed messages were offered to live sessions. The session
-                goes live only if it has come that far: otherwise what was committed between would be lost.
+            reached: the id up to which nothing was left out.
+            position: the id up to which committed messages were offered to live sessions. The session goes live only
+                if
+                it has read that far: otherwise it would miss what was committed in between.
         """
         for message in messages:
             if not self._take(message):
-                # The window's fault: a large one, for which half of it is not enough. Reading again would not help.
+                # A large message does not fit into the window's other half. Reading again would not help.
                 self._full = not self.queue_is_full
                 return
         self.cursor = max(self.cursor, reached)
@@ -230,7 +232,7 @@ class GatewaySession:
     # To write
 
     def next_write(self, at: Optional[str] = None) -> list[str]:
-        """Return the frames to write now, at most 64 KiB (but one message at least); empty for nothing.
+        """Return the frames to write now: at most 64 KiB, but at least one message if there is one.
 
         What is returned counts as written, at the time `at` (UTC text, for the ledger).
         """
@@ -258,9 +260,9 @@ class GatewaySession:
     def next_ping(self, now: float) -> Optional[bytes]:
         """Return the payload of a Ping to send now, or None.
 
-        A receipt Ping goes out as soon as something was written, and the next only after its answer, and not
-        before the interval is over or 64 KiB more were written; a heartbeat Ping when it is due. Each says how
-        far the writing had come.
+        A receipt Ping goes out as soon as something was written. The next one follows only after its answer, and
+        after the interval or another 64 KiB. A heartbeat Ping goes out when it is due. Each carries how far the
+        writing had come.
         """
         if not self._ping_due and self.receipt_due_in(now) != 0:
             return None
@@ -269,7 +271,7 @@ class GatewaySession:
     def last_ping(self, now: float) -> Optional[bytes]:
         """Return the payload of a Ping to send right before the close frame.
 
-        None where it would confirm nothing: nothing is unconfirmed, a Ping that covers it is under way, or
+        None if it would confirm nothing: everything is confirmed, a Ping that covers the rest is under way, or
         receipts do not count any more.
         """
         if self._explicit_ack or not self._in_flight or not self.takes_receipts:
@@ -296,7 +298,7 @@ class GatewaySession:
         return 0 if self._unpinged >= WRITE_BYTES else max(0, self._receipt_at - now)
 
     def _wants_receipt(self) -> bool:
-        """Something was written after the last Ping, and no Ping that confirms something is unanswered."""
+        """Say whether something was written after the last Ping while no receipt Ping is unanswered."""
         if self._explicit_ack or self._written <= self._pinged_seq:
             return False
         return not self._pings or self._pinged_seq < self._in_flight.first
@@ -304,14 +306,14 @@ class GatewaySession:
     # What was read
 
     def pong(self, payload: bytes, now: float) -> None:
-        """Take a Pong. Any Pong is a sign of life; one of our Pings' payloads confirms what went before it."""
+        """Take a Pong: a sign of life. With the payload of our Ping it confirms what was written before."""
         self.heard_at = now
         ping = self._pings.get(payload)
         if ping is None:
             self._count_frame(now)
             return
         self.latency = now - ping.sent_at
-        # An answer to a later Ping answers the earlier ones too: some peers answer only the last.
+        # An answer to a later Ping answers earlier ones too: some peers answer only the last.
         for earlier in list(self._pings):
             del self._pings[earlier]
             if earlier == payload:
@@ -320,7 +322,7 @@ class GatewaySession:
             self._confirm(ping.seq)
 
     def text(self, text: str, now: float) -> None:
-        """Take a text frame. Once the session has ended, only what confirms a message may still count."""
+        """Take a text frame. Once the session has ended, only receipts may still count."""
         self.heard_at = now
         if not self.takes_receipts:
             self._count_frame(now)
@@ -332,7 +334,7 @@ class GatewaySession:
             self._count_frame(now)
             return
         if self._explicit_ack and isinstance(frame, (Ack, Reject)) and self._is_in_flight(frame):
-            # There are no more of these than messages, so they are not counted.
+            # There are at most as many of these as messages, so they are not counted.
             self._settle(frame)
             return
         self._count_frame(now)
@@ -350,7 +352,7 @@ class GatewaySession:
             self._answer_conflict(f"message {frame.seq} is not in flight")
 
     def answer(self, frame: str) -> None:
-        """Take a frame that answers the agent. One that asks, and does not read the answers, is closed."""
+        """Queue an answer to the agent. An agent that keeps asking without reading the answers is closed."""
         self._answers.append(frame)
         self._answer_characters += len(frame)
         if len(self._answers) > MAX_ANSWERS or self._answer_characters > MAX_ANSWER_CHARACTERS:
@@ -358,7 +360,7 @@ class GatewaySession:
 
     @property
     def only_in_flight(self) -> Optional[int]:
-        """The number of the only message that is written and not confirmed; None if there are none or more."""
+        """The number of the written, unconfirmed message if there is exactly one; otherwise None."""
         return self._in_flight.first if len(self._in_flight) == 1 else None
 
     def ping(self, now: float) -> None:
@@ -368,12 +370,12 @@ class GatewaySession:
 
     @property
     def takes_receipts(self) -> bool:
-        """True while a receipt counts: also after our close frame, until the peer's, where its code allows it."""
+        """True while receipts count. After our close frame they count until the peer's, if the code allows it."""
         return self.close_with is None or self.close_with[0] not in WITHOUT_RECEIPTS
 
     @property
     def reads_no_more(self) -> bool:
-        """True once the peer has done what it should not: a flood costs as much after a close frame as before it."""
+        """True once the session ended because the peer misbehaved: a flood would go on after the close frame."""
         return self._flooded or (self.close_with is not None and self.close_with[0] in MISBEHAVIOUR)
 
     def tick(self, now: float) -> bool:
@@ -386,7 +388,7 @@ class GatewaySession:
         return self._ping_due
 
     def close(self, code: int, reason: str) -> None:
-        """End the session; the first reason stays."""
+        """End the session. A later reason does not replace the first."""
         if self.close_with is None:
             self.close_with = (int(code), reason)
 

@@ -1,4 +1,4 @@
-"""What a socket was sent and has not confirmed, in a few bytes a message: a slow agent may have a thousand."""
+"""The messages that a socket was sent and has not confirmed. A slow agent may have 1,000, so each is a few bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 
 _SPENT = 256
-"""Places at the front that may be spent before the arrays are moved up."""
+"""Unused places at the front after which the arrays are compacted."""
 
 
 class InFlight:
@@ -26,12 +26,12 @@ class InFlight:
         return self._seqs[self._start]
 
     def append(self, seq: int, size: int) -> None:
-        """Add a message; its number is higher than all before."""
+        """Add a message. Its number must be higher than all before."""
         self._seqs.append(seq)
         self._sizes.append(size)
 
     def take_through(self, seq: int) -> tuple[int, int]:
-        """Take the messages up to a number out; return the highest of them, and their size. There must be one."""
+        """Remove the messages up to a number, and return the highest number and their size. There must be one."""
         end = bisect_right(self._seqs, seq, self._start)
         taken = self._seqs[end - 1], sum(self._sizes[self._start : end])
         self._start = end
@@ -45,7 +45,7 @@ class InFlight:
         return place < len(self._seqs) and self._seqs[place] == seq
 
     def remove(self, seq: int) -> int:
-        """Take one message out, and return its size. It must be here."""
+        """Remove one message, and return its size. It must be there."""
         place = bisect_left(self._seqs, seq, self._start)
         size = self._sizes[place]
         del self._seqs[place], self._sizes[place]

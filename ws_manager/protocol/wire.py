@@ -25,7 +25,7 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: Optional[int], reason: str = "") -> bytes:
-    """Return a Close frame; its reason has at most 123 bytes (section 5.5), and is cut off behind them.
+    """Return a Close frame. A reason of more than 123 bytes is cut off (section 5.5).
 
     None is a Close frame without a code (section 5.5.1).
     """

@@ -1,4 +1,4 @@
-"""When each unconfirmed message of a socket was written: a receipt says it, and the ledger should know it before."""
+"""When each unconfirmed message of a socket was written: for its receipt, and for a report before that."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
-_MOST_UNTOLD = 64
+_MOST_UNREPORTED = 64
 
 
 class Writing(NamedTuple):
-    """What one writing has put on the wire and is not confirmed yet.
+    """The messages of one write that are not confirmed yet.
 
     Attributes:
         first: the lowest message number.
         last: the highest message number.
         at: UTC text; None if it is not known here.
-        told: True once the ledger knows of it.
+        reported: True once it was reported to the ledger.
     """
 
     first: int
     last: int
     at: Optional[str]
-    told: bool
+    reported: bool
 
 
 class Writings:
-    """The writings of one socket, in order."""
+    """The writes of one socket, in order."""
 
     __slots__ = ("_writings",)
 
@@ -34,30 +34,30 @@ class Writings:
         self._writings: deque[Writing] = deque()
 
     def add(self, first: int, last: int, at: Optional[str]) -> None:
-        """Add what was written at the time `at`; its numbers are higher than all before."""
+        """Add a write. Its numbers must be higher than all before."""
         writings = self._writings
         before = writings[-1] if writings else None
-        # Many that nobody has confirmed within a second share the time of one of them: memory is bounded.
-        if before and (before.at == at or (len(writings) >= _MOST_UNTOLD and not before.told)):
+        # Beyond a number of unconfirmed writes, later ones share a time: memory is bounded.
+        if before and (before.at == at or (len(writings) >= _MOST_UNREPORTED and not before.reported)):
             first, at = writings.pop().first, before.at
-        writings.append(Writing(first, last, at, told=at is None))
+        writings.append(Writing(first, last, at, reported=at is None))
 
-    def take_untold(self) -> list[Writing]:
-        """Return the writings that the ledger does not know, which are told with that."""
+    def take_unreported(self) -> list[Writing]:
+        """Return the writes that were not reported yet, and mark them as reported."""
         writings = self._writings
         if not writings:
-            # Of very many sockets, most of the time.
+            # True for most sockets, most of the time.
             return []
-        untold = [writing for writing in writings if not writing.told]
-        if untold:
-            # The ledger knows their times now, so that they need not be kept apart.
-            whole = Writing(writings[0].first, writings[-1].last, None, told=True)
+        unreported = [writing for writing in writings if not writing.reported]
+        if unreported:
+            # Their times are reported now, so they need not be kept apart.
+            whole = Writing(writings[0].first, writings[-1].last, None, reported=True)
             writings.clear()
             writings.append(whole)
-        return untold
+        return unreported
 
     def take_through(self, seq: int) -> Iterator[Writing]:
-        """Take out what was written up to a message number, each writing apart, because each has its own time."""
+        """Remove the writes up to a message number. Each is returned, because each has its own time."""
         writings = self._writings
         while writings and writings[0].first <= seq:
             writing = writings.popleft()
@@ -67,6 +67,6 @@ class Writings:
             yield writing
 
     def drop_before(self, seq: Optional[int]) -> None:
-        """Forget the writings that end before a message number; None for all."""
+        """Drop the writes that end before a message number; None for all."""
         while self._writings and (seq is None or self._writings[0].last < seq):
             self._writings.popleft()

@@ -1,4 +1,4 @@
-"""The values that a store takes and gives where somebody looks: plain, without behaviour."""
+"""The values of a store for those who look: filters, states, findings. Plain, without behaviour."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
 class Finding(NamedTuple):
-    """Something that was looked at because somebody asks what is wrong.
+    """One thing that `doctor` looked at.
 
     Attributes:
         check: what was looked at.

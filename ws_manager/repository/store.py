@@ -38,7 +38,7 @@ from ws_manager.repository.tables import (
 
 
 class Changes(Protocol):
-    """Tells that something was committed, by any process."""
+    """Says whether any process has committed something."""
 
     def happened(self) -> bool:
         """Say whether anything may have been committed since the last call. The first call says yes."""
@@ -114,10 +114,10 @@ class Store(Protocol):
         """Read one state of the ledger throughout the block."""
 
     def changes(self) -> Changes:
-        """Return what tells that something was committed from now on."""
+        """Return a `Changes`: it says whether something was committed since."""
 
     def check(self) -> None:
-        """Refuse to go on where the ledger is not the one any more that was opened.
+        """Check that the ledger is still the one that was opened.
 
         Raises:
             LedgerReplaced: it was moved, deleted or replaced.
@@ -134,13 +134,13 @@ class Store(Protocol):
         """Say whether another store is open on the same ledger."""
 
     def gateway_runs(self) -> Optional[bool]:
-        """Say whether a gateway runs on this ledger; None where this user may not know."""
+        """Say whether a gateway runs on this ledger; None if this user may not know."""
 
     def hold(self, connection: Connection) -> Optional[Hold]:
         """Hold a connection's messages; None if another receiver holds them."""
 
     def checkpoint(self) -> None:
-        """Do the work that piles up behind commits. A gateway calls it each second in which something changed."""
+        """Do the work that piles up behind commits. A gateway calls it once a second if something changed."""
 
     def backup(self, target: Path) -> None:
         """Copy the ledger as it is now to a new file, while others go on writing.
@@ -183,12 +183,12 @@ class Engine(Protocol):
 
         Args:
             location: where.
-            create: False to refuse a place where there is no ledger.
+            create: False to refuse a place where there is not a ledger.
             shared: put the ledger into a database of another program too, beside what is there.
 
         Raises:
             InvalidInput: the location is none of this engine's.
-            LedgerError: it cannot be used, is no ledger, or a newer ws-manager wrote it.
+            LedgerError: it cannot be used, is not a ledger, or a newer ws-manager wrote it.
         """
 
     def open_to_read(self, location: Location) -> Store:
@@ -202,10 +202,10 @@ class Engine(Protocol):
         """Hold the right to be the gateway of a ledger, which need not be open; None if another has it."""
 
     def caveats(self, location: Location) -> list[str]:
-        """Return what somebody who reads there should know."""
+        """Return what a reader of this ledger should know."""
 
     def engine_caveat(self) -> Optional[str]:
-        """Return a known fault of the engine that is installed; None where there is none."""
+        """Return a known fault of the installed engine, or None."""
 
     def complete(self, location: Location, kind: str, prefix: str) -> list[str]:
         """Return names that begin with a prefix, for the shell, without waiting: at most 100.

@@ -64,7 +64,7 @@ class Connections(Protocol):
             agent: only this agent's.
             not_heard: only those without a sign of life between these two times.
             limit: at most this many; all if None.
-            count_pending: False where nobody looks at the number of pending messages; it is 0 then.
+            count_pending: False leaves the number of pending messages at 0, which is faster.
         """
 
     def count_active(self) -> int:
@@ -177,7 +177,7 @@ class Messages(Protocol):
 
 
 class History(Protocol):
-    """Messages as somebody looks for them."""
+    """Messages, by filters."""
 
     def find(self, msg_id: str) -> Optional[Message]:
         """Return one message."""
@@ -261,7 +261,7 @@ class Gateways(Protocol):
 
 
 class WebhookEvents(Protocol):
-    """What webhooks have brought, and whether it became messages."""
+    """Events from webhooks, and whether they became messages."""
 
     def find(self, event_id: str) -> Optional[StoredEvent]:
         """Return one event."""

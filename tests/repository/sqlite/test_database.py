@@ -297,7 +297,7 @@ class TestUnusableFiles:
         with contextlib.closing(sqlite3.connect(database)) as plain:
             plain.execute("CREATE TABLE bookmarks (url)")
             plain.execute("PRAGMA user_version = 1")
-        assert "is no ledger" in self.refused(database).message
+        assert "is not a ledger" in self.refused(database).message
 
     def test_file_where_a_folder_should_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -48,7 +48,7 @@ class TestAnotherPrograms:
         with plain(database) as db:
             db.executescript(STRANGERS[name])
         before = everything(database.parent)
-        with pytest.raises(LedgerError, match="is no ledger") as refused:
+        with pytest.raises(LedgerError, match="is not a ledger") as refused:
             open_to_write(database, create=create)
         assert refused.value.hint
         assert everything(database.parent) == before
@@ -59,7 +59,7 @@ class TestAnotherPrograms:
             before = {
                 name: data for name, (data, _) in everything(database.parent).items() if "shm" not in name
             }
-            with pytest.raises(LedgerError, match="is no ledger"):
+            with pytest.raises(LedgerError, match="is not a ledger"):
                 open_db(database)
             after = {
                 name: data for name, (data, _) in everything(database.parent).items() if "shm" not in name
@@ -77,7 +77,7 @@ class TestAnotherPrograms:
                 Path(f"{database}{suffix}").write_bytes(Path(f"{original}{suffix}").read_bytes())
         original.unlink()
         before = {name: data for name, (data, _) in everything(tmp_path).items() if "shm" not in name}
-        with pytest.raises(LedgerError, match="is no ledger"):
+        with pytest.raises(LedgerError, match="is not a ledger"):
             open_db(database)
         assert {name: data for name, (data, _) in everything(tmp_path).items() if "shm" not in name} == before
         assert len(list(tmp_path.iterdir())) == 1 + len(kept)
@@ -164,7 +164,7 @@ class TestLedger:
         with contextlib.closing(open_db(database)) as db:
             db.execute(f"DROP TABLE {table}")
         before = everything(database.parent)
-        with pytest.raises(LedgerError, match="is no ledger"):
+        with pytest.raises(LedgerError, match="is not a ledger"):
             open_db(database)
         assert everything(database.parent) == before
 

@@ -19,7 +19,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and owners a
 
 @pytest.fixture
 def lock(db: object, database: Path) -> Lock:
-    """A lock of an existing database; nobody holds it, and there is no file."""
+    """A lock of an existing database; nobody holds it, and there is not a file."""
     return gateway_lock(database)
 
 
@@ -30,7 +30,7 @@ class TestHolding:
             assert is_held(other)
             assert not other.acquire()
             assert try_to_hold(other) is None
-            with pytest.raises(Conflict, match="somebody holds"):
+            with pytest.raises(Conflict, match="another process holds"):
                 other.__enter__()
         assert not is_held(other)
         assert other.acquire()
@@ -158,7 +158,7 @@ class TestOwner:
                 gateway_lock(alices).acquire()
             return refused.value.message
 
-        assert f"the owner of {alices} (uid {ALICE}) or root alone" in as_user(BOB, use)
+        assert f"the owner of {alices} (uid {ALICE}) or root" in as_user(BOB, use)
         assert set(listing(alices.parent)) == {"ledger.db"}
 
     @pytest.mark.parametrize("user", [ALICE, 0])

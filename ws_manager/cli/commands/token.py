@@ -132,7 +132,10 @@ def _stdin() -> str:
 
 
 def _database(ctx: typer.Context) -> Path:
-    """Return the database whose key is meant. One that is no ledger is refused before anything is made beside it."""
+    """Return the database whose key is meant.
+
+    A file that is not a ledger is refused before anything is made beside it.
+    """
     from ws_manager.core.locations import check_location
 
     database = global_options(ctx).database

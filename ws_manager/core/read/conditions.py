@@ -50,7 +50,7 @@ def parse_condition(text: str) -> Condition:
     connection does not have fulfils `!=` alone.
 
     Raises:
-        InvalidInput: it is no condition, names no known field, or its value does not suit the operator.
+        InvalidInput: it is not a condition, names an unknown field, or its value does not fit the operator.
     """
     parts = _CONDITION.fullmatch(text)
     if parts is None:

@@ -21,7 +21,7 @@ _MESSAGES = 10
 _UNCONFIRMED = 20
 
 GOOD, WAITING, BAD = "good", "waiting", "bad"
-"""How what is asked for stands: as it should, not there yet, or in need of somebody who looks after it."""
+"""How a thing stands: as it should, not finished yet, or in need of attention."""
 
 
 class Entry(NamedTuple):
@@ -153,7 +153,7 @@ class _Explainer:
         return Explanation("broadcast", standing, verdict, facts, timeline)
 
     def _verdict(self, message: Message) -> tuple[str, str]:
-        """Return how a message stands, and in words whether it arrived, and if not, why."""
+        """Return how a message stands, and in words: whether it arrived, and if not, why."""
         if message.delivered:
             after = message.confirmed_at
             return GOOD, f"delivered {_after(message.sent_at, after)} it was sent" if after else "delivered"
@@ -174,7 +174,7 @@ class _Explainer:
         return BAD if standing == BAD else WAITING, f"pending: {state}{behind}"
 
     def _state(self, connection: Connection) -> tuple[str, str]:
-        """Return how a connection stands, and in words why, and what brings it back."""
+        """Return how a connection stands, and in words: why, and what brings it back."""
         name, reason = connection.ws_id, connection.close_reason or "no reason given"
         code = "" if connection.close_code is None else f" (close code {connection.close_code})"
         if connection.status != ACTIVE:

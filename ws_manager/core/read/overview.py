@@ -34,9 +34,9 @@ class OverviewQuery:
         order: a key of `ORDERS`.
         agent: only this agent's connections.
         text: only connections with this in their ws_id, agent or metadata; upper and lower case are the same.
-        connections: at most so many.
-        messages: at most so many.
-        endings: at most so many.
+        connections: the most to show.
+        messages: the most to show.
+        endings: the most to show.
     """
 
     order: str = "pending"
@@ -58,11 +58,11 @@ class ConnectionState:
         last_heartbeat: its last sign of life.
         age_seconds: since it was registered.
         idle_seconds: since its last sign of life.
-        round_trip_ms: the last logged one; None where it was not measured.
+        round_trip_ms: the last logged one; None if it was not measured.
         pending: messages that it has not confirmed, counted up to `MOST_COUNTED`.
-        waiting_seconds: since the oldest of them was sent; None for none.
+        waiting_seconds: since the oldest of them was sent; None if none is pending.
         sent: messages that it was ever sent.
-        slow: why it counts as slow: `silent`, `waiting`, `round trip`; empty where it does not.
+        slow: why it counts as slow: `silent`, `waiting`, `round trip`; empty if it does not.
     """
 
     ws_id: str
@@ -148,8 +148,8 @@ class Sampler:
         """Return the ledger as it is now, all of it at one moment.
 
         Raises:
-            InvalidInput: the query cannot be had.
-            LedgerError: the file cannot be read, or is no longer the one that was opened.
+            InvalidInput: the query is not valid.
+            LedgerError: the ledger cannot be read, or is no longer the one that was opened.
         """
         check_query(query)
         store = self._store
@@ -255,7 +255,7 @@ class _Counters:
 
 
 def check_query(query: OverviewQuery) -> None:
-    """Refuse a query that cannot be had.
+    """Check a query.
 
     Raises:
         InvalidInput: an order that does not exist, a limit below 0, or a name that no agent can have.

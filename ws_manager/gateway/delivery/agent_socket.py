@@ -1,4 +1,4 @@
-"""One agent's socket: one task reads, one task writes; what they mean is `GatewaySession`'s business."""
+"""One agent's socket: one task reads, one task writes. `GatewaySession` decides what the frames mean."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class AgentSocket:
         transport: of the request.
         drain: waits until the transport has room.
         session: the state.
-        channels: to and from the ledger.
-        limits: what it may cost.
+        channels: the ways to and from the ledger.
+        limits: for one agent.
         now: a monotonic clock.
         account: pays for what it sends.
-        claims: of its token: what it may ask for, and until when it may stay.
+        claims: of its token: what it may ask for, and when it expires.
         clock: the time of day, in seconds since 1970: when tokens expire.
     """
 
@@ -94,7 +94,7 @@ class AgentSocket:
             self._connection.expect_mask(
                 lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask")
             )
-        # "Drained" means that the system has it all: a peer that does not read costs one write, not two.
+        # "Drained" means that the system has all of it: a peer that does not read holds up one write, not two.
         transport.set_write_buffer_limits(high=0)
 
     async def run(self, greeting: str) -> Closure:
@@ -107,7 +107,7 @@ class AgentSocket:
             if not self._stops_reading:
                 raise
         finally:
-            # Our own close is the writer's last act: let it finish, but never wait for a blocked one.
+            # The writer sends our close frame last: let it finish, but do not wait for a blocked one.
             self._wake.set()
             for timer in (self._receipt_timer, self._close_timer):
                 if timer is not None:
@@ -116,7 +116,7 @@ class AgentSocket:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
-            # The ledger hears of life in intervals only; from now on this one counts against the time-out.
+            # Signs of life are reported at intervals. Report the last one: the time-out counts from it.
             self.session.reports.append(self.sign_of_life(self._now(), logged=False))
             self._report()
             if self.session.close_with is None and self._peer_closed is not None:
@@ -124,7 +124,8 @@ class AgentSocket:
             if not self._turned_away:
                 self._transport.close()
             if self._unwritten():
-                # It is sent while the peer reads it, but no stopped peer keeps the connection for ever.
+                # The rest is sent if the peer reads it in time. A peer that has stopped does not keep the connection
+                # for ever.
                 asyncio.get_running_loop().call_later(self._limits.write_seconds, self._transport.abort)
         return self._closure()
 
@@ -135,20 +136,20 @@ class AgentSocket:
         self.session.take_live(message)
 
     async def linger(self) -> None:
-        """Give a peer that was turned away the time to read why, once all else is over, and let go of everything.
+        """Release everything. A peer that was turned away first gets time to read the close frame.
 
-        Ended at once, with its data unread, the close frame could be lost in a reset.
+        If the connection ended at once, with unread data, a reset could destroy the close frame.
         """
         if self._turned_away:
             await asyncio.sleep(TURN_AWAY_SECONDS)
             self._transport.abort()
-        # aiohttp would do it after us, where nothing could be forgotten any more.
+        # Otherwise aiohttp would do it later, and its error could not be dropped any more.
         await self._websocket.close()
         # aiohttp keeps the error that ended a socket.
         forget_frames(self._websocket.exception())
 
     def wake(self) -> None:
-        """There may be something to write: it is written at once where the transport has room for it."""
+        """There may be something to write. It is written at once if the transport has room."""
         if self._may_write():
             self._write_now()
             if not self.session.has_work:
@@ -164,11 +165,11 @@ class AgentSocket:
         self._wake.set()
 
     def abort(self) -> None:
-        """Drop the connection at once: a blocked write ends only so."""
+        """Drop the connection at once. Nothing else ends a blocked write."""
         self._transport.abort()
 
     def sign_of_life(self, now: float, *, logged: bool) -> SignOfLife:
-        """Return when the peer was last heard, for the ledger; with the round trip if it is to be logged."""
+        """Return when the peer was last heard, for the ledger. `logged`: it goes into the heartbeat log too."""
         session = self.session
         latency = None if session.latency is None else round(session.latency * 1000)
         at = seconds_before(utc_now(), now - session.heard_at)
@@ -190,7 +191,7 @@ class AgentSocket:
         try:
             return self._transport.get_write_buffer_size()
         except AttributeError:
-            # asyncio's TLS transport, once the connection is lost.
+            # asyncio's TLS transport raises this once the connection is lost.
             return 0
 
     def _look_at_buffer(self, now: float) -> None:
@@ -232,11 +233,11 @@ class AgentSocket:
 
     def _is_too_large(self, text: str) -> bool:
         most = self._limits.frame_bytes
-        # A character has at most four bytes: most frames need not be encoded to be measured.
+        # A character has at most four bytes, so most frames need not be encoded to know that they fit.
         return len(text) * 4 > most and len(text.encode("utf-8")) > most
 
     def _take_requests(self) -> None:
-        """Do what the agent asks, one after the other, without keeping its receipts waiting."""
+        """Perform the agent's requests one after the other, without delaying its receipts."""
         if not self.session.requests:
             return
         requests, self.session.requests = self.session.requests, []
@@ -280,15 +281,15 @@ class AgentSocket:
             else:
                 self._say_close(code, reason)
         except (ClientError, ConnectionError):
-            # The peer is gone, or has closed. The reader sees it too, and what was written stays unconfirmed.
+            # The peer has gone or closed. The reader notices it too; what was written stays unconfirmed.
             self._transport.close()
         except Exception:
-            # A defect. Without a writer the socket would stay open, and silent.
+            # A defect. Without a writer the socket would stay open and silent.
             self._transport.abort()
             raise
 
     def _turn_away(self, code: int, reason: str) -> None:
-        """Close without reading any more: a flood would cost as much after the close frame as before it."""
+        """Close, and read nothing more: after the close frame a flood would cost as much as before it."""
         if self._connection is not None:
             self._connection.read_no_more()
         self._turned_away = True
@@ -329,14 +330,14 @@ class AgentSocket:
             await self._read_backlog()
 
     async def _read_backlog(self) -> None:
-        # Apart from the writing: a writer that is blocked must not hold on to what was read.
+        # A method of its own, so that a blocked writer does not keep in memory what was read.
         session = self.session
         pump = self._channels.pump
         messages, reached = await pump.backlog(session.ws_id, Position(session.cursor), session.backlog_limit)
         session.take_backlog(messages, reached, pump.position)
 
     def _may_write(self) -> bool:
-        """Say whether there is room, and the writer does not write itself just now."""
+        """Say whether the transport has room and the writer task is idle."""
         return (
             self._parked
             and self.session.close_with is None
@@ -345,14 +346,14 @@ class AgentSocket:
         )
 
     def _write_now(self) -> bool:
-        """Write what is to be written now, at most 64 KiB and a Ping; False if there was nothing.
+        """Write what is due, at most 64 KiB and a Ping. False if there was nothing.
 
-        In one write: a frame at a time, as aiohttp sends them, costs twice as much.
+        It is one write: aiohttp's way, a frame at a time, costs twice as much.
 
         Raises:
             ConnectionResetError: the transport is closing.
         """
-        # Before anything counts as written.
+        # Checked before anything counts as written.
         self._make_sure_it_is_open()
         frames: list[bytes] = []
         if self.session.has_frames:
@@ -374,12 +375,12 @@ class AgentSocket:
         self._transport.write(data)
 
     def _make_sure_it_is_open(self) -> None:
-        # asyncio's transport would say nothing, and uvloop's raise an error of its own.
+        # On a closing transport asyncio drops data silently, and uvloop raises an error of its own.
         if self._transport.is_closing():
             raise ConnectionResetError("the connection is closing")
 
     def _wake_for_receipt(self) -> None:
-        """Come back when the next receipt Ping may go out, if one waits for its time."""
+        """Wake up when the next receipt Ping is due, if one is waiting."""
         due_in = self.session.receipt_due_in(self._now())
         if due_in and self._receipt_timer is None:
             self._receipt_timer = asyncio.get_running_loop().call_later(due_in, self._receipt_is_due)
@@ -403,16 +404,16 @@ class AgentSocket:
             refused = session.only_in_flight if code in REFUSALS else None
             ended = is_goodbye(code)
             return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended, refused)
-        # Not aiohttp's `close_code`: it is 1000 too where no close frame has come.
+        # aiohttp's `close_code` will not do: it is 1000 without a close frame too.
         return Closure(session.ws_id, session.epoch, CloseCode.LOST, meaning(CloseCode.LOST), ended=False)
 
 
 def _close_of(message: WSMessage) -> tuple[int, str]:
     """Return code and reason of a peer's close frame.
 
-    RFC 6455 section 7.4: some codes are for use without a frame, and there are none from 5000 on. aiohttp takes them.
+    RFC 6455 section 7.4 reserves some codes that no frame may carry, and has none from 5000 on. aiohttp accepts them.
     """
-    # 0: a close frame without a code.
+    # 0 stands for a close frame without a code.
     code, reason = message.data or CloseCode.NO_STATUS, message.extra or ""
     if message.data and (code in (CloseCode.NO_STATUS, CloseCode.LOST) or code >= 5000):
         return CloseCode.PROTOCOL_ERROR, f"{code} is not a close code that may be sent"

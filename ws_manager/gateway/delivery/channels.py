@@ -1,4 +1,4 @@
-"""What a socket needs of the ledger, handed on together."""
+"""What a socket uses to reach the ledger, in one value."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ws_manager.gateway.delivery.receipts import ReceiptWriter
 
 
 class Channels(NamedTuple):
-    """The ways between the sockets and the ledger.
+    """The ways from the sockets to the ledger and back.
 
     Attributes:
-        threads: answer questions to the ledger, and do what agents ask of it.
-        pump: brings what was committed.
+        threads: run calls on the ledger.
+        pump: reads what was committed.
         receipts: writes what sockets report.
     """
 

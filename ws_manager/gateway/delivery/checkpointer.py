@@ -1,4 +1,4 @@
-"""The work that piles up behind commits, done each second in which something changed."""
+"""Checkpoints: the work that piles up behind commits, done at most once a second."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Checkpointer:
     def _checkpoint(self, ledger: Ledger) -> None:
         if self._changes is None:
             self._changes = ledger.changes()
-        # One that failed stays due.
+        # After a failure it stays due.
         self._due = self._changes.happened() or self._due
         if self._due:
             ledger.maintenance.checkpoint()

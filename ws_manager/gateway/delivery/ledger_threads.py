@@ -23,7 +23,7 @@ class LedgerThread:
         location: of the ledger.
         name: of the thread.
         sizes: how large contents and metadata may be.
-        memory_kib: for what is read of the ledger. The system keeps it too, and most is read once.
+        memory_kib: for pages of the ledger. The system caches them too, and most are read once.
         shared: the file may be a database of another program, to which the ledger is added.
     """
 
@@ -38,7 +38,7 @@ class LedgerThread:
         self._ledger: Optional[Ledger] = None
 
     async def open(self) -> None:
-        """Open the ledger; nothing where it is open.
+        """Open the ledger, unless it is open already.
 
         Raises:
             LedgerError: it cannot be used.
@@ -50,7 +50,7 @@ class LedgerThread:
         return asyncio.get_running_loop().run_in_executor(self._executor, self._run, call)
 
     async def close(self) -> None:
-        """Finish what was asked for, and close the ledger."""
+        """Finish the calls that were made, and close the ledger."""
         await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
         self._executor.shutdown()
 
@@ -71,7 +71,7 @@ class LedgerThread:
 class LedgerThreads:
     """A thread that reads and one that writes.
 
-    Another process that keeps the ledger locked for long delays the receipts, not the deliveries.
+    If another process keeps the ledger locked for long, it delays receipts, and not deliveries.
 
     Args:
         location: of the ledger.
@@ -84,7 +84,7 @@ class LedgerThreads:
         self._writes = LedgerThread(location, "ws-manager-writes", sizes, _WRITING_KIB, shared=shared)
 
     async def open(self) -> None:
-        """Open the ledger. Where it has failed, it can be done again.
+        """Open the ledger. After a failure it can be called again.
 
         Raises:
             LedgerError: it cannot be used.
@@ -101,6 +101,6 @@ class LedgerThreads:
         return self._writes.run(call)
 
     async def close(self) -> None:
-        """Finish what was asked for, and close the ledger."""
+        """Finish the calls that were made, and close the ledger."""
         await self._reads.close()
         await self._writes.close()

@@ -1,4 +1,4 @@
-"""From the ledger to the sockets: what was committed is offered to the live sessions, others read their backlog."""
+"""From the ledger to the sockets: offers what was committed to live sessions; other sessions read their backlog."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _RETRY_SECONDS = 0.5
 
 
 class Receivers(Protocol):
-    """Who gets what the pump reads."""
+    """Those that get what the pump reads."""
 
     def dispatch(self, messages: list[PendingMessage]) -> None:
         """Offer committed messages to the live sessions."""
 
     def check(self, ws_ids: Iterable[str]) -> None:
-        """Something happened to these connections: look whether their sockets still hold."""
+        """Something happened to these connections: check their registrations."""
 
 
 class _News(NamedTuple):
-    """What has come since the last look, and the positions that were reached."""
+    """What was committed since the last look, and the positions that were reached."""
 
     messages: list[PendingMessage]
     events: list[Event]
@@ -40,7 +40,7 @@ class _News(NamedTuple):
 
 
 class Pump:
-    """Reads what anybody commits.
+    """Reads what any process commits.
 
     Args:
         threads: of the ledger.
@@ -54,12 +54,12 @@ class Pump:
         self._event_position = Position(0)
         self._threads = threads
         self._changed = asyncio.Event()
-        # The pump waits behind no more than these, however many agents catch up.
+        # The pump waits for at most this many backlog reads, however many agents catch up.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
         self._watcher: Optional[Watcher] = None
 
     async def open(self) -> None:
-        """Take the present end of the ledger as the position.
+        """Start at the present end of the ledger.
 
         Raises:
             LedgerError: it cannot be read.
@@ -86,7 +86,7 @@ class Pump:
         await asyncio.gather(replaced, self._pump(receivers))
 
     async def close(self) -> None:
-        """Let go of the ledger. Call it after `run` was cancelled."""
+        """Stop watching the ledger. Call it after `run` was cancelled."""
         if self._watcher is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._watcher.stop)
 
@@ -120,7 +120,7 @@ class Pump:
                 receivers.check({event.ws_id for event in news.events if event.ws_id})
             if not news.messages:
                 return
-            # Before the next are read: together they would be twice as many.
+            # Freed before the next page is read, so that only one page is in memory.
             del news
 
     def _read_news(self, ledger: Ledger) -> _News:

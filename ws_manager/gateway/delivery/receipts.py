@@ -1,4 +1,4 @@
-"""From the sockets to the ledger: receipts and all else that sockets report."""
+"""From the sockets to the ledger: writes receipts and everything else that sockets report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RETRY_SECONDS = 0.5
 
 
 class ReceiptWriter:
-    """Writes what sockets report, in the order in which it comes, many reports in one transaction.
+    """Writes reports in the order in which they come, many in one transaction.
 
     Args:
         threads: of the ledger.
@@ -48,7 +48,7 @@ class ReceiptWriter:
     async def flush(self, seconds: float) -> None:
         """Wait until everything that was reported is written, at most `seconds`.
 
-        It waits for the write lock of another process, and not for one that cannot write at all: on a full disk, say.
+        It waits while another process holds the write lock, but not while writing fails, on a full disk for example.
         """
         self._failed.clear()
         ends = [asyncio.ensure_future(self.settled()), asyncio.ensure_future(self._failed.wait())]
@@ -64,7 +64,7 @@ class ReceiptWriter:
         """Write until cancelled.
 
         Args:
-            on_void: called with the ws_ids whose receipts were void: another registration has come since.
+            on_void: called with the ws_ids whose receipts were void because of a newer registration.
         """
         trouble = Trouble("write receipts")
         while True:
@@ -74,7 +74,7 @@ class ReceiptWriter:
             try:
                 void = await self._threads.write(lambda ledger, batch=batch: ledger.delivery.settle(batch))  # type: ignore[misc]
             except LedgerError as error:
-                # Nothing is lost: it is written when the ledger can be written again.
+                # Nothing is lost: it is written as soon as the ledger can be written again.
                 trouble.began(error)
                 if not isinstance(error, LedgerBusy):
                     self._failed.set()
@@ -85,6 +85,6 @@ class ReceiptWriter:
             trouble.ended()
             on_void(void)
             self._settled_count += len(batch)
-            # Wakes those who wait now, and makes those who come later wait again.
+            # Wakes those that wait now. Those that come later wait for the next batch.
             self._settled.set()
             self._settled.clear()

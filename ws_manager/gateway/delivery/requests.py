@@ -1,4 +1,4 @@
-"""What an agent asks of the gateway: to send to one, or to many."""
+"""An agent's requests: to send to one connection, or to many."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ws_manager.tokens import Claims
 
 
 def perform(ledger: Ledger, sender: str, request: AgentRequest, claims: Claims, account: Account) -> str:
-    """Do what a connection asks, in its name, and return the frame that answers it.
+    """Perform a request in the name of the connection that made it, and return the frame that answers it.
 
     Args:
         ledger: of the writing thread.
-        sender: the asking connection's ws_id.
-        request: what it asks.
-        claims: of its token, which has to have the scope for it.
+        sender: the ws_id of that connection.
+        request: the request.
+        claims: of its token, which needs the scope for it.
         account: pays for what is sent.
     """
     try:

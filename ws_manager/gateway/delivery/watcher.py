@@ -1,4 +1,4 @@
-"""A thread that notices what anybody commits to the ledger."""
+"""A thread that notices when any process commits to the ledger."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ws_manager.errors import LedgerError, LedgerReplaced
 from ws_manager.gateway.trouble import Trouble
 
 POLL_SECONDS = 0.002
-"""Asking costs a few microseconds: every 2 ms, that is about one hundredth of a core."""
+"""One poll costs a few microseconds, so every 2 ms is about 1 % of a core."""
 
 _POLLS_A_CHECK = 50
-"""Polls between two looks whether the ledger is still there: a tenth of a second."""
+"""Polls between two checks that the ledger is still there: 0.1 s."""
 
 _RETRY_SECONDS = 0.5
 
 
 class Watcher(threading.Thread):
-    """Says on the event loop that something was committed.
+    """Calls back on the event loop when something was committed.
 
     Args:
-        ledger: which the gateway has open. The thread opens it once more.
-        loop: where the two are called.
-        changed: called without arguments after each change.
+        ledger: the ledger that the gateway has open. The thread opens it once more.
+        loop: on which the callbacks run.
+        changed: called without arguments after a change.
         replaced: called with the error if the ledger is no longer the one that was opened. That ends the thread.
     """
 

@@ -1,1 +1,1 @@
-"""What comes over HTTP: who may come in, and the handlers of each route."""
+"""HTTP: who is let in, and a handler for each route."""

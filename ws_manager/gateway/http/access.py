@@ -1,8 +1,9 @@
-"""Who may talk to the gateway, decided before anything else is looked at.
+"""Who may use the gateway. It is decided before anything else.
 
-First `Host` and `Origin` (`ws_manager.gateway.http.names`), then the token: in the `Authorization` header, the query,
-or, because a page can set neither a header nor hide a query from logs on the way, as a WebSocket subprotocol. What is
-refused leaves a line in the log that says which option would let it in; a token itself never does.
+First `Host` and `Origin` are checked (`names.py`), then the token. It comes in the `Authorization` header, in the
+query,
+or as a WebSocket subprotocol: a page cannot set a header, and proxies log queries. Each refusal is logged with the
+option that would let the request in. A token is never logged.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ SUBPROTOCOL = "ws-manager.v1"
 """The only subprotocol (RFC 6455 section 1.9) that is ever selected."""
 
 TOKEN_PROTOCOL = "bearer."  # noqa: S105 - a prefix
-"""What a subprotocol that carries a token begins with. It is never selected, so the token is never echoed."""
+"""The prefix of a subprotocol that carries a token. It is never selected, so the token is never echoed."""
 
 _SAFE_AIOHTTP = (3, 14, 3)
 
 
 class BadToken(NotAuthorised):
-    """There is no token, or it is not valid: HTTP 401, where other refusals of this kind are 403.
+    """There is no token, or it is not valid: HTTP 401. Other refusals of this kind are 403.
 
     Attributes:
         challenge: the `WWW-Authenticate` header of the answer (RFC 6750 section 3).
@@ -40,13 +41,13 @@ class BadToken(NotAuthorised):
 
 
 class NoToken(BadToken):
-    """There is no token at all; RFC 6750 section 3.1 has no error code for that."""
+    """There is no token. RFC 6750 section 3.1 has no error code for that."""
 
     challenge = "Bearer"
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a bind address reaches this machine alone. A name other than `localhost` counts as no."""
+    """Say whether a bind address can be reached from this machine only. Of names, only `localhost` counts."""
     if host == "localhost":
         return True
     try:
@@ -56,15 +57,15 @@ def is_loopback(host: str) -> bool:
 
 
 def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__version__) -> None:
-    """Refuse to bind an address that strangers reach where they could do harm.
+    """Refuse to bind an address beyond loopback without tokens, or with an unsafe aiohttp.
 
     Args:
         host: the address to bind.
-        tokens: whether tokens are asked for.
+        tokens: whether tokens are required.
         aiohttp_version: of the installed aiohttp.
 
     Raises:
-        InvalidInput: it is no loopback address, and there are no tokens, or aiohttp has known holes
+        InvalidInput: the address is not loopback, and tokens are not required, or aiohttp has known holes
             (CVE-2026-54274 in its WebSocket reader, CVE-2026-69243 in its upgrade parsing).
     """
     if is_loopback(host):
@@ -84,17 +85,17 @@ def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__v
 
 
 class Access:
-    """The check of every request.
+    """Checks every request.
 
     Args:
-        names: under which the gateway may be addressed, and from which pages.
-        refusals: where what is refused is noted.
-        key: that signs tokens; None asks for no tokens.
+        names: of the gateway, and the pages that may connect.
+        refusals: the log of refusals.
+        key: that signs tokens. None: tokens are not required.
         clock: the time of day, in seconds since 1970.
 
     Attributes:
-        key: as above; it may come later than the rest.
-        closed: why nobody is let in for the moment; None where they are.
+        key: as above. It may be set later.
+        closed: why every request is refused at the moment. None: they are not.
     """
 
     def __init__(
@@ -111,11 +112,11 @@ class Access:
         self._clock = clock
 
     def check_address(self, request: web.Request) -> None:
-        """Let a request pass that addresses this gateway, from a page that may do so or from no page.
+        """Check that a request is addressed to this gateway, and that its page, if it is from one, may connect.
 
         Raises:
-            NotAuthorised: a foreign Host or Origin.
-            GatewayUnavailable: nobody is let in for the moment.
+            NotAuthorised: the Host or the Origin is not allowed.
+            GatewayUnavailable: every request is refused at the moment.
         """
         transport = request.transport
         came_to = None if transport is None else str(transport.get_extra_info("sockname")[0])
@@ -133,21 +134,21 @@ class Access:
             raise GatewayUnavailable(self.closed, hint="try again later")
 
     def check(self, request: web.Request) -> Claims:
-        """Let a request pass, and return what its token allows, or raise.
+        """Check a request, and return what its token allows.
 
         Raises:
-            BadToken: no token, or one that is not valid.
-            NotAuthorised: a foreign Host or Origin; or, where no tokens are asked for, a request that came
-                through a proxy: the gateway cannot know who is behind it.
-            InvalidInput: several tokens, or subprotocols without ours.
+            BadToken: there is no token, or it is not valid.
+            NotAuthorised: the Host or the Origin is not allowed; or tokens are not required and the request came
+                through a proxy, so that the gateway cannot know who sent it.
+            InvalidInput: there are several tokens, or the offered subprotocols lack ours.
         """
         self.check_address(request)
         tokens = _tokens(request)
         if self.key is None:
             if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
-                told = "without tokens, requests through a proxy are refused"
-                self._refusals.note("proxy", f"{told}: leave --no-auth out")
-                raise NotAuthorised(told)
+                reason = "without tokens, requests through a proxy are refused"
+                self._refusals.note("proxy", f"{reason}: leave --no-auth out")
+                raise NotAuthorised(reason)
             return EVERYTHING
         if len(tokens) > 1:
             # RFC 6750 section 2: clients must not use more than one method.
@@ -163,7 +164,7 @@ class Access:
             raise BadToken(error.message, hint=error.hint, remedy=error.remedy) from None
 
     def note_token(self, request: web.Request, reason: str) -> None:
-        """Note that a token was refused: why, who asked and from where. Never the token."""
+        """Log that a token was refused: why, for which agent, and from where. Never the token."""
         agent = request.query.get("agent", "")
         self._refusals.note(
             "token",
@@ -176,7 +177,7 @@ def _tokens(request: web.Request) -> list[str]:
     """Return every token that a request carries.
 
     Raises:
-        InvalidInput: it offers subprotocols, and not ours.
+        InvalidInput: it offers subprotocols, and ours is not among them.
     """
     found = []
     for value in request.headers.getall(hdrs.AUTHORIZATION, []):
@@ -190,7 +191,7 @@ def _tokens(request: web.Request) -> list[str]:
         for protocol in value.split(",")
     ]
     found += [item[len(TOKEN_PROTOCOL) :] for item in protocols if item.startswith(TOKEN_PROTOCOL)]
-    # aiohttp looks at the first of these headers alone, and logs it, token and all, if nothing in it is ours.
+    # aiohttp reads only the first of these headers. If ours is not in it, aiohttp logs it, token included.
     first = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
     if SUBPROTOCOL not in [item.strip() for item in first.split(",")]:
         raise InvalidInput(f"the subprotocol here is {SUBPROTOCOL}", hint=f"offer {SUBPROTOCOL}, or none")

@@ -1,4 +1,4 @@
-"""Bodies of requests from people who have not shown yet who they are: bounded together, and in time."""
+"""Bodies of requests whose sender is not known yet. Their total size and their time are limited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import web
 from ws_manager.errors import GatewayUnavailable, WsManagerError
 
 LEAST = 64 * 1024
-"""Bytes that a body counts as at least: its connection, its head and the buffers cost as much."""
+"""The least that a body counts as, in bytes: its connection, its head and its buffers need as much."""
 
 
 _GONE = "the peer went away before the body had come"
@@ -25,7 +25,7 @@ class TooLate(WsManagerError):
 
 
 class _Body:
-    """One body that is being read, or has been read and is still needed."""
+    """A body that is being read, or is read and still in use."""
 
     __slots__ = ("ended", "held", "reading", "until")
 
@@ -39,16 +39,16 @@ class _Body:
 class Bodies:
     """Reads bodies.
 
-    Where they would need too much memory, the oldest unfinished one is ended: it is the least likely to be completed.
+    If they would need too much memory, the oldest unfinished one is ended: it is the least likely to complete.
 
     Args:
-        most: bytes of all of them together.
+        most: bytes of all bodies together.
         largest: bytes of one.
         seconds: how long one may take.
         now: a monotonic clock.
 
     Attributes:
-        held: bytes that they count as at the moment.
+        held: bytes that all bodies count as at the moment.
     """
 
     def __init__(self, most: int, largest: int, seconds: float, now: Callable[[], float]) -> None:
@@ -65,9 +65,9 @@ class Bodies:
         """Read a request's body, and count it until the block ends.
 
         Raises:
-            web.HTTPRequestEntityTooLarge: it is larger than one may be.
+            web.HTTPRequestEntityTooLarge: it is over `largest`.
             TooLate: it did not come in time.
-            GatewayUnavailable: others needed its room.
+            GatewayUnavailable: it was ended to make room for others.
         """
         if (request.content_length or 0) > self._largest:
             raise web.HTTPRequestEntityTooLarge(self._largest, request.content_length or 0)
@@ -80,7 +80,7 @@ class Bodies:
             self._forget(body)
 
     def tick(self) -> None:
-        """End those that have had their time."""
+        """End the bodies whose time is over."""
         now = self._now()
         for body in list(self._bodies):
             if now >= body.until:
@@ -116,7 +116,7 @@ class Bodies:
     def _grow(self, body: _Body, size: int) -> None:
         full = "too many events are on their way"
         while self.held + size - body.held > self._most:
-            # One that has come to its end is not waited for long, and nothing would be freed by ending it.
+            # Only unfinished ones: a complete body is used and freed soon, and ending it would free nothing.
             unfinished = (each for each in self._bodies if each.reading is not None and each is not body)
             oldest = next(unfinished, None)
             if oldest is None:

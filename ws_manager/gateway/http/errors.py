@@ -34,11 +34,11 @@ _STATUS = {
 }
 
 _HINTS = {MAKE_TOKEN: "ask the operator of this gateway for one"}
-"""What a remote caller can do, by the codes of `ws_manager.remedies`. About all others it can do nothing."""
+"""What a remote caller can do, by the codes of `ws_manager.remedies`. About the other codes it can do nothing."""
 
 
 def hint_of(error: WsManagerError) -> Optional[str]:
-    """Return what a remote caller can do next; None where there is nothing, or where only an operator can."""
+    """Return what a remote caller can do next. None: nothing, or only an operator can."""
     if isinstance(error, LedgerError):
         return None
     return error.hint if error.remedy is None else _HINTS.get(error.remedy)

@@ -1,4 +1,4 @@
-"""A handshake's pieces: what the query says, the socket's settings, and the answer to one that is refused."""
+"""The parts of a handshake: the query, and the server's side of the socket."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.strict_json import Json, checked_object
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
-"""Bytes of metadata in an address; those have to fit into one line of HTTP."""
+"""Bytes of metadata in the query: they have to fit into one line of HTTP."""
 
 
 class Asked(NamedTuple):
-    """What an agent asks for in the query of its address.
+    """The query of a handshake.
 
     Attributes:
         agent: its name, unchecked.
-        ws_id: the connection to be or to resume, unchecked; None for a new one.
+        ws_id: the connection to make or to resume, unchecked; None for a new one.
         metadata: for the registration; None keeps what is there.
-        explicit_ack: True if only its own acks are to confirm.
+        explicit_ack: True if only acks confirm, and Pongs do not.
     """
 
     agent: str
@@ -36,16 +36,16 @@ class Asked(NamedTuple):
 def new_websocket(frame_bytes: int) -> web.WebSocketResponse:
     """Make the server's side of a socket.
 
-    No compression is negotiated, whatever a client offers (RFC 7692): its memory is a peer's to choose.
+    No compression is negotiated (RFC 7692): with it a peer could choose how much memory it takes.
 
     Args:
-        frame_bytes: the largest message that is taken. aiohttp reads up to four times as many to their end, because a
-            close in the middle of one would be lost on its peer; what is larger than that is cut off.
+        frame_bytes: the largest message that is accepted. aiohttp reads messages of up to four times the size to
+            their end, so that the peer reads our close frame; larger ones are cut off.
     """
     return web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
         autoping=False,
-        # What a peer confirms between our close frame and its own counts: the socket closes itself.
+        # The socket closes itself: what a peer confirms between our close frame and its own counts.
         autoclose=False,
         heartbeat=None,
         compress=False,

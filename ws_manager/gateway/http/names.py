@@ -1,7 +1,7 @@
-"""Under which names the gateway may be addressed, and which pages may connect.
+"""The names of the gateway, and the pages that may connect.
 
-`Host` and `Origin` are each compared with a fixed list, never with each other: a page that has its own name
-resolve to 127.0.0.1 sends a Host and an Origin that agree (DNS rebinding).
+`Host` and `Origin` are each compared with a fixed list, never with each other: a page whose own name resolves to
+127.0.0.1 sends a Host and an Origin that agree (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ws_manager.errors import InvalidInput
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to tell them apart
-"""Addresses to bind that stand for every address."""
+"""Addresses that stand for every address when they are bound."""
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _BRACKETED = re.compile(r"\[[^\[\]]*\](:\d*)?")
@@ -30,14 +30,14 @@ class Names:
     """The two lists.
 
     Args:
-        hosts: addresses that the gateway binds. Where it binds every address, the one that a connection came to is
-            a name of it too. `localhost` always is.
+        hosts: addresses that the gateway binds. If it binds every address, the one that a connection came to is a
+            name of it too. `localhost` always is.
         public_hosts: names under which others reach it.
         origins: pages that may connect although their host is none of those: exact origins (RFC 6454), such as
             `https://app.example.com` or `tauri://localhost`.
 
     Raises:
-        InvalidInput: one of them can never be what a client sends.
+        InvalidInput: one of them is not a form that clients send.
     """
 
     def __init__(self, hosts: Iterable[str], public_hosts: Iterable[str], origins: Iterable[str]) -> None:
@@ -106,7 +106,7 @@ def _listed_origin(text: str) -> str:
             hint="origins are compared exactly; repeat --allow-origin for each of them",
         )
     found = _origin(_ascii(text))
-    # A page's own origin never has the scheme of a socket.
+    # The origin of a page never has the scheme ws or wss.
     if found is None or found.startswith(("ws://", "wss://")):
         raise InvalidInput(
             f"not an origin: {text!r}",
@@ -143,7 +143,7 @@ def _is_name(host: str) -> bool:
 
 
 def _ascii(text: str) -> str:
-    """Return a name with letters beyond ASCII as browsers send it (RFC 3490); nothing if there is no such form."""
+    """Return a name with letters beyond ASCII as browsers send it (RFC 3490); "" if there is no such form."""
     scheme, separator, rest = text.rpartition("://")
     host, colon, port = rest.partition(":")
     if host.isascii():
@@ -160,7 +160,7 @@ def _host_of(url: str) -> str:
         parts.port  # noqa: B018 - raises for a port that is no number
     except ValueError:
         return ""
-    # Older Pythons leave out what stands beside the brackets.
+    # Older Pythons ignore text beside the brackets.
     if "[" in parts.netloc and not _BRACKETED.fullmatch(parts.netloc):
         return ""
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:

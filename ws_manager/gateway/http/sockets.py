@@ -1,4 +1,4 @@
-"""`GET /ws`: from a handshake to a socket, and to its end."""
+"""`GET /ws`: from the handshake to the end of the socket."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from ws_manager.tokens import Claims
 _log = logging.getLogger("ws_manager.gateway")
 
 LONGEST_HEARTBEAT = 20.0
-"""Seconds between two Pings at most: proxies cut connections on which nothing passes, many after 60 or 30 seconds."""
+"""The longest time between two Pings, in seconds: proxies cut idle connections, many after 60 or 30 seconds."""
 
 Opened = tuple[Connection, int, Optional[int]]
-"""A registration, the number of messages that wait for it, and the close code of the socket before."""
+"""A registration, the number of its pending messages, and the close code of its last socket."""
 
 
 class _LetIn(NamedTuple):
-    """A handshake that was let in: what was asked for, what the token allows, and the socket to be."""
+    """A handshake that was accepted: its query, what its token allows, and the socket to open."""
 
     asked: Asked
     claims: Claims
@@ -56,18 +56,18 @@ class SocketRoute:
     """Turns handshakes into sockets.
 
     Args:
-        gateway_id: goes into the row of each connection.
+        gateway_id: written into the row of each connection.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        access: lets requests in.
-        limits: what agents may cost.
-        channels: to and from the ledger.
+        access: checks requests.
+        limits: for agents.
+        channels: the ways to and from the ledger.
         hub: holds the sockets.
-        refusals: where what is refused is noted.
+        refusals: the log of refusals.
         now: a monotonic clock.
         clock: the time of day, in seconds since 1970: when tokens expire.
 
     Attributes:
-        stopping: set when no more sockets are to be opened.
+        stopping: set it to open no more sockets.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SocketRoute:
         self._opening = 0
 
     async def open(self, request: web.Request) -> web.StreamResponse:
-        """Answer a handshake, and attend to the socket until it is gone."""
+        """Answer a handshake, and serve the socket until it has ended."""
         with self._quotas.handshake(address_of(request)) as handshake:
             try:
                 let_in = self._let_in(request, handshake)
@@ -109,7 +109,7 @@ class SocketRoute:
                     self._opening -= 1
             except WsManagerError as error:
                 if isinstance(error, LedgerError):
-                    # Whoever cannot come back because of the ledger must not be taken for dead.
+                    # Agents that cannot come back because of the ledger must not count as lost.
                     self._hub.give_time()
                 return refusal(error)
             return await self._attend_to(request, let_in, opened)
@@ -149,7 +149,7 @@ class SocketRoute:
             raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
         asked = parse_query(request.query)
         if asked.ws_id is None:
-            # A token for one connection says which, so that nobody has to say it twice.
+            # A token for one connection names it, so the query need not.
             asked = asked._replace(ws_id=claims.ws_id)
         try:
             claims.check(asked.agent, asked.ws_id)
@@ -158,7 +158,7 @@ class SocketRoute:
             raise
         if self.stopping:
             raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
-        # One that comes back takes the place of its own socket, which may not have noticed that it is lost.
+        # An agent that comes back replaces its own socket, which may not have noticed yet that it is lost.
         takes_over = self._hub.holds(asked.ws_id)
         self._limited(request, "--max-connections", lambda: self._check_room(takes_over))
         self._limited(request, "--max-handshake-rate", lambda: handshake.check_token(claims))
@@ -170,7 +170,7 @@ class SocketRoute:
             raise GatewayUnavailable("the gateway is full", hint="try again later")
 
     def _limited(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
-        """Check the limit that an option sets, and note who has come to it."""
+        """Check the limit that an option sets, and log who has reached it."""
         try:
             check()
         except GatewayUnavailable as error:
@@ -179,10 +179,10 @@ class SocketRoute:
             raise
 
     async def _register(self, asked: Asked) -> Opened:
-        """Write the registration, unless the ledger cannot be written for as long as a handshake may take.
+        """Write the registration.
 
         Raises:
-            LedgerBusy: it cannot.
+            LedgerBusy: the ledger cannot be written for as long as a handshake may take.
         """
         deadline = self._now() + self._limits.handshake_seconds
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
@@ -194,7 +194,7 @@ class SocketRoute:
             return ledger.delivery.open_socket(asked.agent, asked.ws_id, asked.metadata, self._gateway_id)
 
         try:
-            # A registration voids the receipts of the one before it, so what was reported already goes first.
+            # A registration voids the receipts of the one before, so these are written first.
             await asyncio.wait_for(self._channels.receipts.settled(), self._limits.handshake_seconds)
         except asyncio.TimeoutError:
             raise busy from None
@@ -204,14 +204,14 @@ class SocketRoute:
             try:
                 return writing.result()
             finally:
-                # An error holds this frame, and the frame would hold the error.
+                # The error refers to this frame, and the frame would refer to the error.
                 del writing
         given_up = True
         writing.add_done_callback(self._let_go)
         raise busy
 
     def _let_go(self, writing: asyncio.Future[Opened]) -> None:
-        """Close a registration that was written after its handshake had been answered."""
+        """Close a registration that was written after its handshake was answered."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
             self._channels.receipts.report(

@@ -1,4 +1,4 @@
-"""`POST /stripe/webhook`: Stripe's events, let in by their signature instead of a token."""
+"""`POST /stripe/webhook`: takes Stripe's events, which have a signature instead of a token."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ PATH = "/stripe/webhook"
 
 @dataclass(frozen=True)
 class StripeOptions:
-    """How events of Stripe are taken.
+    """How Stripe's events are handled.
 
     Attributes:
-        secrets: that they are signed with; several during a rotation.
-        routes: where they go; the first that takes one decides.
-        accept_unrouted: answer 200 although nobody is connected that an event is for: it waits here. Otherwise
+        secrets: that sign them; several during a rotation.
+        routes: where they go. The first that matches decides.
+        accept_unrouted: answer 200 although no connection is there for an event: it waits here. Otherwise answer
             503, so that Stripe sends it again.
     """
 
-    # Never part of its repr, which may end in a log.
+    # Not in its repr, which may end up in a log.
     secrets: tuple[str, ...] = field(repr=False)
     routes: tuple[EventRoute, ...] = ()
     accept_unrouted: bool = False
@@ -53,11 +53,11 @@ class StripeRoute:
     """Takes events, and answers as soon as they are in the ledger.
 
     Args:
-        options: how.
-        access: knows under which names the gateway is addressed.
+        options: how they are handled.
+        access: checks the Host.
         bodies: reads requests.
         threads: of the ledger.
-        refusals: where what is refused is noted.
+        refusals: the log of refusals.
         seconds: how long an event may take to be written.
     """
 
@@ -81,7 +81,7 @@ class StripeRoute:
         try:
             load_stripe()
         except MissingExtra as error:
-            # Every event is answered 503 then, and comes again when it is there.
+            # Every event gets 503 then, so Stripe sends it again.
             _log.warning("%s takes no events: %s; %s", PATH, error.message, error.hint)
 
     async def take(self, request: web.Request) -> web.StreamResponse:
@@ -98,9 +98,9 @@ class StripeRoute:
         except WsManagerError as error:
             self._refusals.note("stripe", f"an event of Stripe, from {request.remote}: {error.message}")
             return refusal(error)
-        told = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
-        _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or told)
-        # One that no message can have would come again for days, and never fare better.
+        result = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
+        _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or result)
+        # If its content fits no message, Stripe would send it again for days, in vain.
         waits = outcome.status == UNROUTED and outcome.reason is None and not self._options.accept_unrouted
         return web.json_response(
             vars(outcome),
@@ -113,7 +113,7 @@ class StripeRoute:
         if not signature:
             raise InvalidInput("there is no Stripe-Signature")
         async with self._bodies.of(request) as body:
-            # Neither the import of a large package nor the parsing of a large event on the event loop.
+            # The import of a large package, and the parsing of a large event, stay off the event loop.
             return await asyncio.get_running_loop().run_in_executor(
                 None, verified, body, signature, self._options.secrets
             )
@@ -122,7 +122,7 @@ class StripeRoute:
         incoming = addressed(event, self._options.routes)
         writing = self._threads.write(lambda ledger: ledger.webhooks.take(incoming))
         try:
-            # It is written in the end, whatever the answer is: then it is known when it comes again.
+            # It is written in the end, whatever the answer is. When it comes again, it is a duplicate.
             return await asyncio.wait_for(asyncio.shield(writing), self._seconds)
         except asyncio.TimeoutError:
             writing.add_done_callback(_note_failure)

@@ -1,4 +1,4 @@
-"""Accepts connections, and drops those that do not say what they want in time."""
+"""Accepts connections, and drops those that send no request in time."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from ws_manager.gateway.refusal_log import Refusals
 
 KEEPALIVE_SECONDS = 15
 MOST_WAITING = 1000
-"""Connections that have not sent their request yet. For one more the oldest is dropped: it is the least likely to."""
+"""Connections without a request yet. For one more the oldest is dropped: it is the least likely to send one."""
 
 LEAST_RATE = 1024 * 1024
-"""Bytes a second that a connection may always send: what confirms messages is not counted as frames."""
+"""Bytes a second that a connection may always send: acks and Pongs do not count as frames."""
 
 MOST_WAITING_TLS = 250
 """The same with TLS, where each costs a quarter of a megabyte."""
 
 SURPLUS_SECONDS = 2.0
-"""How long a connection that its address may not have stays, to be answered."""
+"""How long a connection over its address's limit stays open, so that it gets an answer."""
 
 _LINGERING_SECONDS = 2.0
 
 
 class Listener:
-    """The addresses that are bound, and the connections that came to them.
+    """The bound addresses, and the connections that came to them.
 
-    Whoever dribbles the head of a request, or does not shake hands for TLS, has the same few seconds.
+    A slow request and a slow TLS handshake have the same few seconds.
 
     Args:
         application: answers the requests. It gets a middleware that sees when a request begins and ends.
-        limits: how long a connection may take to send a request, how many bytes a second may come through it, and how
-            many connections an address may have.
-        addresses: tells whose a connection is.
-        refusals: where what is refused is noted.
+        limits: how long a connection may take to send a request, how many bytes a second it may send, and how many
+            connections an address may have.
+        addresses: decides which address a connection counts for.
+        refusals: the log of refusals.
         now: a monotonic clock.
         refusal: makes the answer to a connection that is turned away.
     """
@@ -71,7 +71,7 @@ class Listener:
         self._servers: list[asyncio.AbstractServer] = []
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
-        # Those that have no request yet or no more, the longest first. A socket is one long request.
+        # Connections without a request at the moment, the oldest first. A socket is one long request.
         self._waiting: dict[web.RequestHandler, TcpPeer] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
@@ -102,7 +102,7 @@ class Listener:
         return bound
 
     def stop_accepting(self) -> None:
-        """Take no new connections; those that there are stay."""
+        """Take no new connections; open ones stay."""
         for server in self._servers:
             server.close()
 
@@ -112,7 +112,7 @@ class Listener:
         await self._runner.cleanup()
 
     def tick(self) -> None:
-        """Drop the connections that have had their time."""
+        """Drop the connections whose time is over."""
         now = self._now()
         for connection in list(self._waiting.values()):
             if now >= connection.idle_until:
@@ -132,7 +132,7 @@ class Listener:
         return connection
 
     def _arrived(self, connection: TcpPeer) -> None:
-        """Count a connection for its address. One too many stays for a moment, so that it can be told so."""
+        """Count a connection for its address. One over the limit stays for a moment, so that it gets an answer."""
         assert connection.transport is not None
         address = self._addresses.key(connection.transport.get_extra_info("peername"))
         if address is None:
@@ -193,7 +193,7 @@ class Listener:
 
 
 class _OnlyDefects(logging.Filter):
-    """Leaves out what is no HTTP: aiohttp's tracebacks quote such a request's line, with its token."""
+    """Drops records about requests that are not HTTP: aiohttp's tracebacks quote the request line, token included."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
@@ -201,7 +201,7 @@ class _OnlyDefects(logging.Filter):
 
 
 def http_log() -> logging.Logger:
-    """Return the log of the HTTP server, which never quotes a request."""
+    """Return the HTTP server's log, which never quotes a request."""
     log = logging.getLogger("ws_manager.gateway.http")
     if not any(isinstance(known, _OnlyDefects) for known in log.filters):
         log.addFilter(_OnlyDefects())

@@ -1,4 +1,4 @@
-"""One TCP connection, between its transport and aiohttp: what aiohttp leaves out is here."""
+"""One TCP connection, between its transport and aiohttp: the checks that aiohttp lacks."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from aiohttp import StreamReader, web
 from ws_manager.protocol.bucket import Bucket
 
 _BURST = 512 * 1024
-"""Bytes that may come at once, whatever the rate is."""
+"""Bytes that may come in one burst, whatever the rate is."""
 
 
 READ_BYTES = 256 * 1024
-"""Bytes that are read at once from a socket: asyncio's own size."""
+"""Bytes read at once from a WebSocket: asyncio's own size."""
 
 READ_FIRST_BYTES = 16 * 1024
-"""The same while a connection is not a socket: many may have something to read at the same time, and all of it is in
-memory before the first is looked at."""
+"""The same before a connection is a WebSocket: many may have data at the same time, and all of it is in memory before
+the first is handled."""
 
 
 class TcpPeer(asyncio.BufferedProtocol):
-    """Hands everything on to aiohttp's protocol, and holds four things against the peer.
+    """Passes everything on to aiohttp's protocol, and adds four things.
 
-    * It may send so many bytes a second, on average: more are left in the system's buffer, which stops the peer.
-      Fragments without content, say, cost no memory and end no message, but time.
+    * The peer may send `rate` bytes a second on average. More stay in the system's buffer, which slows the peer down.
+      Without this, empty fragments would cost time without end.
     * The first frame of a socket has to be masked: RFC 6455 section 5.1 obliges a server to close otherwise.
-    * Its address may not have any number of connections: whoever made it counts them.
-    * Whoever made it learns when it is lost.
+    * `arrived` is called when the peer is known: connections are counted by address.
+    * `lost` is called when the connection has ended.
 
     Args:
         handler: aiohttp's protocol.
         rate: bytes a second.
-        buffer: of `READ_BYTES`, to read into; all connections of an event loop can have the same.
+        buffer: of `READ_BYTES`, to read into. All connections of an event loop share it.
         arrived: called with this connection when its peer is known, before any TLS.
         lost: called with this connection when it has ended.
 
     Attributes:
-        address: what its peer counts as; None if its peer is not counted, and before it has arrived.
+        address: that its peer counts for. None: it is not counted, or has not arrived.
         handler: as above.
-        transport: once it is connected, for TLS the one below that; None before, and after its end.
-        dropped: whether it was ended from here.
-        surplus: whether its address may not have it.
+        transport: while it is connected; with TLS the one below TLS. None before and after.
+        dropped: whether the gateway has ended it.
+        surplus: whether it is over its address's limit.
         unread: the body of a request that was answered before its end.
-        idle_until: until when it may be without a request.
+        idle_until: how long it may be without a request.
     """
 
     def __init__(
@@ -77,26 +77,26 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._seen = 0
 
     def expect_mask(self, unmasked: Callable[[], None]) -> None:
-        """From now on there are frames; `unmasked` is called if the first has no mask, and nothing is read then."""
+        """Expect frames from now on. If the first has no mask, nothing more is read and `unmasked` is called."""
         self._unmasked = unmasked
         self._read_bytes = READ_BYTES
 
     def read_no_more(self) -> None:
         """Leave what the peer sends from now on in the system's buffer."""
         self._done_reading = True
-        # asyncio's TLS transport fails so where the connection is lost already.
+        # asyncio's TLS transport raises these if the connection is lost already.
         with contextlib.suppress(AttributeError, RuntimeError):
             if self.transport is not None:
                 self.transport.pause_reading()
 
     def drop(self) -> None:
-        """End it at once, or as soon as it begins: many are accepted before the first of them hears of it."""
+        """End it at once, or as soon as it begins: many connections are accepted before the first is set up."""
         self.dropped = True
         if self.transport is not None:
             self.transport.abort()
 
     def arrive(self, transport: asyncio.Transport) -> bool:
-        """Begin on the transport, which may change its form for TLS later; False if it was dropped already."""
+        """Begin on a transport; with TLS another one follows. False if the connection was dropped already."""
         if self.dropped:
             transport.abort()
             return False
@@ -106,7 +106,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         return not self.dropped
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
-        # Not an instance of it where the event loop is uvloop's.
+        # uvloop's transport is not an instance of asyncio.Transport.
         if not self.arrive(cast(asyncio.Transport, transport)):
             return
         self._made = True
@@ -119,7 +119,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         self.transport = None
         self._unmasked = None
         self._lost(self)
-        # Where it was never made, too: only so does aiohttp undo what its protocol has of itself.
+        # Called even if it was never made: aiohttp's protocol refers to itself until then.
         self.handler.connection_lost(exc)
         if self.unread is not None:
             # aiohttp would wait for the rest of it.
@@ -132,9 +132,9 @@ class TcpPeer(asyncio.BufferedProtocol):
         self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Take bytes from the peer."""
         if not self._made:
-            # It came with the end of the handshake for TLS.
+            # It came together with the end of the TLS handshake.
             self._early.append(data)
             return
         self._pay(len(data))
@@ -158,7 +158,7 @@ class TcpPeer(asyncio.BufferedProtocol):
             self._loop.call_later(seconds, self._read_on)
 
     def _read_on(self) -> None:
-        # aiohttp pauses the same transport while its own queue is full, and resumes it by itself.
+        # aiohttp pauses the same transport while its own queue is full, and then resumes it itself.
         if self._done_reading or self.handler._reading_paused:
             return
         if self.transport is not None and not self.transport.is_closing():
@@ -178,18 +178,18 @@ class TcpPeer(asyncio.BufferedProtocol):
 
 
 def address_of(request: web.Request) -> Optional[str]:
-    """Return what the peer of a request counts as; None if it is not counted, or has gone."""
+    """Return the address that the peer of a request counts for. None: it is not counted, or has gone."""
     protocol = None if request.transport is None else request.transport.get_protocol()
     return protocol.address if isinstance(protocol, TcpPeer) else None
 
 
 class TlsGate(asyncio.Protocol):
-    """Shakes hands for TLS, and then hands the connection over.
+    """Does the TLS handshake, and then hands the connection over.
 
-    asyncio's own server does that too, and has no way to end a handshake that another one needs the room of.
+    asyncio's own server does that too, but cannot end a handshake early to make room for another.
 
     Args:
-        connection: gets what comes then; until then it has the transport below, so that it can be dropped.
+        connection: takes over after the handshake. Until then it has the transport below, so that it can be dropped.
         context: with the certificate.
         seconds: how long the handshake may take.
     """
@@ -204,7 +204,7 @@ class TlsGate(asyncio.Protocol):
         below = cast(asyncio.Transport, transport)
         if not self._connection.arrive(below):
             return
-        # asyncio begins to read behind this call, and runs the task before it hands on what came: nothing is lost.
+        # asyncio starts reading after this call, and runs the task before it passes data on: nothing is lost.
         self._task = asyncio.get_running_loop().create_task(self._shake_hands(below))
 
     async def _shake_hands(self, below: asyncio.Transport) -> None:
@@ -217,7 +217,7 @@ class TlsGate(asyncio.Protocol):
                 ssl_handshake_timeout=self._seconds,
             )
         except (OSError, asyncio.TimeoutError) as error:
-            # No TLS, a certificate that is not trusted, or nothing at all: the peer knows which.
+            # The peer does not speak TLS, does not trust the certificate, or sent nothing.
             secured = None
             forget_frames(error)
         if secured is None or below.is_closing():
@@ -228,10 +228,10 @@ class TlsGate(asyncio.Protocol):
 
 
 def forget_frames(error: Optional[BaseException]) -> None:
-    """Drop an error's tracebacks, where somebody who keeps the error is held by one of its frames.
+    """Drop an error's tracebacks, because one of their frames may hold what holds the error.
 
-    All that came and goes with a connection would stay until the garbage collector looks at its oldest objects: under
-    attack those are many.
+    Otherwise a connection's objects would stay in memory until the garbage collector finds them. Under attack there
+    are many.
     """
     while error is not None:
         error.__traceback__ = None

@@ -1,6 +1,6 @@
 """The `broadcasts` table: one row for each call of broadcast.
 
-`first_id` and `last_id` are the lowest and the highest id of its messages; NULL where it was for nobody. They are
+`first_id` and `last_id` are the lowest and the highest id of its messages; NULL if there are none. They are
 this engine's own: they lead to a broadcast's messages without an index on `messages.broadcast_id`, which every
 broadcast would have to pay for. A query reads that range and compares the `broadcast_id` in it.
 """
@@ -45,7 +45,7 @@ class Broadcasts:
             )
         if not recipients.ws_ids:
             return
-        # Those of the last broadcast. Where that is everybody, nobody has to be looked for among its messages.
+        # The recipients of the last broadcast. If that is everybody, they need not be looked up among its messages.
         whom = "ws_id IN (SELECT recipient_id FROM messages WHERE id BETWEEN ? AND ?)"
         parameters: list[object] = [first, last]
         if recipients.everybody:

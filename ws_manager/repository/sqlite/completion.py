@@ -11,7 +11,7 @@ from ws_manager.repository.sqlite.inspection import WAIT_SECONDS
 from ws_manager.repository.sqlite.reading import look_into
 
 MOST = 100
-"""Names that are offered at most: nobody reads more."""
+"""The most names to offer: nobody reads more."""
 
 _LOOKED_AT = 5000
 _LOOKED_INTO = 1000
@@ -22,7 +22,7 @@ def complete(path: Path, kind: str, prefix: str) -> list[str]:
     """Return names of a kind that begin with a prefix; see `ws_manager.repository.store.Engine.complete`.
 
     Raises:
-        LedgerError: the file cannot be read, or is no ledger.
+        LedgerError: the file cannot be read, or is not a ledger.
     """
     try:
         return look_into(path, lambda db: _KINDS[kind](db, prefix), WAIT_SECONDS)
@@ -54,7 +54,7 @@ def _agents(db: sqlite3.Connection, prefix: str) -> list[str]:
 
 
 def _metadata(db: sqlite3.Connection, _prefix: str) -> list[str]:
-    """Return the metadata of active connections as JSON text, each once: of so many as can be read at once."""
+    """Return the metadata of active connections as JSON text, each text once. Only the first connections are read."""
     return _names(
         db,
         "SELECT DISTINCT metadata FROM"
@@ -64,12 +64,12 @@ def _metadata(db: sqlite3.Connection, _prefix: str) -> list[str]:
 
 
 def _msg_ids(db: sqlite3.Connection, prefix: str) -> list[str]:
-    """Return messages: the newest where nothing was typed yet."""
+    """Return messages: the newest if nothing was typed yet."""
     return _ids(db, "messages", "msg_id", prefix)
 
 
 def _broadcast_ids(db: sqlite3.Connection, prefix: str) -> list[str]:
-    """Return broadcasts: the newest where nothing was typed yet."""
+    """Return broadcasts: the newest if nothing was typed yet."""
     return _ids(db, "broadcasts", "broadcast_id", prefix)
 
 

@@ -26,9 +26,8 @@ _parse = json.JSONDecoder().raw_decode
 class Connections:
     """Statements on `connections`.
 
-    It keeps decoded active connections in memory, and decodes a row again only where it has changed, whoever changed
-    it. SQLite's `data_version` would not tell: it ignores this connection's own writes, and changes with every batch
-    of receipts.
+    Decoded active connections stay in memory. A row is decoded again only if it has changed. SQLite's `data_version`
+    would not do for that: it ignores this connection's own writes, and changes with every batch of receipts.
     """
 
     def __init__(self, db: Database) -> None:

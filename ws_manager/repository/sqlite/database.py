@@ -93,7 +93,7 @@ class Database(sqlite3.Connection):
         if not joined:
             self._commits += 1
             if self._commits % CHECKPOINT_COMMITS == 0:
-                # The commit stands, whatever becomes of the checkpoint: the log can be moved later.
+                # The commit is done. If the checkpoint fails, a later one moves the log.
                 with contextlib.suppress(LedgerError, sqlite3.Error):
                     self.checkpoint()
 
@@ -103,7 +103,7 @@ class Database(sqlite3.Connection):
             self.execute(statement)
         except sqlite3.OperationalError as error:
             # SQLITE_BUSY_SNAPSHOT does not wait: an unfinished SELECT of this connection reads an older state.
-            # Python 3.9 and 3.10 do not expose SQLite's error code, but the time tells.
+            # Python 3.9 and 3.10 do not expose SQLite's error code, but the time shows it.
             limit = int(self.execute("PRAGMA busy_timeout").fetchone()[0]) / 1000
             if _is_busy(error) and time.monotonic() - waiting_since < limit / 2:
                 raise _transaction_open() from error
@@ -219,9 +219,9 @@ class Database(sqlite3.Connection):
         return translated_errors(self.path, joined=joined)
 
     def check_file(self) -> None:
-        """Refuse to go on where the file is no longer the one that was opened.
+        """Check that the file is still the one that was opened.
 
-        A connection without locks (`frozen`) must not go on where the file was written meanwhile, either.
+        For a connection without locks (`frozen`), check too that the file was not written meanwhile.
 
         Raises:
             LedgerReplaced: it was moved, deleted or replaced, or the link that was opened leads elsewhere now.
@@ -235,7 +235,7 @@ class Database(sqlite3.Connection):
             raise replaced(self._asked)
         if self.frozen is not None and State.of(self.path) != self.frozen:
             raise LedgerBusy(
-                f"somebody has begun to write to {self._asked} while it was read", hint="run it again"
+                f"another process has begun to write to {self._asked} while it was read", hint="run it again"
             )
 
 
@@ -295,7 +295,7 @@ def open_database(path: Path) -> Database:
         path: the absolute path that was asked for.
 
     Raises:
-        LedgerError: it cannot be opened, or is no SQLite database.
+        LedgerError: it cannot be opened, or is not a SQLite database.
     """
     with translated_errors(path):
         db = connected(path, "mode=rw")
@@ -346,7 +346,7 @@ def translated_errors(path: Path, *, joined: bool = False) -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError:
-        # What the shell passes on of bytes that are no UTF-8, for one.
+        # For example what the shell passes on for bytes that are not UTF-8.
         raise InvalidInput("a name or a text is not valid Unicode", hint="give it in UTF-8") from None
     except sqlite3.DatabaseError as error:
         # An IntegrityError, say, is a defect of ours: it must not look like a fault of the file.
@@ -374,7 +374,7 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
         return LedgerFull(f"{path} {what}", hint=hint, cause=f"the ledger {what}")
     for sign, what in (
         ("not a database", "is not a SQLite database"),
-        ("no such table", "is no ledger: a table is missing"),
+        ("no such table", "is not a ledger: a table is missing"),
     ):
         if sign in text:
             return LedgerError(f"{path} {what}", remedy=CHECK_LOCATION, cause=f"the ledger {what}")

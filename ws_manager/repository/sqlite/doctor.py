@@ -24,7 +24,7 @@ from ws_manager.repository.sqlite.schema import VERSION
 from ws_manager.settings import expanded
 
 LARGE_LOG = 64 * 1024 * 1024
-"""Bytes of a write-ahead log from which on somebody should look."""
+"""Bytes of a write-ahead log from which on it is worth a warning."""
 
 _NETWORK = {
     "nfs",
@@ -67,7 +67,7 @@ def _file(path: Path) -> Iterator[Finding]:
         )
         return
     if not stat.S_ISREG(status.st_mode):
-        yield Finding("database", PROBLEM, f"{path} is no file", "give the path of a file")
+        yield Finding("database", PROBLEM, f"{path} is not a file", "give the path of a file")
         return
     yield Finding("database", OK, f"{path}, {_size(status.st_size)}")
     yield _access(path, status)
@@ -87,8 +87,8 @@ def _access(path: Path, status: os.stat_result) -> Finding:
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding("access", PROBLEM, f"nothing can be written into {folder}", advice)
     if status.st_nlink > 1:
-        told = f"the file has {status.st_nlink} names (hard links), so that it is not written to"
-        return Finding("access", PROBLEM, told, "remove the others; find them with find -inum")
+        detail = f"the file has {status.st_nlink} names (hard links), so that it is not written to"
+        return Finding("access", PROBLEM, detail, "remove the others; find them with find -inum")
     return Finding("access", OK, "file and folder can be read and written")
 
 
@@ -130,7 +130,7 @@ def _file_system(path: Path) -> Finding:
 
 
 def _kind_of_file_system(path: Path) -> Optional[str]:
-    """Return the type of the file system that a path is on, as Linux tells it; None elsewhere."""
+    """Return the type of the file system that a path is on, as Linux reports it; None on other systems."""
     try:
         lines = (
             Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -231,8 +231,8 @@ def _gateway(path: Path, gateway: Optional[Gateway]) -> Finding:
     if runs:
         return Finding("gateway", OK, f"{gateway.url} runs, process {gateway.pid}")
     if runs is None:
-        told = f"only the file's owner can see whether it runs; the last was seen at {gateway.seen_at}"
-        return Finding("gateway", OK, told)
+        detail = f"only the file's owner can see whether it runs; the last was seen at {gateway.seen_at}"
+        return Finding("gateway", OK, detail)
     return Finding(
         "gateway", WARNING, f"none runs; the last was seen at {gateway.seen_at}", remedy=START_GATEWAY
     )
@@ -265,7 +265,7 @@ def _log(path: Path) -> Iterator[Finding]:
 
 
 def _who_reads(path: Path) -> str:
-    """Say what keeps a log from being emptied, as far as the system tells."""
+    """Say what keeps a log from being emptied, as far as the system shows it."""
     found = readers(path)
     if found is None:
         return "somebody reads for long, or was killed"

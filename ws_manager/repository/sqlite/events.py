@@ -34,7 +34,7 @@ class Events:
         return Position(int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'events'") or 0))
 
     def after(self, position: Position) -> tuple[list[Event], Position]:
-        # The sequence tells, without a look into the table, that nothing has come.
+        # Usually nothing has come: the sequence shows that without reading the table.
         if self.position() <= position:
             return [], position
         rows = self._db.rows(f"SELECT {_COLUMNS} FROM events WHERE id > ? ORDER BY id", (position,))

@@ -1,4 +1,4 @@
-"""The file that a ledger is in: which one a name stands for, whether it can serve, and how a new one is made.
+"""The file of a ledger: which file a name stands for, whether it can be used, and how a new one is made.
 
 Looking here is `os.stat` alone; see `ws_manager.repository.sqlite.database` for why.
 """
@@ -21,7 +21,7 @@ SMALLEST = 512
 
 
 class State(NamedTuple):
-    """What tells that a database file was written: by SQLite, every way of writing changes one of these."""
+    """What shows that a database file was written: every way in which SQLite writes changes one of these."""
 
     device: int
     inode: int
@@ -65,7 +65,7 @@ def named(path: Union[str, Path]) -> Path:
 
 
 def look(path: Path) -> Optional[os.stat_result]:
-    """Return what the system says about a database file; None where there is no file of that name.
+    """Return what the system says about a database file; None if there is no file of that name.
 
     Raises:
         LedgerError: there is something that cannot be a database, or it cannot be reached.

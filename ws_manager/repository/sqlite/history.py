@@ -1,7 +1,7 @@
 """The `messages` table as those read it who look for something. Nothing here writes.
 
-There is no index for every question, because each index on `messages` slows every broadcast down. So the
-statements say which one they use: `+column` keeps SQLite from using the index of that column.
+Not every question has an index, because each index on `messages` slows every broadcast down. The statements say
+which one they use: `+column` keeps SQLite from using the index of that column.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class History:
         return terms
 
     def _add_text(self, terms: _Terms, text: str) -> None:
-        # What somebody typed is in the content as it stands, or as JSON writes it: with \" for a quote.
+        # The content may have the text as it was typed, or as JSON writes it: with \" for a quote.
         forms = list(dict.fromkeys([text, json.dumps(text, ensure_ascii=False)[1:-1]]))
         if text.isascii():
             # SQLite lowers ASCII alone, and needs no callback for it. Nothing is a wildcard for instr().

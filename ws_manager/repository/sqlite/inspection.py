@@ -17,7 +17,7 @@ from ws_manager.repository.sqlite.opening import judge_open
 from ws_manager.repository.sqlite.reading import look_into
 
 WAIT_SECONDS = 0.2
-"""How long looking waits for a lock of somebody else's."""
+"""Seconds to wait for another process's lock."""
 
 
 class Inspection(NamedTuple):
@@ -38,7 +38,7 @@ def inspect(path: Path) -> Inspection:
     """Read what a file says about itself.
 
     Raises:
-        sqlite3.Error: it is no database, cannot be opened, or is damaged beyond reading.
+        sqlite3.Error: it is not a database, cannot be opened, or is damaged beyond reading.
         LedgerError: it is too small to be one, or was written during every look.
     """
     look(path)

@@ -1,6 +1,6 @@
 """What a database file is: a ledger of which version, nothing yet, or another program's.
 
-Its tables and columns decide. `PRAGMA user_version` is anybody's to set, so it can only say that a ledger is
+Its tables and columns decide. Any program may set `PRAGMA user_version`, so it can only say that a ledger is
 of a newer ws-manager, or that a part of one has gone. In a file that is shared with another program it is that
 program's, and the table `ws_manager_schema` holds our version.
 """
@@ -21,7 +21,7 @@ SHARED_VERSION = "ws_manager_schema"
 """The table with our version in a file whose `user_version` is another program's."""
 
 MARK = ("connections", "epoch")
-"""A table and a column that every version of ours has, and that the earlier implementation had not."""
+"""A table and a column that all our versions have, and the earlier implementation did not."""
 
 Columns = Mapping[str, set[str]]
 
@@ -66,19 +66,19 @@ class Judgement(NamedTuple):
             )
         if self.kind == DAMAGED:
             raise LedgerError(
-                f"{path} is no ledger any more: of its tables, {', '.join(self.missing)} is missing or changed",
+                f"{path} is not a ledger any more: of its tables, {', '.join(self.missing)} is missing or changed",
                 hint="restore a backup",
             )
         if self.kind != FOREIGN:
             return
         if self.conflicts:
             raise LedgerError(
-                f"{path} is no ledger: the table {self.conflicts[0]} in this file is not ours",
+                f"{path} is not a ledger: the table {self.conflicts[0]} in this file is not ours",
                 remedy=CHECK_LOCATION,
             )
         if not shared:
             raise LedgerError(
-                f"{path} is no ledger: it is a database of another program",
+                f"{path} is not a ledger: it is a database of another program",
                 remedy=SHARE_FILE,
             )
 
@@ -132,7 +132,7 @@ def judge(db: sqlite3.Connection, versions: Mapping[int, Columns], earlier: Colu
 
 
 def _version(columns: Columns, versions: Mapping[int, Columns]) -> int:
-    """Return the newest version whose tables and columns, and those of all before it, are there; 0 for none."""
+    """Return the newest version whose tables and columns, and those of all versions before it, exist; 0 for none."""
     reached = 0
     for number, needed in versions.items():
         if any(not names <= columns.get(table, set()) for table, names in needed.items()):

@@ -34,7 +34,7 @@ class Lock:
         self._descriptor: Optional[int] = None
 
     def acquire(self) -> bool:
-        """Take the lock, without waiting. False if somebody holds it.
+        """Take the lock, without waiting. False if it is held.
 
         Raises:
             LedgerError: the lock file cannot be made or opened, or is not ours.
@@ -66,14 +66,14 @@ class Lock:
 
     def __enter__(self) -> Lock:
         if not self.acquire():
-            raise Conflict(f"somebody holds {self.path}", hint="stop what holds it")
+            raise Conflict(f"another process holds {self.path}", hint="stop that process")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
     def holder(self) -> Optional[bool]:
-        """Say whether somebody holds the lock now; None where this user may not know. Nothing is made or changed.
+        """Say whether the lock is held now; None if this user may not know. Nothing is made or changed.
 
         Raises:
             LedgerError: the lock file is not ours.
@@ -119,12 +119,12 @@ def gateway_lock(database: Path) -> Lock:
 
 
 def receiver_lock(database: Path, connection_id: int) -> Lock:
-    """Return the lock of whoever takes one connection's messages without a gateway; not yet acquired."""
+    """Return the lock for taking one connection's messages without a gateway; not yet acquired."""
     return Lock(database, f"receive-{connection_id}")
 
 
 def try_to_hold(lock: Lock) -> Optional[contextlib.AbstractContextManager[object]]:
-    """Acquire the lock until the returned block ends; None if somebody holds it.
+    """Acquire the lock until the returned block ends; None if it is held.
 
     Raises:
         LedgerError: the lock file cannot be made or opened, or is not ours.
@@ -137,7 +137,7 @@ def try_to_hold(lock: Lock) -> Optional[contextlib.AbstractContextManager[object
 
 
 def is_held(lock: Lock) -> bool:
-    """Say whether somebody holds the lock now. Yes, too, where this user may not know.
+    """Say whether the lock is held now. True too if this user may not know.
 
     Raises:
         LedgerError: the lock file is not ours.
@@ -146,7 +146,7 @@ def is_held(lock: Lock) -> bool:
 
 
 def _take(descriptor: int, *, shared: bool) -> bool:
-    """Lock an open file, without waiting. False if somebody else has."""
+    """Lock an open file, without waiting. False if it is locked."""
     try:
         if sys.platform == "win32":
             import msvcrt

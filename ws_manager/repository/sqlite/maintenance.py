@@ -34,7 +34,7 @@ _OF_BROADCAST = (
 )
 
 WEBHOOK_DAYS = 30
-"""Events of webhooks stay at least so long: until then whoever sent one may send it again."""
+"""Days that webhook events stay at least: until then their sender may send them again."""
 
 PRUNED = {
     "messages": _OVER,
@@ -136,7 +136,7 @@ class Maintenance:
         try:
             if table == SEQUENCES:
                 if row["name"] not in TABLES or not isinstance(row["seq"], int):
-                    raise InvalidInput("it is no highest id of a table of this version")
+                    raise InvalidInput("it is not the highest id of a table of this version")
                 self._db.execute(f"DELETE FROM {SEQUENCES} WHERE name = ?", (row["name"],))
             self._db.execute(
                 f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",

@@ -31,7 +31,7 @@ _NAMES_A_STATEMENT = 5000
 
 @lru_cache(maxsize=2)
 def _insert_broadcast(rows: int) -> str:
-    """Return the statement that writes so many messages that differ only in msg_id and recipient."""
+    """Return the statement that writes `rows` messages that differ only in msg_id and recipient."""
     each = ", ".join(["(?, ?)"] * rows)
     return (
         "WITH shared (msg_type, sender_id, content, sent_at, broadcast_id) AS (SELECT ?, ?, ?, ?, ?)"
@@ -43,7 +43,7 @@ def _insert_broadcast(rows: int) -> str:
 
 @lru_cache(maxsize=2)
 def _insert_each(rows: int) -> str:
-    """Return the statement that writes so many messages of the system that share only the time."""
+    """Return the statement that writes `rows` messages of the system that share only the time."""
     each = ", ".join(["(?, ?, ?, ?)"] * rows)
     return (
         "WITH shared (sent_at) AS (SELECT ?)"

@@ -37,7 +37,7 @@ def migrate(db: Database, *, shared: bool) -> None:
         shared: the file may be a database of another program, to which the ledger is added.
 
     Raises:
-        LedgerError: the file is no ledger, or a newer ws-manager wrote it.
+        LedgerError: the file is not a ledger, or a newer ws-manager wrote it.
         sqlite3.Error: a step failed. Nothing was changed.
     """
     # Importing sqlite-utils costs as much as everything else together: only a file that changes pays it.

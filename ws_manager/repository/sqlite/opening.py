@@ -38,7 +38,7 @@ def open_to_write(path: Union[str, Path], *, create: bool = True, shared: bool =
 
     Raises:
         InvalidInput: the path names no file.
-        LedgerError: the file cannot be used, is no ledger, or a newer ws-manager wrote it.
+        LedgerError: the file cannot be used, is not a ledger, or a newer ws-manager wrote it.
     """
     _check_sqlite()
     path = named(path)
@@ -77,7 +77,7 @@ def open_to_read(path: Union[str, Path]) -> Database:
 
     Raises:
         InvalidInput: the path names no file.
-        LedgerError: there is no ledger, it cannot be read, or this user may not bring its schema up to date.
+        LedgerError: there is not a ledger, it cannot be read, or this user may not bring its schema up to date.
     """
     _check_sqlite()
     path = named(path)
@@ -118,7 +118,7 @@ def judge_file(path: Path, status: os.stat_result) -> Judgement:
     """Say what a file is, and leave it as it is.
 
     Raises:
-        LedgerError: it cannot be read, or is no SQLite database.
+        LedgerError: it cannot be read, or is not a SQLite database.
     """
     if status.st_size == 0:
         return Judgement(EMPTY)

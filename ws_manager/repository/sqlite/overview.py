@@ -12,8 +12,8 @@ from ws_manager.repository.sqlite.messages import PENDING
 
 _CHANGES_A_STATEMENT = 500
 _EVENTS_LOOKED_AT = 10_000
-# What is above the last confirmed id is pending or set aside. For an order that is near enough, and the
-# index alone tells it; the connections that are shown are counted by their rows.
+# What is above the last confirmed id is pending or set aside. For an order that is near enough, and the index
+# alone gives it. The connections that are shown are counted exactly.
 _UNCONFIRMED = (
     "(SELECT count(*) FROM (SELECT 1 FROM messages WHERE recipient_id = connections.ws_id"
     f" AND messages.id > connections.confirmed_seq LIMIT {MOST_COUNTED}))"

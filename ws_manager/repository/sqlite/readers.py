@@ -1,4 +1,4 @@
-"""Which processes read a ledger at this moment: what they read stays in the write-ahead log. Linux alone tells it."""
+"""Which processes read a ledger at this moment: what they read stays in the write-ahead log. Only Linux shows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reader(NamedTuple):
 
 
 def readers(database: Path) -> Optional[list[Reader]]:
-    """Return the processes that read a ledger now, the oldest first; None where the system does not tell.
+    """Return the processes that read a ledger now, the oldest first; None if the system does not show them.
 
     Processes in another container cannot be seen.
     """

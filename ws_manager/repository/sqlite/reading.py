@@ -6,7 +6,7 @@ they are missing. Made by a reader who is not the database's owner they lock the
 - Both are there: SQLite uses them, and `mode=ro` makes no file and changes nothing in the database.
 - Neither is there: nobody has the file open. `immutable=1` reads the file as it stands, without any locks;
   afterwards its size and times must be the same, and neither file may have come.
-- Only one is there: whoever may write mends that by opening the file. Nobody else can read it as it is.
+- Only one is there: a user who may write the file mends that by opening it. No other user can read it as it is.
   To judge a small file with a log alone, a copy of both is read: its tables may be in the log only.
   Copying is the one place where we open the files ourselves; `database.py` says what that costs.
   This process cannot lose a lock by it: a connection to a write-ahead log has made the `-shm`.
@@ -49,7 +49,7 @@ def look_into(path: Path, look: Callable[[sqlite3.Connection], Result], wait: fl
     Args:
         path: the file; it has to be there.
         look: gets a connection that reads only.
-        wait: seconds to wait for a lock of somebody else's.
+        wait: seconds to wait for another process's lock.
 
     Raises:
         sqlite3.Error: it cannot be opened or read.
@@ -110,10 +110,10 @@ def open_unchanged(path: Path) -> Database:
 
 
 def _open_as_it_is(path: Path) -> Optional[Database]:
-    """Open a ledger the way that the files beside it allow; None where they allow none at this moment.
+    """Open a ledger in the way that the files beside it allow; None if they allow none at this moment.
 
     Raises:
-        LedgerBusy: somebody has begun to write.
+        LedgerBusy: another process has begun to write.
         LedgerError, sqlite3.Error: it cannot be opened.
     """
     file = real(path)

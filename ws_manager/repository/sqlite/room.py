@@ -1,4 +1,4 @@
-"""Whether there is room on the disk: SQLite does not always say so where that is what it lacks."""
+"""Whether there is room on the disk: SQLite does not always say so when there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROBE_BYTES = 64 * 1024
 def has_room(folder: Path) -> bool:
     """Say whether something can be written in a folder; by trying, because quotas and inodes run out too.
 
-    True as well where it fails for another reason.
+    True too if it fails for another reason.
     """
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
