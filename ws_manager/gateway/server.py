@@ -17,7 +17,6 @@ from aiohttp import web
 from ws_manager.core.locations import hold_gateway
 from ws_manager.core.presence import NOTED_SECONDS
 from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
-from ws_manager.gateway.delivery.channels import Channels
 from ws_manager.gateway.delivery.checkpointer import Checkpointer
 from ws_manager.gateway.delivery.hub import Hub
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
@@ -46,7 +45,7 @@ from ws_manager.tokens import MIN_KEY
 _HOLD_SECONDS = 2.0
 _FLUSH_SECONDS = 35.0
 _ROOM_SECONDS = 1.0
-_TOLD_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _REASONS = {
     CloseCode.GOING_AWAY: "the gateway is shutting down",
@@ -127,48 +126,59 @@ class GatewayServer:
         self._id = new_id()
         self._options = options
         self._now = now
+        self._clock = clock
         self._hold: Optional[Hold] = None
+        # Between the ledger and the sockets.
         self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
+        self._checkpointer = Checkpointer(self._threads)
+        self._janitor = Janitor(options.database, options.log_keep, options.keep)
         self._pump = Pump(self._threads)
         self._receipts = ReceiptWriter(self._threads)
-        self._checkpointer = Checkpointer(self._threads)
         self._hub = Hub(
             self._threads, self._receipts.report, options.heartbeat_timeout, options.log_interval, now
         )
-        self._janitor = Janitor(options.database, options.log_keep, options.keep)
+        # From a connection to a socket.
+        limits = options.limits
         self._refusals = Refusals(now)
         names = Names(self._hosts, options.public_hosts, options.origins)
-        # Until the real key is there, one that has signed nothing.
+        # A random key refuses every token until the real key has been read.
         key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
-        self._access = access = Access(names, self._refusals, key, clock)
-        limits = options.limits
-        self._sockets = SocketRoute(
+        self._access = Access(names, self._refusals, key, clock)
+        self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
+        self._sockets = self._socket_route()
+        addresses = Addresses(options.proxies)
+        self._listener = Listener(self._application(), limits, addresses, self._refusals, now, refusal)
+
+    def _socket_route(self) -> SocketRoute:
+        return SocketRoute(
             self._id,
-            options.heartbeat_timeout,
-            access,
-            limits,
-            Channels(self._threads, self._pump, self._receipts),
+            self._options.heartbeat_timeout,
+            self._access,
+            self._options.limits,
+            self._threads,
+            self._pump,
+            self._receipts,
             self._hub,
             self._refusals,
-            now,
-            clock,
+            self._now,
+            self._clock,
         )
+
+    def _application(self) -> web.Application:
+        """Return every route."""
         application = web.Application(client_max_size=MAX_BODY + 1)
         application.router.add_get("/ws", self._sockets.open)
-        self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
-        if options.stripe is not None:
+        if self._options.stripe is not None:
             stripe = StripeRoute(
-                options.stripe,
-                access,
+                self._options.stripe,
+                self._access,
                 self._bodies,
                 self._threads,
                 self._refusals,
-                limits.handshake_seconds,
+                self._options.limits.handshake_seconds,
             )
             application.router.add_post(PATH, stripe.take)
-        self._listener = Listener(
-            application, limits, Addresses(options.proxies), self._refusals, now, refusal
-        )
+        return application
 
     async def run(
         self,
@@ -190,46 +200,60 @@ class GatewayServer:
             LedgerError: the file cannot be used, or was replaced meanwhile.
         """
         try:
-            if not await self._start(stop, waits):
-                return
-            receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
-            pump = asyncio.create_task(self._pump.run(self._hub))
-            work = [
-                receipts,
-                pump,
-                asyncio.create_task(self._checkpointer.run()),
-                asyncio.create_task(self._hub.run()),
-                asyncio.create_task(self._janitor.run()),
-                asyncio.create_task(self._tick()),
-                asyncio.create_task(self._show_presence()),
-            ]
-            done: list[asyncio.Task[None]] = []
-            try:
-                ready(self.url)
-                waited_for: list[asyncio.Future[Any]] = [stop, *work]
-                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-                done = [task for task in work if task.done()]
-            finally:
-                # A gateway that ends by a fault is started again, as a rule.
-                await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
-                if not (receipts.done() or pump.done()):
-                    # What was confirmed at the end is written before another gateway can begin.
-                    await self._receipts.flush(_FLUSH_SECONDS)
-                for task in work:
-                    task.cancel()
-                await asyncio.gather(*work, return_exceptions=True)
-            for task in done:
-                # A defect must end the gateway, not go on half alive.
-                task.result()
+            if await self._start(stop, waits):
+                await self._serve(stop, ready)
         finally:
-            await self._pump.close()
             await self._threads.close()
             if self._hold is not None:
                 self._hold.release()
 
+    async def _serve(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
+        """Run every task until `stop` is done or one of the tasks fails; then stop in order."""
+        receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
+        pump = asyncio.create_task(self._pump.run(self._hub))
+        tasks = [
+            receipts,
+            pump,
+            asyncio.create_task(self._checkpointer.run()),
+            asyncio.create_task(self._hub.run()),
+            asyncio.create_task(self._janitor.run()),
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._show_presence()),
+        ]
+        ended: list[asyncio.Task[None]] = []
+        try:
+            ready(self.url)
+            waited_for: list[asyncio.Future[Any]] = [stop, *tasks]
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            ended = [task for task in tasks if task.done()]
+        finally:
+            # A service manager usually restarts a gateway that fails.
+            await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
+            if not (receipts.done() or pump.done()):
+                # The last receipts are written before another gateway can start.
+                await self._receipts.flush(_FLUSH_SECONDS)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in ended:
+            # Raises the task's error: a gateway without one of its tasks must not go on.
+            task.result()
+
+    async def _close_sockets(self, code: CloseCode) -> None:
+        """Accept nobody new, close every socket, and end every connection."""
+        self._sockets.stopping = True
+        self._listener.stop_accepting()
+        await self._hub.close(
+            code,
+            _REASONS[code],
+            drain=self._options.drain_seconds,
+            seconds=self._options.limits.close_seconds,
+        )
+        await self._listener.close()
+
     async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
         """Open the ledger and listen; False if the gateway was stopped before that was possible."""
-        trouble, told_at = Trouble("open the ledger"), -math.inf
+        trouble, reported_at = Trouble("open the ledger"), -math.inf
         try:
             while True:
                 try:
@@ -241,8 +265,8 @@ class GatewayServer:
                     trouble.began(error)
                     self._access.closed = f"the gateway waits: {error.cause}"
                     await self._listen()
-                    if time.monotonic() - told_at >= _TOLD_SECONDS:
-                        told_at = time.monotonic()
+                    if time.monotonic() - reported_at >= _REPORT_SECONDS:
+                        reported_at = time.monotonic()
                         waits(error.cause)
                 await asyncio.wait({stop}, timeout=_ROOM_SECONDS)
                 if stop.done():
@@ -321,17 +345,6 @@ class GatewayServer:
                 trouble.began(error)
             else:
                 trouble.ended()
-
-    async def _close_sockets(self, code: CloseCode) -> None:
-        self._sockets.stopping = True
-        self._listener.stop_accepting()
-        await self._hub.close(
-            code,
-            _REASONS[code],
-            drain=self._options.drain_seconds,
-            seconds=self._options.limits.close_seconds,
-        )
-        await self._listener.close()
 
 
 def _base_addresses(options: GatewayOptions, hosts: list[str], port: int) -> list[str]:

@@ -7,24 +7,22 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Callable, Optional
 
 from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
-from ws_manager.gateway.delivery.channels import Channels
-from ws_manager.gateway.delivery.requests import perform
+from ws_manager.gateway.delivery.pump import Pump
+from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import TcpPeer, forget_frames
-from ws_manager.gateway.quotas import Account
-from ws_manager.models import Closure, PendingMessage, SignOfLife, seconds_before, utc_now
+from ws_manager.models import Closure, PendingMessage, SignOfLife, SocketReport, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
 from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
 from ws_manager.repository.records import Position
-from ws_manager.tokens import EVERYTHING, Claims
 
 MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
@@ -40,12 +38,13 @@ class AgentSocket:
         transport: of the request.
         drain: waits until the transport has room.
         session: the state.
-        channels: to and from the ledger.
+        pump: reads the session's backlog.
+        report: takes what the socket reports, for the ledger.
+        requests: performs what the agent asks for.
         limits: what it may cost.
         now: a monotonic clock.
-        account: pays for what it sends.
-        claims: of its token: what it may ask for, and until when it may stay.
-        clock: the time of day, in seconds since 1970: when tokens expire.
+        expires_at: when its token expires, in seconds since 1970.
+        clock: the time of day, in seconds since 1970.
     """
 
     def __init__(
@@ -55,11 +54,12 @@ class AgentSocket:
         transport: asyncio.Transport,
         drain: Callable[[], Awaitable[None]],
         session: GatewaySession,
-        channels: Channels,
+        pump: Pump,
+        report: Callable[[Iterable[SocketReport]], None],
+        requests: RequestPerformer,
         limits: Limits,
         now: Callable[[], float],
-        account: Account,
-        claims: Claims = EVERYTHING,
+        expires_at: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.agent = agent
@@ -69,11 +69,12 @@ class AgentSocket:
         self._websocket = websocket
         self._transport = transport
         self._drain = drain
-        self._channels = channels
+        self._pump = pump
+        self._report_to_ledger = report
+        self._performer = requests
         self._limits = limits
         self._now = now
-        self._account = account
-        self._claims = claims
+        self._expires_at = expires_at
         self._clock = clock
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
@@ -176,7 +177,7 @@ class AgentSocket:
 
     def tick(self, now: float) -> None:
         """Let time pass: heartbeats, the end of the token, and a peer that does not read."""
-        if self._clock() >= self._claims.expires_at:
+        if self._clock() >= self._expires_at:
             self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
         self._look_at_buffer(now)
         if now - self._shrunk_at > self._limits.write_seconds:
@@ -251,12 +252,7 @@ class AgentSocket:
     async def _perform(self) -> None:
         while self._requests:
             request = self._requests.popleft()
-            answer = await self._channels.threads.write(
-                lambda ledger, request=request: perform(  # type: ignore[misc]
-                    ledger, self.session.ws_id, request, self._claims, self._account
-                )
-            )
-            self.session.answer(answer)
+            self.session.answer(await self._performer.perform(request))
             self.wake()
         self._performing = None
 
@@ -331,9 +327,9 @@ class AgentSocket:
     async def _read_backlog(self) -> None:
         # Apart from the writing: a writer that is blocked must not hold on to what was read.
         session = self.session
-        pump = self._channels.pump
-        messages, reached = await pump.backlog(session.ws_id, Position(session.cursor), session.backlog_limit)
-        session.take_backlog(messages, reached, pump.position)
+        after = Position(session.cursor)
+        messages, reached = await self._pump.backlog(session.ws_id, after, session.backlog_limit)
+        session.take_backlog(messages, reached, self._pump.position)
 
     def _may_write(self) -> bool:
         """Say whether there is room, and the writer does not write itself just now."""
@@ -391,7 +387,7 @@ class AgentSocket:
     def _report(self) -> None:
         if self.session.reports:
             reports, self.session.reports = self.session.reports, []
-            self._channels.receipts.report(reports)
+            self._report_to_ledger(reports)
 
     def _closure(self) -> Closure:
         session = self.session

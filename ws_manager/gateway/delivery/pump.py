@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Protocol
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
@@ -20,8 +20,8 @@ _BACKLOGS_AT_ONCE = 2
 _RETRY_SECONDS = 0.5
 
 
-class Receivers(Protocol):
-    """Who gets what the pump reads."""
+class LiveSessions(Protocol):
+    """Takes what the pump reads: the hub does."""
 
     def dispatch(self, messages: list[PendingMessage]) -> None:
         """Offer committed messages to the live sessions."""
@@ -56,7 +56,6 @@ class Pump:
         self._changed = asyncio.Event()
         # The pump waits behind no more than these, however many agents catch up.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
-        self._watcher: Optional[Watcher] = None
 
     async def open(self) -> None:
         """Take the present end of the ledger as the position.
@@ -68,7 +67,7 @@ class Pump:
             lambda ledger: ledger.delivery.positions()
         )
 
-    async def run(self, receivers: Receivers) -> None:
+    async def run(self, sessions: LiveSessions) -> None:
         """Pump until cancelled.
 
         Raises:
@@ -76,19 +75,19 @@ class Pump:
         """
         loop = asyncio.get_running_loop()
         replaced: asyncio.Future[None] = loop.create_future()
-        self._watcher = Watcher(
+        watcher = Watcher(
             await self._threads.read(lambda ledger: ledger),
             loop,
             self._changed.set,
             lambda error: None if replaced.done() else replaced.set_exception(error),
         )
-        self._watcher.start()
-        await asyncio.gather(replaced, self._pump(receivers))
-
-    async def close(self) -> None:
-        """Let go of the ledger. Call it after `run` was cancelled."""
-        if self._watcher is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._watcher.stop)
+        watcher.start()
+        pumping = asyncio.ensure_future(self._pump(sessions))
+        try:
+            await asyncio.gather(replaced, pumping)
+        finally:
+            pumping.cancel()
+            await loop.run_in_executor(None, watcher.stop)
 
     async def backlog(self, ws_id: str, after: Position, limit: int) -> tuple[list[PendingMessage], Position]:
         """Read a connection's pending messages; see `Delivery.backlog`."""
@@ -97,13 +96,13 @@ class Pump:
                 lambda ledger: ledger.delivery.backlog(ws_id, after, limit, QUEUE_BYTES)
             )
 
-    async def _pump(self, receivers: Receivers) -> None:
+    async def _pump(self, sessions: LiveSessions) -> None:
         trouble = Trouble("read the ledger")
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._pump_once(receivers)
+                await self._pump_once(sessions)
             except LedgerError as error:
                 trouble.began(error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -111,13 +110,13 @@ class Pump:
             else:
                 trouble.ended()
 
-    async def _pump_once(self, receivers: Receivers) -> None:
+    async def _pump_once(self, sessions: LiveSessions) -> None:
         while True:
             news = await self._threads.read(self._read_news)
-            receivers.dispatch(news.messages)
+            sessions.dispatch(news.messages)
             self.position, self._event_position = news.position, news.event_position
             if news.events:
-                receivers.check({event.ws_id for event in news.events if event.ws_id})
+                sessions.check({event.ws_id for event in news.events if event.ws_id})
             if not news.messages:
                 return
             # Before the next are read: together they would be twice as many.

@@ -20,8 +20,11 @@ from ws_manager.errors import (
     WsManagerError,
 )
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
-from ws_manager.gateway.delivery.channels import Channels
 from ws_manager.gateway.delivery.hub import Hub
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.delivery.pump import Pump
+from ws_manager.gateway.delivery.receipts import ReceiptWriter
+from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.errors import refusal
 from ws_manager.gateway.http.handshake import Asked, new_websocket, parse_query
@@ -60,7 +63,9 @@ class SocketRoute:
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
         access: lets requests in.
         limits: what agents may cost.
-        channels: to and from the ledger.
+        threads: of the ledger.
+        pump: brings each socket its messages.
+        receipts: writes what each socket reports.
         hub: holds the sockets.
         refusals: where what is refused is noted.
         now: a monotonic clock.
@@ -76,7 +81,9 @@ class SocketRoute:
         heartbeat_timeout: float,
         access: Access,
         limits: Limits,
-        channels: Channels,
+        threads: LedgerThreads,
+        pump: Pump,
+        receipts: ReceiptWriter,
         hub: Hub,
         refusals: Refusals,
         now: Callable[[], float] = time.monotonic,
@@ -88,7 +95,9 @@ class SocketRoute:
         self._heartbeat = min(heartbeat_timeout / 3, LONGEST_HEARTBEAT)
         self._access = access
         self._limits = limits
-        self._channels = channels
+        self._threads = threads
+        self._pump = pump
+        self._receipts = receipts
         self._hub = hub
         self._refusals = refusals
         self._quotas = Quotas(limits, now)
@@ -130,7 +139,7 @@ class SocketRoute:
             )
             closure = await self._attend(socket, connection, opened[1])
         finally:
-            self._channels.receipts.report([closure])
+            self._receipts.report([closure])
             _log.info(
                 "%s closed: %s (%d)",
                 closure.ws_id,
@@ -195,10 +204,10 @@ class SocketRoute:
 
         try:
             # A registration voids the receipts of the one before it, so what was reported already goes first.
-            await asyncio.wait_for(self._channels.receipts.settled(), self._limits.handshake_seconds)
+            await asyncio.wait_for(self._receipts.settled(), self._limits.handshake_seconds)
         except asyncio.TimeoutError:
             raise busy from None
-        writing = self._channels.threads.write(open_socket)
+        writing = self._threads.write(open_socket)
         await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
         if writing.done():
             try:
@@ -214,7 +223,7 @@ class SocketRoute:
         """Close a registration that was written after its handshake had been answered."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
-            self._channels.receipts.report(
+            self._receipts.report(
                 [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
             )
 
@@ -235,17 +244,20 @@ class SocketRoute:
             cautious=last_code in REFUSALS,
             frames_per_second=self._limits.frames_per_second,
         )
+        claims = let_in.claims
+        account = self._spending.account(claims.key or connection.ws_id)
         return AgentSocket(
             connection.agent,
             let_in.websocket,
             transport,
             request.writer.drain,
             session,
-            self._channels,
+            self._pump,
+            self._receipts.report,
+            RequestPerformer(self._threads, connection.ws_id, claims, account),
             self._limits,
             self._now,
-            self._spending.account(let_in.claims.key or connection.ws_id),
-            let_in.claims,
+            claims.expires_at,
             self._clock,
         )
 
