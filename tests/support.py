@@ -187,7 +187,7 @@ class RawAgent:
         return payload
 
     async def closed(self) -> int:
-        """Explanation Pings until the gateway closes, and return the code."""
+        """Answer Pings until the gateway closes, and return the code."""
         try:
             while True:
                 await self.json()

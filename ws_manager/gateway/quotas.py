@@ -69,7 +69,7 @@ class Addresses:
         return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class Handshake:
+class HandshakeQuota:
     """One handshake, from its beginning to the end of its socket: a context manager, made by `Quotas.handshake`.
 
     Unless its socket lasts, it is counted when it has ended.
@@ -84,7 +84,7 @@ class Handshake:
         self._began = began
         self._counted = True
 
-    def __enter__(self) -> Handshake:
+    def __enter__(self) -> HandshakeQuota:
         return self
 
     def __exit__(
@@ -162,9 +162,9 @@ class Quotas:
         rate = limits.handshakes_per_second
         self._rates = {what: Buckets(rate, rate * BURST_SECONDS) for what in ("token", "address")}
 
-    def handshake(self, address: Optional[str]) -> Handshake:
+    def handshake(self, address: Optional[str]) -> HandshakeQuota:
         """Begin a handshake that came from an address; None for one that is not counted."""
-        return Handshake(self, address, self.now())
+        return HandshakeQuota(self, address, self.now())
 
     def bucket(self, what: str, key: Optional[str]) -> Optional[Bucket]:
         """Return the rate of a `token` or an `address`; None where it is not limited."""

@@ -28,7 +28,7 @@ class _Kind:
         self.last = ""
 
 
-class Refusals:
+class RefusalLog:
     """The first refusals of each kind have a line each; more are counted, and the count has a line in a minute.
 
     Args:
@@ -49,12 +49,12 @@ class Refusals:
         """
         now = self._now()
         state = self._kinds.setdefault(kind, _Kind(now))
-        told = what if remedy is None else f"{what}. If it is to be let in: {remedy}"
+        line = what if remedy is None else f"{what}. If it is to be let in: {remedy}"
         if not state.unsaid and state.lines.take(1, now):
-            _log.warning("refused: %s", told, extra={"fields": {"refused": kind}})
+            _log.warning("refused: %s", line, extra={"fields": {"refused": kind}})
         else:
             state.unsaid += 1
-            state.last = told
+            state.last = line
 
     def tick(self) -> None:
         """Write the counts whose time has come."""

@@ -24,16 +24,16 @@ from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.receipts import ReceiptWriter
 from ws_manager.gateway.http.access import Access, check_address, is_loopback
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.errors import refusal
+from ws_manager.gateway.http.errors import error_response
 from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.http.sockets import SocketRoute
 from ws_manager.gateway.http.stripe import PATH, StripeOptions, StripeRoute
 from ws_manager.gateway.janitor import Janitor
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.net.binding import every
+from ws_manager.gateway.net.binding import hosts_to_bind
 from ws_manager.gateway.net.listener import Listener
 from ws_manager.gateway.quotas import Addresses
-from ws_manager.gateway.refusal_log import Refusals
+from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.gateway.trouble import Trouble
 from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
@@ -118,7 +118,7 @@ class GatewayServer:
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._hosts = every(options.hosts)
+        self._hosts = hosts_to_bind(options.hosts)
         for host in self._hosts:
             check_address(host, tokens=options.key is not None)
         self.url = ""
@@ -139,15 +139,17 @@ class GatewayServer:
         )
         # From a connection to a socket.
         limits = options.limits
-        self._refusals = Refusals(now)
+        self._refusal_log = RefusalLog(now)
         names = Names(self._hosts, options.public_hosts, options.origins)
         # A random key refuses every token until the real key has been read.
         key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
-        self._access = Access(names, self._refusals, key, clock)
+        self._access = Access(names, self._refusal_log, key, clock)
         self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
         self._sockets = self._socket_route()
         addresses = Addresses(options.proxies)
-        self._listener = Listener(self._application(), limits, addresses, self._refusals, now, refusal)
+        self._listener = Listener(
+            self._application(), limits, addresses, self._refusal_log, now, error_response
+        )
 
     def _socket_route(self) -> SocketRoute:
         return SocketRoute(
@@ -159,7 +161,7 @@ class GatewayServer:
             self._pump,
             self._receipts,
             self._hub,
-            self._refusals,
+            self._refusal_log,
             self._now,
             self._clock,
         )
@@ -174,7 +176,7 @@ class GatewayServer:
                 self._access,
                 self._bodies,
                 self._threads,
-                self._refusals,
+                self._refusal_log,
                 self._options.limits.handshake_seconds,
             )
             application.router.add_post(PATH, stripe.take)
@@ -332,7 +334,7 @@ class GatewayServer:
             await asyncio.sleep(_TICK_SECONDS)
             self._listener.tick()
             self._bodies.tick()
-            self._refusals.tick()
+            self._refusal_log.tick()
 
     async def _show_presence(self) -> None:
         # It says when this gateway ended, should it be killed. Its lock says whether it runs.

@@ -252,7 +252,7 @@ class GatewaySession:
         """Return what was written, is not confirmed, and was not returned here before."""
         return [
             Written(self.ws_id, self.epoch, writing.first, writing.last, writing.at or "")
-            for writing in self._writings.take_untold()
+            for writing in self._writings.take_unreported()
         ]
 
     def next_ping(self, now: float) -> Optional[bytes]:

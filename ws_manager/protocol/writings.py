@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
-_MOST_UNTOLD = 64
+_MOST_UNREPORTED = 64
 
 
 class Writing(NamedTuple):
@@ -16,13 +16,13 @@ class Writing(NamedTuple):
         first: the lowest message number.
         last: the highest message number.
         at: UTC text; None if it is not known here.
-        told: True once the ledger knows of it.
+        reported: True once the ledger knows of it.
     """
 
     first: int
     last: int
     at: Optional[str]
-    told: bool
+    reported: bool
 
 
 class Writings:
@@ -38,23 +38,23 @@ class Writings:
         writings = self._writings
         before = writings[-1] if writings else None
         # Many that nobody has confirmed within a second share the time of one of them: memory is bounded.
-        if before and (before.at == at or (len(writings) >= _MOST_UNTOLD and not before.told)):
+        if before and (before.at == at or (len(writings) >= _MOST_UNREPORTED and not before.reported)):
             first, at = writings.pop().first, before.at
-        writings.append(Writing(first, last, at, told=at is None))
+        writings.append(Writing(first, last, at, reported=at is None))
 
-    def take_untold(self) -> list[Writing]:
+    def take_unreported(self) -> list[Writing]:
         """Return the writings that the ledger does not know, which are told with that."""
         writings = self._writings
         if not writings:
             # Of very many sockets, most of the time.
             return []
-        untold = [writing for writing in writings if not writing.told]
-        if untold:
+        unreported = [writing for writing in writings if not writing.reported]
+        if unreported:
             # The ledger knows their times now, so that they need not be kept apart.
-            whole = Writing(writings[0].first, writings[-1].last, None, told=True)
+            whole = Writing(writings[0].first, writings[-1].last, None, reported=True)
             writings.clear()
             writings.append(whole)
-        return untold
+        return unreported
 
     def take_through(self, seq: int) -> Iterator[Writing]:
         """Take out what was written up to a message number, each writing apart, because each has its own time."""

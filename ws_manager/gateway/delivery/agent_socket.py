@@ -90,11 +90,9 @@ class AgentSocket:
         self._buffered = 0
         self._shrunk_at = now()
         protocol = transport.get_protocol()
-        self._connection = protocol if isinstance(protocol, TcpPeer) else None
-        if self._connection is not None:
-            self._connection.expect_mask(
-                lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask")
-            )
+        self._tcp_peer = protocol if isinstance(protocol, TcpPeer) else None
+        if self._tcp_peer is not None:
+            self._tcp_peer.expect_mask(lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask"))
         # "Drained" means that the system has it all: a peer that does not read costs one write, not two.
         transport.set_write_buffer_limits(high=0)
 
@@ -285,8 +283,8 @@ class AgentSocket:
 
     def _turn_away(self, code: int, reason: str) -> None:
         """Close without reading any more: a flood would cost as much after the close frame as before it."""
-        if self._connection is not None:
-            self._connection.read_no_more()
+        if self._tcp_peer is not None:
+            self._tcp_peer.read_no_more()
         self._turned_away = True
         self._stop_reading()
         self._put(close_frame(code, reason))

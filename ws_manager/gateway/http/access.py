@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.gateway.http.names import Names, host_option, origin_option
-from ws_manager.gateway.refusal_log import Refusals, quoted
+from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.remedies import MAKE_TOKEN
 from ws_manager.tokens import EVERYTHING, Claims, verify
 
@@ -88,7 +88,7 @@ class Access:
 
     Args:
         names: under which the gateway may be addressed, and from which pages.
-        refusals: where what is refused is noted.
+        refusal_log: notes what is refused.
         key: that signs tokens; None asks for no tokens.
         clock: the time of day, in seconds since 1970.
 
@@ -100,12 +100,12 @@ class Access:
     def __init__(
         self,
         names: Names,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         key: Optional[bytes] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._names = names
-        self._refusals = refusals
+        self._refusal_log = refusal_log
         self.key = key
         self.closed: Optional[str] = None
         self._clock = clock
@@ -121,11 +121,11 @@ class Access:
         came_to = None if transport is None else str(transport.get_extra_info("sockname")[0])
         host = request.headers.get("Host", "")
         if not self._names.has_host(host, came_to):
-            self._refusals.note("host", f"the Host {quoted(host)} is not served here", host_option(host))
+            self._refusal_log.note("host", f"the Host {quoted(host)} is not served here", host_option(host))
             raise NotAuthorised("this Host is not served here")
         for origin in request.headers.getall("Origin", []):
             if not self._names.allows(origin, came_to):
-                self._refusals.note(
+                self._refusal_log.note(
                     "origin", f"the Origin {quoted(origin)} is not allowed", origin_option(origin)
                 )
                 raise NotAuthorised("this Origin is not allowed")
@@ -145,9 +145,9 @@ class Access:
         tokens = _tokens(request)
         if self.key is None:
             if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
-                told = "without tokens, requests through a proxy are refused"
-                self._refusals.note("proxy", f"{told}: leave --no-auth out")
-                raise NotAuthorised(told)
+                reason = "without tokens, requests through a proxy are refused"
+                self._refusal_log.note("proxy", f"{reason}: leave --no-auth out")
+                raise NotAuthorised(reason)
             return EVERYTHING
         if len(tokens) > 1:
             # RFC 6750 section 2: clients must not use more than one method.
@@ -165,7 +165,7 @@ class Access:
     def note_token(self, request: web.Request, reason: str) -> None:
         """Note that a token was refused: why, who asked and from where. Never the token."""
         agent = request.query.get("agent", "")
-        self._refusals.note(
+        self._refusal_log.note(
             "token",
             f"{reason} (agent {quoted(agent)}, from {request.remote})",
             "a token made by: ws-manager token <agent>",

@@ -44,7 +44,7 @@ def hint_of(error: WsManagerError) -> Optional[str]:
     return error.hint if error.remedy is None else _HINTS.get(error.remedy)
 
 
-def refusal(error: WsManagerError) -> web.Response:
+def error_response(error: WsManagerError) -> web.Response:
     """Return the HTTP answer for a request that is refused."""
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     headers = {"Retry-After": "1"} if status == 503 else {}

@@ -17,7 +17,7 @@ MAX_HANDSHAKE_METADATA = 4 * 1024
 """Bytes of metadata in an address; those have to fit into one line of HTTP."""
 
 
-class Asked(NamedTuple):
+class HandshakeQuery(NamedTuple):
     """What an agent asks for in the query of its address.
 
     Attributes:
@@ -54,7 +54,7 @@ def new_websocket(frame_bytes: int) -> web.WebSocketResponse:
     )
 
 
-def parse_query(query: Mapping[str, str]) -> Asked:
+def parse_query(query: Mapping[str, str]) -> HandshakeQuery:
     """Read the query of `/ws`.
 
     Raises:
@@ -68,7 +68,7 @@ def parse_query(query: Mapping[str, str]) -> Asked:
         raise InvalidInput("ack is neither pong nor explicit")
     text = query.get("metadata")
     if text is None:
-        return Asked(agent, query.get("ws_id"), None, ack == "explicit")
+        return HandshakeQuery(agent, query.get("ws_id"), None, ack == "explicit")
     if len(text.encode("utf-8", "surrogateescape")) > MAX_HANDSHAKE_METADATA:
         raise InvalidInput(f"metadata at the handshake is limited to {MAX_HANDSHAKE_METADATA} bytes")
-    return Asked(agent, query.get("ws_id"), checked_object(text, "metadata"), ack == "explicit")
+    return HandshakeQuery(agent, query.get("ws_id"), checked_object(text, "metadata"), ack == "explicit")

@@ -26,12 +26,12 @@ from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.receipts import ReceiptWriter
 from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.http.access import Access
-from ws_manager.gateway.http.errors import refusal
-from ws_manager.gateway.http.handshake import Asked, new_websocket, parse_query
+from ws_manager.gateway.http.errors import error_response
+from ws_manager.gateway.http.handshake import HandshakeQuery, new_websocket, parse_query
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import address_of
-from ws_manager.gateway.quotas import Handshake, Quotas, Spending
-from ws_manager.gateway.refusal_log import Refusals, quoted
+from ws_manager.gateway.quotas import HandshakeQuota, Quotas, Spending
+from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.models import Closure, Connection
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame
@@ -43,14 +43,14 @@ _log = logging.getLogger("ws_manager.gateway")
 LONGEST_HEARTBEAT = 20.0
 """Seconds between two Pings at most: proxies cut connections on which nothing passes, many after 60 or 30 seconds."""
 
-Opened = tuple[Connection, int, Optional[int]]
+Registration = tuple[Connection, int, Optional[int]]
 """A registration, the number of messages that wait for it, and the close code of the socket before."""
 
 
-class _LetIn(NamedTuple):
+class _Admitted(NamedTuple):
     """A handshake that was let in: what was asked for, what the token allows, and the socket to be."""
 
-    asked: Asked
+    query: HandshakeQuery
     claims: Claims
     websocket: web.WebSocketResponse
 
@@ -67,7 +67,7 @@ class SocketRoute:
         pump: brings each socket its messages.
         receipts: writes what each socket reports.
         hub: holds the sockets.
-        refusals: where what is refused is noted.
+        refusal_log: notes what is refused.
         now: a monotonic clock.
         clock: the time of day, in seconds since 1970: when tokens expire.
 
@@ -85,7 +85,7 @@ class SocketRoute:
         pump: Pump,
         receipts: ReceiptWriter,
         hub: Hub,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -99,7 +99,7 @@ class SocketRoute:
         self._pump = pump
         self._receipts = receipts
         self._hub = hub
-        self._refusals = refusals
+        self._refusal_log = refusal_log
         self._quotas = Quotas(limits, now)
         self._spending = Spending(limits.send_bytes_per_second, now)
         self._now = now
@@ -108,36 +108,38 @@ class SocketRoute:
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """Answer a handshake, and attend to the socket until it is gone."""
-        with self._quotas.handshake(address_of(request)) as handshake:
+        with self._quotas.handshake(address_of(request)) as quota:
             try:
-                let_in = self._let_in(request, handshake)
+                admitted = self._admit(request, quota)
                 self._opening += 1
                 try:
-                    opened = await self._register(let_in.asked)
+                    registration = await self._register(admitted.query)
                 finally:
                     self._opening -= 1
             except WsManagerError as error:
                 if isinstance(error, LedgerError):
                     # Whoever cannot come back because of the ledger must not be taken for dead.
                     self._hub.give_time()
-                return refusal(error)
-            return await self._attend_to(request, let_in, opened)
+                return error_response(error)
+            return await self._serve(request, admitted, registration)
 
-    async def _attend_to(self, request: web.Request, let_in: _LetIn, opened: Opened) -> web.WebSocketResponse:
-        connection = opened[0]
+    async def _serve(
+        self, request: web.Request, admitted: _Admitted, registration: Registration
+    ) -> web.WebSocketResponse:
+        connection = registration[0]
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
             if request.transport is None:
                 raise ConnectionResetError("the peer went away at the handshake")
-            await let_in.websocket.prepare(request)
-            socket = self._socket(request, let_in, opened)
+            await admitted.websocket.prepare(request)
+            socket = self._socket(request, admitted, registration)
             _log.info(
                 "%s opened (agent=%s)",
                 connection.ws_id,
                 connection.agent,
                 extra={"fields": {"ws_id": connection.ws_id, "agent": connection.agent}},
             )
-            closure = await self._attend(socket, connection, opened[1])
+            closure = await self._run(socket, connection, registration[1])
         finally:
             self._receipts.report([closure])
             _log.info(
@@ -148,46 +150,46 @@ class SocketRoute:
                 extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
             )
         await socket.linger()
-        return let_in.websocket
+        return admitted.websocket
 
-    def _let_in(self, request: web.Request, handshake: Handshake) -> _LetIn:
-        self._limited(request, "--max-handshake-rate", handshake.check_address)
+    def _admit(self, request: web.Request, quota: HandshakeQuota) -> _Admitted:
+        self._check_limit(request, "--max-handshake-rate", quota.check_address)
         claims = self._access.check(request)
         websocket = new_websocket(self._limits.frame_bytes)
         if not websocket.can_prepare(request).ok:
             raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
-        asked = parse_query(request.query)
-        if asked.ws_id is None:
+        query = parse_query(request.query)
+        if query.ws_id is None:
             # A token for one connection says which, so that nobody has to say it twice.
-            asked = asked._replace(ws_id=claims.ws_id)
+            query = query._replace(ws_id=claims.ws_id)
         try:
-            claims.check(asked.agent, asked.ws_id)
+            claims.check(query.agent, query.ws_id)
         except NotAuthorised as error:
             self._access.note_token(request, error.message)
             raise
         if self.stopping:
             raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
         # One that comes back takes the place of its own socket, which may not have noticed that it is lost.
-        takes_over = self._hub.holds(asked.ws_id)
-        self._limited(request, "--max-connections", lambda: self._check_room(takes_over))
-        self._limited(request, "--max-handshake-rate", lambda: handshake.check_token(claims))
-        self._limited(request, "--max-per-token", lambda: handshake.enter(claims, takes_over=takes_over))
-        return _LetIn(asked, claims, websocket)
+        takes_over = self._hub.holds(query.ws_id)
+        self._check_limit(request, "--max-connections", lambda: self._check_room(takes_over))
+        self._check_limit(request, "--max-handshake-rate", lambda: quota.check_token(claims))
+        self._check_limit(request, "--max-per-token", lambda: quota.enter(claims, takes_over=takes_over))
+        return _Admitted(query, claims, websocket)
 
     def _check_room(self, takes_over: bool) -> None:
         if len(self._hub) + self._opening >= self._limits.connections and not takes_over:
             raise GatewayUnavailable("the gateway is full", hint="try again later")
 
-    def _limited(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
+    def _check_limit(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
         """Check the limit that an option sets, and note who has come to it."""
         try:
             check()
         except GatewayUnavailable as error:
             agent = quoted(request.query.get("agent", ""))
-            self._refusals.note(option, f"{error.message} (agent {agent}, from {request.remote})", option)
+            self._refusal_log.note(option, f"{error.message} (agent {agent}, from {request.remote})", option)
             raise
 
-    async def _register(self, asked: Asked) -> Opened:
+    async def _register(self, query: HandshakeQuery) -> Registration:
         """Write the registration, unless the ledger cannot be written for as long as a handshake may take.
 
         Raises:
@@ -197,10 +199,10 @@ class SocketRoute:
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
         given_up = False
 
-        def open_socket(ledger: Ledger) -> Opened:
+        def open_socket(ledger: Ledger) -> Registration:
             if given_up:
                 raise busy
-            return ledger.delivery.open_socket(asked.agent, asked.ws_id, asked.metadata, self._gateway_id)
+            return ledger.delivery.open_socket(query.agent, query.ws_id, query.metadata, self._gateway_id)
 
         try:
             # A registration voids the receipts of the one before it, so what was reported already goes first.
@@ -216,10 +218,10 @@ class SocketRoute:
                 # An error holds this frame, and the frame would hold the error.
                 del writing
         given_up = True
-        writing.add_done_callback(self._let_go)
+        writing.add_done_callback(self._close_late)
         raise busy
 
-    def _let_go(self, writing: asyncio.Future[Opened]) -> None:
+    def _close_late(self, writing: asyncio.Future[Registration]) -> None:
         """Close a registration that was written after its handshake had been answered."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
@@ -227,8 +229,8 @@ class SocketRoute:
                 [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
             )
 
-    def _socket(self, request: web.Request, let_in: _LetIn, opened: Opened) -> AgentSocket:
-        connection, _, last_code = opened
+    def _socket(self, request: web.Request, admitted: _Admitted, registration: Registration) -> AgentSocket:
+        connection, _, last_code = registration
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the peer went away at the handshake")
@@ -237,18 +239,18 @@ class SocketRoute:
             epoch=connection.epoch,
             confirmed_seq=connection.confirmed_seq,
             nonce=secrets.token_hex(8),
-            explicit_ack=let_in.asked.explicit_ack,
+            explicit_ack=admitted.query.explicit_ack,
             heartbeat=self._heartbeat,
             timeout=self._timeout,
             now=self._now(),
             cautious=last_code in REFUSALS,
             frames_per_second=self._limits.frames_per_second,
         )
-        claims = let_in.claims
+        claims = admitted.claims
         account = self._spending.account(claims.key or connection.ws_id)
         return AgentSocket(
             connection.agent,
-            let_in.websocket,
+            admitted.websocket,
             transport,
             request.writer.drain,
             session,
@@ -261,7 +263,7 @@ class SocketRoute:
             self._clock,
         )
 
-    async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
+    async def _run(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
         greeting = connected_frame(
             ws_id=connection.ws_id,
             agent=connection.agent,

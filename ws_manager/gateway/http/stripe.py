@@ -13,8 +13,8 @@ from ws_manager.errors import InvalidInput, LedgerBusy, MissingExtra, WsManagerE
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.errors import refusal
-from ws_manager.gateway.refusal_log import Refusals
+from ws_manager.gateway.http.errors import error_response
+from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.models import UNROUTED
 from ws_manager.stripe.events import (
     MAX_BODY,
@@ -57,7 +57,7 @@ class StripeRoute:
         access: knows under which names the gateway is addressed.
         bodies: reads requests.
         threads: of the ledger.
-        refusals: where what is refused is noted.
+        refusal_log: notes what is refused.
         seconds: how long an event may take to be written.
     """
 
@@ -67,14 +67,14 @@ class StripeRoute:
         access: Access,
         bodies: Bodies,
         threads: LedgerThreads,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         seconds: float,
     ) -> None:
         self._options = options
         self._access = access
         self._bodies = bodies
         self._threads = threads
-        self._refusals = refusals
+        self._refusal_log = refusal_log
         self._seconds = seconds
         if any(map(is_quoted, options.secrets)):
             _log.warning("%s takes no events: %s", PATH, QUOTED)
@@ -96,10 +96,10 @@ class StripeRoute:
                 status=413,
             )
         except WsManagerError as error:
-            self._refusals.note("stripe", f"an event of Stripe, from {request.remote}: {error.message}")
-            return refusal(error)
-        told = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
-        _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or told)
+            self._refusal_log.note("stripe", f"an event of Stripe, from {request.remote}: {error.message}")
+            return error_response(error)
+        result = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
+        _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or result)
         # One that no message can have would come again for days, and never fare better.
         waits = outcome.status == UNROUTED and outcome.reason is None and not self._options.accept_unrouted
         return web.json_response(

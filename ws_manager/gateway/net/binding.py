@@ -19,7 +19,7 @@ _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 Address = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
-def every(hosts: Sequence[str]) -> list[str]:
+def hosts_to_bind(hosts: Sequence[str]) -> list[str]:
     """Return the hosts to bind, each once: `::` is every address, those of IPv4 too."""
     found: dict[str, None] = {}
     for host in hosts:

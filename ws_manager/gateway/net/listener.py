@@ -17,7 +17,7 @@ from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import BACKLOG, bind
 from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate
 from ws_manager.gateway.quotas import Addresses
-from ws_manager.gateway.refusal_log import Refusals
+from ws_manager.gateway.refusal_log import RefusalLog
 
 KEEPALIVE_SECONDS = 15
 MOST_WAITING = 1000
@@ -45,9 +45,9 @@ class Listener:
         limits: how long a connection may take to send a request, how many bytes a second may come through it, and how
             many connections an address may have.
         addresses: tells whose a connection is.
-        refusals: where what is refused is noted.
+        refusal_log: notes what is refused.
         now: a monotonic clock.
-        refusal: makes the answer to a connection that is turned away.
+        error_response: makes the answer to a connection that is turned away.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Listener:
         application: web.Application,
         limits: Limits,
         addresses: Addresses,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         now: Callable[[], float],
-        refusal: Callable[[WsManagerError], web.Response],
+        error_response: Callable[[WsManagerError], web.Response],
     ) -> None:
         self._addresses = addresses
-        self._refusal = refusal
-        self._refusals = refusals
+        self._error_response = error_response
+        self._refusal_log = refusal_log
         self._per_address = limits.per_address
         self._held: dict[str, int] = {}
         self._handshake_seconds = limits.handshake_seconds
@@ -114,10 +114,10 @@ class Listener:
     def tick(self) -> None:
         """Drop the connections that have had their time."""
         now = self._now()
-        for connection in list(self._waiting.values()):
-            if now >= connection.idle_until:
-                self._forget(connection)
-                connection.drop()
+        for peer in list(self._waiting.values()):
+            if now >= peer.idle_until:
+                self._forget(peer)
+                peer.drop()
 
     def _accept(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None
@@ -125,28 +125,28 @@ class Listener:
             oldest = next(iter(self._waiting.values()))
             self._forget(oldest)
             oldest.drop()
-        connection = TcpPeer(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
-        self._wait(connection, self._handshake_seconds)
+        peer = TcpPeer(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
+        self._wait(peer, self._handshake_seconds)
         if self._tls is not None:
-            return TlsGate(connection, self._tls, self._handshake_seconds)
-        return connection
+            return TlsGate(peer, self._tls, self._handshake_seconds)
+        return peer
 
-    def _arrived(self, connection: TcpPeer) -> None:
+    def _arrived(self, peer: TcpPeer) -> None:
         """Count a connection for its address. One too many stays for a moment, so that it can be told so."""
-        assert connection.transport is not None
-        address = self._addresses.key(connection.transport.get_extra_info("peername"))
+        assert peer.transport is not None
+        address = self._addresses.key(peer.transport.get_extra_info("peername"))
         if address is None:
             return
-        connection.address = address
+        peer.address = address
         self._held[address] = count = self._held.get(address, 0) + 1
         if count > self._per_address:
-            connection.surplus = True
-            if connection.handler in self._waiting:
-                self._wait(connection, SURPLUS_SECONDS)
+            peer.surplus = True
+            if peer.handler in self._waiting:
+                self._wait(peer, SURPLUS_SECONDS)
 
-    def _lost(self, connection: TcpPeer) -> None:
-        self._forget(connection)
-        address, connection.address = connection.address, None
+    def _lost(self, peer: TcpPeer) -> None:
+        self._forget(peer)
+        address, peer.address = peer.address, None
         if address is not None:
             left = self._held[address] - 1
             if left:
@@ -154,35 +154,35 @@ class Listener:
             else:
                 del self._held[address]
 
-    def _wait(self, connection: TcpPeer, seconds: float) -> None:
-        connection.idle_until = self._now() + seconds
-        self._waiting[connection.handler] = connection
+    def _wait(self, peer: TcpPeer, seconds: float) -> None:
+        peer.idle_until = self._now() + seconds
+        self._waiting[peer.handler] = peer
 
-    def _forget(self, connection: TcpPeer) -> None:
-        self._waiting.pop(connection.handler, None)
+    def _forget(self, peer: TcpPeer) -> None:
+        self._waiting.pop(peer.handler, None)
 
     def _middleware(self) -> Middleware:
         @web.middleware
         async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
-            connection = self._waiting.pop(request.protocol, None)
+            peer = self._waiting.pop(request.protocol, None)
             try:
-                if connection is not None and connection.surplus:
-                    return self._turned_away(connection)
+                if peer is not None and peer.surplus:
+                    return self._turned_away(peer)
                 return await handler(request)
             finally:
-                if connection is not None and connection.transport is not None:
-                    connection.unread = None if request.content.is_eof() else request.content
-                    self._wait(connection, SURPLUS_SECONDS if connection.surplus else KEEPALIVE_SECONDS)
+                if peer is not None and peer.transport is not None:
+                    peer.unread = None if request.content.is_eof() else request.content
+                    self._wait(peer, SURPLUS_SECONDS if peer.surplus else KEEPALIVE_SECONDS)
 
         return timed
 
-    def _turned_away(self, connection: TcpPeer) -> web.Response:
-        self._refusals.note(
+    def _turned_away(self, peer: TcpPeer) -> web.Response:
+        self._refusal_log.note(
             "address",
-            f"a connection from {connection.address}, which has {self._per_address} already",
+            f"a connection from {peer.address}, which has {self._per_address} already",
             "--max-per-address, or --proxy if others come through it",
         )
-        response = self._refusal(
+        response = self._error_response(
             GatewayUnavailable(
                 "too many connections from this address",
                 hint="close some",

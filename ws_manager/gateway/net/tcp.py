@@ -189,20 +189,20 @@ class TlsGate(asyncio.Protocol):
     asyncio's own server does that too, and has no way to end a handshake that another one needs the room of.
 
     Args:
-        connection: gets what comes then; until then it has the transport below, so that it can be dropped.
+        peer: gets what comes then; until then it has the transport below, so that it can be dropped.
         context: with the certificate.
         seconds: how long the handshake may take.
     """
 
-    def __init__(self, connection: TcpPeer, context: ssl.SSLContext, seconds: float) -> None:
-        self._connection = connection
+    def __init__(self, peer: TcpPeer, context: ssl.SSLContext, seconds: float) -> None:
+        self._peer = peer
         self._context = context
         self._seconds = seconds
         self._task: Optional[asyncio.Task[None]] = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
         below = cast(asyncio.Transport, transport)
-        if not self._connection.arrive(below):
+        if not self._peer.arrive(below):
             return
         # asyncio begins to read behind this call, and runs the task before it hands on what came: nothing is lost.
         self._task = asyncio.get_running_loop().create_task(self._shake_hands(below))
@@ -211,7 +211,7 @@ class TlsGate(asyncio.Protocol):
         try:
             secured = await asyncio.get_running_loop().start_tls(
                 below,
-                self._connection,
+                self._peer,
                 self._context,
                 server_side=True,
                 ssl_handshake_timeout=self._seconds,
@@ -222,9 +222,9 @@ class TlsGate(asyncio.Protocol):
             forget_frames(error)
         if secured is None or below.is_closing():
             below.abort()
-            self._connection.connection_lost(None)
+            self._peer.connection_lost(None)
         else:
-            self._connection.connection_made(secured)
+            self._peer.connection_made(secured)
 
 
 def forget_frames(error: Optional[BaseException]) -> None:
