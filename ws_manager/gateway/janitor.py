@@ -1,4 +1,4 @@
-"""What a gateway deletes by and by: the heartbeat log, and, where it is told to, what is over and old."""
+"""Deletes old rows while the gateway runs: of the heartbeat log, and with `keep` also finished messages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PRUNE_SECONDS = 3600.0
 
 
 class Janitor:
-    """Deletes on a thread of its own: looking for what is old must not keep receipts waiting.
+    """Deletes old rows on its own thread, because the search for them must not delay receipts.
 
     Args:
         path: the database file.
-        log_keep: seconds that rows of the heartbeat log stay.
-        keep: seconds that confirmed messages and all else that `prune` deletes stay; None for ever.
+        log_keep: seconds to keep rows of the heartbeat log.
+        keep: seconds to keep what `prune` deletes, such as confirmed messages; None keeps it for ever.
     """
 
     def __init__(self, path: Path, log_keep: float, keep: Optional[float]) -> None:
@@ -31,7 +31,7 @@ class Janitor:
         self._keep = keep
 
     async def run(self) -> None:
-        """Delete at once, and then again and again, until cancelled."""
+        """Delete now, and then every minute, until cancelled. `prune` runs once an hour."""
         try:
             next_prune = 0.0
             while True:
@@ -44,7 +44,7 @@ class Janitor:
                         next_prune = _PRUNE_SECONDS
                         await self._prune(self._keep)
                 except LedgerError as error:
-                    _log.error("cannot delete what is old, will try again: %s", error.message)
+                    _log.error("cannot delete old rows, will try again: %s", error.message)
                 next_prune -= _TRIM_SECONDS
                 await asyncio.sleep(_TRIM_SECONDS)
         finally:

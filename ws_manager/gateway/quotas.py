@@ -1,4 +1,4 @@
-"""How much of the gateway one token and one address may use."""
+"""Limits what one token and one address may use: handshakes, sockets and bytes sent."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ws_manager.protocol.bucket import Bucket, Buckets
 from ws_manager.tokens import Claims
 
 LASTING_SECONDS = 60.0
-"""A socket that has been open for this long does not count against the rate of handshakes."""
+"""The handshake of a socket that stays open for this many seconds is not counted."""
 
 BURST_SECONDS = 10
-"""How many seconds' worth of handshakes may come at once."""
+"""The handshakes of this many seconds may come at once."""
 
 ENVELOPE = 200
-"""Bytes that a message costs beside its content, in the ledger and on the wire."""
+"""Bytes that a message takes besides its content, in the ledger and on the wire."""
 
 
 class TooFast(GatewayUnavailable):
-    """Somebody does more than their rate allows: HTTP 429 (RFC 6585 section 4).
+    """A caller exceeds a rate: HTTP 429 (RFC 6585 section 4).
 
     Attributes:
-        seconds: after which they may try again.
+        seconds: after which the caller may try again.
     """
 
     code = "busy"
@@ -37,10 +37,10 @@ class TooFast(GatewayUnavailable):
 
 
 class Addresses:
-    """Tells whose connection it is, by its address.
+    """Maps a peer to the address that it counts for.
 
     Args:
-        proxies: addresses and networks of proxies. Everybody behind one has its address, so it is not counted.
+        proxies: addresses and networks of proxies, which are not counted: all their clients share an address.
 
     Raises:
         InvalidInput: a proxy is not an address or a network.
@@ -50,14 +50,14 @@ class Addresses:
         self._proxies = [_network(proxy) for proxy in proxies]
 
     def key(self, peer: object) -> Optional[str]:
-        """Return what a peer counts as.
+        """Return the address that a peer counts for.
 
         Args:
-            peer: as `getpeername` returns it.
+            peer: the peer's address as `getpeername` returns it.
 
         Returns:
-            Its IPv4 address, or the first 64 bits of its IPv6 address, which are one customer's as a rule (RFC 6177).
-            None for this machine, where agents and proxies are, for a proxy, and for a peer without an address.
+            The IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one customer (RFC 6177).
+            None for this machine, for a proxy, and for a peer without an address.
         """
         if not isinstance(peer, tuple):
             return None
@@ -70,9 +70,9 @@ class Addresses:
 
 
 class HandshakeQuota:
-    """One handshake, from its beginning to the end of its socket: a context manager, made by `Quotas.handshake`.
+    """What one handshake and its socket use of the quotas. A context manager, made by `Quotas.handshake`.
 
-    Unless its socket lasts, it is counted when it has ended.
+    At its end the handshake is counted, unless the socket was open for `LASTING_SECONDS`.
     """
 
     __slots__ = ("_address", "_began", "_counted", "_quotas", "_token")
@@ -100,15 +100,15 @@ class HandshakeQuota:
             quotas.count(self._token, self._address)
 
     def check_address(self) -> None:
-        """Go on, unless this address makes too many handshakes.
+        """Check the rate of handshakes from this address.
 
         Raises:
-            TooFast: it does.
+            TooFast: there are too many.
         """
         self._check_rate(self._address, "address")
 
     def check_token(self, claims: Claims) -> None:
-        """Go on, unless too many handshakes are made with this token. Where no tokens are asked for, go on.
+        """Check the rate of handshakes with this token. Without tokens, there is no such rate.
 
         Raises:
             TooFast: there are too many.
@@ -116,16 +116,14 @@ class HandshakeQuota:
         self._check_rate(claims.key, "token")
 
     def enter(self, claims: Claims, *, takes_over: bool) -> None:
-        """Take one of the token's places, until the handshake has ended.
-
-        Where no tokens are asked for, there are no places to take.
+        """Count a socket of the token until the socket has closed. Without tokens, nothing is counted.
 
         Args:
-            claims: of the token.
-            takes_over: the socket takes the place of one that is open.
+            claims: the token's claims.
+            takes_over: True if the socket replaces an open one.
 
         Raises:
-            GatewayUnavailable: it has as many sockets as it may have.
+            GatewayUnavailable: the token has the most sockets that it may have.
         """
         if claims.key is not None:
             self._quotas.enter(claims.key, takes_over=takes_over)
@@ -135,7 +133,7 @@ class HandshakeQuota:
         bucket = self._quotas.bucket(what, key)
         if bucket is None or not (seconds := bucket.wait(1, self._quotas.now())):
             return
-        # What is refused because of the rate costs nothing, and is not counted: otherwise it would never end.
+        # A handshake over the rate is not counted: otherwise a client that keeps trying would never get in.
         self._counted = False
         raise TooFast(
             f"too many handshakes with this {what}: their sockets do not last",
@@ -145,14 +143,14 @@ class HandshakeQuota:
 
 
 class Quotas:
-    """What each token and each address uses.
+    """What each token and each address uses at present.
 
-    Handshakes are counted when they have ended, and only those that were refused, or whose socket did not last: many
-    agents that come back together after a pause, as they should, are not slowed down.
+    Only handshakes that were refused or whose socket closed early are counted, at their end. So the rate does not
+    slow down many agents that reconnect together after a restart.
 
     Args:
-        limits: what each may use.
-        now: a monotonic clock.
+        limits: what each token and address may use.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
@@ -163,15 +161,15 @@ class Quotas:
         self._rates = {what: Buckets(rate, rate * BURST_SECONDS) for what in ("token", "address")}
 
     def handshake(self, address: Optional[str]) -> HandshakeQuota:
-        """Begin a handshake that came from an address; None for one that is not counted."""
+        """Begin a handshake from an address. None: the address is not counted."""
         return HandshakeQuota(self, address, self.now())
 
     def bucket(self, what: str, key: Optional[str]) -> Optional[Bucket]:
-        """Return the rate of a `token` or an `address`; None where it is not limited."""
+        """Return the bucket of a `token` or an `address`; None if it has no limit."""
         return None if key is None else self._rates[what].of(key, self.now())
 
     def count(self, token: Optional[str], address: Optional[str]) -> None:
-        """Count a handshake that led to nothing that lasts."""
+        """Count a handshake that was refused or whose socket closed early."""
         for bucket in (self.bucket("token", token), self.bucket("address", address)):
             if bucket is not None:
                 bucket.charge(1, self.now())
@@ -180,7 +178,7 @@ class Quotas:
         """Count a socket of a token.
 
         Raises:
-            GatewayUnavailable: it has as many as it may have.
+            GatewayUnavailable: the token has the most sockets that it may have.
         """
         count = self._sockets.get(token, 0)
         if count >= self._per_token and not takes_over:
@@ -191,7 +189,7 @@ class Quotas:
         self._sockets[token] = count + 1
 
     def leave(self, token: str) -> None:
-        """Count a socket of a token that is gone."""
+        """Stop counting a socket of a token, because it has closed."""
         left = self._sockets[token] - 1
         if left:
             self._sockets[token] = left
@@ -200,11 +198,11 @@ class Quotas:
 
 
 class Spending:
-    """What each agent sends to others: bytes, once for each recipient. Used on the writing thread alone.
+    """Limits the bytes that agents send, counted once for each recipient. Use it only on the writing thread.
 
     Args:
-        rate: bytes a second; as many may be saved up.
-        now: a monotonic clock.
+        rate: bytes a second; unused bytes of one second are kept.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, rate: int, now: Callable[[], float]) -> None:
@@ -212,12 +210,12 @@ class Spending:
         self._buckets = Buckets(rate, rate)
 
     def account(self, key: str) -> Account:
-        """Return the account of a token, or of a connection without one."""
+        """Return the account of a token or, without tokens, of a ws_id."""
         return Account(self._buckets, key, self._now)
 
 
 class Account:
-    """One agent's share of `Spending`."""
+    """The account of one token or one connection in `Spending`."""
 
     __slots__ = ("_buckets", "_key", "_now")
 
@@ -227,23 +225,27 @@ class Account:
         self._now = now
 
     def check(self) -> None:
-        """Go on if anything at all may be sent: that costs less than to look for recipients.
+        """Check that anything may be sent, before the recipients are read from the ledger.
 
         Raises:
-            TooFast: nothing may.
+            TooFast: nothing may be sent now.
         """
         now = self._now()
         if self._buckets.of(self._key, now).left(now) <= 0:
             raise self._refusal(0)
 
     def spend(self, recipients: int, size: int) -> None:
-        """Pay for a message before it is written.
+        """Charge a message before it is written.
+
+        Args:
+            recipients: the number of recipients.
+            size: bytes of the content.
 
         Raises:
-            TooFast: there is not enough for it.
+            TooFast: the account does not hold enough.
         """
         now = self._now()
-        # Without recipients it still is a broadcast in the ledger.
+        # A broadcast without recipients is written to the ledger too.
         cost = max(1, recipients) * (size + ENVELOPE)
         if not self._buckets.of(self._key, now).take(cost, now):
             raise self._refusal(cost)
@@ -255,7 +257,7 @@ class Account:
 
 
 def _is_this_machine(address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> bool:
-    """Say whether a peer is on this machine. The tests, whose peers all are, replace it."""
+    """Return whether a peer is on this machine. Tests replace it, because all their peers are."""
     return address.is_loopback
 
 
@@ -271,6 +273,6 @@ def _network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network]:
 def _plain(
     address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address],
 ) -> Union[ipaddress.IPv4Address, ipaddress.IPv6Address]:
-    """Return the IPv4 address that an IPv6 one stands for (RFC 4291 section 2.5.5.2), otherwise the address."""
+    """Return the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2); otherwise the address."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address

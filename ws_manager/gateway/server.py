@@ -59,22 +59,22 @@ class GatewayOptions:
 
     Attributes:
         database: the ledger's file.
-        hosts: the addresses to bind, `::` for every address; without a key, loopback addresses.
-        port: of all of them; 0 for one that is free.
+        hosts: the addresses to bind; `::` is every address. Without a key, only loopback addresses are allowed.
+        port: the port of all addresses; 0 takes a free one.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        drain_seconds: over which the closes of many sockets are spread when the gateway stops.
-        key: that signs tokens, or what reads or makes it once the ledger is open, in a thread; None asks for no
-            tokens, and lets everybody on this machine in.
-        public_hosts: names under which others address it, beside those that it binds.
-        origins: of pages elsewhere that may connect.
-        proxies: addresses and networks of proxies, which have no limit for what comes from one address.
-        tls: serve https and wss with this.
-        limits: what agents may cost.
-        log_interval: seconds between two rows of a connection in the heartbeat log, at least.
-        log_keep: seconds that those rows stay.
-        keep: seconds that confirmed messages, and all else that is over, stay; None for ever.
-        stripe: how webhook events of Stripe are taken; None for not at all.
-        shared: put the ledger into a database of another program too.
+        drain_seconds: over which the gateway spreads the closes of many sockets when it stops.
+        key: the key that signs tokens, or a function that reads or creates it. The function runs in a thread, after
+            the ledger was opened. None: no tokens are required, and every program on this machine may connect.
+        public_hosts: further names by which clients address the gateway.
+        origins: origins of web pages on other hosts that may connect.
+        proxies: addresses and networks of proxies. The limits per address do not apply to them.
+        tls: the TLS context for https and wss; None serves http and ws.
+        limits: what agents may use.
+        log_interval: least seconds between two rows of one connection in the heartbeat log.
+        log_keep: seconds to keep those rows.
+        keep: seconds to keep confirmed messages and other finished rows; None keeps them for ever.
+        stripe: how Stripe's webhook events are received; None turns that off.
+        shared: True allows the ledger in another program's database.
     """
 
     database: Path
@@ -82,7 +82,7 @@ class GatewayOptions:
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
     drain_seconds: float = 5.0
-    # Never part of its repr, which may end in a log.
+    # Not in the repr, because a repr may be logged.
     key: Union[bytes, Callable[[], bytes], None] = field(default=None, repr=False)
     public_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -101,15 +101,15 @@ class GatewayServer:
 
     Args:
         options: how it runs.
-        now: a monotonic clock.
-        clock: the time of day, in seconds since 1970: when tokens expire.
+        now: a monotonic clock, in seconds.
+        clock: the time of day, in seconds since 1970; tokens expire by it.
 
     Attributes:
         url: base address, once started.
-        urls: base addresses for each of the hosts, the one above first.
+        urls: a base address for each host; `url` is the first.
 
     Raises:
-        InvalidInput: an address that cannot be served, or a name, an origin or a proxy that cannot be used.
+        InvalidInput: a host, a public host, an origin or a proxy cannot be used.
     """
 
     def __init__(
@@ -188,18 +188,19 @@ class GatewayServer:
         ready: Callable[[str], None],
         waits: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """Serve until `stop` is done. Where the disk is full at the start, refuse everybody until there is room.
+        """Serve until `stop` is done.
 
-        The same where another process keeps the write lock.
+        If the disk is full at the start, or another process keeps the write lock, the gateway listens, answers every
+        request with 503, and waits.
 
         Args:
-            stop: ends the gateway; its result is the code that sockets are closed with, 1001 or 1012.
+            stop: ends the gateway. Its result is the close code for the sockets: 1001 or 1012.
             ready: called with the base address when connections are accepted.
-            waits: called with the reason at least every 40 seconds while it waits.
+            waits: called with the reason, at least every 40 seconds while the gateway waits.
 
         Raises:
             Conflict: another gateway holds this file, or the address is in use.
-            LedgerError: the file cannot be used, or was replaced meanwhile.
+            LedgerError: the file cannot be used, or was replaced while the gateway ran.
         """
         try:
             if await self._start(stop, waits):
@@ -254,7 +255,7 @@ class GatewayServer:
         await self._listener.close()
 
     async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
-        """Open the ledger and listen; False if the gateway was stopped before that was possible."""
+        """Open the ledger and listen. Return False if `stop` was done before that was possible."""
         trouble, reported_at = Trouble("open the ledger"), -math.inf
         try:
             while True:
@@ -282,12 +283,12 @@ class GatewayServer:
         return True
 
     async def _prepare(self) -> None:
-        """Take the ledger and what belongs to it; again, where it has failed."""
+        """Open the ledger, hold it for this gateway and read the key. It can be called again after an error."""
         try:
             await self._threads.open()
             await self._pump.open()
         except (LedgerFull, LedgerBusy):
-            # Waiting would not help where another gateway has the file.
+            # Raises Conflict if another gateway has the file: then waiting is useless.
             await self._hold_ledger(ledger_is_open=False)
             raise
         await self._hold_ledger()
@@ -299,7 +300,7 @@ class GatewayServer:
             return
         deadline = self._now() + _HOLD_SECONDS
         while (hold := hold_gateway(self._options.database)) is None:
-            # Somebody who only looks whether a gateway runs holds it for a moment.
+            # A command that checks whether a gateway runs holds it for a moment.
             if self._now() < deadline:
                 await asyncio.sleep(0.05)
                 continue
@@ -337,7 +338,7 @@ class GatewayServer:
             self._refusal_log.tick()
 
     async def _show_presence(self) -> None:
-        # It says when this gateway ended, should it be killed. Its lock says whether it runs.
+        # The record shows about when a killed gateway ended. Whether a gateway runs is decided by its lock.
         trouble = Trouble("write the gateway's record")
         while True:
             await asyncio.sleep(NOTED_SECONDS)
@@ -350,12 +351,12 @@ class GatewayServer:
 
 
 def _base_addresses(options: GatewayOptions, hosts: list[str], port: int) -> list[str]:
-    """Return the addresses under which this machine's own agents find the gateway, the best one first."""
+    """Return the base addresses for agents on this machine, the best one first."""
     scheme = "http" if options.tls is None else "https"
     if options.tls is not None and options.public_hosts:
-        # A certificate is for a name.
+        # A certificate is issued for a name.
         return [f"{scheme}://{bracketed(options.public_hosts[0])}:{port}"]
     here = sorted(hosts, key=lambda host: not (is_loopback(host) or host in WILDCARDS))
-    # Every address is not an address to connect to.
+    # A client cannot connect to a wildcard address.
     found = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host) for host in here)  # noqa: S104 - not bound
     return [f"{scheme}://{bracketed(host)}:{port}" for host in dict.fromkeys(found)]

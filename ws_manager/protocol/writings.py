@@ -1,4 +1,4 @@
-"""When each unconfirmed message of a socket was written: a receipt says it, and the ledger should know it before."""
+"""When each unconfirmed message of a socket was written. The ledger stores it, at the latest with the receipt."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _MOST_UNREPORTED = 64
 
 
 class Writing(NamedTuple):
-    """What one writing has put on the wire and is not confirmed yet.
+    """The unconfirmed messages of one write.
 
     Attributes:
-        first: the lowest message number.
-        last: the highest message number.
-        at: UTC text; None if it is not known here.
-        reported: True once the ledger knows of it.
+        first: the lowest seq.
+        last: the highest seq.
+        at: when they were written, as UTC text; None if the ledger knows it already.
+        reported: True once the ledger knows the time.
     """
 
     first: int
@@ -26,7 +26,7 @@ class Writing(NamedTuple):
 
 
 class Writings:
-    """The writings of one socket, in order."""
+    """The writes of one socket, in order."""
 
     __slots__ = ("_writings",)
 
@@ -34,30 +34,30 @@ class Writings:
         self._writings: deque[Writing] = deque()
 
     def add(self, first: int, last: int, at: Optional[str]) -> None:
-        """Add what was written at the time `at`; its numbers are higher than all before."""
+        """Add what was written at the time `at`. Its seqs are higher than all others."""
         writings = self._writings
         before = writings[-1] if writings else None
-        # Many that nobody has confirmed within a second share the time of one of them: memory is bounded.
+        # From 64 unreported writes on, later ones share the time of the last: this bounds memory.
         if before and (before.at == at or (len(writings) >= _MOST_UNREPORTED and not before.reported)):
             first, at = writings.pop().first, before.at
         writings.append(Writing(first, last, at, reported=at is None))
 
     def take_unreported(self) -> list[Writing]:
-        """Return the writings that the ledger does not know, which are told with that."""
+        """Return the writes that are not reported yet, and mark them as reported."""
         writings = self._writings
         if not writings:
-            # Of very many sockets, most of the time.
+            # The usual case of an idle socket.
             return []
         unreported = [writing for writing in writings if not writing.reported]
         if unreported:
-            # The ledger knows their times now, so that they need not be kept apart.
+            # The ledger knows their times now, so they are kept as one.
             whole = Writing(writings[0].first, writings[-1].last, None, reported=True)
             writings.clear()
             writings.append(whole)
         return unreported
 
     def take_through(self, seq: int) -> Iterator[Writing]:
-        """Take out what was written up to a message number, each writing apart, because each has its own time."""
+        """Remove what was written up to a seq. Yields each write apart, because each has its own time."""
         writings = self._writings
         while writings and writings[0].first <= seq:
             writing = writings.popleft()
@@ -67,6 +67,6 @@ class Writings:
             yield writing
 
     def drop_before(self, seq: Optional[int]) -> None:
-        """Forget the writings that end before a message number; None for all."""
+        """Remove the writes that end before a seq; None removes all."""
         while self._writings and (seq is None or self._writings[0].last < seq):
             self._writings.popleft()

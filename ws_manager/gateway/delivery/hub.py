@@ -1,4 +1,4 @@
-"""The live sockets by ws_id: finds them, watches their health, closes them when the ledger says so."""
+"""The open sockets by ws_id: finds them, checks their health, and closes those whose registration is void."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VOID = {
     "disconnected": (CloseCode.DISCONNECTED, "disconnected by an operator"),
     "moved": (CloseCode.DISCONNECTED, "the ws_id was given to another agent"),
     "replaced": (CloseCode.REPLACED, "replaced by a newer socket"),
-    # Its agent comes back under the new registration, and gets everything that is pending.
+    # The agent reconnects under the new registration and gets everything that is pending.
     "registered": (CloseCode.RESTARTING, "registered again by a command"),
 }
 
@@ -34,11 +34,11 @@ class Hub:
     """The sockets of one gateway.
 
     Args:
-        threads: of the ledger.
-        report: takes what is reported of sockets, for the ledger.
+        threads: the ledger's threads.
+        report: queues reports for the ledger.
         timeout: seconds without a sign of life after which a connection is lost.
-        log_interval: seconds between two rows of a connection in the heartbeat log, at least.
-        now: a monotonic clock.
+        log_interval: least seconds between two rows of one connection in the heartbeat log.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Hub:
         self._log_interval = log_interval
         self._now = now
         self._sockets: dict[str, AgentSocket] = {}
-        # With those that were replaced and have not gone yet: they must not hold on for ever either.
+        # Includes replaced sockets that are still closing, so that they are timed out too.
         self._open: set[AgentSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: Optional[asyncio.Task[None]] = None
@@ -64,15 +64,15 @@ class Hub:
         self._open_since = self._swept_at = now()
 
     def __len__(self) -> int:
-        """Return the number of open sockets, those that have to go included."""
+        """Return the number of open sockets, including those that are closing."""
         return len(self._open)
 
     def holds(self, ws_id: Optional[str]) -> bool:
-        """Say whether a connection has a socket here."""
+        """Return whether this gateway has a socket of a connection."""
         return ws_id in self._sockets
 
     def add(self, socket: AgentSocket) -> None:
-        """Take a socket in. An older one of the same ws_id is replaced; an older one that comes late, refused."""
+        """Add a socket. Of two sockets with one ws_id, the one with the older registration is closed."""
         session = socket.session
         self._open.add(socket)
         other = self._sockets.get(session.ws_id)
@@ -83,17 +83,17 @@ class Hub:
         if other is not None:
             other.close(CloseCode.REPLACED, "replaced by a newer socket")
         if self._closing is not None:
-            # It was in the middle of its handshake when the others were closed.
+            # Its handshake was under way when the others were closed.
             socket.close(*self._closing)
-        # Nobody has heard what happened to the registration before the socket was here.
+        # The registration may have become void before the socket was added.
         self.check([session.ws_id])
 
     def give_time(self) -> None:
-        """Sweep nothing for one full time-out: until now nobody could come back, or somebody could not."""
+        """Do not sweep for one full timeout, because agents may have been unable to reconnect."""
         self._open_since = self._now()
 
     def remove(self, socket: AgentSocket) -> None:
-        """Let a socket go."""
+        """Remove a socket."""
         if self._sockets.get(socket.session.ws_id) is socket:
             del self._sockets[socket.session.ws_id]
         self._open.discard(socket)
@@ -112,7 +112,7 @@ class Hub:
             socket.wake()
 
     def check(self, ws_ids: Iterable[str]) -> None:
-        """Look whether these connections' registrations still hold, and close the sockets that do not."""
+        """Check whether the registrations of these connections are still valid; close the sockets of void ones."""
         held = [self._sockets[ws_id] for ws_id in ws_ids if ws_id in self._sockets]
         if held:
             task = asyncio.create_task(self._check(held))
@@ -120,7 +120,7 @@ class Hub:
             task.add_done_callback(self._tasks.discard)
 
     async def run(self) -> None:
-        """Heartbeats, slow peers and sweeping, until cancelled."""
+        """Send heartbeats, drop slow peers and sweep lost connections, until cancelled."""
         self.give_time()
         loop = asyncio.get_running_loop()
         while True:
@@ -128,14 +128,14 @@ class Hub:
             await asyncio.sleep(_TICK_SECONDS)
             now = self._now()
             if loop.time() - began - _TICK_SECONDS > self._timeout / 3:
-                # This process was stopped, or stood still: nobody could come back meanwhile.
+                # This process was suspended, so no agent could reconnect meanwhile.
                 self.give_time()
             for socket in list(self._open):
                 try:
                     socket.tick(now)
                 except Exception:
-                    # A defect with one socket must not be the end of all.
-                    _log.exception("%s fails, and is dropped", socket.session.ws_id)
+                    # A defect in one socket must not end the gateway.
+                    _log.exception("%s failed and is dropped", socket.session.ws_id)
                     socket.abort()
             self._record(now)
             interval = self._timeout / 3
@@ -148,10 +148,10 @@ class Hub:
 
         Args:
             code: close code (RFC 6455 section 7.4).
-            reason: in words.
-            drain: seconds over which the closes are spread, so that not everybody comes back in the same moment. A
-                few sockets are closed at once.
-            seconds: after which those that have not gone are dropped.
+            reason: the reason in the Close frame.
+            drain: seconds over which the closes are spread, so that the agents do not all reconnect at once. Up to
+                100 sockets are closed together.
+            seconds: after which sockets that are still open are dropped.
         """
         waiting = list(self._open)
         batch = max(_LEAST_BATCH, math.ceil(len(waiting) * _BATCH_SECONDS / max(drain, _BATCH_SECONDS)))
@@ -161,7 +161,7 @@ class Hub:
             for socket in waiting[start : start + batch]:
                 socket.close(code, reason)
         self._closing = code, reason
-        # Whoever came meanwhile.
+        # Sockets that were opened during the drain.
         for socket in self._open:
             socket.close(code, reason)
         if not await self._empty_within(seconds):
@@ -197,7 +197,7 @@ class Hub:
                 socket.close(*_VOID[reason])
 
     def _record(self, now: float) -> None:
-        """Report what waits for its receipt, and who was heard: about three times in a time-out."""
+        """Report unconfirmed writes, and each peer's last sign of life about three times per timeout."""
         signs: list[SocketReport] = []
         for socket in self._sockets.values():
             session = socket.session
@@ -212,7 +212,7 @@ class Hub:
             self._report(signs)
 
     def _begin_sweep(self) -> None:
-        """Sweep beside the heartbeats: another process may keep the write lock for long."""
+        """Sweep in a task of its own, because it may wait long for the write lock."""
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.create_task(self._sweep())
             self._tasks.add(self._sweeping)

@@ -1,4 +1,4 @@
-"""From the ledger to the sockets: what was committed is offered to the live sessions, others read their backlog."""
+"""Reads committed messages for the sockets: new ones for live sessions, the backlog for the others."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _RETRY_SECONDS = 0.5
 
 
 class LiveSessions(Protocol):
-    """Takes what the pump reads: the hub does."""
+    """What the pump needs of the hub."""
 
     def dispatch(self, messages: list[PendingMessage]) -> None:
         """Offer committed messages to the live sessions."""
 
     def check(self, ws_ids: Iterable[str]) -> None:
-        """Something happened to these connections: look whether their sockets still hold."""
+        """Check whether the registrations of these connections are still valid: the ledger has new events of them."""
 
 
 class _News(NamedTuple):
-    """What has come since the last look, and the positions that were reached."""
+    """The messages and events after the last positions, and the new positions."""
 
     messages: list[PendingMessage]
     events: list[Event]
@@ -40,13 +40,13 @@ class _News(NamedTuple):
 
 
 class Pump:
-    """Reads what anybody commits.
+    """Offers every committed message to the live sessions, whichever process committed it.
 
     Args:
-        threads: of the ledger.
+        threads: the ledger's threads.
 
     Attributes:
-        position: up to which everything was offered to the live sessions.
+        position: every message up to it was offered to the live sessions.
     """
 
     def __init__(self, threads: LedgerThreads) -> None:
@@ -54,11 +54,11 @@ class Pump:
         self._event_position = Position(0)
         self._threads = threads
         self._changed = asyncio.Event()
-        # The pump waits behind no more than these, however many agents catch up.
+        # However many agents catch up, the pump waits for at most this many reads.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
 
     async def open(self) -> None:
-        """Take the present end of the ledger as the position.
+        """Set the position to the end of the ledger.
 
         Raises:
             LedgerError: it cannot be read.
@@ -68,7 +68,10 @@ class Pump:
         )
 
     async def run(self, sessions: LiveSessions) -> None:
-        """Pump until cancelled.
+        """Offer new messages until cancelled.
+
+        Args:
+            sessions: gets the messages, and the connections that have events.
 
         Raises:
             LedgerReplaced: the ledger is no longer the one that was opened.
@@ -90,7 +93,7 @@ class Pump:
             await loop.run_in_executor(None, watcher.stop)
 
     async def backlog(self, ws_id: str, after: Position, limit: int) -> tuple[list[PendingMessage], Position]:
-        """Read a connection's pending messages; see `Delivery.backlog`."""
+        """Return pending messages of a connection, and the position reached; see `Delivery.backlog`."""
         async with self._catching_up:
             return await self._threads.read(
                 lambda ledger: ledger.delivery.backlog(ws_id, after, limit, QUEUE_BYTES)
@@ -119,7 +122,7 @@ class Pump:
                 sessions.check({event.ws_id for event in news.events if event.ws_id})
             if not news.messages:
                 return
-            # Before the next are read: together they would be twice as many.
+            # Free them before the next batch is read, which would double the memory.
             del news
 
     def _read_news(self, ledger: Ledger) -> _News:

@@ -1,1 +1,1 @@
-"""What comes over HTTP: who may come in, and the handlers of each route."""
+"""HTTP: access control, and the handler of each route."""

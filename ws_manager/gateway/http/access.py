@@ -1,8 +1,8 @@
-"""Who may talk to the gateway, decided before anything else is looked at.
+"""Decides who may use the gateway, before anything else of a request is read.
 
-First `Host` and `Origin` (`ws_manager.gateway.http.names`), then the token: in the `Authorization` header, the query,
-or, because a page can set neither a header nor hide a query from logs on the way, as a WebSocket subprotocol. What is
-refused leaves a line in the log that says which option would let it in; a token itself never does.
+It checks `Host` and `Origin` (see `ws_manager.gateway.http.names`), then the token. The token is in the
+`Authorization` header, in the query, or in a WebSocket subprotocol: a web page cannot set headers, and proxies log
+queries. A refusal is logged with the option that would accept the request, and never with the token.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ SUBPROTOCOL = "ws-manager.v1"
 """The only subprotocol (RFC 6455 section 1.9) that is ever selected."""
 
 TOKEN_PROTOCOL = "bearer."  # noqa: S105 - a prefix
-"""What a subprotocol that carries a token begins with. It is never selected, so the token is never echoed."""
+"""The prefix of a subprotocol that carries a token. It is never selected, so the answer never repeats the token."""
 
 _SAFE_AIOHTTP = (3, 14, 3)
 
 
 class BadToken(NotAuthorised):
-    """There is no token, or it is not valid: HTTP 401, where other refusals of this kind are 403.
+    """There is no token, or it is not valid: HTTP 401. Other errors of the base class are HTTP 403.
 
     Attributes:
-        challenge: the `WWW-Authenticate` header of the answer (RFC 6750 section 3).
+        challenge: value of the `WWW-Authenticate` header (RFC 6750 section 3).
     """
 
     challenge = 'Bearer error="invalid_token"'
 
 
 class NoToken(BadToken):
-    """There is no token at all; RFC 6750 section 3.1 has no error code for that."""
+    """There is no token. RFC 6750 section 3.1 gives no error code in that case."""
 
     challenge = "Bearer"
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a bind address reaches this machine alone. A name other than `localhost` counts as no."""
+    """Return whether a bind address is reachable from this machine only. False for names other than `localhost`."""
     if host == "localhost":
         return True
     try:
@@ -56,16 +56,16 @@ def is_loopback(host: str) -> bool:
 
 
 def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__version__) -> None:
-    """Refuse to bind an address that strangers reach where they could do harm.
+    """Check that it is safe to bind an address.
 
     Args:
         host: the address to bind.
-        tokens: whether tokens are asked for.
-        aiohttp_version: of the installed aiohttp.
+        tokens: True if the gateway requires tokens.
+        aiohttp_version: version of the installed aiohttp.
 
     Raises:
-        InvalidInput: it is no loopback address, and there are no tokens, or aiohttp has known holes
-            (CVE-2026-54274 in its WebSocket reader, CVE-2026-69243 in its upgrade parsing).
+        InvalidInput: other machines reach the address, and the gateway requires no tokens, or aiohttp has known
+            vulnerabilities (CVE-2026-54274 in its WebSocket reader, CVE-2026-69243 in its upgrade parsing).
     """
     if is_loopback(host):
         return
@@ -84,17 +84,17 @@ def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__v
 
 
 class Access:
-    """The check of every request.
+    """Checks every request.
 
     Args:
-        names: under which the gateway may be addressed, and from which pages.
+        names: the accepted hosts and origins.
         refusal_log: notes what is refused.
-        key: that signs tokens; None asks for no tokens.
+        key: the key that signs tokens; None requires no tokens.
         clock: the time of day, in seconds since 1970.
 
     Attributes:
-        key: as above; it may come later than the rest.
-        closed: why nobody is let in for the moment; None where they are.
+        key: see the argument. It may be set later.
+        closed: why every request is refused at present; None if requests are accepted.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class Access:
         self._clock = clock
 
     def check_address(self, request: web.Request) -> None:
-        """Let a request pass that addresses this gateway, from a page that may do so or from no page.
+        """Check the `Host` and the `Origin` of a request. A request without `Origin` is not from a web page.
 
         Raises:
-            NotAuthorised: a foreign Host or Origin.
-            GatewayUnavailable: nobody is let in for the moment.
+            NotAuthorised: the Host or the Origin is not accepted.
+            GatewayUnavailable: every request is refused at present.
         """
         transport = request.transport
         came_to = None if transport is None else str(transport.get_extra_info("sockname")[0])
@@ -133,13 +133,14 @@ class Access:
             raise GatewayUnavailable(self.closed, hint="try again later")
 
     def check(self, request: web.Request) -> Claims:
-        """Let a request pass, and return what its token allows, or raise.
+        """Check a request and return the claims of its token.
 
         Raises:
-            BadToken: no token, or one that is not valid.
-            NotAuthorised: a foreign Host or Origin; or, where no tokens are asked for, a request that came
-                through a proxy: the gateway cannot know who is behind it.
-            InvalidInput: several tokens, or subprotocols without ours.
+            BadToken: there is no token, or it is not valid.
+            NotAuthorised: the Host or the Origin is not accepted. Or no tokens are required, and the request came
+                through a proxy, so its client may be on another machine.
+            InvalidInput: there are several tokens, or subprotocols without ours.
+            GatewayUnavailable: every request is refused at present.
         """
         self.check_address(request)
         tokens = _tokens(request)
@@ -163,7 +164,7 @@ class Access:
             raise BadToken(error.message, hint=error.hint, remedy=error.remedy) from None
 
     def note_token(self, request: web.Request, reason: str) -> None:
-        """Note that a token was refused: why, who asked and from where. Never the token."""
+        """Log why a token was refused, for which agent, and from where. The token is never logged."""
         agent = request.query.get("agent", "")
         self._refusal_log.note(
             "token",
@@ -173,10 +174,10 @@ class Access:
 
 
 def _tokens(request: web.Request) -> list[str]:
-    """Return every token that a request carries.
+    """Return every token in a request.
 
     Raises:
-        InvalidInput: it offers subprotocols, and not ours.
+        InvalidInput: it offers subprotocols, but not ours.
     """
     found = []
     for value in request.headers.getall(hdrs.AUTHORIZATION, []):
@@ -190,7 +191,7 @@ def _tokens(request: web.Request) -> list[str]:
         for protocol in value.split(",")
     ]
     found += [item[len(TOKEN_PROTOCOL) :] for item in protocols if item.startswith(TOKEN_PROTOCOL)]
-    # aiohttp looks at the first of these headers alone, and logs it, token and all, if nothing in it is ours.
+    # aiohttp reads only the first of these headers. If ours is not in it, aiohttp logs it, including the token.
     first = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
     if SUBPROTOCOL not in [item.strip() for item in first.split(",")]:
         raise InvalidInput(f"the subprotocol here is {SUBPROTOCOL}", hint=f"offer {SUBPROTOCOL}, or none")

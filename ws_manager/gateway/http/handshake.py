@@ -1,4 +1,4 @@
-"""A handshake's pieces: what the query says, the socket's settings, and the answer to one that is refused."""
+"""The query of a handshake, and the settings of its WebSocket."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from typing import NamedTuple, Optional
 
 from aiohttp import web
 
-from ws_manager.errors import (
-    InvalidInput,
-)
+from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.strict_json import Json, checked_object
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
-"""Bytes of metadata in an address; those have to fit into one line of HTTP."""
+"""Largest number of bytes of metadata in a query: the request line has to hold them."""
 
 
 class HandshakeQuery(NamedTuple):
-    """What an agent asks for in the query of its address.
+    """The parameters of `GET /ws`.
 
     Attributes:
-        agent: its name, unchecked.
-        ws_id: the connection to be or to resume, unchecked; None for a new one.
-        metadata: for the registration; None keeps what is there.
-        explicit_ack: True if only its own acks are to confirm.
+        agent: the agent's name, not checked.
+        ws_id: the connection to create or resume, not checked; None lets the gateway choose one.
+        metadata: metadata of the registration; None keeps what is stored.
+        explicit_ack: True if only the agent's acks confirm messages.
     """
 
     agent: str
@@ -34,18 +32,18 @@ class HandshakeQuery(NamedTuple):
 
 
 def new_websocket(frame_bytes: int) -> web.WebSocketResponse:
-    """Make the server's side of a socket.
+    """Return the server's side of a WebSocket.
 
-    No compression is negotiated, whatever a client offers (RFC 7692): its memory is a peer's to choose.
+    Compression (RFC 7692) is never negotiated, because the peer decides how much memory it takes.
 
     Args:
-        frame_bytes: the largest message that is taken. aiohttp reads up to four times as many to their end, because a
-            close in the middle of one would be lost on its peer; what is larger than that is cut off.
+        frame_bytes: largest message that is accepted. aiohttp reads messages of up to four times this size to their
+            end, because a peer that is still sending does not read the Close frame. It cuts larger ones off.
     """
     return web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
         autoping=False,
-        # What a peer confirms between our close frame and its own counts: the socket closes itself.
+        # AgentSocket closes by itself, because what a peer confirms between the two Close frames counts.
         autoclose=False,
         heartbeat=None,
         compress=False,
@@ -58,7 +56,7 @@ def parse_query(query: Mapping[str, str]) -> HandshakeQuery:
     """Read the query of `/ws`.
 
     Raises:
-        InvalidInput: there is no agent, or a parameter cannot be accepted.
+        InvalidInput: the agent is missing, or a parameter cannot be accepted.
     """
     agent = query.get("agent")
     if agent is None:

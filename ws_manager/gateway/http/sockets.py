@@ -1,4 +1,4 @@
-"""`GET /ws`: from a handshake to a socket, and to its end."""
+"""`GET /ws`: from the handshake of a socket to its end."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from ws_manager.tokens import Claims
 _log = logging.getLogger("ws_manager.gateway")
 
 LONGEST_HEARTBEAT = 20.0
-"""Seconds between two Pings at most: proxies cut connections on which nothing passes, many after 60 or 30 seconds."""
+"""Most seconds between two Pings: many proxies cut idle connections after 30 or 60 seconds."""
 
 Registration = tuple[Connection, int, Optional[int]]
-"""A registration, the number of messages that wait for it, and the close code of the socket before."""
+"""The registered connection, its number of pending messages, and the close code of its previous socket."""
 
 
 class _Admitted(NamedTuple):
-    """A handshake that was let in: what was asked for, what the token allows, and the socket to be."""
+    """An admitted handshake: its parameters, the claims of its token, and the WebSocket to open."""
 
     query: HandshakeQuery
     claims: Claims
@@ -56,23 +56,23 @@ class _Admitted(NamedTuple):
 
 
 class SocketRoute:
-    """Turns handshakes into sockets.
+    """Handles handshakes and their sockets.
 
     Args:
-        gateway_id: goes into the row of each connection.
+        gateway_id: this gateway's id, written to the row of each connection.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        access: lets requests in.
-        limits: what agents may cost.
-        threads: of the ledger.
-        pump: brings each socket its messages.
-        receipts: writes what each socket reports.
-        hub: holds the sockets.
+        access: checks the requests.
+        limits: what agents may use.
+        threads: the ledger's threads.
+        pump: reads the sockets' backlogs.
+        receipts: writes what the sockets report.
+        hub: holds the open sockets.
         refusal_log: notes what is refused.
-        now: a monotonic clock.
-        clock: the time of day, in seconds since 1970: when tokens expire.
+        now: a monotonic clock, in seconds.
+        clock: the time of day, in seconds since 1970; tokens expire by it.
 
     Attributes:
-        stopping: set when no more sockets are to be opened.
+        stopping: True refuses every further handshake.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SocketRoute:
         self._opening = 0
 
     async def open(self, request: web.Request) -> web.StreamResponse:
-        """Answer a handshake, and attend to the socket until it is gone."""
+        """Answer a handshake, and run its socket until it has closed."""
         with self._quotas.handshake(address_of(request)) as quota:
             try:
                 admitted = self._admit(request, quota)
@@ -118,7 +118,7 @@ class SocketRoute:
                     self._opening -= 1
             except WsManagerError as error:
                 if isinstance(error, LedgerError):
-                    # Whoever cannot come back because of the ledger must not be taken for dead.
+                    # An agent that cannot reconnect because of the ledger must not be swept.
                     self._hub.give_time()
                 return error_response(error)
             return await self._serve(request, admitted, registration)
@@ -160,7 +160,7 @@ class SocketRoute:
             raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
         query = parse_query(request.query)
         if query.ws_id is None:
-            # A token for one connection says which, so that nobody has to say it twice.
+            # A token for one connection names it, so the query need not.
             query = query._replace(ws_id=claims.ws_id)
         try:
             claims.check(query.agent, query.ws_id)
@@ -169,7 +169,7 @@ class SocketRoute:
             raise
         if self.stopping:
             raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
-        # One that comes back takes the place of its own socket, which may not have noticed that it is lost.
+        # A reconnecting agent replaces its own socket, which may not have been noticed as lost.
         takes_over = self._hub.holds(query.ws_id)
         self._check_limit(request, "--max-connections", lambda: self._check_room(takes_over))
         self._check_limit(request, "--max-handshake-rate", lambda: quota.check_token(claims))
@@ -181,7 +181,7 @@ class SocketRoute:
             raise GatewayUnavailable("the gateway is full", hint="try again later")
 
     def _check_limit(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
-        """Check the limit that an option sets, and note who has come to it."""
+        """Check the limit that an option sets, and log who has reached it."""
         try:
             check()
         except GatewayUnavailable as error:
@@ -190,10 +190,10 @@ class SocketRoute:
             raise
 
     async def _register(self, query: HandshakeQuery) -> Registration:
-        """Write the registration, unless the ledger cannot be written for as long as a handshake may take.
+        """Write the registration, within the time limit of a handshake.
 
         Raises:
-            LedgerBusy: it cannot.
+            LedgerBusy: the ledger could not be written in that time.
         """
         deadline = self._now() + self._limits.handshake_seconds
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
@@ -205,7 +205,7 @@ class SocketRoute:
             return ledger.delivery.open_socket(query.agent, query.ws_id, query.metadata, self._gateway_id)
 
         try:
-            # A registration voids the receipts of the one before it, so what was reported already goes first.
+            # A registration voids receipts of the one before it, so receipts that were reported are written first.
             await asyncio.wait_for(self._receipts.settled(), self._limits.handshake_seconds)
         except asyncio.TimeoutError:
             raise busy from None
@@ -215,14 +215,14 @@ class SocketRoute:
             try:
                 return writing.result()
             finally:
-                # An error holds this frame, and the frame would hold the error.
+                # An error refers to this frame; if the frame also held the error, the cycle would stay in memory.
                 del writing
         given_up = True
         writing.add_done_callback(self._close_late)
         raise busy
 
     def _close_late(self, writing: asyncio.Future[Registration]) -> None:
-        """Close a registration that was written after its handshake had been answered."""
+        """Close a registration that was written after its handshake had been refused."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
             self._receipts.report(

@@ -1,4 +1,4 @@
-"""`POST /stripe/webhook`: Stripe's events, let in by their signature instead of a token."""
+"""`POST /stripe/webhook`: receives Stripe's events, which are authenticated by a signature instead of a token."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ PATH = "/stripe/webhook"
 
 @dataclass(frozen=True)
 class StripeOptions:
-    """How events of Stripe are taken.
+    """How Stripe's events are received.
 
     Attributes:
-        secrets: that they are signed with; several during a rotation.
-        routes: where they go; the first that takes one decides.
-        accept_unrouted: answer 200 although nobody is connected that an event is for: it waits here. Otherwise
-            503, so that Stripe sends it again.
+        secrets: the signing secrets; several during a rotation.
+        routes: the recipients by event; the first route that matches is used.
+        accept_unrouted: the answer to an event for which no agent is connected. True: 200, and the event is kept
+            here. False: 503, so that Stripe sends it again.
     """
 
-    # Never part of its repr, which may end in a log.
+    # Not in the repr, because a repr may be logged.
     secrets: tuple[str, ...] = field(repr=False)
     routes: tuple[EventRoute, ...] = ()
     accept_unrouted: bool = False
 
 
 class StripeRoute:
-    """Takes events, and answers as soon as they are in the ledger.
+    """Receives events, and answers once they are in the ledger.
 
     Args:
-        options: how.
-        access: knows under which names the gateway is addressed.
-        bodies: reads requests.
-        threads: of the ledger.
+        options: how events are received.
+        access: checks Host and Origin.
+        bodies: reads the bodies.
+        threads: the ledger's threads.
         refusal_log: notes what is refused.
-        seconds: how long an event may take to be written.
+        seconds: time limit for writing an event.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class StripeRoute:
         try:
             load_stripe()
         except MissingExtra as error:
-            # Every event is answered 503 then, and comes again when it is there.
+            # Every event is answered 503, and Stripe sends it again after the package was installed.
             _log.warning("%s takes no events: %s; %s", PATH, error.message, error.hint)
 
     async def take(self, request: web.Request) -> web.StreamResponse:
-        """Answer one event."""
+        """Handle one event."""
         try:
             self._access.check_address(request)
             event = await self._verified(request)
@@ -100,7 +100,7 @@ class StripeRoute:
             return error_response(error)
         result = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
         _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or result)
-        # One that no message can have would come again for days, and never fare better.
+        # An event that no message can hold has a reason. Sent again, it would fail again, so it is answered 200.
         waits = outcome.status == UNROUTED and outcome.reason is None and not self._options.accept_unrouted
         return web.json_response(
             vars(outcome),
@@ -113,7 +113,7 @@ class StripeRoute:
         if not signature:
             raise InvalidInput("there is no Stripe-Signature")
         async with self._bodies.of(request) as body:
-            # Neither the import of a large package nor the parsing of a large event on the event loop.
+            # In a thread: it may import a large package and parse a large event.
             return await asyncio.get_running_loop().run_in_executor(
                 None, verified, body, signature, self._options.secrets
             )
@@ -122,7 +122,7 @@ class StripeRoute:
         incoming = addressed(event, self._options.routes)
         writing = self._threads.write(lambda ledger: ledger.webhooks.take(incoming))
         try:
-            # It is written in the end, whatever the answer is: then it is known when it comes again.
+            # The write goes on after a timeout. When Stripe sends the event again, it is known as a duplicate.
             return await asyncio.wait_for(asyncio.shield(writing), self._seconds)
         except asyncio.TimeoutError:
             writing.add_done_callback(_note_failure)
@@ -131,4 +131,6 @@ class StripeRoute:
 
 def _note_failure(writing: asyncio.Future[WebhookOutcome]) -> None:
     if not writing.cancelled() and writing.exception() is not None:
-        _log.error("an event of Stripe could not be written, and will come again: %s", writing.exception())
+        _log.error(
+            "an event of Stripe could not be written; Stripe will send it again: %s", writing.exception()
+        )

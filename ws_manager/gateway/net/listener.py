@@ -1,4 +1,4 @@
-"""Accepts connections, and drops those that do not say what they want in time."""
+"""Accepts TCP connections, and drops those that send no complete request in time."""
 
 from __future__ import annotations
 
@@ -21,33 +21,32 @@ from ws_manager.gateway.refusal_log import RefusalLog
 
 KEEPALIVE_SECONDS = 15
 MOST_WAITING = 1000
-"""Connections that have not sent their request yet. For one more the oldest is dropped: it is the least likely to."""
+"""Connections that may wait without a complete request. For a further one, the oldest is dropped."""
 
 LEAST_RATE = 1024 * 1024
-"""Bytes a second that a connection may always send: what confirms messages is not counted as frames."""
+"""Bytes a second that every connection may send: frames that confirm messages are not limited by number."""
 
 MOST_WAITING_TLS = 250
-"""The same with TLS, where each costs a quarter of a megabyte."""
+"""The same with TLS, where each connection takes 256 KiB."""
 
 SURPLUS_SECONDS = 2.0
-"""How long a connection that its address may not have stays, to be answered."""
+"""Seconds that a connection over its address's limit stays open, so that it gets an answer."""
 
 _LINGERING_SECONDS = 2.0
 
 
 class Listener:
-    """The addresses that are bound, and the connections that came to them.
+    """The listening sockets and their connections.
 
-    Whoever dribbles the head of a request, or does not shake hands for TLS, has the same few seconds.
+    The time limit for a request includes the TLS handshake and a head that arrives in small pieces.
 
     Args:
-        application: answers the requests. It gets a middleware that sees when a request begins and ends.
-        limits: how long a connection may take to send a request, how many bytes a second may come through it, and how
-            many connections an address may have.
-        addresses: tells whose a connection is.
+        application: answers the requests. The listener adds a middleware that notes when a request begins and ends.
+        limits: the time for a request, the rate of a connection, and the number of connections of an address.
+        addresses: says which address a connection counts for.
         refusal_log: notes what is refused.
-        now: a monotonic clock.
-        error_response: makes the answer to a connection that is turned away.
+        now: a monotonic clock, in seconds.
+        error_response: makes the HTTP answer to an error.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Listener:
         self._servers: list[asyncio.AbstractServer] = []
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
-        # Those that have no request yet or no more, the longest first. A socket is one long request.
+        # Connections without a request at present, the longest waiting first. A WebSocket is one long request.
         self._waiting: dict[web.RequestHandler, TcpPeer] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
@@ -88,7 +87,7 @@ class Listener:
         """Bind every host to the same port, and return the port.
 
         Raises:
-            Conflict: one of them cannot be bound.
+            Conflict: a host or the port cannot be bound.
             InvalidInput: a host is not an address.
         """
         await self._runner.setup()
@@ -102,17 +101,17 @@ class Listener:
         return bound
 
     def stop_accepting(self) -> None:
-        """Take no new connections; those that there are stay."""
+        """Accept no new connections. The open ones stay."""
         for server in self._servers:
             server.close()
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         self.stop_accepting()
         await self._runner.cleanup()
 
     def tick(self) -> None:
-        """Drop the connections that have had their time."""
+        """Drop the connections whose time is over. Call it about once a second."""
         now = self._now()
         for peer in list(self._waiting.values()):
             if now >= peer.idle_until:
@@ -132,7 +131,7 @@ class Listener:
         return peer
 
     def _arrived(self, peer: TcpPeer) -> None:
-        """Count a connection for its address. One too many stays for a moment, so that it can be told so."""
+        """Count a connection for its address. One over the limit stays open for a moment, to be answered 503."""
         assert peer.transport is not None
         address = self._addresses.key(peer.transport.get_extra_info("peername"))
         if address is None:
@@ -193,7 +192,7 @@ class Listener:
 
 
 class _OnlyDefects(logging.Filter):
-    """Leaves out what is no HTTP: aiohttp's tracebacks quote such a request's line, with its token."""
+    """Drops records about malformed HTTP: aiohttp's tracebacks quote the request line, which may hold a token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
@@ -201,7 +200,7 @@ class _OnlyDefects(logging.Filter):
 
 
 def http_log() -> logging.Logger:
-    """Return the log of the HTTP server, which never quotes a request."""
+    """Return the logger for the HTTP server. Its records never quote a request."""
     log = logging.getLogger("ws_manager.gateway.http")
     if not any(isinstance(known, _OnlyDefects) for known in log.filters):
         log.addFilter(_OnlyDefects())

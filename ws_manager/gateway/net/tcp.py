@@ -1,4 +1,4 @@
-"""One TCP connection, between its transport and aiohttp: what aiohttp leaves out is here."""
+"""One TCP connection, between its transport and aiohttp. It enforces the limits that aiohttp does not have."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from aiohttp import StreamReader, web
 from ws_manager.protocol.bucket import Bucket
 
 _BURST = 512 * 1024
-"""Bytes that may come at once, whatever the rate is."""
+"""Bytes that a peer may send at once, whatever the rate is."""
 
 
 READ_BYTES = 256 * 1024
-"""Bytes that are read at once from a socket: asyncio's own size."""
+"""Bytes per read from a WebSocket: the size that asyncio uses."""
 
 READ_FIRST_BYTES = 16 * 1024
-"""The same while a connection is not a socket: many may have something to read at the same time, and all of it is in
-memory before the first is looked at."""
+"""Bytes per read before the upgrade. Many connections may be readable at the same time, and asyncio reads from all of
+them before the first is processed."""
 
 
 class TcpPeer(asyncio.BufferedProtocol):
-    """Hands everything on to aiohttp's protocol, and holds four things against the peer.
+    """Passes everything on to aiohttp's protocol, and adds four things.
 
-    * It may send so many bytes a second, on average: more are left in the system's buffer, which stops the peer.
-      Fragments without content, say, cost no memory and end no message, but time.
-    * The first frame of a socket has to be masked: RFC 6455 section 5.1 obliges a server to close otherwise.
-    * Its address may not have any number of connections: whoever made it counts them.
-    * Whoever made it learns when it is lost.
+    * A limit of bytes a second, on average. The rest stays in the kernel's buffer, which stops the peer. It also
+      limits frames that cost time but no memory, such as empty fragments.
+    * The first frame has to be masked; otherwise RFC 6455 section 5.1 requires the server to close.
+    * It reports when the peer's address is known, so that the listener counts connections per address.
+    * It reports when the connection is lost.
 
     Args:
         handler: aiohttp's protocol.
-        rate: bytes a second.
-        buffer: of `READ_BYTES`, to read into; all connections of an event loop can have the same.
-        arrived: called with this connection when its peer is known, before any TLS.
-        lost: called with this connection when it has ended.
+        rate: bytes a second that the peer may send.
+        buffer: `READ_BYTES` to read into. All connections of an event loop may share it.
+        arrived: called with this connection once the peer's address is known, before the TLS handshake.
+        lost: called with this connection after its end.
 
     Attributes:
-        address: what its peer counts as; None if its peer is not counted, and before it has arrived.
-        handler: as above.
-        transport: once it is connected, for TLS the one below that; None before, and after its end.
-        dropped: whether it was ended from here.
-        surplus: whether its address may not have it.
-        unread: the body of a request that was answered before its end.
-        idle_until: until when it may be without a request.
+        address: the address that it counts for; None before `arrived`, or if it is not counted.
+        handler: see the argument.
+        transport: the transport; during the TLS handshake, the one below TLS. None before and after the connection.
+        dropped: True if `drop` was called.
+        surplus: True if it is over its address's limit.
+        unread: the body of a request that was answered before all of it had arrived.
+        idle_until: the monotonic time until which it may be without a request.
     """
 
     def __init__(
@@ -77,26 +77,26 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._seen = 0
 
     def expect_mask(self, unmasked: Callable[[], None]) -> None:
-        """From now on there are frames; `unmasked` is called if the first has no mask, and nothing is read then."""
+        """Expect frames from now on. If the first has no mask, call `unmasked` and pass nothing on."""
         self._unmasked = unmasked
         self._read_bytes = READ_BYTES
 
     def read_no_more(self) -> None:
-        """Leave what the peer sends from now on in the system's buffer."""
+        """Stop reading for good: what the peer sends stays in the kernel's buffer."""
         self._done_reading = True
-        # asyncio's TLS transport fails so where the connection is lost already.
+        # asyncio's TLS transport raises these if the connection is already lost.
         with contextlib.suppress(AttributeError, RuntimeError):
             if self.transport is not None:
                 self.transport.pause_reading()
 
     def drop(self) -> None:
-        """End it at once, or as soon as it begins: many are accepted before the first of them hears of it."""
+        """Abort the connection, or mark it so that it is aborted when it begins: it may not have begun yet."""
         self.dropped = True
         if self.transport is not None:
             self.transport.abort()
 
     def arrive(self, transport: asyncio.Transport) -> bool:
-        """Begin on the transport, which may change its form for TLS later; False if it was dropped already."""
+        """Take the transport; after a TLS handshake, its successor. Return False if the connection was dropped."""
         if self.dropped:
             transport.abort()
             return False
@@ -106,7 +106,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         return not self.dropped
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
-        # Not an instance of it where the event loop is uvloop's.
+        # With uvloop, it is not an instance of asyncio.Transport.
         if not self.arrive(cast(asyncio.Transport, transport)):
             return
         self._made = True
@@ -119,10 +119,10 @@ class TcpPeer(asyncio.BufferedProtocol):
         self.transport = None
         self._unmasked = None
         self._lost(self)
-        # Where it was never made, too: only so does aiohttp undo what its protocol has of itself.
+        # Also if it was never made: aiohttp breaks the reference cycles of its protocol in this call only.
         self.handler.connection_lost(exc)
         if self.unread is not None:
-            # aiohttp would wait for the rest of it.
+            # Otherwise aiohttp waits for the rest of the body.
             self.unread.feed_eof()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: D102 - as above
@@ -132,9 +132,9 @@ class TcpPeer(asyncio.BufferedProtocol):
         self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Take received bytes."""
         if not self._made:
-            # It came with the end of the handshake for TLS.
+            # They came together with the end of the TLS handshake.
             self._early.append(data)
             return
         self._pay(len(data))
@@ -158,7 +158,7 @@ class TcpPeer(asyncio.BufferedProtocol):
             self._loop.call_later(seconds, self._read_on)
 
     def _read_on(self) -> None:
-        # aiohttp pauses the same transport while its own queue is full, and resumes it by itself.
+        # While aiohttp's queue is full, it has paused the transport too, and will resume it.
         if self._done_reading or self.handler._reading_paused:
             return
         if self.transport is not None and not self.transport.is_closing():
@@ -178,20 +178,20 @@ class TcpPeer(asyncio.BufferedProtocol):
 
 
 def address_of(request: web.Request) -> Optional[str]:
-    """Return what the peer of a request counts as; None if it is not counted, or has gone."""
+    """Return the address that a request's connection counts for; None if it is not counted, or is lost."""
     protocol = None if request.transport is None else request.transport.get_protocol()
     return protocol.address if isinstance(protocol, TcpPeer) else None
 
 
 class TlsGate(asyncio.Protocol):
-    """Shakes hands for TLS, and then hands the connection over.
+    """Performs the TLS handshake, and then passes the connection to its `TcpPeer`.
 
-    asyncio's own server does that too, and has no way to end a handshake that another one needs the room of.
+    asyncio's server can do the handshake, but cannot abort one to make room for another connection.
 
     Args:
-        peer: gets what comes then; until then it has the transport below, so that it can be dropped.
-        context: with the certificate.
-        seconds: how long the handshake may take.
+        peer: gets the decrypted bytes. During the handshake it has the transport below TLS, to drop it.
+        context: the TLS context with the certificate.
+        seconds: the time limit of the handshake.
     """
 
     def __init__(self, peer: TcpPeer, context: ssl.SSLContext, seconds: float) -> None:
@@ -204,7 +204,7 @@ class TlsGate(asyncio.Protocol):
         below = cast(asyncio.Transport, transport)
         if not self._peer.arrive(below):
             return
-        # asyncio begins to read behind this call, and runs the task before it hands on what came: nothing is lost.
+        # No byte is lost: asyncio starts to read after this call, and the task runs before bytes are passed on.
         self._task = asyncio.get_running_loop().create_task(self._shake_hands(below))
 
     async def _shake_hands(self, below: asyncio.Transport) -> None:
@@ -217,7 +217,7 @@ class TlsGate(asyncio.Protocol):
                 ssl_handshake_timeout=self._seconds,
             )
         except (OSError, asyncio.TimeoutError) as error:
-            # No TLS, a certificate that is not trusted, or nothing at all: the peer knows which.
+            # The peer sent no TLS, did not trust the certificate, or sent nothing.
             secured = None
             forget_frames(error)
         if secured is None or below.is_closing():
@@ -228,10 +228,10 @@ class TlsGate(asyncio.Protocol):
 
 
 def forget_frames(error: Optional[BaseException]) -> None:
-    """Drop an error's tracebacks, where somebody who keeps the error is held by one of its frames.
+    """Remove the tracebacks of an error and its causes.
 
-    All that came and goes with a connection would stay until the garbage collector looks at its oldest objects: under
-    attack those are many.
+    An error that is stored in an object which one of its frames refers to forms a cycle. The connection would stay in
+    memory until a full garbage collection; under attack that is much memory.
     """
     while error is not None:
         error.__traceback__ = None
