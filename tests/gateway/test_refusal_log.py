@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import Clock, RunningGateway, gateway, refusal
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.refusal_log import LINES, SECONDS, Refusals, quoted
+from ws_manager.gateway.refusal_log import LINES, SECONDS, RefusalLog, quoted
 from ws_manager.tokens import mint
 
 KEY = b"the key of this test, not a secret"
@@ -36,22 +36,22 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 class TestRefusals:
     def test_first_ones_have_a_line_each_and_the_others_are_counted(self, lines: list[str]) -> None:
         clock = Clock()
-        refusals = Refusals(clock)
+        refusal_log = RefusalLog(clock)
         for number in range(1000):
-            refusals.note("host", f"number {number}")
+            refusal_log.note("host", f"number {number}")
         assert lines == [f"refused: number {number}" for number in range(LINES)]
         clock.forward(SECONDS)
-        refusals.tick()
+        refusal_log.tick()
         assert lines[LINES:] == [f"refused {1000 - LINES} more; the last: number 999"]
         clock.forward(SECONDS)
-        refusals.tick()
+        refusal_log.tick()
         assert len(lines) == LINES + 1
 
     def test_each_kind_is_limited_by_itself(self, lines: list[str]) -> None:
-        refusals = Refusals(Clock())
+        refusal_log = RefusalLog(Clock())
         for _ in range(100):
-            refusals.note("host", "a host")
-        refusals.note("origin", "an origin")
+            refusal_log.note("host", "a host")
+        refusal_log.note("origin", "an origin")
         assert lines[-1] == "refused: an origin"
 
     def test_what_a_stranger_sent_is_one_short_line(self) -> None:

@@ -1,4 +1,4 @@
-"""How a gateway stops: nobody new, everybody told, what they confirm meanwhile written."""
+"""How a gateway stops: it accepts nobody, closes every socket, and writes what agents confirm meanwhile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ws_manager.repository.sqlite.locks import gateway_lock
 
 
 class Stoppable:
-    """A gateway that can be told to stop while the test goes on."""
+    """A gateway that the test can stop while it goes on."""
 
     def __init__(self, database: Path, **options: object) -> None:
         self._context = gateway(database, **options)  # type: ignore[arg-type]

@@ -520,7 +520,7 @@ class TestQueue:
 
 
 class TestTimesOfWriting:
-    """When something was written comes with its receipt, or is told about once a second while it waits."""
+    """When something was written comes with its receipt, or is reported once a second while it waits."""
 
     def test_each_writing_has_its_own(self) -> None:
         agent = session(explicit=True)
@@ -559,9 +559,9 @@ class TestTimesOfWriting:
         for seq in range(1, 501):
             agent.take_live(message(seq))
             agent.next_write(f"time {seq}")
-        told = agent.unreported_writes()
-        assert len(told) < 100
-        assert (told[0].first, told[-1].last) == (1, 500)
+        reported = agent.unreported_writes()
+        assert len(reported) < 100
+        assert (reported[0].first, reported[-1].last) == (1, 500)
 
 
 class TestFrameRate:

@@ -1,1 +1,1 @@
-"""The process that holds the sockets. Start reading at `server.py`."""
+"""The process that holds the sockets. `server` first."""

@@ -1,4 +1,4 @@
-"""Deletes in the background: old rows of the heartbeat log and, with `--keep`, what `prune` deletes."""
+"""Deletes old rows while the gateway runs: of the heartbeat log, and with `keep` also finished messages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PRUNE_SECONDS = 3600.0
 
 
 class Janitor:
-    """Deletes on a thread of its own, so that receipts do not wait for it.
+    """Deletes old rows on its own thread, because the search for them must not delay receipts.
 
     Args:
         path: the database file.
-        log_keep: seconds that rows of the heartbeat log stay.
-        keep: seconds that confirmed messages, and all else that `prune` deletes, stay. None: for ever.
+        log_keep: seconds to keep rows of the heartbeat log.
+        keep: seconds to keep what `prune` deletes, such as confirmed messages; None keeps it for ever.
     """
 
     def __init__(self, path: Path, log_keep: float, keep: Optional[float]) -> None:
@@ -31,7 +31,7 @@ class Janitor:
         self._keep = keep
 
     async def run(self) -> None:
-        """Delete at once, and then at intervals, until cancelled."""
+        """Delete now, and then every minute, until cancelled. `prune` runs once an hour."""
         try:
             next_prune = 0.0
             while True:

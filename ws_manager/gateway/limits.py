@@ -1,4 +1,4 @@
-"""Limits for one agent, one token, one address, and all of them together."""
+"""The limits for one agent, one token, one address, and all of them together."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class Limits:
     """The limits of one gateway.
 
     Attributes:
-        connections: sockets at the same time. One more gets 503.
-        per_token: sockets at the same time with one token. One more gets 503.
-        per_address: connections of any kind at the same time from one address. One more gets 503. This machine
-            and named proxies have no limit.
-        handshakes_per_second: that fail, or whose socket does not last, with one token and from one address. More
-            get 429.
-        send_bytes_per_second: of messages sent with one token, counted once for each recipient. More is answered
-            `busy`. Without tokens it counts for each connection.
-        webhook_bytes: of all webhook events that are being read or are not verified yet.
-        handshake_seconds: how long a connection may take to become a socket.
-        write_seconds: how long a peer may go without reading what was written to it (close code 4008).
-        close_seconds: how long a peer may take to answer our close frame (RFC 6455 section 7.1.2). What it confirms
-            until then counts. A gateway stops within `--drain` and 5 seconds.
-        frame_bytes: of a frame from an agent, as it is on the wire (1009).
-        frames_per_second: from one agent (4029). Acks and Pongs do not count: there are at most as many as messages.
-        sizes: of the contents that agents send, and of metadata at the handshake.
+        connections: open sockets; a further handshake is answered 503.
+        per_token: open sockets with one token; a further handshake is answered 503.
+        per_address: TCP connections from one address; a request on a further one is answered 503. This machine and
+            configured proxies have no such limit.
+        handshakes_per_second: for one token and for one address. Only handshakes that were refused or whose socket
+            closed early are counted; a further handshake is answered 429.
+        send_bytes_per_second: bytes that the agents with one token send, counted once for each recipient; a request
+            above it is answered `busy`. Without tokens, the limit is for one connection.
+        webhook_bytes: memory for all webhook bodies that are being received or verified.
+        handshake_seconds: how long a connection may take from TCP to an open socket.
+        write_seconds: after how long without reading a peer is dropped (close code 4008).
+        close_seconds: how long a peer may take to answer our Close frame (RFC 6455 section 7.1.2). What it confirms
+            in that time counts. A gateway stops within `--drain` plus 5 seconds.
+        frame_bytes: largest payload of a frame from an agent (close code 1009).
+        frames_per_second: frames from one agent (close code 4029). Frames that confirm a message are not counted.
+        sizes: largest content of a message, and largest metadata of a registration.
     """
 
     connections: int = 10_000

@@ -1,4 +1,4 @@
-"""How much of the gateway one token and one address may use."""
+"""Limits what one token and one address may use: handshakes, sockets and bytes sent."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ws_manager.protocol.bucket import Bucket, Buckets
 from ws_manager.tokens import Claims
 
 LASTING_SECONDS = 60.0
-"""A socket that has been open for this long does not count against the rate of handshakes."""
+"""The handshake of a socket that stays open for this many seconds is not counted."""
 
 BURST_SECONDS = 10
-"""How many seconds' worth of handshakes may come at once."""
+"""The handshakes of this many seconds may come at once."""
 
 ENVELOPE = 200
-"""Bytes that a message costs beside its content, in the ledger and on the wire."""
+"""Bytes that a message takes besides its content, in the ledger and on the wire."""
 
 
 class TooFast(GatewayUnavailable):
-    """A rate limit was exceeded: HTTP 429 (RFC 6585 section 4).
+    """A caller exceeds a rate: HTTP 429 (RFC 6585 section 4).
 
     Attributes:
-        seconds: after which the next attempt can succeed.
+        seconds: after which the caller may try again.
     """
 
     code = "busy"
@@ -37,10 +37,10 @@ class TooFast(GatewayUnavailable):
 
 
 class Addresses:
-    """Decides which address a connection counts for.
+    """Maps a peer to the address that it counts for.
 
     Args:
-        proxies: addresses and networks of proxies. All their clients share an address, so it is not counted.
+        proxies: addresses and networks of proxies, which are not counted: all their clients share an address.
 
     Raises:
         InvalidInput: a proxy is not an address or a network.
@@ -53,11 +53,11 @@ class Addresses:
         """Return the address that a peer counts for.
 
         Args:
-            peer: as `getpeername` returns it.
+            peer: the peer's address as `getpeername` returns it.
 
         Returns:
-            Its IPv4 address, or the first 64 bits of its IPv6 address, which usually belong to one customer (RFC
-            6177). None for this machine, for a proxy, and for a peer without an address.
+            The IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one customer (RFC 6177).
+            None for this machine, for a proxy, and for a peer without an address.
         """
         if not isinstance(peer, tuple):
             return None
@@ -69,10 +69,10 @@ class Addresses:
         return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class Handshake:
-    """One handshake, until its socket has ended: a context manager, made by `Quotas.handshake`.
+class HandshakeQuota:
+    """What one handshake and its socket use of the quotas. A context manager, made by `Quotas.handshake`.
 
-    It counts against the rate unless its socket lasts.
+    At its end the handshake is counted, unless the socket was open for `LASTING_SECONDS`.
     """
 
     __slots__ = ("_address", "_began", "_counted", "_quotas", "_token")
@@ -84,7 +84,7 @@ class Handshake:
         self._began = began
         self._counted = True
 
-    def __enter__(self) -> Handshake:
+    def __enter__(self) -> HandshakeQuota:
         return self
 
     def __exit__(
@@ -103,27 +103,27 @@ class Handshake:
         """Check the rate of handshakes from this address.
 
         Raises:
-            TooFast: it is too high.
+            TooFast: there are too many.
         """
         self._check_rate(self._address, "address")
 
     def check_token(self, claims: Claims) -> None:
-        """Check the rate of handshakes with this token. Without tokens there is no limit.
+        """Check the rate of handshakes with this token. Without tokens, there is no such rate.
 
         Raises:
-            TooFast: it is too high.
+            TooFast: there are too many.
         """
         self._check_rate(claims.key, "token")
 
     def enter(self, claims: Claims, *, takes_over: bool) -> None:
-        """Count a socket for the token until it has ended. Without tokens there is no limit.
+        """Count a socket of the token until the socket has closed. Without tokens, nothing is counted.
 
         Args:
-            claims: of the token.
-            takes_over: the socket replaces one that is open.
+            claims: the token's claims.
+            takes_over: True if the socket replaces an open one.
 
         Raises:
-            GatewayUnavailable: the token has as many sockets as it may have.
+            GatewayUnavailable: the token has the most sockets that it may have.
         """
         if claims.key is not None:
             self._quotas.enter(claims.key, takes_over=takes_over)
@@ -133,7 +133,7 @@ class Handshake:
         bucket = self._quotas.bucket(what, key)
         if bucket is None or not (seconds := bucket.wait(1, self._quotas.now())):
             return
-        # A handshake refused for its rate does not count, or the refusals would never end.
+        # A handshake over the rate is not counted: otherwise a client that keeps trying would never get in.
         self._counted = False
         raise TooFast(
             f"too many handshakes with this {what}: their sockets do not last",
@@ -143,14 +143,14 @@ class Handshake:
 
 
 class Quotas:
-    """What each token and each address uses.
+    """What each token and each address uses at present.
 
-    Handshakes count only if they were refused, or if their socket did not last. So many agents that come back
-    together after a pause are not slowed down.
+    Only handshakes that were refused or whose socket closed early are counted, at their end. So the rate does not
+    slow down many agents that reconnect together after a restart.
 
     Args:
-        limits: what each may use.
-        now: a monotonic clock.
+        limits: what each token and address may use.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
@@ -160,16 +160,16 @@ class Quotas:
         rate = limits.handshakes_per_second
         self._rates = {what: Buckets(rate, rate * BURST_SECONDS) for what in ("token", "address")}
 
-    def handshake(self, address: Optional[str]) -> Handshake:
-        """Begin a handshake from an address. None: it is not counted."""
-        return Handshake(self, address, self.now())
+    def handshake(self, address: Optional[str]) -> HandshakeQuota:
+        """Begin a handshake from an address. None: the address is not counted."""
+        return HandshakeQuota(self, address, self.now())
 
     def bucket(self, what: str, key: Optional[str]) -> Optional[Bucket]:
-        """Return the rate of a `token` or an `address`; None where it is not limited."""
+        """Return the bucket of a `token` or an `address`; None if it has no limit."""
         return None if key is None else self._rates[what].of(key, self.now())
 
     def count(self, token: Optional[str], address: Optional[str]) -> None:
-        """Count a handshake that failed, or whose socket did not last."""
+        """Count a handshake that was refused or whose socket closed early."""
         for bucket in (self.bucket("token", token), self.bucket("address", address)):
             if bucket is not None:
                 bucket.charge(1, self.now())
@@ -178,7 +178,7 @@ class Quotas:
         """Count a socket of a token.
 
         Raises:
-            GatewayUnavailable: the token has as many as it may have.
+            GatewayUnavailable: the token has the most sockets that it may have.
         """
         count = self._sockets.get(token, 0)
         if count >= self._per_token and not takes_over:
@@ -189,7 +189,7 @@ class Quotas:
         self._sockets[token] = count + 1
 
     def leave(self, token: str) -> None:
-        """Count down when a socket of a token has gone."""
+        """Stop counting a socket of a token, because it has closed."""
         left = self._sockets[token] - 1
         if left:
             self._sockets[token] = left
@@ -198,11 +198,11 @@ class Quotas:
 
 
 class Spending:
-    """The bytes that each token sends, once for each recipient. Used only on the writing thread.
+    """Limits the bytes that agents send, counted once for each recipient. Use it only on the writing thread.
 
     Args:
-        rate: bytes a second. Up to one second's worth can be saved up.
-        now: a monotonic clock.
+        rate: bytes a second; unused bytes of one second are kept.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, rate: int, now: Callable[[], float]) -> None:
@@ -210,12 +210,12 @@ class Spending:
         self._buckets = Buckets(rate, rate)
 
     def account(self, key: str) -> Account:
-        """Return the account of a token, or of a connection without one."""
+        """Return the account of a token or, without tokens, of a ws_id."""
         return Account(self._buckets, key, self._now)
 
 
 class Account:
-    """One agent's share of `Spending`."""
+    """The account of one token or one connection in `Spending`."""
 
     __slots__ = ("_buckets", "_key", "_now")
 
@@ -225,23 +225,27 @@ class Account:
         self._now = now
 
     def check(self) -> None:
-        """Check that anything may be sent, before recipients are looked up.
+        """Check that anything may be sent, before the recipients are read from the ledger.
 
         Raises:
-            TooFast: the budget is used up.
+            TooFast: nothing may be sent now.
         """
         now = self._now()
         if self._buckets.of(self._key, now).left(now) <= 0:
             raise self._refusal(0)
 
     def spend(self, recipients: int, size: int) -> None:
-        """Pay for a message before it is written.
+        """Charge a message before it is written.
+
+        Args:
+            recipients: the number of recipients.
+            size: bytes of the content.
 
         Raises:
-            TooFast: the budget does not cover it.
+            TooFast: the account does not hold enough.
         """
         now = self._now()
-        # Without recipients it is still a row of `broadcasts`.
+        # A broadcast without recipients is written to the ledger too.
         cost = max(1, recipients) * (size + ENVELOPE)
         if not self._buckets.of(self._key, now).take(cost, now):
             raise self._refusal(cost)
@@ -253,7 +257,7 @@ class Account:
 
 
 def _is_this_machine(address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> bool:
-    """Say whether a peer is on this machine. Tests replace it: all their peers are."""
+    """Return whether a peer is on this machine. Tests replace it, because all their peers are."""
     return address.is_loopback
 
 
@@ -269,6 +273,6 @@ def _network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network]:
 def _plain(
     address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address],
 ) -> Union[ipaddress.IPv4Address, ipaddress.IPv6Address]:
-    """Return the IPv4 address that an IPv6 one stands for (RFC 4291 section 2.5.5.2), otherwise the address."""
+    """Return the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2); otherwise the address."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address

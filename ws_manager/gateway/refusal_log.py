@@ -1,4 +1,4 @@
-"""Refusals in the log: enough to see why, and never one line for each of many."""
+"""Logs refusals at a limited rate: enough to see why, but no flood of lines during an attack."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Callable, Optional
 from ws_manager.protocol.bucket import Bucket
 
 LINES = 5
-"""Refusals of one kind that may each have a line in a burst."""
+"""Refusals of one kind that are logged at once before they are only counted."""
 
 SECONDS = 60.0
-"""Seconds after which a kind may have one more line."""
+"""Seconds after which one more line of a kind may be logged."""
 
 _SHOWN = 100
 _log = logging.getLogger("ws_manager.gateway")
 
 
 class _Kind:
-    """Refusals of one kind: how many lines may still be written, and how many refusals had none."""
+    """The state of one kind: the allowance of lines, and the refusals that were only counted."""
 
     __slots__ = ("last", "lines", "unsaid")
 
@@ -28,8 +28,8 @@ class _Kind:
         self.last = ""
 
 
-class Refusals:
-    """The first refusals of each kind have a line each. More are counted, and the count is logged once a minute.
+class RefusalLog:
+    """Logs the first refusals of each kind in a line each, counts the others, and logs the count once a minute.
 
     Args:
         now: a monotonic clock.
@@ -40,24 +40,24 @@ class Refusals:
         self._kinds: dict[str, _Kind] = {}
 
     def note(self, kind: str, what: str, remedy: Optional[str] = None) -> None:
-        """Note a refusal.
+        """Log or count a refusal.
 
         Args:
-            kind: one of a few. Each has a limit of its own.
-            what: what was refused, and why. It holds no secret; what a stranger sent goes through `quoted`.
-            remedy: what would let it in.
+            kind: one of a few fixed words; each kind has its own limit.
+            what: what was refused and why. It holds no secret; text from a stranger goes through `quoted` first.
+            remedy: the option that would accept it; None if there is none.
         """
         now = self._now()
         state = self._kinds.setdefault(kind, _Kind(now))
-        told = what if remedy is None else f"{what}. If it is to be let in: {remedy}"
+        line = what if remedy is None else f"{what}. To accept it: {remedy}"
         if not state.unsaid and state.lines.take(1, now):
-            _log.warning("refused: %s", told, extra={"fields": {"refused": kind}})
+            _log.warning("refused: %s", line, extra={"fields": {"refused": kind}})
         else:
             state.unsaid += 1
-            state.last = told
+            state.last = line
 
     def tick(self) -> None:
-        """Log the counts that are due."""
+        """Log the counts that are due. Call it about once a second."""
         now = self._now()
         for kind, state in self._kinds.items():
             if state.unsaid and state.lines.take(1, now):
@@ -71,5 +71,5 @@ class Refusals:
 
 
 def quoted(text: str) -> str:
-    """Return what a stranger sent, ready for a log: quoted, escaped, and cut off."""
+    """Return text from a stranger in a form for logs: in quotes, escaped, at most 100 characters."""
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

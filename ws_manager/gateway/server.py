@@ -17,7 +17,6 @@ from aiohttp import web
 from ws_manager.core.locations import hold_gateway
 from ws_manager.core.presence import NOTED_SECONDS
 from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
-from ws_manager.gateway.delivery.channels import Channels
 from ws_manager.gateway.delivery.checkpointer import Checkpointer
 from ws_manager.gateway.delivery.hub import Hub
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
@@ -25,16 +24,16 @@ from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.receipts import ReceiptWriter
 from ws_manager.gateway.http.access import Access, check_address, is_loopback
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.errors import refusal
+from ws_manager.gateway.http.errors import error_response
 from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.http.sockets import SocketRoute
 from ws_manager.gateway.http.stripe import PATH, StripeOptions, StripeRoute
 from ws_manager.gateway.janitor import Janitor
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.net.binding import every
+from ws_manager.gateway.net.binding import hosts_to_bind
 from ws_manager.gateway.net.listener import Listener
 from ws_manager.gateway.quotas import Addresses
-from ws_manager.gateway.refusal_log import Refusals
+from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.gateway.trouble import Trouble
 from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
@@ -46,7 +45,7 @@ from ws_manager.tokens import MIN_KEY
 _HOLD_SECONDS = 2.0
 _FLUSH_SECONDS = 35.0
 _ROOM_SECONDS = 1.0
-_SAY_AGAIN_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _REASONS = {
     CloseCode.GOING_AWAY: "the gateway is shutting down",
@@ -60,22 +59,22 @@ class GatewayOptions:
 
     Attributes:
         database: the ledger's file.
-        hosts: the addresses to bind, `::` for every address; without a key, loopback addresses.
-        port: for all of them; 0 for a free one.
+        hosts: the addresses to bind; `::` is every address. Without a key, only loopback addresses are allowed.
+        port: the port of all addresses; 0 takes a free one.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        drain_seconds: over which the gateway spreads the closing of its sockets when it stops.
-        key: the key that signs tokens, or a function that returns it; the function runs in a thread once the ledger
-            is open. None: no tokens are required, and everybody on this machine is let in.
-        public_hosts: names under which others reach it, besides the addresses that it binds.
-        origins: of pages on other hosts that may connect.
-        proxies: addresses and networks of proxies. They have no limit per address.
-        tls: serve https and wss with this.
-        limits: for agents and strangers.
-        log_interval: seconds between two rows of a connection in the heartbeat log, at least.
-        log_keep: seconds that those rows stay.
-        keep: seconds that confirmed messages, and all else that `prune` deletes, stay. None: for ever.
-        stripe: how webhook events of Stripe are handled. None: they are not.
-        shared: put the ledger into a database of another program too.
+        drain_seconds: over which the gateway spreads the closes of many sockets when it stops.
+        key: the key that signs tokens, or a function that reads or creates it. The function runs in a thread, after
+            the ledger was opened. None: no tokens are required, and every program on this machine may connect.
+        public_hosts: further names by which clients address the gateway.
+        origins: origins of web pages on other hosts that may connect.
+        proxies: addresses and networks of proxies. The limits per address do not apply to them.
+        tls: the TLS context for https and wss; None serves http and ws.
+        limits: what agents may use.
+        log_interval: least seconds between two rows of one connection in the heartbeat log.
+        log_keep: seconds to keep those rows.
+        keep: seconds to keep confirmed messages and other finished rows; None keeps them for ever.
+        stripe: how Stripe's webhook events are received; None turns that off.
+        shared: True allows the ledger in another program's database.
     """
 
     database: Path
@@ -83,7 +82,7 @@ class GatewayOptions:
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT
     drain_seconds: float = 5.0
-    # Not in its repr, which may end up in a log.
+    # Not in the repr, because a repr may be logged.
     key: Union[bytes, Callable[[], bytes], None] = field(default=None, repr=False)
     public_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -102,15 +101,15 @@ class GatewayServer:
 
     Args:
         options: how it runs.
-        now: a monotonic clock.
-        clock: the time of day, in seconds since 1970: when tokens expire.
+        now: a monotonic clock, in seconds.
+        clock: the time of day, in seconds since 1970; tokens expire by it.
 
     Attributes:
         url: base address, once started.
-        urls: the base address for each host, `url` first.
+        urls: a base address for each host; `url` is the first.
 
     Raises:
-        InvalidInput: an address cannot be served, or a name, an origin or a proxy is not valid.
+        InvalidInput: a host, a public host, an origin or a proxy cannot be used.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class GatewayServer:
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._hosts = every(options.hosts)
+        self._hosts = hosts_to_bind(options.hosts)
         for host in self._hosts:
             check_address(host, tokens=options.key is not None)
         self.url = ""
@@ -127,48 +126,61 @@ class GatewayServer:
         self._id = new_id()
         self._options = options
         self._now = now
+        self._clock = clock
         self._hold: Optional[Hold] = None
+        # Between the ledger and the sockets.
         self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
+        self._checkpointer = Checkpointer(self._threads)
+        self._janitor = Janitor(options.database, options.log_keep, options.keep)
         self._pump = Pump(self._threads)
         self._receipts = ReceiptWriter(self._threads)
-        self._checkpointer = Checkpointer(self._threads)
         self._hub = Hub(
             self._threads, self._receipts.report, options.heartbeat_timeout, options.log_interval, now
         )
-        self._janitor = Janitor(options.database, options.log_keep, options.keep)
-        self._refusals = Refusals(now)
-        names = Names(self._hosts, options.public_hosts, options.origins)
-        # Until the real key is known, a random one: no token is signed with it.
-        key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
-        self._access = access = Access(names, self._refusals, key, clock)
+        # From a connection to a socket.
         limits = options.limits
-        self._sockets = SocketRoute(
-            self._id,
-            options.heartbeat_timeout,
-            access,
-            limits,
-            Channels(self._threads, self._pump, self._receipts),
-            self._hub,
-            self._refusals,
-            now,
-            clock,
+        self._refusal_log = RefusalLog(now)
+        names = Names(self._hosts, options.public_hosts, options.origins)
+        # A random key refuses every token until the real key has been read.
+        key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
+        self._access = Access(names, self._refusal_log, key, clock)
+        self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
+        self._sockets = self._socket_route()
+        addresses = Addresses(options.proxies)
+        self._listener = Listener(
+            self._application(), limits, addresses, self._refusal_log, now, error_response
         )
+
+    def _socket_route(self) -> SocketRoute:
+        return SocketRoute(
+            self._id,
+            self._options.heartbeat_timeout,
+            self._access,
+            self._options.limits,
+            self._threads,
+            self._pump,
+            self._receipts,
+            self._hub,
+            self._refusal_log,
+            self._now,
+            self._clock,
+        )
+
+    def _application(self) -> web.Application:
+        """Return every route."""
         application = web.Application(client_max_size=MAX_BODY + 1)
         application.router.add_get("/ws", self._sockets.open)
-        self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
-        if options.stripe is not None:
+        if self._options.stripe is not None:
             stripe = StripeRoute(
-                options.stripe,
-                access,
+                self._options.stripe,
+                self._access,
                 self._bodies,
                 self._threads,
-                self._refusals,
-                limits.handshake_seconds,
+                self._refusal_log,
+                self._options.limits.handshake_seconds,
             )
             application.router.add_post(PATH, stripe.take)
-        self._listener = Listener(
-            application, limits, Addresses(options.proxies), self._refusals, now, refusal
-        )
+        return application
 
     async def run(
         self,
@@ -178,58 +190,73 @@ class GatewayServer:
     ) -> None:
         """Serve until `stop` is done.
 
-        While the disk is full at the start, or another process keeps the write lock, answer everybody with 503.
+        If the disk is full at the start, or another process keeps the write lock, the gateway listens, answers every
+        request with 503, and waits.
 
         Args:
-            stop: ends the gateway; its result is the code that sockets are closed with, 1001 or 1012.
+            stop: ends the gateway. Its result is the close code for the sockets: 1001 or 1012.
             ready: called with the base address when connections are accepted.
-            waits: called with the reason at least every 40 seconds while it waits.
+            waits: called with the reason, at least every 40 seconds while the gateway waits.
 
         Raises:
-            Conflict: another gateway serves this ledger, or the address is in use.
-            LedgerError: the ledger cannot be used, or was replaced meanwhile.
+            Conflict: another gateway holds this file, or the address is in use.
+            LedgerError: the file cannot be used, or was replaced while the gateway ran.
         """
         try:
-            if not await self._start(stop, waits):
-                return
-            receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
-            pump = asyncio.create_task(self._pump.run(self._hub))
-            work = [
-                receipts,
-                pump,
-                asyncio.create_task(self._checkpointer.run()),
-                asyncio.create_task(self._hub.run()),
-                asyncio.create_task(self._janitor.run()),
-                asyncio.create_task(self._tick()),
-                asyncio.create_task(self._show_presence()),
-            ]
-            done: list[asyncio.Task[None]] = []
-            try:
-                ready(self.url)
-                waited_for: list[asyncio.Future[Any]] = [stop, *work]
-                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-                done = [task for task in work if task.done()]
-            finally:
-                # A gateway that ends by a fault is usually started again.
-                await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
-                if not (receipts.done() or pump.done()):
-                    # What was confirmed at the end is written before another gateway can begin.
-                    await self._receipts.flush(_FLUSH_SECONDS)
-                for task in work:
-                    task.cancel()
-                await asyncio.gather(*work, return_exceptions=True)
-            for task in done:
-                # A defect must end the gateway: it must not go on half alive.
-                task.result()
+            if await self._start(stop, waits):
+                await self._serve(stop, ready)
         finally:
-            await self._pump.close()
             await self._threads.close()
             if self._hold is not None:
                 self._hold.release()
 
+    async def _serve(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
+        """Run every task until `stop` is done or one of the tasks fails; then stop in order."""
+        receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
+        pump = asyncio.create_task(self._pump.run(self._hub))
+        tasks = [
+            receipts,
+            pump,
+            asyncio.create_task(self._checkpointer.run()),
+            asyncio.create_task(self._hub.run()),
+            asyncio.create_task(self._janitor.run()),
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._show_presence()),
+        ]
+        ended: list[asyncio.Task[None]] = []
+        try:
+            ready(self.url)
+            waited_for: list[asyncio.Future[Any]] = [stop, *tasks]
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            ended = [task for task in tasks if task.done()]
+        finally:
+            # A service manager usually restarts a gateway that fails.
+            await self._close_sockets(stop.result() if stop.done() else CloseCode.RESTARTING)
+            if not (receipts.done() or pump.done()):
+                # The last receipts are written before another gateway can start.
+                await self._receipts.flush(_FLUSH_SECONDS)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in ended:
+            # Raises the task's error: a gateway without one of its tasks must not go on.
+            task.result()
+
+    async def _close_sockets(self, code: CloseCode) -> None:
+        """Accept nobody new, close every socket, and end every connection."""
+        self._sockets.stopping = True
+        self._listener.stop_accepting()
+        await self._hub.close(
+            code,
+            _REASONS[code],
+            drain=self._options.drain_seconds,
+            seconds=self._options.limits.close_seconds,
+        )
+        await self._listener.close()
+
     async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
-        """Open the ledger and listen; False if the gateway was stopped before that was possible."""
-        trouble, said_at = Trouble("open the ledger"), -math.inf
+        """Open the ledger and listen. Return False if `stop` was done before that was possible."""
+        trouble, reported_at = Trouble("open the ledger"), -math.inf
         try:
             while True:
                 try:
@@ -241,8 +268,8 @@ class GatewayServer:
                     trouble.began(error)
                     self._access.closed = f"the gateway waits: {error.cause}"
                     await self._listen()
-                    if time.monotonic() - said_at >= _SAY_AGAIN_SECONDS:
-                        said_at = time.monotonic()
+                    if time.monotonic() - reported_at >= _REPORT_SECONDS:
+                        reported_at = time.monotonic()
                         waits(error.cause)
                 await asyncio.wait({stop}, timeout=_ROOM_SECONDS)
                 if stop.done():
@@ -256,12 +283,12 @@ class GatewayServer:
         return True
 
     async def _prepare(self) -> None:
-        """Open the ledger and read its key. It can be called again after a failure."""
+        """Open the ledger, hold it for this gateway and read the key. It can be called again after an error."""
         try:
             await self._threads.open()
             await self._pump.open()
         except (LedgerFull, LedgerBusy):
-            # Waiting would not help if another gateway serves the ledger.
+            # Raises Conflict if another gateway has the file: then waiting is useless.
             await self._hold_ledger(ledger_is_open=False)
             raise
         await self._hold_ledger()
@@ -273,7 +300,7 @@ class GatewayServer:
             return
         deadline = self._now() + _HOLD_SECONDS
         while (hold := hold_gateway(self._options.database)) is None:
-            # A process that only checks whether a gateway runs holds it for a moment.
+            # A command that checks whether a gateway runs holds it for a moment.
             if self._now() < deadline:
                 await asyncio.sleep(0.05)
                 continue
@@ -308,10 +335,10 @@ class GatewayServer:
             await asyncio.sleep(_TICK_SECONDS)
             self._listener.tick()
             self._bodies.tick()
-            self._refusals.tick()
+            self._refusal_log.tick()
 
     async def _show_presence(self) -> None:
-        # If it is killed, this shows when. Whether it runs, its hold on the ledger shows.
+        # The record shows about when a killed gateway ended. Whether a gateway runs is decided by its lock.
         trouble = Trouble("write the gateway's record")
         while True:
             await asyncio.sleep(NOTED_SECONDS)
@@ -322,25 +349,14 @@ class GatewayServer:
             else:
                 trouble.ended()
 
-    async def _close_sockets(self, code: CloseCode) -> None:
-        self._sockets.stopping = True
-        self._listener.stop_accepting()
-        await self._hub.close(
-            code,
-            _REASONS[code],
-            drain=self._options.drain_seconds,
-            seconds=self._options.limits.close_seconds,
-        )
-        await self._listener.close()
-
 
 def _base_addresses(options: GatewayOptions, hosts: list[str], port: int) -> list[str]:
-    """Return the addresses under which agents on this machine reach the gateway, the best one first."""
+    """Return the base addresses for agents on this machine, the best one first."""
     scheme = "http" if options.tls is None else "https"
     if options.tls is not None and options.public_hosts:
-        # A certificate is for a name.
+        # A certificate is issued for a name.
         return [f"{scheme}://{bracketed(options.public_hosts[0])}:{port}"]
     here = sorted(hosts, key=lambda host: not (is_loopback(host) or host in WILDCARDS))
-    # A wildcard address is not one to connect to.
+    # A client cannot connect to a wildcard address.
     found = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host) for host in here)  # noqa: S104 - not bound
     return [f"{scheme}://{bracketed(host)}:{port}" for host in dict.fromkeys(found)]

@@ -1,4 +1,4 @@
-"""Failures that last: logged when they begin and when they end, not at every attempt."""
+"""Logs a failure that repeats: once when it begins and once when it ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _log = logging.getLogger("ws_manager.gateway")
 
 
 class Trouble:
-    """Something that may fail many times in a row.
+    """An operation that is tried again after it fails.
 
     Args:
-        what: what fails, as it follows "cannot".
+        what: what the operation does; it completes the log line "cannot …".
     """
 
     def __init__(self, what: str) -> None:
@@ -20,13 +20,13 @@ class Trouble:
         self._cause: Optional[str] = None
 
     def began(self, error: Exception) -> None:
-        """Note a failure."""
+        """Report that the operation failed. Logs it if the cause is new."""
         if str(error) != self._cause:
             self._cause = str(error)
             _log.error("cannot %s, will go on trying: %s", self._what, error)
 
     def ended(self) -> None:
-        """Note a success."""
+        """Report that the operation succeeded. Logs it after a failure."""
         if self._cause is not None:
             self._cause = None
             _log.info("can %s again", self._what)

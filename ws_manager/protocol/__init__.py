@@ -1,1 +1,1 @@
-"""Agent protocol v1, without IO: frames, close codes, and the two sides as state machines."""
+"""Agent protocol v1 without IO: frames, close codes, and a state machine for each side."""

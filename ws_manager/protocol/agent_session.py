@@ -1,4 +1,4 @@
-"""One agent's session, the agent's side: reads the gateway's frames and writes acks. No IO."""
+"""The agent's side of a session: reads the gateway's frames and creates acks. No IO."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _REMEMBERED = 2000
 
 
 class AgentSession:
-    """What an agent knows across its reconnections.
+    """What an agent keeps across reconnections.
 
-    A message that comes again because its receipt was lost has the same msg_id. It is confirmed again, but not
-    handed out twice. Its `seq` would not do: on a restored ledger a gateway counts from an earlier number.
+    A message that is sent again because its receipt was lost has the same id. It is not handed out twice, only
+    confirmed again. Messages are compared by id and not by `seq`: a restored ledger may count from an earlier one.
 
     Attributes:
-        ws_id: the connection, once the gateway has named it.
+        ws_id: the connection; None until it is known.
         connected: the last greeting.
-        answers: frames that the caller has to write.
+        answers: frames for the caller to write.
     """
 
     def __init__(self, ws_id: Optional[str] = None) -> None:
         self.ws_id = ws_id
         self.connected: Optional[Connected] = None
         self.answers: list[str] = []
-        # The highest number that came through the present socket. An answer to a higher one waits until that message
-        # has come again: this gateway does not know it yet.
+        # The highest seq that the present socket has received. The gateway has not yet sent higher ones on it, so
+        # their acks wait until they are received again.
         self._reached = -1
-        # In the order in which they were handed out.
+        # Ids of messages that the agent is processing, in the order in which they were handed out.
         self._handed_out: dict[str, None] = {}
-        # With the reason if the message was rejected. The oldest entries are dropped.
+        # Ids of processed messages, with the reason if they were rejected. The oldest are removed.
         self._handled: dict[str, Optional[str]] = {}
 
     def text(self, text: str) -> Optional[GatewayFrame]:
-        """Take a text frame and return what it says; None if there is nothing to do.
+        """Read a text frame and return it; None if the caller has nothing to do.
 
         Raises:
             InvalidInput: it is not a frame of this protocol.
@@ -65,16 +65,16 @@ class AgentSession:
                 self.answers.append(answer)
                 return None
             if frame.id in self._handed_out:
-                # The agent is working on it; its ack follows.
+                # It is being processed; its ack follows.
                 return None
         return frame
 
     def handed_out(self, message: Received) -> None:
-        """Note that the agent is working on a message: if it comes again meanwhile, it is ignored."""
+        """Note that the agent is processing a message: if it is sent again meanwhile, it is ignored."""
         self._handed_out[message.id] = None
 
     def ack(self, message: Received) -> None:
-        """Confirm a message and everything before it."""
+        """Confirm a message: it has been processed, and so has every message before it."""
         before = list(self._handed_out) if message.id in self._handed_out else [message.id]
         for earlier in before:
             self._remember(earlier, None)
@@ -84,18 +84,18 @@ class AgentSession:
             self.answers.append(ack_frame(message.seq))
 
     def reject(self, message: Received, reason: str) -> None:
-        """Refuse a message: the gateway sets it aside."""
+        """Reject a message: the gateway sets it aside."""
         self._remember(message.id, reason)
         if message.seq <= self._reached:
             self.answers.append(reject_frame(message.seq, reason))
 
     @property
     def is_dealing(self) -> bool:
-        """True while a message that was handed out is neither confirmed nor refused."""
+        """True while a message that was handed out is neither confirmed nor rejected."""
         return bool(self._handed_out)
 
     def take_answers(self) -> list[str]:
-        """Return the frames to write, and clear the list."""
+        """Return the frames to write, and clear them."""
         answers, self.answers = self.answers, []
         return answers
 

@@ -1,4 +1,4 @@
-"""Token buckets: rate limits with a burst. No IO: the time is passed in."""
+"""Token buckets: limits of a rate, on average and at once. No IO: the caller passes the time in."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class Bucket:
     """An allowance that grows with time up to a limit, and shrinks with use.
 
     Args:
-        rate: growth per second, more than 0.
-        burst: the most that it holds. It begins full.
+        rate: growth in a second, above 0.
+        burst: the limit; the bucket starts full.
         now: monotonic seconds.
     """
 
@@ -23,15 +23,15 @@ class Bucket:
         self._at = now
 
     def left(self, now: float) -> float:
-        """Return what is left now; less than 0 if too much was used."""
+        """Return the allowance now; below 0 if too much was charged."""
         self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
         self._at = now
         return self._left
 
     def take(self, amount: float, now: float) -> bool:
-        """Take `amount` if enough is left, or if the bucket is full; otherwise change nothing and return False.
+        """Take an amount if the bucket holds it or is full; otherwise change nothing and return False.
 
-        So even an amount over the burst is possible. It is paid for afterwards: on average the rate holds.
+        So an amount above `burst` is possible, and leaves a debt: the rate holds on average.
         """
         left = self.left(now)
         if left < amount and left < self._burst:
@@ -40,7 +40,7 @@ class Bucket:
         return True
 
     def charge(self, amount: float, now: float) -> float:
-        """Count a use that cannot be refused, and return the seconds until nothing is owed."""
+        """Take an amount in any case, and return the seconds until the debt is paid; 0 if there is none."""
         self._left = self.left(now) - amount
         return max(0.0, -self._left / self._rate)
 
@@ -52,13 +52,12 @@ class Bucket:
 class Buckets:
     """A bucket for each of many keys, in bounded memory.
 
-    Above `most`, the bucket that was not used for the longest time is dropped: it is the most likely to be full
-    again, and a full bucket is the same as a new one.
+    If there are too many, the least recently used one is removed. It is probably full again, like a new one.
 
     Args:
-        rate: of each.
-        burst: of each.
-        most: how many buckets are kept.
+        rate: each bucket's rate.
+        burst: each bucket's burst.
+        most: the largest number of buckets.
     """
 
     def __init__(self, rate: float, burst: float, most: int = 10_000) -> None:
@@ -68,11 +67,11 @@ class Buckets:
         self._buckets: dict[Hashable, Bucket] = {}
 
     def __len__(self) -> int:
-        """Return how many are kept."""
+        """Return the number of buckets."""
         return len(self._buckets)
 
     def of(self, key: Hashable, now: float) -> Bucket:
-        """Return the bucket of a key; a full one if it is not known."""
+        """Return the bucket of a key; a new, full one if there is none."""
         bucket = self._buckets.pop(key, None)
         if bucket is None:
             bucket = Bucket(self._rate, self._burst, now)

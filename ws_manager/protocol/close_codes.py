@@ -1,4 +1,4 @@
-"""What each close code means here, and whether the agent should come back (RFC 6455 section 7.4)."""
+"""The close codes (RFC 6455 section 7.4): what each means, and whether the agent should reconnect."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MEANINGS = {
 }
 
 REFUSALS = frozenset({1003, 1007, 1009})
-"""Codes with which a peer closes if it cannot take a frame, because of its type, its text or its size."""
+"""Codes with which a peer refuses a frame: its type, its text or its size."""
 
 MISBEHAVIOUR = frozenset(
     {
@@ -53,10 +53,10 @@ MISBEHAVIOUR = frozenset(
         CloseCode.TOO_FAST,
     }
 )
-"""Codes with which the gateway closes on a misbehaving peer. It reads nothing more from it."""
+"""Codes with which the gateway closes if a peer breaks a rule. It reads nothing after that."""
 
 WITHOUT_RECEIPTS = MISBEHAVIOUR | {CloseCode.REPLACED, CloseCode.DISCONNECTED}
-"""Close codes after which receipts do not count. After the others they count until the peer's close frame."""
+"""Codes after which a receipt no longer counts. After other codes it counts until the peer's Close frame."""
 
 _FINAL = frozenset(
     {
@@ -71,20 +71,20 @@ _GOODBYES = frozenset({CloseCode.DONE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS
 
 
 def should_reconnect(code: int) -> bool:
-    """Say whether an agent whose socket was closed with this code should come back."""
+    """Return whether an agent should reconnect after this close code."""
     return code not in _FINAL
 
 
 def is_goodbye(code: int) -> bool:
-    """Say whether a peer that closes with this code is done, rather than failing.
+    """Return whether a peer that closes with this code has finished, and not failed.
 
-    1005 stands for a close frame without a code, which is what a browser's `close()` sends.
+    1005 stands for a Close frame without a code, as a browser's `close()` sends it.
     """
     return code in _GOODBYES
 
 
 def meaning(code: int, reason: str = "") -> str:
-    """Return why a socket was closed, in words: the peer's own reason, or what the code stands for."""
+    """Return why a socket was closed: the reason, or the meaning of the code."""
     try:
         return reason or MEANINGS[CloseCode(code)]
     except ValueError:
@@ -92,5 +92,5 @@ def meaning(code: int, reason: str = "") -> str:
 
 
 def describe(code: int, reason: str = "") -> str:
-    """Return why a socket was closed, with the code, for people."""
+    """Return why a socket was closed, with the code, for people to read."""
     return f"{meaning(code, reason)} ({code})"

@@ -1,4 +1,4 @@
-"""The JSON envelopes of protocol v1, in and out: text frames, one JSON object each."""
+"""The frames of agent protocol v1: writes and parses them. Each is a text frame that holds one JSON object."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def connected_frame(
     Args:
         ws_id: the connection.
         agent: its agent.
-        resumed: True if the ws_id was known already.
-        pending: its pending messages, counted up to 1,000.
-        seq: the highest one that it has confirmed.
+        resumed: True if the ws_id existed before.
+        pending: the number of its pending messages, counted up to 1,000.
+        seq: the highest seq that it has confirmed.
         heartbeat: seconds between the gateway's Pings.
     """
     return _dump(
@@ -41,7 +41,7 @@ def connected_frame(
 
 
 def message_frame(message: PendingMessage) -> str:
-    """Write one message. Its content is JSON text already and goes in as it is."""
+    """Write one message. Its content is JSON text and is inserted unchanged."""
     return (
         f'{{"type":"message","seq":{message.seq},"id":"{message.msg_id}",'
         f'"msg_type":{_quoted(message.msg_type)},"sender":{_quoted(message.sender_id)},'
@@ -50,25 +50,25 @@ def message_frame(message: PendingMessage) -> str:
 
 
 def result_frame(ref: str, message_id: str, recipients: Optional[int] = None) -> str:
-    """Write the success of a request.
+    """Write the result of a successful request.
 
     Args:
-        ref: the agent's own name for the request, as JSON text; it is returned as it came.
-        message_id: the msg_id, or the broadcast_id.
-        recipients: of a broadcast.
+        ref: the agent's own name of its request, as JSON text; it is returned unchanged.
+        message_id: the msg_id or the broadcast_id.
+        recipients: the number of recipients of a broadcast.
     """
     count = "" if recipients is None else f',"recipients":{recipients}'
     return f'{{"type":"result","ref":{ref},"ok":true,"id":"{message_id}"{count}}}'
 
 
 def failure_frame(ref: str, code: str, message: str) -> str:
-    """Write the failure of a request; `ref` as for `result_frame`."""
+    """Write the result of a failed request; `ref` as in `result_frame`."""
     error = _dump({"code": code, "message": message})
     return f'{{"type":"result","ref":{ref},"ok":false,"error":{error}}}'
 
 
 def error_frame(code: str, message: str) -> str:
-    """Write an error that does not answer a request."""
+    """Write an error that is not the answer to a request."""
     return _dump({"type": "error", "error": {"code": code, "message": message}})
 
 
@@ -77,7 +77,7 @@ def error_frame(code: str, message: str) -> str:
 
 @dataclass(frozen=True)
 class Ack:
-    """Everything in flight up to `seq` is confirmed."""
+    """The agent has processed everything in flight up to `seq`."""
 
     seq: int
 
@@ -92,7 +92,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class SendRequest:
-    """The agent sends to one connection; `ref` is its own name for the request, any JSON text."""
+    """The agent sends to one connection; `ref` is its own name of the request: any JSON text."""
 
     ref: str
     to: str
@@ -130,7 +130,7 @@ def send_frame(ref: int, to: str, content: object, msg_type: str) -> str:
 
 
 def broadcast_frame(ref: int, agent: Optional[str], content: object, msg_type: str) -> str:
-    """Write a request to send to all, or to one agent's connections. Errors are those of `send_frame`."""
+    """Write a request to send to all connections, or to those of one agent. It raises what `send_frame` raises."""
     return _with_content({"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type}, content)
 
 
@@ -140,7 +140,7 @@ def _with_content(frame: dict[str, Any], content: object) -> str:
 
 @dataclass(frozen=True)
 class BadRequest:
-    """A request that cannot be accepted; it gets a failure as its result. `ref` as in `SendRequest`."""
+    """A request that cannot be accepted; its result is a failure. `ref` as in `SendRequest`."""
 
     ref: str
     reason: str
@@ -151,7 +151,7 @@ AgentFrame = Union[Ack, Reject, SendRequest, BroadcastRequest, BadRequest]
 
 
 def parse_agent_frame(text: str) -> AgentFrame:
-    """Read what an agent sent.
+    """Parse a frame from an agent.
 
     Raises:
         InvalidInput: it is not a frame of this protocol. The error never quotes it.
@@ -174,7 +174,7 @@ def parse_agent_frame(text: str) -> AgentFrame:
         reason = frame.get("reason", "")
         if not isinstance(reason, str):
             raise InvalidInput("the reason of a reject is not text")
-        # JSON can hold half of a surrogate pair; UTF-8, and so the ledger, cannot.
+        # JSON can hold half of a surrogate pair. UTF-8, and so the ledger, cannot.
         return Reject(_seq(frame), reason[:200].encode("utf-8", "replace").decode("utf-8"))
     if kind in ("send", "broadcast"):
         texts = members(text)
@@ -186,9 +186,9 @@ def parse_agent_frame(text: str) -> AgentFrame:
 
 
 def _refused_request(text: str, reason: str) -> Optional[BadRequest]:
-    """Return a request that is JSON and not accepted, such as one whose content nests too deeply.
+    """Return a request that is valid JSON but over a limit, such as one whose content is nested too deeply.
 
-    None for a frame of another kind.
+    None if the frame is not a request.
     """
     texts = members(text)
     if texts.get("type") not in ('"send"', '"broadcast"'):
@@ -210,7 +210,7 @@ def _refused_request(text: str, reason: str) -> Optional[BadRequest]:
 
 @dataclass(frozen=True)
 class Connected:
-    """The greeting; the fields are those of `connected_frame`."""
+    """The greeting; its fields are those of `connected_frame`."""
 
     ws_id: str
     agent: str
@@ -222,11 +222,11 @@ class Connected:
 
 @dataclass(frozen=True)
 class Received:
-    """A message, with the wire's own names.
+    """A message, with the field names of the frame.
 
     Attributes:
-        content: decoded; a number may be rounded in it.
-        content_json: the same as the JSON text that came.
+        content: the decoded content; a number in it may be rounded.
+        content_json: the content as the JSON text that was received.
     """
 
     seq: int
@@ -244,7 +244,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A message that this side cannot take: reject it."""
+    """A message that this side cannot decode; it has to be rejected."""
 
     seq: int
     id: str
@@ -261,7 +261,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a request: its id, or a failure."""
+    """The result of a request: the id of what was sent, or the failure."""
 
     ref: Any
     id: Optional[str] = None
@@ -273,7 +273,7 @@ GatewayFrame = Union[Connected, Received, Unreadable, Result, Failure]
 
 
 def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
-    """Read what a gateway sent. None for a type that this version does not know.
+    """Parse a frame from a gateway. Return None if this version does not know its type.
 
     Raises:
         InvalidInput: it is not a frame of this protocol.
@@ -319,7 +319,7 @@ def _failure(frame: dict[str, Any]) -> Failure:
 
 
 def _load(text: str) -> tuple[dict[str, Any], Optional[str]]:
-    """Return a frame; of one whose content cannot be taken, everything else, and why."""
+    """Return the frame and None; if its content exceeds a limit, return the other fields and the reason."""
     try:
         frame, problem = decode_json(text, "frame", envelope=1, duplicates=True), None
     except NotJson:

@@ -1,13 +1,13 @@
-"""One agent's session, the gateway's side: what may be written, and what a receipt confirms. No IO.
+"""The gateway's side of a session: what may be written, and what a receipt confirms. No IO.
 
-The caller offers messages in the order of their ids, writes what `next_write` returns, sends the Pings
-that `next_ping` returns right after it, and passes in what it reads. Time is passed in too: monotonic seconds.
+The caller offers messages in the order of their seqs, writes what `next_write` returns, sends the Ping that
+`next_ping` returns right after it, and passes in what it reads. It also passes the time in, in monotonic seconds.
 
 Two kinds of receipt:
 
-* by Pong. RFC 6455 section 5.5.3: a peer answers a Ping with its payload, so it has read every frame before it.
-  Only the payload of a Ping of this very socket counts.
-* by explicit ack, if the agent asked for it at the handshake.
+* by Pong: a peer answers a Ping with its payload (RFC 6455 section 5.5.3), so it has read every frame before the
+  Ping. A Pong counts only if its payload is that of a Ping of this socket.
+* by explicit ack, if the agent asked for it in the handshake.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PINGS_KEPT = 16
 
 @dataclass(frozen=True)
 class Window:
-    """How much may be unconfirmed at once. One message always may."""
+    """How much may be unconfirmed at a time. One message always may, whatever its size."""
 
     messages: int = 1000
     bytes: int = 1024 * 1024
@@ -64,28 +64,27 @@ class GatewaySession:
 
     Args:
         ws_id: the connection.
-        epoch: the registration that this socket made; its receipts carry it.
-        confirmed_seq: the highest message id that was confirmed before.
-        nonce: text that no other socket has.
-        explicit_ack: True if only the agent's own acks confirm.
+        epoch: the number of this socket's registration; its reports carry it.
+        confirmed_seq: the highest seq that was confirmed before.
+        nonce: text that is unique to this socket.
+        explicit_ack: True if only the agent's acks confirm messages.
         heartbeat: seconds between Pings.
         timeout: seconds without a sign of life after which the session ends.
         now: monotonic seconds.
         window: how much may be unconfirmed.
-        cautious: True to have only one message unconfirmed at a time until the backlog is confirmed, because the
-            agent closed its last socket on a message that it cannot take.
-        receipt_interval: least seconds between two receipt Pings, so that under load one confirms many messages.
-        frames_per_second: frames other than receipts that the agent may send; up to one second's worth can be saved
-            up.
+        cautious: True allows one unconfirmed message at a time until the backlog is confirmed, because the agent
+            closed its last socket to refuse a message.
+        receipt_interval: least seconds between two receipt Pings, so that under load one Ping confirms many messages.
+        frames_per_second: the rate of frames that confirm nothing; the unused frames of one second are kept.
 
     Attributes:
-        cursor: the id up to which this session has taken its connection's messages.
-        live: True while it takes messages as they are committed; False while it reads its backlog.
-        close_with: code and reason once the session must end; None before.
-        reports: receipts and rejections, in order, for the caller to take and apply.
-        requests: what the agent asks to send, in order, for the caller to take and to `answer`.
+        cursor: the session has taken every message of its connection up to this seq.
+        live: True while it takes messages when they are committed; False while it reads its backlog.
+        close_with: code and reason once the session has to close; None before.
+        reports: receipts and rejections, in order. The caller takes them and reports them to the ledger.
+        requests: the agent's requests, in order. The caller takes them, performs them, and calls `answer`.
         latency: the last measured round trip in seconds.
-        heard_at: when the peer last showed a sign of life.
+        heard_at: when the last frame of the peer was received.
     """
 
     def __init__(
@@ -159,14 +158,14 @@ class GatewaySession:
 
     @property
     def unconfirmed(self) -> int:
-        """How many messages this session has taken that are not confirmed."""
+        """The number of messages that this session has taken and that are not confirmed."""
         return len(self._queue) + len(self._in_flight)
 
     @property
     def wants_backlog(self) -> bool:
         """True if the caller should read more of the backlog.
 
-        It is not live, what was read before is written, and half the window is free.
+        That is if the session is not live, what was read before is written, and half of the window is free.
         """
         return (
             not self.live
@@ -179,18 +178,18 @@ class GatewaySession:
 
     @property
     def backlog_limit(self) -> int:
-        """The most messages that `take_backlog` can take."""
+        """The most messages that `take_backlog` can take; at most as many small ones as fit into the queue."""
         return max(1, min(self._window.messages - self.unconfirmed, QUEUE_BYTES // _ENVELOPE))
 
     @property
     def queue_is_full(self) -> bool:
-        """True while the queue is full: the rest stays in the ledger, not in memory."""
+        """True while no message is taken before something is written. More wait in the ledger, not in memory."""
         return self._queued >= QUEUE_BYTES
 
     def take_live(self, message: PendingMessage) -> bool:
-        """Take a message that was just committed; False, and back to the backlog, if window or queue is full.
+        """Take a message that was just committed. If the window or the queue is full, return False and leave live.
 
-        Only while live. A message that came with the backlog already is ignored.
+        Call it only while live. A message that came with the backlog already is skipped.
         """
         if message.seq <= self.cursor:
             return True
@@ -201,15 +200,14 @@ class GatewaySession:
         """Take messages of the backlog above `cursor`.
 
         Args:
-            messages: in order.
-            reached: the id up to which nothing was left out.
-            position: the id up to which committed messages were offered to live sessions. The session goes live only
-                if
-                it has read that far: otherwise it would miss what was committed in between.
+            messages: the messages, in order.
+            reached: the reading includes every pending message up to this seq.
+            position: every message up to this seq was offered to live sessions. The session goes live only if its
+                cursor has reached it; otherwise it would miss the messages between.
         """
         for message in messages:
             if not self._take(message):
-                # A large message does not fit into the window's other half. Reading again would not help.
+                # If the window is the reason, the message exceeds its free half, and reading again would not help.
                 self._full = not self.queue_is_full
                 return
         self.cursor = max(self.cursor, reached)
@@ -232,9 +230,9 @@ class GatewaySession:
     # To write
 
     def next_write(self, at: Optional[str] = None) -> list[str]:
-        """Return the frames to write now: at most 64 KiB, but at least one message if there is one.
+        """Return the frames to write now: at most 64 KiB of messages, but at least one message if there is any.
 
-        What is returned counts as written, at the time `at` (UTC text, for the ledger).
+        They count as written at the time `at` (UTC text).
         """
         frames, self._answers, self._answer_characters = self._answers, [], 0
         first, size = self._queue[0][0] if self._queue else 0, 0
@@ -251,28 +249,28 @@ class GatewaySession:
         return frames
 
     def unreported_writes(self) -> list[Written]:
-        """Return what was written, is not confirmed, and was not returned here before."""
+        """Return the writes that are not confirmed and were not returned before."""
         return [
             Written(self.ws_id, self.epoch, writing.first, writing.last, writing.at or "")
-            for writing in self._writings.take_untold()
+            for writing in self._writings.take_unreported()
         ]
 
     def next_ping(self, now: float) -> Optional[bytes]:
         """Return the payload of a Ping to send now, or None.
 
-        A receipt Ping goes out as soon as something was written. The next one follows only after its answer, and
-        after the interval or another 64 KiB. A heartbeat Ping goes out when it is due. Each carries how far the
-        writing had come.
+        A receipt Ping is sent after something was written. The next one is sent after its answer, and after the
+        interval or 64 KiB of messages, whichever comes first. A heartbeat Ping is sent when it is due. Each payload
+        names the highest seq that was written before.
         """
         if not self._ping_due and self.receipt_due_in(now) != 0:
             return None
         return self._new_ping(now)
 
     def last_ping(self, now: float) -> Optional[bytes]:
-        """Return the payload of a Ping to send right before the close frame.
+        """Return the payload of a Ping to send right before the Close frame.
 
-        None if it would confirm nothing: everything is confirmed, a Ping that covers the rest is under way, or
-        receipts do not count any more.
+        None if it would confirm nothing: everything is confirmed, an unanswered Ping covers it already, or receipts
+        no longer count.
         """
         if self._explicit_ack or not self._in_flight or not self.takes_receipts:
             return None
@@ -292,13 +290,13 @@ class GatewaySession:
         return payload
 
     def receipt_due_in(self, now: float) -> Optional[float]:
-        """Return the seconds until the next receipt Ping may go out; None if none is wanted."""
+        """Return the seconds until the next receipt Ping may be sent; None if none is wanted."""
         if not self._wants_receipt():
             return None
         return 0 if self._unpinged >= WRITE_BYTES else max(0, self._receipt_at - now)
 
     def _wants_receipt(self) -> bool:
-        """Say whether something was written after the last Ping while no receipt Ping is unanswered."""
+        """Return whether something was written after the last Ping, and no receipt Ping is unanswered."""
         if self._explicit_ack or self._written <= self._pinged_seq:
             return False
         return not self._pings or self._pinged_seq < self._in_flight.first
@@ -306,14 +304,14 @@ class GatewaySession:
     # What was read
 
     def pong(self, payload: bytes, now: float) -> None:
-        """Take a Pong: a sign of life. With the payload of our Ping it confirms what was written before."""
+        """Take a Pong: a sign of life. With the payload of a Ping it confirms what was written before that Ping."""
         self.heard_at = now
         ping = self._pings.get(payload)
         if ping is None:
             self._count_frame(now)
             return
         self.latency = now - ping.sent_at
-        # An answer to a later Ping answers earlier ones too: some peers answer only the last.
+        # It answers the earlier Pings too: a peer may answer only the last (RFC 6455 section 5.5.3).
         for earlier in list(self._pings):
             del self._pings[earlier]
             if earlier == payload:
@@ -322,7 +320,7 @@ class GatewaySession:
             self._confirm(ping.seq)
 
     def text(self, text: str, now: float) -> None:
-        """Take a text frame. Once the session has ended, only receipts may still count."""
+        """Take a text frame. Once the session is closing, only an ack or a rejection may still count."""
         self.heard_at = now
         if not self.takes_receipts:
             self._count_frame(now)
@@ -334,7 +332,7 @@ class GatewaySession:
             self._count_frame(now)
             return
         if self._explicit_ack and isinstance(frame, (Ack, Reject)) and self._is_in_flight(frame):
-            # There are at most as many of these as messages, so they are not counted.
+            # They are not counted: there are at most as many as messages.
             self._settle(frame)
             return
         self._count_frame(now)
@@ -352,7 +350,7 @@ class GatewaySession:
             self._answer_conflict(f"message {frame.seq} is not in flight")
 
     def answer(self, frame: str) -> None:
-        """Queue an answer to the agent. An agent that keeps asking without reading the answers is closed."""
+        """Queue an answer for the agent. The session closes if the agent does not read its answers."""
         self._answers.append(frame)
         self._answer_characters += len(frame)
         if len(self._answers) > MAX_ANSWERS or self._answer_characters > MAX_ANSWER_CHARACTERS:
@@ -360,26 +358,26 @@ class GatewaySession:
 
     @property
     def only_in_flight(self) -> Optional[int]:
-        """The number of the written, unconfirmed message if there is exactly one; otherwise None."""
+        """The seq of the only message in flight; None if there is none or more than one."""
         return self._in_flight.first if len(self._in_flight) == 1 else None
 
     def ping(self, now: float) -> None:
-        """Take a Ping of the peer's own; the caller answers it."""
+        """Take a Ping from the peer. The caller answers it."""
         self.heard_at = now
         self._count_frame(now)
 
     @property
     def takes_receipts(self) -> bool:
-        """True while receipts count. After our close frame they count until the peer's, if the code allows it."""
+        """True while a receipt counts. After some close codes it counts until the peer's Close frame."""
         return self.close_with is None or self.close_with[0] not in WITHOUT_RECEIPTS
 
     @property
     def reads_no_more(self) -> bool:
-        """True once the session ended because the peer misbehaved: a flood would go on after the close frame."""
+        """True once the peer has broken a rule: a flood costs as much after a Close frame as before it."""
         return self._flooded or (self.close_with is not None and self.close_with[0] in MISBEHAVIOUR)
 
     def tick(self, now: float) -> bool:
-        """Let time pass; True if there is something to write or to close now."""
+        """Check the heartbeats. Return True if there is something to write or to close now."""
         if now - self.heard_at > self._timeout:
             self.close(CloseCode.TOO_SLOW, "heartbeat timeout")
             return True
@@ -388,12 +386,12 @@ class GatewaySession:
         return self._ping_due
 
     def close(self, code: int, reason: str) -> None:
-        """End the session. A later reason does not replace the first."""
+        """Begin to close the session. If it is closing already, the first code is kept."""
         if self.close_with is None:
             self.close_with = (int(code), reason)
 
     def _is_in_flight(self, frame: Union[Ack, Reject]) -> bool:
-        """Say whether a frame confirms or rejects something."""
+        """Return whether a frame confirms or rejects a message in flight."""
         if isinstance(frame, Reject):
             return frame.seq in self._in_flight
         return len(self._in_flight) > 0 and self._in_flight.first <= frame.seq

@@ -1,4 +1,4 @@
-"""The messages that a socket was sent and has not confirmed. A slow agent may have 1,000, so each is a few bytes."""
+"""The messages that are written to a socket and not confirmed, in 12 bytes each: a slow agent may have 1,000."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from array import array
 from bisect import bisect_left, bisect_right
 
 _SPENT = 256
-"""Unused places at the front after which the arrays are compacted."""
+"""Used items at the front of the arrays after which they are removed."""
 
 
 class InFlight:
-    """Message numbers in ascending order, each with its size: 12 bytes a message."""
+    """Seqs in ascending order, each with its size in bytes."""
 
     def __init__(self) -> None:
         self._seqs = array("q")
@@ -22,16 +22,16 @@ class InFlight:
 
     @property
     def first(self) -> int:
-        """The lowest number. There must be one."""
+        """The lowest seq. There must be one."""
         return self._seqs[self._start]
 
     def append(self, seq: int, size: int) -> None:
-        """Add a message. Its number must be higher than all before."""
+        """Add a message. Its seq is higher than all others."""
         self._seqs.append(seq)
         self._sizes.append(size)
 
     def take_through(self, seq: int) -> tuple[int, int]:
-        """Remove the messages up to a number, and return the highest number and their size. There must be one."""
+        """Remove the messages up to a seq. Return the highest of them and their total size. There must be one."""
         end = bisect_right(self._seqs, seq, self._start)
         taken = self._seqs[end - 1], sum(self._sizes[self._start : end])
         self._start = end
@@ -45,7 +45,7 @@ class InFlight:
         return place < len(self._seqs) and self._seqs[place] == seq
 
     def remove(self, seq: int) -> int:
-        """Remove one message, and return its size. It must be there."""
+        """Remove one message, and return its size. It must be in flight."""
         place = bisect_left(self._seqs, seq, self._start)
         size = self._sizes[place]
         del self._seqs[place], self._sizes[place]

@@ -1,4 +1,4 @@
-"""RFC 6455 section 5.2: the bytes of a server's frames: whole, unmasked, uncompressed."""
+"""The bytes of a server's frames (RFC 6455 section 5.2): unfragmented, unmasked, uncompressed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: Optional[int], reason: str = "") -> bytes:
-    """Return a Close frame. A reason of more than 123 bytes is cut off (section 5.5).
+    """Return a Close frame.
 
-    None is a Close frame without a code (section 5.5.1).
+    Args:
+        code: the close code; None for a Close frame without one (section 5.5.1).
+        reason: cut off after 123 bytes (section 5.5).
     """
     if code is None:
         return _frame(_CLOSE, b"")

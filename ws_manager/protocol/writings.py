@@ -1,4 +1,4 @@
-"""When each unconfirmed message of a socket was written: for its receipt, and for a report before that."""
+"""When each unconfirmed message of a socket was written. The ledger stores it, at the latest with the receipt."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _MOST_UNREPORTED = 64
 
 
 class Writing(NamedTuple):
-    """The messages of one write that are not confirmed yet.
+    """The unconfirmed messages of one write.
 
     Attributes:
-        first: the lowest message number.
-        last: the highest message number.
-        at: UTC text; None if it is not known here.
-        reported: True once it was reported to the ledger.
+        first: the lowest seq.
+        last: the highest seq.
+        at: when they were written, as UTC text; None if the ledger knows it already.
+        reported: True once the ledger knows the time.
     """
 
     first: int
@@ -34,30 +34,30 @@ class Writings:
         self._writings: deque[Writing] = deque()
 
     def add(self, first: int, last: int, at: Optional[str]) -> None:
-        """Add a write. Its numbers must be higher than all before."""
+        """Add what was written at the time `at`. Its seqs are higher than all others."""
         writings = self._writings
         before = writings[-1] if writings else None
-        # Beyond a number of unconfirmed writes, later ones share a time: memory is bounded.
+        # From 64 unreported writes on, later ones share the time of the last: this bounds memory.
         if before and (before.at == at or (len(writings) >= _MOST_UNREPORTED and not before.reported)):
             first, at = writings.pop().first, before.at
         writings.append(Writing(first, last, at, reported=at is None))
 
     def take_unreported(self) -> list[Writing]:
-        """Return the writes that were not reported yet, and mark them as reported."""
+        """Return the writes that are not reported yet, and mark them as reported."""
         writings = self._writings
         if not writings:
-            # True for most sockets, most of the time.
+            # The usual case of an idle socket.
             return []
         unreported = [writing for writing in writings if not writing.reported]
         if unreported:
-            # Their times are reported now, so they need not be kept apart.
+            # The ledger knows their times now, so they are kept as one.
             whole = Writing(writings[0].first, writings[-1].last, None, reported=True)
             writings.clear()
             writings.append(whole)
         return unreported
 
     def take_through(self, seq: int) -> Iterator[Writing]:
-        """Remove the writes up to a message number. Each is returned, because each has its own time."""
+        """Remove what was written up to a seq. Yields each write apart, because each has its own time."""
         writings = self._writings
         while writings and writings[0].first <= seq:
             writing = writings.popleft()
@@ -67,6 +67,6 @@ class Writings:
             yield writing
 
     def drop_before(self, seq: Optional[int]) -> None:
-        """Drop the writes that end before a message number; None for all."""
+        """Remove the writes that end before a seq; None removes all."""
         while self._writings and (seq is None or self._writings[0].last < seq):
             self._writings.popleft()

@@ -134,7 +134,7 @@ def test_numbers_keep_their_text_in_content_and_ref(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "words"),
     [
         (b"[" * 101 + b"]" * 101, "100 levels"),
         (b"[" * 20_000 + b"]" * 20_000, "100 levels"),
@@ -146,13 +146,13 @@ def test_numbers_keep_their_text_in_content_and_ref(database: Path) -> None:
     ],
 )
 def test_content_beyond_the_limits_is_refused_and_the_socket_stays(
-    database: Path, content: bytes, told: str
+    database: Path, content: bytes, words: str
 ) -> None:
     async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
         await speaker.send(TEXT, b'{"type":"send","to":"ws-002","ref":9,"content":%s}' % content)
         result = await speaker.json()
         assert (result["ref"], result["error"]["code"]) == (9, "invalid")
-        assert told in result["error"]["message"]
+        assert words in result["error"]["message"]
         await speaker.say(type="send", ref=10, to="ws-002", content=1)
         assert (await speaker.json())["ok"]
 

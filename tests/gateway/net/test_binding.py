@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import gateway, refusal, run
 from ws_manager.errors import Conflict, InvalidInput
-from ws_manager.gateway.net.binding import bind, every
+from ws_manager.gateway.net.binding import bind, hosts_to_bind
 
 every_address = pytest.mark.skipif(
     tuple(int(part) for part in aiohttp.__version__.split(".")[:3]) < (3, 14, 3),
@@ -22,7 +22,7 @@ every_address = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def bound(*hosts: str, port: int = 0) -> Iterator[list[tuple[str, int]]]:
-    sockets = bind(every(hosts), port)
+    sockets = bind(hosts_to_bind(hosts), port)
     try:
         yield [each.getsockname()[:2] for each in sockets]
     finally:

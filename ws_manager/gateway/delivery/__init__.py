@@ -1,1 +1,1 @@
-"""From the ledger to the sockets, and back."""
+"""Brings committed messages from the ledger to the sockets, and receipts back to the ledger."""

@@ -1,4 +1,4 @@
-"""One agent's socket: one task reads, one task writes. `GatewaySession` decides what the frames mean."""
+"""The IO of one agent's socket: one task reads and one writes. The protocol is in `GatewaySession`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Callable, Optional
 
 from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
 
 from ws_manager.errors import LedgerError
-from ws_manager.gateway.delivery.channels import Channels
-from ws_manager.gateway.delivery.requests import perform
+from ws_manager.gateway.delivery.pump import Pump
+from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import TcpPeer, forget_frames
-from ws_manager.gateway.quotas import Account
-from ws_manager.models import Closure, PendingMessage, SignOfLife, seconds_before, utc_now
+from ws_manager.models import Closure, PendingMessage, SignOfLife, SocketReport, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
 from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
 from ws_manager.repository.records import Position
-from ws_manager.tokens import EVERYTHING, Claims
 
 MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
@@ -35,17 +33,18 @@ class AgentSocket:
     """An open socket and its session.
 
     Args:
-        agent: the agent that the ws_id belongs to.
-        websocket: prepared, with `autoping=False` and without a heartbeat of its own.
-        transport: of the request.
-        drain: waits until the transport has room.
-        session: the state.
-        channels: the ways to and from the ledger.
-        limits: for one agent.
-        now: a monotonic clock.
-        account: pays for what it sends.
-        claims: of its token: what it may ask for, and when it expires.
-        clock: the time of day, in seconds since 1970: when tokens expire.
+        agent: the connection's agent.
+        websocket: aiohttp's WebSocket, prepared, with `autoping=False` and without a heartbeat.
+        transport: the request's transport.
+        drain: waits until the transport has written its buffer.
+        session: the state of the protocol.
+        pump: reads the backlog.
+        report: queues reports for the ledger.
+        requests: performs the agent's requests.
+        limits: what an agent may use.
+        now: a monotonic clock, in seconds.
+        expires_at: when its token expires, in seconds since 1970.
+        clock: the time of day, in seconds since 1970.
     """
 
     def __init__(
@@ -55,11 +54,12 @@ class AgentSocket:
         transport: asyncio.Transport,
         drain: Callable[[], Awaitable[None]],
         session: GatewaySession,
-        channels: Channels,
+        pump: Pump,
+        report: Callable[[Iterable[SocketReport]], None],
+        requests: RequestPerformer,
         limits: Limits,
         now: Callable[[], float],
-        account: Account,
-        claims: Claims = EVERYTHING,
+        expires_at: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.agent = agent
@@ -69,11 +69,12 @@ class AgentSocket:
         self._websocket = websocket
         self._transport = transport
         self._drain = drain
-        self._channels = channels
+        self._pump = pump
+        self._report_to_ledger = report
+        self._performer = requests
         self._limits = limits
         self._now = now
-        self._account = account
-        self._claims = claims
+        self._expires_at = expires_at
         self._clock = clock
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
@@ -89,16 +90,14 @@ class AgentSocket:
         self._buffered = 0
         self._shrunk_at = now()
         protocol = transport.get_protocol()
-        self._connection = protocol if isinstance(protocol, TcpPeer) else None
-        if self._connection is not None:
-            self._connection.expect_mask(
-                lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask")
-            )
-        # "Drained" means that the system has all of it: a peer that does not read holds up one write, not two.
+        self._tcp_peer = protocol if isinstance(protocol, TcpPeer) else None
+        if self._tcp_peer is not None:
+            self._tcp_peer.expect_mask(lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask"))
+        # With 0, `drain` waits until the kernel has everything: a peer that does not read costs one write, not two.
         transport.set_write_buffer_limits(high=0)
 
     async def run(self, greeting: str) -> Closure:
-        """Greet, then read and write until the socket is gone, and return how it ended."""
+        """Send the greeting, read and write until the socket has closed, and return how it closed."""
         writer = asyncio.create_task(self._write(greeting))
         self._reader = asyncio.create_task(self._read())
         try:
@@ -107,7 +106,7 @@ class AgentSocket:
             if not self._stops_reading:
                 raise
         finally:
-            # The writer sends our close frame last: let it finish, but do not wait for a blocked one.
+            # The writer sends our Close frame last, so it may finish. A writer that is blocked is cancelled.
             self._wake.set()
             for timer in (self._receipt_timer, self._close_timer):
                 if timer is not None:
@@ -116,7 +115,7 @@ class AgentSocket:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
-            # Signs of life are reported at intervals. Report the last one: the time-out counts from it.
+            # Signs of life are reported in intervals. The last one is reported now: the timeout counts from it.
             self.session.reports.append(self.sign_of_life(self._now(), logged=False))
             self._report()
             if self.session.close_with is None and self._peer_closed is not None:
@@ -124,32 +123,31 @@ class AgentSocket:
             if not self._turned_away:
                 self._transport.close()
             if self._unwritten():
-                # The rest is sent if the peer reads it in time. A peer that has stopped does not keep the connection
-                # for ever.
+                # The peer may read the rest, but a peer that has stopped reading must not keep the connection.
                 asyncio.get_running_loop().call_later(self._limits.write_seconds, self._transport.abort)
         return self._closure()
 
     def offer(self, message: PendingMessage) -> None:
-        """Give a live session a message that was just committed."""
+        """Offer a message that was just committed to a live session."""
         if self.session.queue_is_full and self._may_write():
             self._write_now()
         self.session.take_live(message)
 
     async def linger(self) -> None:
-        """Release everything. A peer that was turned away first gets time to read the close frame.
+        """Free everything; a peer that misbehaved first gets a second to read the Close frame.
 
-        If the connection ended at once, with unread data, a reset could destroy the close frame.
+        A TCP connection that is closed with unread data is reset, and the Close frame would be lost.
         """
         if self._turned_away:
             await asyncio.sleep(TURN_AWAY_SECONDS)
             self._transport.abort()
-        # Otherwise aiohttp would do it later, and its error could not be dropped any more.
+        # Otherwise aiohttp does it later, and its error would keep this socket in memory.
         await self._websocket.close()
-        # aiohttp keeps the error that ended a socket.
+        # aiohttp keeps the error that ended the WebSocket.
         forget_frames(self._websocket.exception())
 
     def wake(self) -> None:
-        """There may be something to write. It is written at once if the transport has room."""
+        """Write what there is to write: at once if the transport has room, otherwise in the writing task."""
         if self._may_write():
             self._write_now()
             if not self.session.has_work:
@@ -160,24 +158,24 @@ class AgentSocket:
         self._wake.set()
 
     def close(self, code: int, reason: str) -> None:
-        """Close the socket; the first code stays."""
+        """Close the socket. If it is closing already, the first code is kept."""
         self.session.close(code, reason)
         self._wake.set()
 
     def abort(self) -> None:
-        """Drop the connection at once. Nothing else ends a blocked write."""
+        """Drop the connection without a Close frame. Nothing else ends a blocked write."""
         self._transport.abort()
 
     def sign_of_life(self, now: float, *, logged: bool) -> SignOfLife:
-        """Return when the peer was last heard, for the ledger. `logged`: it goes into the heartbeat log too."""
+        """Return when the peer was last heard, and the round trip. `logged` also writes it to the heartbeat log."""
         session = self.session
         latency = None if session.latency is None else round(session.latency * 1000)
         at = seconds_before(utc_now(), now - session.heard_at)
         return SignOfLife(session.ws_id, session.epoch, at, latency, logged)
 
     def tick(self, now: float) -> None:
-        """Let time pass: heartbeats, the end of the token, and a peer that does not read."""
-        if self._clock() >= self._claims.expires_at:
+        """Check what depends on time: the token, a peer that does not read, and heartbeats. Called once a second."""
+        if self._clock() >= self._expires_at:
             self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
         self._look_at_buffer(now)
         if now - self._shrunk_at > self._limits.write_seconds:
@@ -187,11 +185,11 @@ class AgentSocket:
             self._wake.set()
 
     def _unwritten(self) -> int:
-        """Return how many bytes the system has not taken yet."""
+        """Return how many bytes the kernel has not taken yet."""
         try:
             return self._transport.get_write_buffer_size()
         except AttributeError:
-            # asyncio's TLS transport raises this once the connection is lost.
+            # asyncio's TLS transport raises it once the connection is lost.
             return 0
 
     def _look_at_buffer(self, now: float) -> None:
@@ -219,7 +217,7 @@ class AgentSocket:
                 session.close(CloseCode.NOT_THIS_PROTOCOL, "binary frame")
             else:
                 if message.type == WSMsgType.ERROR and isinstance(message.data, WebSocketError):
-                    # aiohttp has closed it: too large, not UTF-8, against RFC 6455.
+                    # aiohttp has closed the WebSocket: a frame was too large, not UTF-8, or against RFC 6455.
                     session.close(message.data.code, str(message.data))
                 elif message.type == WSMsgType.CLOSE:
                     self._peer_closed = _close_of(message)
@@ -233,11 +231,11 @@ class AgentSocket:
 
     def _is_too_large(self, text: str) -> bool:
         most = self._limits.frame_bytes
-        # A character has at most four bytes, so most frames need not be encoded to know that they fit.
+        # A character has at most four bytes in UTF-8, so most texts need not be encoded to know that they fit.
         return len(text) * 4 > most and len(text.encode("utf-8")) > most
 
     def _take_requests(self) -> None:
-        """Perform the agent's requests one after the other, without delaying its receipts."""
+        """Perform the agent's requests one after the other, in a task of their own so that receipts do not wait."""
         if not self.session.requests:
             return
         requests, self.session.requests = self.session.requests, []
@@ -252,12 +250,7 @@ class AgentSocket:
     async def _perform(self) -> None:
         while self._requests:
             request = self._requests.popleft()
-            answer = await self._channels.threads.write(
-                lambda ledger, request=request: perform(  # type: ignore[misc]
-                    ledger, self.session.ws_id, request, self._claims, self._account
-                )
-            )
-            self.session.answer(answer)
+            self.session.answer(await self._performer.perform(request))
             self.wake()
         self._performing = None
 
@@ -281,25 +274,25 @@ class AgentSocket:
             else:
                 self._say_close(code, reason)
         except (ClientError, ConnectionError):
-            # The peer has gone or closed. The reader notices it too; what was written stays unconfirmed.
+            # The connection is lost or closed. The reader notices it too; unconfirmed messages stay pending.
             self._transport.close()
         except Exception:
-            # A defect. Without a writer the socket would stay open and silent.
+            # A defect. Without its writer, the socket would stay open and silent.
             self._transport.abort()
             raise
 
     def _turn_away(self, code: int, reason: str) -> None:
-        """Close, and read nothing more: after the close frame a flood would cost as much as before it."""
-        if self._connection is not None:
-            self._connection.read_no_more()
+        """Send the Close frame and stop reading, because a flood costs as much after the Close frame as before."""
+        if self._tcp_peer is not None:
+            self._tcp_peer.read_no_more()
         self._turned_away = True
         self._stop_reading()
         self._put(close_frame(code, reason))
 
     def _say_close(self, code: int, reason: str) -> None:
-        """Close, and go on reading until the peer answers: what it confirms until then counts.
+        """Send the Close frame, and read until the peer answers it: what it confirms until then counts.
 
-        The Ping before the close frame asks for a last receipt.
+        A Ping before the Close frame asks for the last receipt.
         """
         ping = self.session.last_ping(self._now())
         self._put((b"" if ping is None else ping_frame(ping)) + close_frame(code, reason))
@@ -308,14 +301,14 @@ class AgentSocket:
         )
 
     def _answer_close(self, code: int) -> None:
-        """Answer the peer's close frame with its code (RFC 6455 section 5.5.1)."""
+        """Answer the peer's Close frame with the same code (RFC 6455 section 5.5.1)."""
         if not self._transport.is_closing():
             self._transport.write(close_frame(None if code == CloseCode.NO_STATUS else code))
 
     def _stop_reading(self) -> None:
         self._stops_reading = True
         if self._reader is not None:
-            # It would wait for ever.
+            # Otherwise it would wait for the next frame.
             self._reader.cancel()
 
     async def _flush(self) -> None:
@@ -330,14 +323,14 @@ class AgentSocket:
             await self._read_backlog()
 
     async def _read_backlog(self) -> None:
-        # A method of its own, so that a blocked writer does not keep in memory what was read.
+        # A function of its own, so that a blocked writer does not keep the messages in memory.
         session = self.session
-        pump = self._channels.pump
-        messages, reached = await pump.backlog(session.ws_id, Position(session.cursor), session.backlog_limit)
-        session.take_backlog(messages, reached, pump.position)
+        after = Position(session.cursor)
+        messages, reached = await self._pump.backlog(session.ws_id, after, session.backlog_limit)
+        session.take_backlog(messages, reached, self._pump.position)
 
     def _may_write(self) -> bool:
-        """Say whether the transport has room and the writer task is idle."""
+        """Return whether the transport has room and the writing task is waiting."""
         return (
             self._parked
             and self.session.close_with is None
@@ -346,14 +339,14 @@ class AgentSocket:
         )
 
     def _write_now(self) -> bool:
-        """Write what is due, at most 64 KiB and a Ping. False if there was nothing.
+        """Write what is ready, at most 64 KiB and a Ping. Return False if there was nothing.
 
-        It is one write: aiohttp's way, a frame at a time, costs twice as much.
+        All frames go out in one write. One write for each frame, as in aiohttp, takes twice the time.
 
         Raises:
             ConnectionResetError: the transport is closing.
         """
-        # Checked before anything counts as written.
+        # Check it before the session counts anything as written.
         self._make_sure_it_is_open()
         frames: list[bytes] = []
         if self.session.has_frames:
@@ -375,12 +368,12 @@ class AgentSocket:
         self._transport.write(data)
 
     def _make_sure_it_is_open(self) -> None:
-        # On a closing transport asyncio drops data silently, and uvloop raises an error of its own.
+        # On a closing transport, asyncio's `write` does nothing, and uvloop's raises an error of another type.
         if self._transport.is_closing():
             raise ConnectionResetError("the connection is closing")
 
     def _wake_for_receipt(self) -> None:
-        """Wake up when the next receipt Ping is due, if one is waiting."""
+        """Set a timer for the next receipt Ping, if one has to wait."""
         due_in = self.session.receipt_due_in(self._now())
         if due_in and self._receipt_timer is None:
             self._receipt_timer = asyncio.get_running_loop().call_later(due_in, self._receipt_is_due)
@@ -392,7 +385,7 @@ class AgentSocket:
     def _report(self) -> None:
         if self.session.reports:
             reports, self.session.reports = self.session.reports, []
-            self._channels.receipts.report(reports)
+            self._report_to_ledger(reports)
 
     def _closure(self) -> Closure:
         session = self.session
@@ -404,16 +397,16 @@ class AgentSocket:
             refused = session.only_in_flight if code in REFUSALS else None
             ended = is_goodbye(code)
             return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended, refused)
-        # aiohttp's `close_code` will not do: it is 1000 without a close frame too.
+        # aiohttp's `close_code` is no help: it is 1000 even if no Close frame came.
         return Closure(session.ws_id, session.epoch, CloseCode.LOST, meaning(CloseCode.LOST), ended=False)
 
 
 def _close_of(message: WSMessage) -> tuple[int, str]:
-    """Return code and reason of a peer's close frame.
+    """Return the code and the reason of a peer's Close frame.
 
-    RFC 6455 section 7.4 reserves some codes that no frame may carry, and has none from 5000 on. aiohttp accepts them.
+    RFC 6455 section 7.4 forbids some codes in a frame, and codes from 5000 on. aiohttp accepts them.
     """
-    # 0 stands for a close frame without a code.
+    # aiohttp gives 0 for a Close frame without a code.
     code, reason = message.data or CloseCode.NO_STATUS, message.extra or ""
     if message.data and (code in (CloseCode.NO_STATUS, CloseCode.LOST) or code >= 5000):
         return CloseCode.PROTOCOL_ERROR, f"{code} is not a close code that may be sent"

@@ -1,4 +1,4 @@
-"""Checkpoints: the work that piles up behind commits, done at most once a second."""
+"""Moves committed changes from the log into the database, once a second if there are any."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Checkpointer:
     """Makes checkpoints on the writing thread.
 
     Args:
-        threads: of the ledger.
+        threads: the ledger's threads.
     """
 
     def __init__(self, threads: LedgerThreads) -> None:
@@ -27,7 +27,7 @@ class Checkpointer:
         self._due = False
 
     async def run(self) -> None:
-        """Make checkpoints until cancelled."""
+        """Make a checkpoint each second in which the ledger changed, until cancelled."""
         trouble = Trouble("make a checkpoint of the ledger")
         while True:
             await asyncio.sleep(_SECONDS)
@@ -41,7 +41,7 @@ class Checkpointer:
     def _checkpoint(self, ledger: Ledger) -> None:
         if self._changes is None:
             self._changes = ledger.changes()
-        # After a failure it stays due.
+        # A failed checkpoint stays due.
         self._due = self._changes.happened() or self._due
         if self._due:
             ledger.maintenance.checkpoint()

@@ -1,4 +1,4 @@
-"""The open sockets by ws_id: finds them, watches their health, closes them when their registration is void."""
+"""The open sockets by ws_id: finds them, checks their health, and closes those whose registration is void."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VOID = {
     "disconnected": (CloseCode.DISCONNECTED, "disconnected by an operator"),
     "moved": (CloseCode.DISCONNECTED, "the ws_id was given to another agent"),
     "replaced": (CloseCode.REPLACED, "replaced by a newer socket"),
-    # Its agent comes back under the new registration, and gets everything that is pending.
+    # The agent reconnects under the new registration and gets everything that is pending.
     "registered": (CloseCode.RESTARTING, "registered again by a command"),
 }
 
@@ -34,11 +34,11 @@ class Hub:
     """The sockets of one gateway.
 
     Args:
-        threads: of the ledger.
-        report: takes reports about sockets for the ledger.
+        threads: the ledger's threads.
+        report: queues reports for the ledger.
         timeout: seconds without a sign of life after which a connection is lost.
-        log_interval: seconds between two rows of a connection in the heartbeat log, at least.
-        now: a monotonic clock.
+        log_interval: least seconds between two rows of one connection in the heartbeat log.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Hub:
         self._log_interval = log_interval
         self._now = now
         self._sockets: dict[str, AgentSocket] = {}
-        # Includes sockets that were replaced and have not gone yet: they are watched too.
+        # Includes replaced sockets that are still closing, so that they are timed out too.
         self._open: set[AgentSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: Optional[asyncio.Task[None]] = None
@@ -64,15 +64,15 @@ class Hub:
         self._open_since = self._swept_at = now()
 
     def __len__(self) -> int:
-        """Return the number of open sockets, including those that are being closed."""
+        """Return the number of open sockets, including those that are closing."""
         return len(self._open)
 
     def holds(self, ws_id: Optional[str]) -> bool:
-        """Say whether a connection has a socket here."""
+        """Return whether this gateway has a socket of a connection."""
         return ws_id in self._sockets
 
     def add(self, socket: AgentSocket) -> None:
-        """Add a socket. It replaces an older one of the same ws_id; if it is itself the older one, it is closed."""
+        """Add a socket. Of two sockets with one ws_id, the one with the older registration is closed."""
         session = socket.session
         self._open.add(socket)
         other = self._sockets.get(session.ws_id)
@@ -83,17 +83,17 @@ class Hub:
         if other is not None:
             other.close(CloseCode.REPLACED, "replaced by a newer socket")
         if self._closing is not None:
-            # It was in its handshake when the others were closed.
+            # Its handshake was under way when the others were closed.
             socket.close(*self._closing)
-        # Its registration may have changed before the socket was added.
+        # The registration may have become void before the socket was added.
         self.check([session.ws_id])
 
     def give_time(self) -> None:
-        """Sweep nothing for one full time-out, because agents could not come back until now."""
+        """Do not sweep for one full timeout, because agents may have been unable to reconnect."""
         self._open_since = self._now()
 
     def remove(self, socket: AgentSocket) -> None:
-        """Remove a socket that has ended."""
+        """Remove a socket."""
         if self._sockets.get(socket.session.ws_id) is socket:
             del self._sockets[socket.session.ws_id]
         self._open.discard(socket)
@@ -112,7 +112,7 @@ class Hub:
             socket.wake()
 
     def check(self, ws_ids: Iterable[str]) -> None:
-        """Check the registrations of these connections, and close the sockets whose registration is void."""
+        """Check whether the registrations of these connections are still valid; close the sockets of void ones."""
         held = [self._sockets[ws_id] for ws_id in ws_ids if ws_id in self._sockets]
         if held:
             task = asyncio.create_task(self._check(held))
@@ -120,7 +120,7 @@ class Hub:
             task.add_done_callback(self._tasks.discard)
 
     async def run(self) -> None:
-        """Send heartbeats, drop slow peers and sweep, until cancelled."""
+        """Send heartbeats, drop slow peers and sweep lost connections, until cancelled."""
         self.give_time()
         loop = asyncio.get_running_loop()
         while True:
@@ -128,14 +128,14 @@ class Hub:
             await asyncio.sleep(_TICK_SECONDS)
             now = self._now()
             if loop.time() - began - _TICK_SECONDS > self._timeout / 3:
-                # This process was stopped for a while, so that agents could not come back.
+                # This process was suspended, so no agent could reconnect meanwhile.
                 self.give_time()
             for socket in list(self._open):
                 try:
                     socket.tick(now)
                 except Exception:
-                    # A defect with one socket must not end all of them.
-                    _log.exception("%s fails, and is dropped", socket.session.ws_id)
+                    # A defect in one socket must not end the gateway.
+                    _log.exception("%s failed and is dropped", socket.session.ws_id)
                     socket.abort()
             self._record(now)
             interval = self._timeout / 3
@@ -148,10 +148,10 @@ class Hub:
 
         Args:
             code: close code (RFC 6455 section 7.4).
-            reason: in words.
-            drain: seconds over which the closes are spread, so that the agents do not all come back at the same
-                moment. A few sockets are closed at once.
-            seconds: after which the remaining sockets are dropped.
+            reason: the reason in the Close frame.
+            drain: seconds over which the closes are spread, so that the agents do not all reconnect at once. Up to
+                100 sockets are closed together.
+            seconds: after which sockets that are still open are dropped.
         """
         waiting = list(self._open)
         batch = max(_LEAST_BATCH, math.ceil(len(waiting) * _BATCH_SECONDS / max(drain, _BATCH_SECONDS)))
@@ -161,7 +161,7 @@ class Hub:
             for socket in waiting[start : start + batch]:
                 socket.close(code, reason)
         self._closing = code, reason
-        # Those that came meanwhile.
+        # Sockets that were opened during the drain.
         for socket in self._open:
             socket.close(code, reason)
         if not await self._empty_within(seconds):
@@ -197,7 +197,7 @@ class Hub:
                 socket.close(*_VOID[reason])
 
     def _record(self, now: float) -> None:
-        """Report unconfirmed writes and signs of life, about three times per time-out."""
+        """Report unconfirmed writes, and each peer's last sign of life about three times per timeout."""
         signs: list[SocketReport] = []
         for socket in self._sockets.values():
             session = socket.session
@@ -212,7 +212,7 @@ class Hub:
             self._report(signs)
 
     def _begin_sweep(self) -> None:
-        """Sweep in a task of its own: another process may keep the write lock for long."""
+        """Sweep in a task of its own, because it may wait long for the write lock."""
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.create_task(self._sweep())
             self._tasks.add(self._sweeping)

@@ -1,4 +1,4 @@
-"""Threads with a ledger of their own, so that no statement ever runs on the event loop."""
+"""The threads that use the ledger: no statement runs on the event loop."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _WRITING_KIB = 4096
 
 
 class LedgerThread:
-    """One thread, one open ledger, and the calls in the order in which they were made.
+    """One thread with its own open ledger. It runs calls in their order.
 
     Args:
-        location: of the ledger.
-        name: of the thread.
-        sizes: how large contents and metadata may be.
-        memory_kib: for pages of the ledger. The system caches them too, and most are read once.
-        shared: the file may be a database of another program, to which the ledger is added.
+        location: where the ledger is.
+        name: the thread's name.
+        sizes: the size limits of contents and metadata.
+        memory_kib: size of the cache for pages of the ledger. The operating system caches them too.
+        shared: True allows the ledger in another program's database.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class LedgerThread:
         self._ledger: Optional[Ledger] = None
 
     async def open(self) -> None:
-        """Open the ledger, unless it is open already.
+        """Open the ledger, if it is not open.
 
         Raises:
             LedgerError: it cannot be used.
@@ -50,7 +50,7 @@ class LedgerThread:
         return asyncio.get_running_loop().run_in_executor(self._executor, self._run, call)
 
     async def close(self) -> None:
-        """Finish the calls that were made, and close the ledger."""
+        """Wait for the calls so far, and close the ledger."""
         await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
         self._executor.shutdown()
 
@@ -69,14 +69,14 @@ class LedgerThread:
 
 
 class LedgerThreads:
-    """A thread that reads and one that writes.
+    """A thread that reads the ledger and one that writes it.
 
-    If another process keeps the ledger locked for long, it delays receipts, and not deliveries.
+    They are two so that a process that holds the write lock for long delays the receipts, but not the messages.
 
     Args:
-        location: of the ledger.
-        sizes: how large contents and metadata may be.
-        shared: the file may be a database of another program, to which the ledger is added.
+        location: where the ledger is.
+        sizes: the size limits of contents and metadata.
+        shared: True allows the ledger in another program's database.
     """
 
     def __init__(self, location: Path, sizes: Sizes, *, shared: bool = False) -> None:
@@ -84,7 +84,7 @@ class LedgerThreads:
         self._writes = LedgerThread(location, "ws-manager-writes", sizes, _WRITING_KIB, shared=shared)
 
     async def open(self) -> None:
-        """Open the ledger. After a failure it can be called again.
+        """Open the ledger in both threads. It can be called again after an error.
 
         Raises:
             LedgerError: it cannot be used.
@@ -101,6 +101,6 @@ class LedgerThreads:
         return self._writes.run(call)
 
     async def close(self) -> None:
-        """Finish the calls that were made, and close the ledger."""
+        """Wait for the calls so far, and close the ledger."""
         await self._reads.close()
         await self._writes.close()

@@ -1,10 +1,10 @@
-"""From the ledger to the sockets: offers what was committed to live sessions; other sessions read their backlog."""
+"""Reads committed messages for the sockets: new ones for live sessions, the backlog for the others."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Protocol
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
@@ -20,18 +20,18 @@ _BACKLOGS_AT_ONCE = 2
 _RETRY_SECONDS = 0.5
 
 
-class Receivers(Protocol):
-    """Those that get what the pump reads."""
+class LiveSessions(Protocol):
+    """What the pump needs of the hub."""
 
     def dispatch(self, messages: list[PendingMessage]) -> None:
         """Offer committed messages to the live sessions."""
 
     def check(self, ws_ids: Iterable[str]) -> None:
-        """Something happened to these connections: check their registrations."""
+        """Check whether the registrations of these connections are still valid: the ledger has new events of them."""
 
 
 class _News(NamedTuple):
-    """What was committed since the last look, and the positions that were reached."""
+    """The messages and events after the last positions, and the new positions."""
 
     messages: list[PendingMessage]
     events: list[Event]
@@ -40,13 +40,13 @@ class _News(NamedTuple):
 
 
 class Pump:
-    """Reads what any process commits.
+    """Offers every committed message to the live sessions, whichever process committed it.
 
     Args:
-        threads: of the ledger.
+        threads: the ledger's threads.
 
     Attributes:
-        position: up to which everything was offered to the live sessions.
+        position: every message up to it was offered to the live sessions.
     """
 
     def __init__(self, threads: LedgerThreads) -> None:
@@ -54,12 +54,11 @@ class Pump:
         self._event_position = Position(0)
         self._threads = threads
         self._changed = asyncio.Event()
-        # The pump waits for at most this many backlog reads, however many agents catch up.
+        # However many agents catch up, the pump waits for at most this many reads.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
-        self._watcher: Optional[Watcher] = None
 
     async def open(self) -> None:
-        """Start at the present end of the ledger.
+        """Set the position to the end of the ledger.
 
         Raises:
             LedgerError: it cannot be read.
@@ -68,42 +67,45 @@ class Pump:
             lambda ledger: ledger.delivery.positions()
         )
 
-    async def run(self, receivers: Receivers) -> None:
-        """Pump until cancelled.
+    async def run(self, sessions: LiveSessions) -> None:
+        """Offer new messages until cancelled.
+
+        Args:
+            sessions: gets the messages, and the connections that have events.
 
         Raises:
             LedgerReplaced: the ledger is no longer the one that was opened.
         """
         loop = asyncio.get_running_loop()
         replaced: asyncio.Future[None] = loop.create_future()
-        self._watcher = Watcher(
+        watcher = Watcher(
             await self._threads.read(lambda ledger: ledger),
             loop,
             self._changed.set,
             lambda error: None if replaced.done() else replaced.set_exception(error),
         )
-        self._watcher.start()
-        await asyncio.gather(replaced, self._pump(receivers))
-
-    async def close(self) -> None:
-        """Stop watching the ledger. Call it after `run` was cancelled."""
-        if self._watcher is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._watcher.stop)
+        watcher.start()
+        pumping = asyncio.ensure_future(self._pump(sessions))
+        try:
+            await asyncio.gather(replaced, pumping)
+        finally:
+            pumping.cancel()
+            await loop.run_in_executor(None, watcher.stop)
 
     async def backlog(self, ws_id: str, after: Position, limit: int) -> tuple[list[PendingMessage], Position]:
-        """Read a connection's pending messages; see `Delivery.backlog`."""
+        """Return pending messages of a connection, and the position reached; see `Delivery.backlog`."""
         async with self._catching_up:
             return await self._threads.read(
                 lambda ledger: ledger.delivery.backlog(ws_id, after, limit, QUEUE_BYTES)
             )
 
-    async def _pump(self, receivers: Receivers) -> None:
+    async def _pump(self, sessions: LiveSessions) -> None:
         trouble = Trouble("read the ledger")
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._pump_once(receivers)
+                await self._pump_once(sessions)
             except LedgerError as error:
                 trouble.began(error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -111,16 +113,16 @@ class Pump:
             else:
                 trouble.ended()
 
-    async def _pump_once(self, receivers: Receivers) -> None:
+    async def _pump_once(self, sessions: LiveSessions) -> None:
         while True:
             news = await self._threads.read(self._read_news)
-            receivers.dispatch(news.messages)
+            sessions.dispatch(news.messages)
             self.position, self._event_position = news.position, news.event_position
             if news.events:
-                receivers.check({event.ws_id for event in news.events if event.ws_id})
+                sessions.check({event.ws_id for event in news.events if event.ws_id})
             if not news.messages:
                 return
-            # Freed before the next page is read, so that only one page is in memory.
+            # Free them before the next batch is read, which would double the memory.
             del news
 
     def _read_news(self, ledger: Ledger) -> _News:

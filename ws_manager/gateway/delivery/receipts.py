@@ -1,4 +1,4 @@
-"""From the sockets to the ledger: writes receipts and everything else that sockets report."""
+"""Writes what the sockets report to the ledger: receipts, rejections, closures and signs of life."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _RETRY_SECONDS = 0.5
 
 
 class ReceiptWriter:
-    """Writes reports in the order in which they come, many in one transaction.
+    """Writes reports in their order, many in one transaction.
 
     Args:
-        threads: of the ledger.
+        threads: the ledger's threads.
     """
 
     def __init__(self, threads: LedgerThreads) -> None:
@@ -33,22 +33,23 @@ class ReceiptWriter:
         self._failed = asyncio.Event()
 
     def report(self, reports: Iterable[SocketReport]) -> None:
-        """Take what a socket reports; it is written soon."""
+        """Queue reports; they are written soon."""
         before = len(self._reports)
         self._reports.extend(reports)
         self._reported_count += len(self._reports) - before
         self._reported.set()
 
     async def settled(self) -> None:
-        """Wait until everything that was reported so far is written."""
+        """Wait until every report so far is written, also those of a batch that has to be written again."""
         goal = self._reported_count
         while self._settled_count < goal:
             await self._settled.wait()
 
     async def flush(self, seconds: float) -> None:
-        """Wait until everything that was reported is written, at most `seconds`.
+        """Wait until every report is written, at most `seconds`.
 
-        It waits while another process holds the write lock, but not while writing fails, on a full disk for example.
+        It waits while another process holds the write lock. If the ledger cannot be written for another reason, such
+        as a full disk, it returns at once. Reports that remain unwritten are logged.
         """
         self._failed.clear()
         ends = [asyncio.ensure_future(self.settled()), asyncio.ensure_future(self._failed.wait())]
@@ -64,7 +65,7 @@ class ReceiptWriter:
         """Write until cancelled.
 
         Args:
-            on_void: called with the ws_ids whose receipts were void because of a newer registration.
+            on_void: called with the ws_ids whose receipts were void, because they have been registered again.
         """
         trouble = Trouble("write receipts")
         while True:
@@ -74,7 +75,7 @@ class ReceiptWriter:
             try:
                 void = await self._threads.write(lambda ledger, batch=batch: ledger.delivery.settle(batch))  # type: ignore[misc]
             except LedgerError as error:
-                # Nothing is lost: it is written as soon as the ledger can be written again.
+                # The batch goes back to the front, and is written again later.
                 trouble.began(error)
                 if not isinstance(error, LedgerBusy):
                     self._failed.set()
@@ -85,6 +86,6 @@ class ReceiptWriter:
             trouble.ended()
             on_void(void)
             self._settled_count += len(batch)
-            # Wakes those that wait now. Those that come later wait for the next batch.
+            # Wakes the present waiters only.
             self._settled.set()
             self._settled.clear()

@@ -1,49 +1,79 @@
-"""An agent's requests: to send to one connection, or to many."""
+"""What an agent asks the gateway to send, in its connection's name."""
 
 from __future__ import annotations
+
+import asyncio
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.validation import check_name
 from ws_manager.errors import WsManagerError
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.quotas import Account
-from ws_manager.protocol.frames import AgentRequest, SendRequest, failure_frame, result_frame
+from ws_manager.protocol.frames import (
+    AgentRequest,
+    BroadcastRequest,
+    SendRequest,
+    failure_frame,
+    result_frame,
+)
 from ws_manager.tokens import Claims
 
 
-def perform(ledger: Ledger, sender: str, request: AgentRequest, claims: Claims, account: Account) -> str:
-    """Perform a request in the name of the connection that made it, and return the frame that answers it.
+class RequestPerformer:
+    """Performs the requests of one connection.
 
     Args:
-        ledger: of the writing thread.
-        sender: the ws_id of that connection.
-        request: the request.
-        claims: of its token, which needs the scope for it.
+        threads: of the ledger.
+        sender: the connection's ws_id.
+        claims: what its token allows.
         account: pays for what is sent.
     """
-    try:
-        if not isinstance(request, SendRequest):
-            claims.require("broadcast")
-            agent = None if request.agent is None else check_name(request.agent, "agent", known=True)
-            account.check()
-            sent = ledger.broadcast(
-                request.content,
-                agent=agent,
-                msg_type=request.msg_type,
-                sender_id=sender,
-                admit=account.spend,
+
+    __slots__ = ("_account", "_claims", "_sender", "_threads")
+
+    def __init__(self, threads: LedgerThreads, sender: str, claims: Claims, account: Account) -> None:
+        self._threads = threads
+        self._sender = sender
+        self._claims = claims
+        self._account = account
+
+    def perform(self, request: AgentRequest) -> asyncio.Future[str]:
+        """Perform a request on the writing thread, and return the frame that answers it."""
+        return self._threads.write(lambda ledger: self._perform(ledger, request))
+
+    def _perform(self, ledger: Ledger, request: AgentRequest) -> str:
+        try:
+            return (
+                self._send(ledger, request)
+                if isinstance(request, SendRequest)
+                else self._broadcast(ledger, request)
             )
-            return result_frame(request.ref, sent.broadcast_id, len(sent.recipients))
-        claims.require("send")
-        account.check()
+        except WsManagerError as error:
+            return failure_frame(request.ref, error.code, error.public_message)
+
+    def _send(self, ledger: Ledger, request: SendRequest) -> str:
+        self._claims.require("send")
+        self._account.check()
         message = ledger.send(
             check_name(request.to, "ws_id", known=True),
             request.content,
             request.msg_type,
-            sender_id=sender,
-            admit=account.spend,
+            sender_id=self._sender,
+            admit=self._account.spend,
         )
-    except WsManagerError as error:
-        return failure_frame(request.ref, error.code, error.public_message)
-    if message is None:
-        return failure_frame(request.ref, "not_found", f"no active connection {request.to}")
-    return result_frame(request.ref, message.msg_id)
+        if message is None:
+            return failure_frame(request.ref, "not_found", f"no active connection {request.to}")
+        return result_frame(request.ref, message.msg_id)
+
+    def _broadcast(self, ledger: Ledger, request: BroadcastRequest) -> str:
+        self._claims.require("broadcast")
+        agent = None if request.agent is None else check_name(request.agent, "agent", known=True)
+        self._account.check()
+        sent = ledger.broadcast(
+            request.content,
+            agent=agent,
+            msg_type=request.msg_type,
+            sender_id=self._sender,
+            admit=self._account.spend,
+        )
+        return result_frame(request.ref, sent.broadcast_id, len(sent.recipients))

@@ -1,4 +1,4 @@
-"""A thread that notices when any process commits to the ledger."""
+"""A thread that notices commits to the ledger, whichever process makes them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ws_manager.errors import LedgerError, LedgerReplaced
 from ws_manager.gateway.trouble import Trouble
 
 POLL_SECONDS = 0.002
-"""One poll costs a few microseconds, so every 2 ms is about 1 % of a core."""
+"""Seconds between two polls. A poll costs a few microseconds, so polling takes about 1 % of a core."""
 
 _POLLS_A_CHECK = 50
-"""Polls between two checks that the ledger is still there: 0.1 s."""
+"""Polls between two checks that the ledger was not deleted or replaced: 0.1 s."""
 
 _RETRY_SECONDS = 0.5
 
 
 class Watcher(threading.Thread):
-    """Calls back on the event loop when something was committed.
+    """Calls a function on the event loop after each commit.
 
     Args:
-        ledger: the ledger that the gateway has open. The thread opens it once more.
-        loop: on which the callbacks run.
-        changed: called without arguments after a change.
-        replaced: called with the error if the ledger is no longer the one that was opened. That ends the thread.
+        ledger: the gateway's open ledger. The thread opens the same one for itself.
+        loop: the event loop that calls `changed` and `replaced`.
+        changed: called without arguments after each change.
+        replaced: called with the error if the ledger was deleted or replaced. The thread then ends.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""HTTP: who is let in, and a handler for each route."""
+"""HTTP: access control, and the handler of each route."""

@@ -1,9 +1,8 @@
-"""Who may use the gateway. It is decided before anything else.
+"""Decides who may use the gateway, before anything else of a request is read.
 
-First `Host` and `Origin` are checked (`names.py`), then the token. It comes in the `Authorization` header, in the
-query,
-or as a WebSocket subprotocol: a page cannot set a header, and proxies log queries. Each refusal is logged with the
-option that would let the request in. A token is never logged.
+It checks `Host` and `Origin` (see `ws_manager.gateway.http.names`), then the token. The token is in the
+`Authorization` header, in the query, or in a WebSocket subprotocol: a web page cannot set headers, and proxies log
+queries. A refusal is logged with the option that would accept the request, and never with the token.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from aiohttp import hdrs, web
 
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.gateway.http.names import Names, host_option, origin_option
-from ws_manager.gateway.refusal_log import Refusals, quoted
+from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.remedies import MAKE_TOKEN
 from ws_manager.tokens import EVERYTHING, Claims, verify
 
@@ -25,29 +24,29 @@ SUBPROTOCOL = "ws-manager.v1"
 """The only subprotocol (RFC 6455 section 1.9) that is ever selected."""
 
 TOKEN_PROTOCOL = "bearer."  # noqa: S105 - a prefix
-"""The prefix of a subprotocol that carries a token. It is never selected, so the token is never echoed."""
+"""The prefix of a subprotocol that carries a token. It is never selected, so the answer never repeats the token."""
 
 _SAFE_AIOHTTP = (3, 14, 3)
 
 
 class BadToken(NotAuthorised):
-    """There is no token, or it is not valid: HTTP 401. Other refusals of this kind are 403.
+    """There is no token, or it is not valid: HTTP 401. Other errors of the base class are HTTP 403.
 
     Attributes:
-        challenge: the `WWW-Authenticate` header of the answer (RFC 6750 section 3).
+        challenge: value of the `WWW-Authenticate` header (RFC 6750 section 3).
     """
 
     challenge = 'Bearer error="invalid_token"'
 
 
 class NoToken(BadToken):
-    """There is no token. RFC 6750 section 3.1 has no error code for that."""
+    """There is no token. RFC 6750 section 3.1 gives no error code in that case."""
 
     challenge = "Bearer"
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a bind address can be reached from this machine only. Of names, only `localhost` counts."""
+    """Return whether a bind address is reachable from this machine only. False for names other than `localhost`."""
     if host == "localhost":
         return True
     try:
@@ -57,16 +56,16 @@ def is_loopback(host: str) -> bool:
 
 
 def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__version__) -> None:
-    """Refuse to bind an address beyond loopback without tokens, or with an unsafe aiohttp.
+    """Check that it is safe to bind an address.
 
     Args:
         host: the address to bind.
-        tokens: whether tokens are required.
-        aiohttp_version: of the installed aiohttp.
+        tokens: True if the gateway requires tokens.
+        aiohttp_version: version of the installed aiohttp.
 
     Raises:
-        InvalidInput: the address is not loopback, and tokens are not required, or aiohttp has known holes
-            (CVE-2026-54274 in its WebSocket reader, CVE-2026-69243 in its upgrade parsing).
+        InvalidInput: other machines reach the address, and the gateway requires no tokens, or aiohttp has known
+            vulnerabilities (CVE-2026-54274 in its WebSocket reader, CVE-2026-69243 in its upgrade parsing).
     """
     if is_loopback(host):
         return
@@ -88,45 +87,45 @@ class Access:
     """Checks every request.
 
     Args:
-        names: of the gateway, and the pages that may connect.
-        refusals: the log of refusals.
-        key: that signs tokens. None: tokens are not required.
+        names: the accepted hosts and origins.
+        refusal_log: notes what is refused.
+        key: the key that signs tokens; None requires no tokens.
         clock: the time of day, in seconds since 1970.
 
     Attributes:
-        key: as above. It may be set later.
-        closed: why every request is refused at the moment. None: they are not.
+        key: see the argument. It may be set later.
+        closed: why every request is refused at present; None if requests are accepted.
     """
 
     def __init__(
         self,
         names: Names,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         key: Optional[bytes] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._names = names
-        self._refusals = refusals
+        self._refusal_log = refusal_log
         self.key = key
         self.closed: Optional[str] = None
         self._clock = clock
 
     def check_address(self, request: web.Request) -> None:
-        """Check that a request is addressed to this gateway, and that its page, if it is from one, may connect.
+        """Check the `Host` and the `Origin` of a request. A request without `Origin` is not from a web page.
 
         Raises:
-            NotAuthorised: the Host or the Origin is not allowed.
-            GatewayUnavailable: every request is refused at the moment.
+            NotAuthorised: the Host or the Origin is not accepted.
+            GatewayUnavailable: every request is refused at present.
         """
         transport = request.transport
         came_to = None if transport is None else str(transport.get_extra_info("sockname")[0])
         host = request.headers.get("Host", "")
         if not self._names.has_host(host, came_to):
-            self._refusals.note("host", f"the Host {quoted(host)} is not served here", host_option(host))
+            self._refusal_log.note("host", f"the Host {quoted(host)} is not served here", host_option(host))
             raise NotAuthorised("this Host is not served here")
         for origin in request.headers.getall("Origin", []):
             if not self._names.allows(origin, came_to):
-                self._refusals.note(
+                self._refusal_log.note(
                     "origin", f"the Origin {quoted(origin)} is not allowed", origin_option(origin)
                 )
                 raise NotAuthorised("this Origin is not allowed")
@@ -134,20 +133,21 @@ class Access:
             raise GatewayUnavailable(self.closed, hint="try again later")
 
     def check(self, request: web.Request) -> Claims:
-        """Check a request, and return what its token allows.
+        """Check a request and return the claims of its token.
 
         Raises:
             BadToken: there is no token, or it is not valid.
-            NotAuthorised: the Host or the Origin is not allowed; or tokens are not required and the request came
-                through a proxy, so that the gateway cannot know who sent it.
-            InvalidInput: there are several tokens, or the offered subprotocols lack ours.
+            NotAuthorised: the Host or the Origin is not accepted. Or no tokens are required, and the request came
+                through a proxy, so its client may be on another machine.
+            InvalidInput: there are several tokens, or subprotocols without ours.
+            GatewayUnavailable: every request is refused at present.
         """
         self.check_address(request)
         tokens = _tokens(request)
         if self.key is None:
             if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
                 reason = "without tokens, requests through a proxy are refused"
-                self._refusals.note("proxy", f"{reason}: leave --no-auth out")
+                self._refusal_log.note("proxy", f"{reason}: leave --no-auth out")
                 raise NotAuthorised(reason)
             return EVERYTHING
         if len(tokens) > 1:
@@ -164,9 +164,9 @@ class Access:
             raise BadToken(error.message, hint=error.hint, remedy=error.remedy) from None
 
     def note_token(self, request: web.Request, reason: str) -> None:
-        """Log that a token was refused: why, for which agent, and from where. Never the token."""
+        """Log why a token was refused, for which agent, and from where. The token is never logged."""
         agent = request.query.get("agent", "")
-        self._refusals.note(
+        self._refusal_log.note(
             "token",
             f"{reason} (agent {quoted(agent)}, from {request.remote})",
             "a token made by: ws-manager token <agent>",
@@ -174,10 +174,10 @@ class Access:
 
 
 def _tokens(request: web.Request) -> list[str]:
-    """Return every token that a request carries.
+    """Return every token in a request.
 
     Raises:
-        InvalidInput: it offers subprotocols, and ours is not among them.
+        InvalidInput: it offers subprotocols, but not ours.
     """
     found = []
     for value in request.headers.getall(hdrs.AUTHORIZATION, []):
@@ -191,7 +191,7 @@ def _tokens(request: web.Request) -> list[str]:
         for protocol in value.split(",")
     ]
     found += [item[len(TOKEN_PROTOCOL) :] for item in protocols if item.startswith(TOKEN_PROTOCOL)]
-    # aiohttp reads only the first of these headers. If ours is not in it, aiohttp logs it, token included.
+    # aiohttp reads only the first of these headers. If ours is not in it, aiohttp logs it, including the token.
     first = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
     if SUBPROTOCOL not in [item.strip() for item in first.split(",")]:
         raise InvalidInput(f"the subprotocol here is {SUBPROTOCOL}", hint=f"offer {SUBPROTOCOL}, or none")

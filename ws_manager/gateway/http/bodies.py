@@ -1,4 +1,4 @@
-"""Bodies of requests whose sender is not known yet. Their total size and their time are limited."""
+"""Reads bodies of requests that are not authenticated yet, within limits of memory and time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from aiohttp import web
 from ws_manager.errors import GatewayUnavailable, WsManagerError
 
 LEAST = 64 * 1024
-"""The least that a body counts as, in bytes: its connection, its head and its buffers need as much."""
+"""Least bytes that a body is counted as: its connection, head and buffers take as much."""
 
 
 _GONE = "the peer went away before the body had come"
 
 
 class TooLate(WsManagerError):
-    """A request did not come in time: HTTP 408 (RFC 9110 section 15.5.9)."""
+    """A request did not arrive in time: HTTP 408 (RFC 9110 section 15.5.9)."""
 
     code = "invalid"
 
 
 class _Body:
-    """A body that is being read, or is read and still in use."""
+    """A body that is being read or processed."""
 
     __slots__ = ("ended", "held", "reading", "until")
 
@@ -37,18 +37,18 @@ class _Body:
 
 
 class Bodies:
-    """Reads bodies.
+    """Reads bodies of requests.
 
-    If they would need too much memory, the oldest unfinished one is ended: it is the least likely to complete.
+    If they need too much memory together, the oldest unfinished one is ended, as the least likely to be completed.
 
     Args:
-        most: bytes of all bodies together.
-        largest: bytes of one.
-        seconds: how long one may take.
-        now: a monotonic clock.
+        most: largest number of bytes of all bodies together.
+        largest: largest number of bytes of one body.
+        seconds: time limit of one body.
+        now: a monotonic clock, in seconds.
 
     Attributes:
-        held: bytes that all bodies count as at the moment.
+        held: bytes that are counted at present.
     """
 
     def __init__(self, most: int, largest: int, seconds: float, now: Callable[[], float]) -> None:
@@ -62,12 +62,12 @@ class Bodies:
 
     @contextlib.asynccontextmanager
     async def of(self, request: web.Request) -> AsyncIterator[bytes]:
-        """Read a request's body, and count it until the block ends.
+        """Read a request's body, and count its bytes until the block ends.
 
         Raises:
-            web.HTTPRequestEntityTooLarge: it is over `largest`.
-            TooLate: it did not come in time.
-            GatewayUnavailable: it was ended to make room for others.
+            web.HTTPRequestEntityTooLarge: the body is too large.
+            TooLate: it did not arrive in time.
+            GatewayUnavailable: there is no memory for it.
         """
         if (request.content_length or 0) > self._largest:
             raise web.HTTPRequestEntityTooLarge(self._largest, request.content_length or 0)
@@ -80,7 +80,7 @@ class Bodies:
             self._forget(body)
 
     def tick(self) -> None:
-        """End the bodies whose time is over."""
+        """End the bodies whose time is over. Call it about once a second."""
         now = self._now()
         for body in list(self._bodies):
             if now >= body.until:
@@ -116,7 +116,7 @@ class Bodies:
     def _grow(self, body: _Body, size: int) -> None:
         full = "too many events are on their way"
         while self.held + size - body.held > self._most:
-            # Only unfinished ones: a complete body is used and freed soon, and ending it would free nothing.
+            # A body that was read completely is processed soon, and ending it would free nothing.
             unfinished = (each for each in self._bodies if each.reading is not None and each is not body)
             oldest = next(unfinished, None)
             if oldest is None:

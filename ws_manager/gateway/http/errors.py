@@ -1,4 +1,4 @@
-"""The HTTP answer to an error: its status, and what a remote caller can do about it."""
+"""The HTTP answer to an error: status, headers, and a hint for a remote caller."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _STATUS = {
 }
 
 _HINTS = {MAKE_TOKEN: "ask the operator of this gateway for one"}
-"""What a remote caller can do, by the codes of `ws_manager.remedies`. About the other codes it can do nothing."""
+"""Hints for remote callers, by the codes of `ws_manager.remedies`. Other remedies are for operators only."""
 
 
 def hint_of(error: WsManagerError) -> Optional[str]:
-    """Return what a remote caller can do next. None: nothing, or only an operator can."""
+    """Return what a remote caller can do next; None if only an operator can do something."""
     if isinstance(error, LedgerError):
         return None
     return error.hint if error.remedy is None else _HINTS.get(error.remedy)
 
 
-def refusal(error: WsManagerError) -> web.Response:
-    """Return the HTTP answer for a request that is refused."""
+def error_response(error: WsManagerError) -> web.Response:
+    """Return the HTTP answer to an error. Its message never names the ledger's file."""
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     headers = {"Retry-After": "1"} if status == 503 else {}
     if isinstance(error, TooFast):

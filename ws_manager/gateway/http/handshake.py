@@ -1,4 +1,4 @@
-"""The parts of a handshake: the query, and the server's side of the socket."""
+"""The query of a handshake, and the settings of its WebSocket."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from typing import NamedTuple, Optional
 
 from aiohttp import web
 
-from ws_manager.errors import (
-    InvalidInput,
-)
+from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.strict_json import Json, checked_object
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
-"""Bytes of metadata in the query: they have to fit into one line of HTTP."""
+"""Largest number of bytes of metadata in a query: the request line has to hold them."""
 
 
-class Asked(NamedTuple):
-    """The query of a handshake.
+class HandshakeQuery(NamedTuple):
+    """The parameters of `GET /ws`.
 
     Attributes:
-        agent: its name, unchecked.
-        ws_id: the connection to make or to resume, unchecked; None for a new one.
-        metadata: for the registration; None keeps what is there.
-        explicit_ack: True if only acks confirm, and Pongs do not.
+        agent: the agent's name, not checked.
+        ws_id: the connection to create or resume, not checked; None lets the gateway choose one.
+        metadata: metadata of the registration; None keeps what is stored.
+        explicit_ack: True if only the agent's acks confirm messages.
     """
 
     agent: str
@@ -34,18 +32,18 @@ class Asked(NamedTuple):
 
 
 def new_websocket(frame_bytes: int) -> web.WebSocketResponse:
-    """Make the server's side of a socket.
+    """Return the server's side of a WebSocket.
 
-    No compression is negotiated (RFC 7692): with it a peer could choose how much memory it takes.
+    Compression (RFC 7692) is never negotiated, because the peer decides how much memory it takes.
 
     Args:
-        frame_bytes: the largest message that is accepted. aiohttp reads messages of up to four times the size to
-            their end, so that the peer reads our close frame; larger ones are cut off.
+        frame_bytes: largest message that is accepted. aiohttp reads messages of up to four times this size to their
+            end, because a peer that is still sending does not read the Close frame. It cuts larger ones off.
     """
     return web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
         autoping=False,
-        # The socket closes itself: what a peer confirms between our close frame and its own counts.
+        # AgentSocket closes by itself, because what a peer confirms between the two Close frames counts.
         autoclose=False,
         heartbeat=None,
         compress=False,
@@ -54,11 +52,11 @@ def new_websocket(frame_bytes: int) -> web.WebSocketResponse:
     )
 
 
-def parse_query(query: Mapping[str, str]) -> Asked:
+def parse_query(query: Mapping[str, str]) -> HandshakeQuery:
     """Read the query of `/ws`.
 
     Raises:
-        InvalidInput: there is no agent, or a parameter cannot be accepted.
+        InvalidInput: the agent is missing, or a parameter cannot be accepted.
     """
     agent = query.get("agent")
     if agent is None:
@@ -68,7 +66,7 @@ def parse_query(query: Mapping[str, str]) -> Asked:
         raise InvalidInput("ack is neither pong nor explicit")
     text = query.get("metadata")
     if text is None:
-        return Asked(agent, query.get("ws_id"), None, ack == "explicit")
+        return HandshakeQuery(agent, query.get("ws_id"), None, ack == "explicit")
     if len(text.encode("utf-8", "surrogateescape")) > MAX_HANDSHAKE_METADATA:
         raise InvalidInput(f"metadata at the handshake is limited to {MAX_HANDSHAKE_METADATA} bytes")
-    return Asked(agent, query.get("ws_id"), checked_object(text, "metadata"), ack == "explicit")
+    return HandshakeQuery(agent, query.get("ws_id"), checked_object(text, "metadata"), ack == "explicit")

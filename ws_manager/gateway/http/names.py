@@ -1,7 +1,7 @@
-"""The names of the gateway, and the pages that may connect.
+"""The `Host` names that the gateway accepts, and the origins of web pages that may connect.
 
-`Host` and `Origin` are each compared with a fixed list, never with each other: a page whose own name resolves to
-127.0.0.1 sends a Host and an Origin that agree (DNS rebinding).
+`Host` and `Origin` are compared with fixed lists and never with each other: in a DNS rebinding attack, a page whose
+name resolves to 127.0.0.1 sends a Host and an Origin that are equal.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from urllib.parse import urlsplit
 
 from ws_manager.errors import InvalidInput
 
-WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to tell them apart
-"""Addresses that stand for every address when they are bound."""
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+"""Bind addresses that stand for every address."""
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _BRACKETED = re.compile(r"\[[^\[\]]*\](:\d*)?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-# What follows the scheme where it is not http: printable ASCII without a path, a user or a pattern.
+# After a scheme other than http and https: printable ASCII without a path, a user or a pattern.
 _OPAQUE = re.compile(r"[!-~]*")
 _NOT_OPAQUE = frozenset("/?#@\\*")
 _PORTS = {"http": 80, "https": 443}
 
 
 class Names:
-    """The two lists.
+    """The accepted hosts and origins.
 
     Args:
-        hosts: addresses that the gateway binds. If it binds every address, the one that a connection came to is a
-            name of it too. `localhost` always is.
-        public_hosts: names under which others reach it.
+        hosts: the bound addresses. If every address is bound, the local address of each connection is a name too.
+            `localhost` always is one.
+        public_hosts: further names by which clients address the gateway.
         origins: pages that may connect although their host is none of those: exact origins (RFC 6454), such as
             `https://app.example.com` or `tauri://localhost`.
 
     Raises:
-        InvalidInput: one of them is not a form that clients send.
+        InvalidInput: no client can send one of them.
     """
 
     def __init__(self, hosts: Iterable[str], public_hosts: Iterable[str], origins: Iterable[str]) -> None:
@@ -50,28 +50,28 @@ class Names:
         self._origins = {_listed_origin(origin) for origin in origins}
 
     def hosts(self, came_to: Optional[str]) -> set[str]:
-        """Return the names of the gateway, for a connection that came to this address."""
+        """Return the names of the gateway. `came_to` is the local address of the connection."""
         return {*self._hosts, came_to} if self._every_address and came_to else self._hosts
 
     def has_host(self, header: str, came_to: Optional[str]) -> bool:
-        """Say whether a `Host` header (RFC 9110 section 7.2) names this gateway."""
+        """Return whether a `Host` header (RFC 9110 section 7.2) names this gateway."""
         return _host_of(f"//{header}") in self.hosts(came_to)
 
     def allows(self, origin: str, came_to: Optional[str]) -> bool:
-        """Say whether pages of this origin may connect: listed ones, and those of the gateway's own names."""
+        """Return whether pages of an origin may connect: it is listed, or its host is a name of the gateway."""
         if _origin(origin) in self._origins:
             return True
         return origin.startswith(("http://", "https://")) and _host_of(origin) in self.hosts(came_to)
 
 
 def host_option(header: str) -> Optional[str]:
-    """Return the option that would let a `Host` header in, or None if none can."""
+    """Return the option that would accept a `Host` header, or None if no option can."""
     host = _host_of(f"//{header}")
     return f"--public-host {host}" if _is_name(host) else None
 
 
 def origin_option(header: str) -> Optional[str]:
-    """Return the option that would let an `Origin` header in, or None if none can."""
+    """Return the option that would accept an `Origin` header, or None if no option can."""
     try:
         _listed_origin(header)
     except InvalidInput:
@@ -80,7 +80,7 @@ def origin_option(header: str) -> Optional[str]:
 
 
 def bracketed(host: str) -> str:
-    """Return a host as it stands in an address (RFC 3986 section 3.2.2)."""
+    """Return a host as it is written in a URL (RFC 3986 section 3.2.2)."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
@@ -106,7 +106,7 @@ def _listed_origin(text: str) -> str:
             hint="origins are compared exactly; repeat --allow-origin for each of them",
         )
     found = _origin(_ascii(text))
-    # The origin of a page never has the scheme ws or wss.
+    # The origin of a page never has a WebSocket scheme.
     if found is None or found.startswith(("ws://", "wss://")):
         raise InvalidInput(
             f"not an origin: {text!r}",
@@ -116,9 +116,9 @@ def _listed_origin(text: str) -> str:
 
 
 def _origin(text: str) -> Optional[str]:
-    """Return an origin in the one form that browsers use; None if it is not an origin.
+    """Return an origin in the form that browsers send; None if it is not an origin.
 
-    Browsers write a scheme in lower case, and what follows another scheme than http and https as it is.
+    Browsers write the scheme in lower case. After a scheme other than http and https they keep the text as it is.
     """
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
@@ -143,7 +143,7 @@ def _is_name(host: str) -> bool:
 
 
 def _ascii(text: str) -> str:
-    """Return a name with letters beyond ASCII as browsers send it (RFC 3490); "" if there is no such form."""
+    """Return an internationalised name in ASCII, as browsers send it (RFC 3490); "" if it has no such form."""
     scheme, separator, rest = text.rpartition("://")
     host, colon, port = rest.partition(":")
     if host.isascii():
@@ -157,10 +157,10 @@ def _ascii(text: str) -> str:
 def _host_of(url: str) -> str:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises for a port that is no number
+        parts.port  # noqa: B018 - raises ValueError if the port is not a number
     except ValueError:
         return ""
-    # Older Pythons ignore text beside the brackets.
+    # Older Pythons ignore text outside the brackets.
     if "[" in parts.netloc and not _BRACKETED.fullmatch(parts.netloc):
         return ""
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:

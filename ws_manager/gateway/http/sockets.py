@@ -1,4 +1,4 @@
-"""`GET /ws`: from the handshake to the end of the socket."""
+"""`GET /ws`: from the handshake of a socket to its end."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from ws_manager.errors import (
     WsManagerError,
 )
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
-from ws_manager.gateway.delivery.channels import Channels
 from ws_manager.gateway.delivery.hub import Hub
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.delivery.pump import Pump
+from ws_manager.gateway.delivery.receipts import ReceiptWriter
+from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.http.access import Access
-from ws_manager.gateway.http.errors import refusal
-from ws_manager.gateway.http.handshake import Asked, new_websocket, parse_query
+from ws_manager.gateway.http.errors import error_response
+from ws_manager.gateway.http.handshake import HandshakeQuery, new_websocket, parse_query
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import address_of
-from ws_manager.gateway.quotas import Handshake, Quotas, Spending
-from ws_manager.gateway.refusal_log import Refusals, quoted
+from ws_manager.gateway.quotas import HandshakeQuota, Quotas, Spending
+from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.models import Closure, Connection
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame
@@ -38,36 +41,38 @@ from ws_manager.tokens import Claims
 _log = logging.getLogger("ws_manager.gateway")
 
 LONGEST_HEARTBEAT = 20.0
-"""The longest time between two Pings, in seconds: proxies cut idle connections, many after 60 or 30 seconds."""
+"""Most seconds between two Pings: many proxies cut idle connections after 30 or 60 seconds."""
 
-Opened = tuple[Connection, int, Optional[int]]
-"""A registration, the number of its pending messages, and the close code of its last socket."""
+Registration = tuple[Connection, int, Optional[int]]
+"""The registered connection, its number of pending messages, and the close code of its previous socket."""
 
 
-class _LetIn(NamedTuple):
-    """A handshake that was accepted: its query, what its token allows, and the socket to open."""
+class _Admitted(NamedTuple):
+    """An admitted handshake: its parameters, the claims of its token, and the WebSocket to open."""
 
-    asked: Asked
+    query: HandshakeQuery
     claims: Claims
     websocket: web.WebSocketResponse
 
 
 class SocketRoute:
-    """Turns handshakes into sockets.
+    """Handles handshakes and their sockets.
 
     Args:
-        gateway_id: written into the row of each connection.
+        gateway_id: this gateway's id, written to the row of each connection.
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        access: checks requests.
-        limits: for agents.
-        channels: the ways to and from the ledger.
-        hub: holds the sockets.
-        refusals: the log of refusals.
-        now: a monotonic clock.
-        clock: the time of day, in seconds since 1970: when tokens expire.
+        access: checks the requests.
+        limits: what agents may use.
+        threads: the ledger's threads.
+        pump: reads the sockets' backlogs.
+        receipts: writes what the sockets report.
+        hub: holds the open sockets.
+        refusal_log: notes what is refused.
+        now: a monotonic clock, in seconds.
+        clock: the time of day, in seconds since 1970; tokens expire by it.
 
     Attributes:
-        stopping: set it to open no more sockets.
+        stopping: True refuses every further handshake.
     """
 
     def __init__(
@@ -76,9 +81,11 @@ class SocketRoute:
         heartbeat_timeout: float,
         access: Access,
         limits: Limits,
-        channels: Channels,
+        threads: LedgerThreads,
+        pump: Pump,
+        receipts: ReceiptWriter,
         hub: Hub,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -88,9 +95,11 @@ class SocketRoute:
         self._heartbeat = min(heartbeat_timeout / 3, LONGEST_HEARTBEAT)
         self._access = access
         self._limits = limits
-        self._channels = channels
+        self._threads = threads
+        self._pump = pump
+        self._receipts = receipts
         self._hub = hub
-        self._refusals = refusals
+        self._refusal_log = refusal_log
         self._quotas = Quotas(limits, now)
         self._spending = Spending(limits.send_bytes_per_second, now)
         self._now = now
@@ -98,39 +107,41 @@ class SocketRoute:
         self._opening = 0
 
     async def open(self, request: web.Request) -> web.StreamResponse:
-        """Answer a handshake, and serve the socket until it has ended."""
-        with self._quotas.handshake(address_of(request)) as handshake:
+        """Answer a handshake, and run its socket until it has closed."""
+        with self._quotas.handshake(address_of(request)) as quota:
             try:
-                let_in = self._let_in(request, handshake)
+                admitted = self._admit(request, quota)
                 self._opening += 1
                 try:
-                    opened = await self._register(let_in.asked)
+                    registration = await self._register(admitted.query)
                 finally:
                     self._opening -= 1
             except WsManagerError as error:
                 if isinstance(error, LedgerError):
-                    # Agents that cannot come back because of the ledger must not count as lost.
+                    # An agent that cannot reconnect because of the ledger must not be swept.
                     self._hub.give_time()
-                return refusal(error)
-            return await self._attend_to(request, let_in, opened)
+                return error_response(error)
+            return await self._serve(request, admitted, registration)
 
-    async def _attend_to(self, request: web.Request, let_in: _LetIn, opened: Opened) -> web.WebSocketResponse:
-        connection = opened[0]
+    async def _serve(
+        self, request: web.Request, admitted: _Admitted, registration: Registration
+    ) -> web.WebSocketResponse:
+        connection = registration[0]
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
             if request.transport is None:
                 raise ConnectionResetError("the peer went away at the handshake")
-            await let_in.websocket.prepare(request)
-            socket = self._socket(request, let_in, opened)
+            await admitted.websocket.prepare(request)
+            socket = self._socket(request, admitted, registration)
             _log.info(
                 "%s opened (agent=%s)",
                 connection.ws_id,
                 connection.agent,
                 extra={"fields": {"ws_id": connection.ws_id, "agent": connection.agent}},
             )
-            closure = await self._attend(socket, connection, opened[1])
+            closure = await self._run(socket, connection, registration[1])
         finally:
-            self._channels.receipts.report([closure])
+            self._receipts.report([closure])
             _log.info(
                 "%s closed: %s (%d)",
                 closure.ws_id,
@@ -139,87 +150,87 @@ class SocketRoute:
                 extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
             )
         await socket.linger()
-        return let_in.websocket
+        return admitted.websocket
 
-    def _let_in(self, request: web.Request, handshake: Handshake) -> _LetIn:
-        self._limited(request, "--max-handshake-rate", handshake.check_address)
+    def _admit(self, request: web.Request, quota: HandshakeQuota) -> _Admitted:
+        self._check_limit(request, "--max-handshake-rate", quota.check_address)
         claims = self._access.check(request)
         websocket = new_websocket(self._limits.frame_bytes)
         if not websocket.can_prepare(request).ok:
             raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
-        asked = parse_query(request.query)
-        if asked.ws_id is None:
+        query = parse_query(request.query)
+        if query.ws_id is None:
             # A token for one connection names it, so the query need not.
-            asked = asked._replace(ws_id=claims.ws_id)
+            query = query._replace(ws_id=claims.ws_id)
         try:
-            claims.check(asked.agent, asked.ws_id)
+            claims.check(query.agent, query.ws_id)
         except NotAuthorised as error:
             self._access.note_token(request, error.message)
             raise
         if self.stopping:
             raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
-        # An agent that comes back replaces its own socket, which may not have noticed yet that it is lost.
-        takes_over = self._hub.holds(asked.ws_id)
-        self._limited(request, "--max-connections", lambda: self._check_room(takes_over))
-        self._limited(request, "--max-handshake-rate", lambda: handshake.check_token(claims))
-        self._limited(request, "--max-per-token", lambda: handshake.enter(claims, takes_over=takes_over))
-        return _LetIn(asked, claims, websocket)
+        # A reconnecting agent replaces its own socket, which may not have been noticed as lost.
+        takes_over = self._hub.holds(query.ws_id)
+        self._check_limit(request, "--max-connections", lambda: self._check_room(takes_over))
+        self._check_limit(request, "--max-handshake-rate", lambda: quota.check_token(claims))
+        self._check_limit(request, "--max-per-token", lambda: quota.enter(claims, takes_over=takes_over))
+        return _Admitted(query, claims, websocket)
 
     def _check_room(self, takes_over: bool) -> None:
         if len(self._hub) + self._opening >= self._limits.connections and not takes_over:
             raise GatewayUnavailable("the gateway is full", hint="try again later")
 
-    def _limited(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
+    def _check_limit(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
         """Check the limit that an option sets, and log who has reached it."""
         try:
             check()
         except GatewayUnavailable as error:
             agent = quoted(request.query.get("agent", ""))
-            self._refusals.note(option, f"{error.message} (agent {agent}, from {request.remote})", option)
+            self._refusal_log.note(option, f"{error.message} (agent {agent}, from {request.remote})", option)
             raise
 
-    async def _register(self, asked: Asked) -> Opened:
-        """Write the registration.
+    async def _register(self, query: HandshakeQuery) -> Registration:
+        """Write the registration, within the time limit of a handshake.
 
         Raises:
-            LedgerBusy: the ledger cannot be written for as long as a handshake may take.
+            LedgerBusy: the ledger could not be written in that time.
         """
         deadline = self._now() + self._limits.handshake_seconds
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
         given_up = False
 
-        def open_socket(ledger: Ledger) -> Opened:
+        def open_socket(ledger: Ledger) -> Registration:
             if given_up:
                 raise busy
-            return ledger.delivery.open_socket(asked.agent, asked.ws_id, asked.metadata, self._gateway_id)
+            return ledger.delivery.open_socket(query.agent, query.ws_id, query.metadata, self._gateway_id)
 
         try:
-            # A registration voids the receipts of the one before, so these are written first.
-            await asyncio.wait_for(self._channels.receipts.settled(), self._limits.handshake_seconds)
+            # A registration voids receipts of the one before it, so receipts that were reported are written first.
+            await asyncio.wait_for(self._receipts.settled(), self._limits.handshake_seconds)
         except asyncio.TimeoutError:
             raise busy from None
-        writing = self._channels.threads.write(open_socket)
+        writing = self._threads.write(open_socket)
         await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
         if writing.done():
             try:
                 return writing.result()
             finally:
-                # The error refers to this frame, and the frame would refer to the error.
+                # An error refers to this frame; if the frame also held the error, the cycle would stay in memory.
                 del writing
         given_up = True
-        writing.add_done_callback(self._let_go)
+        writing.add_done_callback(self._close_late)
         raise busy
 
-    def _let_go(self, writing: asyncio.Future[Opened]) -> None:
-        """Close a registration that was written after its handshake was answered."""
+    def _close_late(self, writing: asyncio.Future[Registration]) -> None:
+        """Close a registration that was written after its handshake had been refused."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
-            self._channels.receipts.report(
+            self._receipts.report(
                 [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
             )
 
-    def _socket(self, request: web.Request, let_in: _LetIn, opened: Opened) -> AgentSocket:
-        connection, _, last_code = opened
+    def _socket(self, request: web.Request, admitted: _Admitted, registration: Registration) -> AgentSocket:
+        connection, _, last_code = registration
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the peer went away at the handshake")
@@ -228,28 +239,31 @@ class SocketRoute:
             epoch=connection.epoch,
             confirmed_seq=connection.confirmed_seq,
             nonce=secrets.token_hex(8),
-            explicit_ack=let_in.asked.explicit_ack,
+            explicit_ack=admitted.query.explicit_ack,
             heartbeat=self._heartbeat,
             timeout=self._timeout,
             now=self._now(),
             cautious=last_code in REFUSALS,
             frames_per_second=self._limits.frames_per_second,
         )
+        claims = admitted.claims
+        account = self._spending.account(claims.key or connection.ws_id)
         return AgentSocket(
             connection.agent,
-            let_in.websocket,
+            admitted.websocket,
             transport,
             request.writer.drain,
             session,
-            self._channels,
+            self._pump,
+            self._receipts.report,
+            RequestPerformer(self._threads, connection.ws_id, claims, account),
             self._limits,
             self._now,
-            self._spending.account(let_in.claims.key or connection.ws_id),
-            let_in.claims,
+            claims.expires_at,
             self._clock,
         )
 
-    async def _attend(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
+    async def _run(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
         greeting = connected_frame(
             ws_id=connection.ws_id,
             agent=connection.agent,

@@ -1,4 +1,4 @@
-"""`POST /stripe/webhook`: takes Stripe's events, which have a signature instead of a token."""
+"""`POST /stripe/webhook`: receives Stripe's events, which are authenticated by a signature instead of a token."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ws_manager.errors import InvalidInput, LedgerBusy, MissingExtra, WsManagerE
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.errors import refusal
-from ws_manager.gateway.refusal_log import Refusals
+from ws_manager.gateway.http.errors import error_response
+from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.models import UNROUTED
 from ws_manager.stripe.events import (
     MAX_BODY,
@@ -34,31 +34,31 @@ PATH = "/stripe/webhook"
 
 @dataclass(frozen=True)
 class StripeOptions:
-    """How Stripe's events are handled.
+    """How Stripe's events are received.
 
     Attributes:
-        secrets: that sign them; several during a rotation.
-        routes: where they go. The first that matches decides.
-        accept_unrouted: answer 200 although no connection is there for an event: it waits here. Otherwise answer
-            503, so that Stripe sends it again.
+        secrets: the signing secrets; several during a rotation.
+        routes: the recipients by event; the first route that matches is used.
+        accept_unrouted: the answer to an event for which no agent is connected. True: 200, and the event is kept
+            here. False: 503, so that Stripe sends it again.
     """
 
-    # Not in its repr, which may end up in a log.
+    # Not in the repr, because a repr may be logged.
     secrets: tuple[str, ...] = field(repr=False)
     routes: tuple[EventRoute, ...] = ()
     accept_unrouted: bool = False
 
 
 class StripeRoute:
-    """Takes events, and answers as soon as they are in the ledger.
+    """Receives events, and answers once they are in the ledger.
 
     Args:
-        options: how they are handled.
-        access: checks the Host.
-        bodies: reads requests.
-        threads: of the ledger.
-        refusals: the log of refusals.
-        seconds: how long an event may take to be written.
+        options: how events are received.
+        access: checks Host and Origin.
+        bodies: reads the bodies.
+        threads: the ledger's threads.
+        refusal_log: notes what is refused.
+        seconds: time limit for writing an event.
     """
 
     def __init__(
@@ -67,25 +67,25 @@ class StripeRoute:
         access: Access,
         bodies: Bodies,
         threads: LedgerThreads,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         seconds: float,
     ) -> None:
         self._options = options
         self._access = access
         self._bodies = bodies
         self._threads = threads
-        self._refusals = refusals
+        self._refusal_log = refusal_log
         self._seconds = seconds
         if any(map(is_quoted, options.secrets)):
             _log.warning("%s takes no events: %s", PATH, QUOTED)
         try:
             load_stripe()
         except MissingExtra as error:
-            # Every event gets 503 then, so Stripe sends it again.
+            # Every event is answered 503, and Stripe sends it again after the package was installed.
             _log.warning("%s takes no events: %s; %s", PATH, error.message, error.hint)
 
     async def take(self, request: web.Request) -> web.StreamResponse:
-        """Answer one event."""
+        """Handle one event."""
         try:
             self._access.check_address(request)
             event = await self._verified(request)
@@ -96,11 +96,11 @@ class StripeRoute:
                 status=413,
             )
         except WsManagerError as error:
-            self._refusals.note("stripe", f"an event of Stripe, from {request.remote}: {error.message}")
-            return refusal(error)
+            self._refusal_log.note("stripe", f"an event of Stripe, from {request.remote}: {error.message}")
+            return error_response(error)
         result = "known already" if outcome.duplicate else f"to {outcome.recipients} connection(s)"
         _log.info("%s %s %s (%s)", event.id, event.type, outcome.status, outcome.reason or result)
-        # If its content fits no message, Stripe would send it again for days, in vain.
+        # An event that no message can hold has a reason. Sent again, it would fail again, so it is answered 200.
         waits = outcome.status == UNROUTED and outcome.reason is None and not self._options.accept_unrouted
         return web.json_response(
             vars(outcome),
@@ -113,7 +113,7 @@ class StripeRoute:
         if not signature:
             raise InvalidInput("there is no Stripe-Signature")
         async with self._bodies.of(request) as body:
-            # The import of a large package, and the parsing of a large event, stay off the event loop.
+            # In a thread: it may import a large package and parse a large event.
             return await asyncio.get_running_loop().run_in_executor(
                 None, verified, body, signature, self._options.secrets
             )
@@ -122,7 +122,7 @@ class StripeRoute:
         incoming = addressed(event, self._options.routes)
         writing = self._threads.write(lambda ledger: ledger.webhooks.take(incoming))
         try:
-            # It is written in the end, whatever the answer is. When it comes again, it is a duplicate.
+            # The write goes on after a timeout. When Stripe sends the event again, it is known as a duplicate.
             return await asyncio.wait_for(asyncio.shield(writing), self._seconds)
         except asyncio.TimeoutError:
             writing.add_done_callback(_note_failure)
@@ -131,4 +131,6 @@ class StripeRoute:
 
 def _note_failure(writing: asyncio.Future[WebhookOutcome]) -> None:
     if not writing.cancelled() and writing.exception() is not None:
-        _log.error("an event of Stripe could not be written, and will come again: %s", writing.exception())
+        _log.error(
+            "an event of Stripe could not be written; Stripe will send it again: %s", writing.exception()
+        )

@@ -1,1 +1,1 @@
-"""Addresses, TCP connections and TLS."""
+"""Listening addresses, TCP connections and TLS."""

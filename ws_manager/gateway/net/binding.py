@@ -1,4 +1,4 @@
-"""The sockets that the gateway listens on: one for each address, all on one port."""
+"""The sockets that the gateway listens on: one for each address, all on the same port."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ws_manager.errors import Conflict, InvalidInput
 
 BACKLOG = 512
-"""Connections that the system queues until they are accepted."""
+"""Connections that the kernel queues until they are accepted."""
 
 _TRIES = 20
 _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -19,8 +19,8 @@ _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 Address = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
-def every(hosts: Sequence[str]) -> list[str]:
-    """Return the hosts to bind, each once. `::` stands for every address, IPv4 included."""
+def hosts_to_bind(hosts: Sequence[str]) -> list[str]:
+    """Return the hosts to bind, each once. `::` stands for every address and also adds `0.0.0.0`."""
     found: dict[str, None] = {}
     for host in hosts:
         plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -32,13 +32,13 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
     """Listen on every host, and return the sockets.
 
     Args:
-        hosts: addresses, and names of this machine. Of a name's addresses, those that this machine does not have are
-            left out.
-        port: for all of them; 0 for one that is free on all of them.
+        hosts: addresses and names of this machine. A name may have several addresses; those that this machine does
+            not have are left out.
+        port: the port of all hosts; 0 takes one that is free on all of them.
 
     Raises:
         Conflict: an address or the port cannot be bound.
-        InvalidInput: a host is not an address, nor the name of one.
+        InvalidInput: a host is neither an address nor a name that resolves.
     """
     resolved = {host: _resolved(host) for host in hosts}
     for left in reversed(range(_TRIES if port == 0 else 1)):
@@ -46,7 +46,7 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
             try:
                 sockets = _bind_all(resolved, port, opened)
             except Conflict as error:
-                # A port that is free on the first address may be taken on the next.
+                # The port that was free on the first address may be in use on another.
                 if left and getattr(error.__cause__, "errno", None) == errno.EADDRINUSE:
                     continue
                 raise
@@ -91,10 +91,10 @@ def _listening(family: socket.AddressFamily, address: tuple[object, ...], port: 
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
-            # On other systems it would let another program take the same port.
+            # On Windows it would let another program bind the same port.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # IPv4 has a socket of its own, so that each address has one form.
+            # IPv4 has its own socket, so that a peer's address has only one form.
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((address[0], port, *address[2:]))
         made.listen(BACKLOG)

@@ -1,4 +1,4 @@
-"""Accepts connections, and drops those that send no request in time."""
+"""Accepts TCP connections, and drops those that send no complete request in time."""
 
 from __future__ import annotations
 
@@ -17,37 +17,36 @@ from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import BACKLOG, bind
 from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate
 from ws_manager.gateway.quotas import Addresses
-from ws_manager.gateway.refusal_log import Refusals
+from ws_manager.gateway.refusal_log import RefusalLog
 
 KEEPALIVE_SECONDS = 15
 MOST_WAITING = 1000
-"""Connections without a request yet. For one more the oldest is dropped: it is the least likely to send one."""
+"""Connections that may wait without a complete request. For a further one, the oldest is dropped."""
 
 LEAST_RATE = 1024 * 1024
-"""Bytes a second that a connection may always send: acks and Pongs do not count as frames."""
+"""Bytes a second that every connection may send: frames that confirm messages are not limited by number."""
 
 MOST_WAITING_TLS = 250
-"""The same with TLS, where each costs a quarter of a megabyte."""
+"""The same with TLS, where each connection takes 256 KiB."""
 
 SURPLUS_SECONDS = 2.0
-"""How long a connection over its address's limit stays open, so that it gets an answer."""
+"""Seconds that a connection over its address's limit stays open, so that it gets an answer."""
 
 _LINGERING_SECONDS = 2.0
 
 
 class Listener:
-    """The bound addresses, and the connections that came to them.
+    """The listening sockets and their connections.
 
-    A slow request and a slow TLS handshake have the same few seconds.
+    The time limit for a request includes the TLS handshake and a head that arrives in small pieces.
 
     Args:
-        application: answers the requests. It gets a middleware that sees when a request begins and ends.
-        limits: how long a connection may take to send a request, how many bytes a second it may send, and how many
-            connections an address may have.
-        addresses: decides which address a connection counts for.
-        refusals: the log of refusals.
-        now: a monotonic clock.
-        refusal: makes the answer to a connection that is turned away.
+        application: answers the requests. The listener adds a middleware that notes when a request begins and ends.
+        limits: the time for a request, the rate of a connection, and the number of connections of an address.
+        addresses: says which address a connection counts for.
+        refusal_log: notes what is refused.
+        now: a monotonic clock, in seconds.
+        error_response: makes the HTTP answer to an error.
     """
 
     def __init__(
@@ -55,13 +54,13 @@ class Listener:
         application: web.Application,
         limits: Limits,
         addresses: Addresses,
-        refusals: Refusals,
+        refusal_log: RefusalLog,
         now: Callable[[], float],
-        refusal: Callable[[WsManagerError], web.Response],
+        error_response: Callable[[WsManagerError], web.Response],
     ) -> None:
         self._addresses = addresses
-        self._refusal = refusal
-        self._refusals = refusals
+        self._error_response = error_response
+        self._refusal_log = refusal_log
         self._per_address = limits.per_address
         self._held: dict[str, int] = {}
         self._handshake_seconds = limits.handshake_seconds
@@ -71,7 +70,7 @@ class Listener:
         self._servers: list[asyncio.AbstractServer] = []
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
-        # Connections without a request at the moment, the oldest first. A socket is one long request.
+        # Connections without a request at present, the longest waiting first. A WebSocket is one long request.
         self._waiting: dict[web.RequestHandler, TcpPeer] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
@@ -88,7 +87,7 @@ class Listener:
         """Bind every host to the same port, and return the port.
 
         Raises:
-            Conflict: one of them cannot be bound.
+            Conflict: a host or the port cannot be bound.
             InvalidInput: a host is not an address.
         """
         await self._runner.setup()
@@ -102,22 +101,22 @@ class Listener:
         return bound
 
     def stop_accepting(self) -> None:
-        """Take no new connections; open ones stay."""
+        """Accept no new connections. The open ones stay."""
         for server in self._servers:
             server.close()
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         self.stop_accepting()
         await self._runner.cleanup()
 
     def tick(self) -> None:
-        """Drop the connections whose time is over."""
+        """Drop the connections whose time is over. Call it about once a second."""
         now = self._now()
-        for connection in list(self._waiting.values()):
-            if now >= connection.idle_until:
-                self._forget(connection)
-                connection.drop()
+        for peer in list(self._waiting.values()):
+            if now >= peer.idle_until:
+                self._forget(peer)
+                peer.drop()
 
     def _accept(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None
@@ -125,28 +124,28 @@ class Listener:
             oldest = next(iter(self._waiting.values()))
             self._forget(oldest)
             oldest.drop()
-        connection = TcpPeer(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
-        self._wait(connection, self._handshake_seconds)
+        peer = TcpPeer(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
+        self._wait(peer, self._handshake_seconds)
         if self._tls is not None:
-            return TlsGate(connection, self._tls, self._handshake_seconds)
-        return connection
+            return TlsGate(peer, self._tls, self._handshake_seconds)
+        return peer
 
-    def _arrived(self, connection: TcpPeer) -> None:
-        """Count a connection for its address. One over the limit stays for a moment, so that it gets an answer."""
-        assert connection.transport is not None
-        address = self._addresses.key(connection.transport.get_extra_info("peername"))
+    def _arrived(self, peer: TcpPeer) -> None:
+        """Count a connection for its address. One over the limit stays open for a moment, to be answered 503."""
+        assert peer.transport is not None
+        address = self._addresses.key(peer.transport.get_extra_info("peername"))
         if address is None:
             return
-        connection.address = address
+        peer.address = address
         self._held[address] = count = self._held.get(address, 0) + 1
         if count > self._per_address:
-            connection.surplus = True
-            if connection.handler in self._waiting:
-                self._wait(connection, SURPLUS_SECONDS)
+            peer.surplus = True
+            if peer.handler in self._waiting:
+                self._wait(peer, SURPLUS_SECONDS)
 
-    def _lost(self, connection: TcpPeer) -> None:
-        self._forget(connection)
-        address, connection.address = connection.address, None
+    def _lost(self, peer: TcpPeer) -> None:
+        self._forget(peer)
+        address, peer.address = peer.address, None
         if address is not None:
             left = self._held[address] - 1
             if left:
@@ -154,35 +153,35 @@ class Listener:
             else:
                 del self._held[address]
 
-    def _wait(self, connection: TcpPeer, seconds: float) -> None:
-        connection.idle_until = self._now() + seconds
-        self._waiting[connection.handler] = connection
+    def _wait(self, peer: TcpPeer, seconds: float) -> None:
+        peer.idle_until = self._now() + seconds
+        self._waiting[peer.handler] = peer
 
-    def _forget(self, connection: TcpPeer) -> None:
-        self._waiting.pop(connection.handler, None)
+    def _forget(self, peer: TcpPeer) -> None:
+        self._waiting.pop(peer.handler, None)
 
     def _middleware(self) -> Middleware:
         @web.middleware
         async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
-            connection = self._waiting.pop(request.protocol, None)
+            peer = self._waiting.pop(request.protocol, None)
             try:
-                if connection is not None and connection.surplus:
-                    return self._turned_away(connection)
+                if peer is not None and peer.surplus:
+                    return self._turned_away(peer)
                 return await handler(request)
             finally:
-                if connection is not None and connection.transport is not None:
-                    connection.unread = None if request.content.is_eof() else request.content
-                    self._wait(connection, SURPLUS_SECONDS if connection.surplus else KEEPALIVE_SECONDS)
+                if peer is not None and peer.transport is not None:
+                    peer.unread = None if request.content.is_eof() else request.content
+                    self._wait(peer, SURPLUS_SECONDS if peer.surplus else KEEPALIVE_SECONDS)
 
         return timed
 
-    def _turned_away(self, connection: TcpPeer) -> web.Response:
-        self._refusals.note(
+    def _turned_away(self, peer: TcpPeer) -> web.Response:
+        self._refusal_log.note(
             "address",
-            f"a connection from {connection.address}, which has {self._per_address} already",
+            f"a connection from {peer.address}, which has {self._per_address} already",
             "--max-per-address, or --proxy if others come through it",
         )
-        response = self._refusal(
+        response = self._error_response(
             GatewayUnavailable(
                 "too many connections from this address",
                 hint="close some",
@@ -193,7 +192,7 @@ class Listener:
 
 
 class _OnlyDefects(logging.Filter):
-    """Drops records about requests that are not HTTP: aiohttp's tracebacks quote the request line, token included."""
+    """Drops records about malformed HTTP: aiohttp's tracebacks quote the request line, which may hold a token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
@@ -201,7 +200,7 @@ class _OnlyDefects(logging.Filter):
 
 
 def http_log() -> logging.Logger:
-    """Return the HTTP server's log, which never quotes a request."""
+    """Return the logger for the HTTP server. Its records never quote a request."""
     log = logging.getLogger("ws_manager.gateway.http")
     if not any(isinstance(known, _OnlyDefects) for known in log.filters):
         log.addFilter(_OnlyDefects())

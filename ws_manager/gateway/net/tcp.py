@@ -1,4 +1,4 @@
-"""One TCP connection, between its transport and aiohttp: the checks that aiohttp lacks."""
+"""One TCP connection, between its transport and aiohttp. It enforces the limits that aiohttp does not have."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from aiohttp import StreamReader, web
 from ws_manager.protocol.bucket import Bucket
 
 _BURST = 512 * 1024
-"""Bytes that may come in one burst, whatever the rate is."""
+"""Bytes that a peer may send at once, whatever the rate is."""
 
 
 READ_BYTES = 256 * 1024
-"""Bytes read at once from a WebSocket: asyncio's own size."""
+"""Bytes per read from a WebSocket: the size that asyncio uses."""
 
 READ_FIRST_BYTES = 16 * 1024
-"""The same before a connection is a WebSocket: many may have data at the same time, and all of it is in memory before
-the first is handled."""
+"""Bytes per read before the upgrade. Many connections may be readable at the same time, and asyncio reads from all of
+them before the first is processed."""
 
 
 class TcpPeer(asyncio.BufferedProtocol):
     """Passes everything on to aiohttp's protocol, and adds four things.
 
-    * The peer may send `rate` bytes a second on average. More stay in the system's buffer, which slows the peer down.
-      Without this, empty fragments would cost time without end.
-    * The first frame of a socket has to be masked: RFC 6455 section 5.1 obliges a server to close otherwise.
-    * `arrived` is called when the peer is known: connections are counted by address.
-    * `lost` is called when the connection has ended.
+    * A limit of bytes a second, on average. The rest stays in the kernel's buffer, which stops the peer. It also
+      limits frames that cost time but no memory, such as empty fragments.
+    * The first frame has to be masked; otherwise RFC 6455 section 5.1 requires the server to close.
+    * It reports when the peer's address is known, so that the listener counts connections per address.
+    * It reports when the connection is lost.
 
     Args:
         handler: aiohttp's protocol.
-        rate: bytes a second.
-        buffer: of `READ_BYTES`, to read into. All connections of an event loop share it.
-        arrived: called with this connection when its peer is known, before any TLS.
-        lost: called with this connection when it has ended.
+        rate: bytes a second that the peer may send.
+        buffer: `READ_BYTES` to read into. All connections of an event loop may share it.
+        arrived: called with this connection once the peer's address is known, before the TLS handshake.
+        lost: called with this connection after its end.
 
     Attributes:
-        address: that its peer counts for. None: it is not counted, or has not arrived.
-        handler: as above.
-        transport: while it is connected; with TLS the one below TLS. None before and after.
-        dropped: whether the gateway has ended it.
-        surplus: whether it is over its address's limit.
-        unread: the body of a request that was answered before its end.
-        idle_until: how long it may be without a request.
+        address: the address that it counts for; None before `arrived`, or if it is not counted.
+        handler: see the argument.
+        transport: the transport; during the TLS handshake, the one below TLS. None before and after the connection.
+        dropped: True if `drop` was called.
+        surplus: True if it is over its address's limit.
+        unread: the body of a request that was answered before all of it had arrived.
+        idle_until: the monotonic time until which it may be without a request.
     """
 
     def __init__(
@@ -77,26 +77,26 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._seen = 0
 
     def expect_mask(self, unmasked: Callable[[], None]) -> None:
-        """Expect frames from now on. If the first has no mask, nothing more is read and `unmasked` is called."""
+        """Expect frames from now on. If the first has no mask, call `unmasked` and pass nothing on."""
         self._unmasked = unmasked
         self._read_bytes = READ_BYTES
 
     def read_no_more(self) -> None:
-        """Leave what the peer sends from now on in the system's buffer."""
+        """Stop reading for good: what the peer sends stays in the kernel's buffer."""
         self._done_reading = True
-        # asyncio's TLS transport raises these if the connection is lost already.
+        # asyncio's TLS transport raises these if the connection is already lost.
         with contextlib.suppress(AttributeError, RuntimeError):
             if self.transport is not None:
                 self.transport.pause_reading()
 
     def drop(self) -> None:
-        """End it at once, or as soon as it begins: many connections are accepted before the first is set up."""
+        """Abort the connection, or mark it so that it is aborted when it begins: it may not have begun yet."""
         self.dropped = True
         if self.transport is not None:
             self.transport.abort()
 
     def arrive(self, transport: asyncio.Transport) -> bool:
-        """Begin on a transport; with TLS another one follows. False if the connection was dropped already."""
+        """Take the transport; after a TLS handshake, its successor. Return False if the connection was dropped."""
         if self.dropped:
             transport.abort()
             return False
@@ -106,7 +106,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         return not self.dropped
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
-        # uvloop's transport is not an instance of asyncio.Transport.
+        # With uvloop, it is not an instance of asyncio.Transport.
         if not self.arrive(cast(asyncio.Transport, transport)):
             return
         self._made = True
@@ -119,10 +119,10 @@ class TcpPeer(asyncio.BufferedProtocol):
         self.transport = None
         self._unmasked = None
         self._lost(self)
-        # Called even if it was never made: aiohttp's protocol refers to itself until then.
+        # Also if it was never made: aiohttp breaks the reference cycles of its protocol in this call only.
         self.handler.connection_lost(exc)
         if self.unread is not None:
-            # aiohttp would wait for the rest of it.
+            # Otherwise aiohttp waits for the rest of the body.
             self.unread.feed_eof()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: D102 - as above
@@ -132,9 +132,9 @@ class TcpPeer(asyncio.BufferedProtocol):
         self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+        """Take received bytes."""
         if not self._made:
-            # It came together with the end of the TLS handshake.
+            # They came together with the end of the TLS handshake.
             self._early.append(data)
             return
         self._pay(len(data))
@@ -158,7 +158,7 @@ class TcpPeer(asyncio.BufferedProtocol):
             self._loop.call_later(seconds, self._read_on)
 
     def _read_on(self) -> None:
-        # aiohttp pauses the same transport while its own queue is full, and then resumes it itself.
+        # While aiohttp's queue is full, it has paused the transport too, and will resume it.
         if self._done_reading or self.handler._reading_paused:
             return
         if self.transport is not None and not self.transport.is_closing():
@@ -178,60 +178,60 @@ class TcpPeer(asyncio.BufferedProtocol):
 
 
 def address_of(request: web.Request) -> Optional[str]:
-    """Return the address that the peer of a request counts for. None: it is not counted, or has gone."""
+    """Return the address that a request's connection counts for; None if it is not counted, or is lost."""
     protocol = None if request.transport is None else request.transport.get_protocol()
     return protocol.address if isinstance(protocol, TcpPeer) else None
 
 
 class TlsGate(asyncio.Protocol):
-    """Does the TLS handshake, and then hands the connection over.
+    """Performs the TLS handshake, and then passes the connection to its `TcpPeer`.
 
-    asyncio's own server does that too, but cannot end a handshake early to make room for another.
+    asyncio's server can do the handshake, but cannot abort one to make room for another connection.
 
     Args:
-        connection: takes over after the handshake. Until then it has the transport below, so that it can be dropped.
-        context: with the certificate.
-        seconds: how long the handshake may take.
+        peer: gets the decrypted bytes. During the handshake it has the transport below TLS, to drop it.
+        context: the TLS context with the certificate.
+        seconds: the time limit of the handshake.
     """
 
-    def __init__(self, connection: TcpPeer, context: ssl.SSLContext, seconds: float) -> None:
-        self._connection = connection
+    def __init__(self, peer: TcpPeer, context: ssl.SSLContext, seconds: float) -> None:
+        self._peer = peer
         self._context = context
         self._seconds = seconds
         self._task: Optional[asyncio.Task[None]] = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio.Protocol's
         below = cast(asyncio.Transport, transport)
-        if not self._connection.arrive(below):
+        if not self._peer.arrive(below):
             return
-        # asyncio starts reading after this call, and runs the task before it passes data on: nothing is lost.
+        # No byte is lost: asyncio starts to read after this call, and the task runs before bytes are passed on.
         self._task = asyncio.get_running_loop().create_task(self._shake_hands(below))
 
     async def _shake_hands(self, below: asyncio.Transport) -> None:
         try:
             secured = await asyncio.get_running_loop().start_tls(
                 below,
-                self._connection,
+                self._peer,
                 self._context,
                 server_side=True,
                 ssl_handshake_timeout=self._seconds,
             )
         except (OSError, asyncio.TimeoutError) as error:
-            # The peer does not speak TLS, does not trust the certificate, or sent nothing.
+            # The peer sent no TLS, did not trust the certificate, or sent nothing.
             secured = None
             forget_frames(error)
         if secured is None or below.is_closing():
             below.abort()
-            self._connection.connection_lost(None)
+            self._peer.connection_lost(None)
         else:
-            self._connection.connection_made(secured)
+            self._peer.connection_made(secured)
 
 
 def forget_frames(error: Optional[BaseException]) -> None:
-    """Drop an error's tracebacks, because one of their frames may hold what holds the error.
+    """Remove the tracebacks of an error and its causes.
 
-    Otherwise a connection's objects would stay in memory until the garbage collector finds them. Under attack there
-    are many.
+    An error that is stored in an object which one of its frames refers to forms a cycle. The connection would stay in
+    memory until a full garbage collection; under attack that is much memory.
     """
     while error is not None:
         error.__traceback__ = None

@@ -1,0 +1,129 @@
+"""What was committed reaches the agents: in order, within their windows, the backlog first."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.support import PONG, gateway
+from ws_manager import broadcast
+
+
+async def test_resume_gives_what_is_pending_before_anything_newer(database: Path) -> None:
+    async with gateway(database) as running:
+        running.offline()
+        pending = running.send_many(50)
+        agent = await running.agent()
+        newer = running.send_many(50)
+        assert await agent.messages(100) == pending + newer
+
+
+async def test_resume_of_a_backlog_that_grows_keeps_the_order(database: Path) -> None:
+    async with gateway(database) as running:
+        running.offline()
+        running.offline("cipher", "ws-002")
+        seqs = running.send_many(1500)
+        agent = await running.agent()
+        got = []
+        for _ in range(100):
+            seqs += running.send_many(5)
+            running.send_many(5, "ws-002")
+            got += await agent.messages(20)
+        assert got == seqs
+
+
+async def test_resume_says_what_waits_and_what_was_confirmed(database: Path) -> None:
+    async with gateway(database) as running:
+        agent = await running.agent(ack="explicit")
+        seqs = running.send_many(3)
+        await agent.messages(3)
+        await agent.ack(seqs[0])
+        await running.confirmed(seqs[0])
+        agent.drop()
+        greeting = (await running.agent()).greeting
+        assert (greeting["resumed"], greeting["pending"], greeting["seq"]) == (True, 2, seqs[0])
+
+
+async def test_unconfirmed_message_comes_again_with_the_same_id(database: Path) -> None:
+    async with gateway(database) as running:
+        agent = await running.agent(ack="explicit")
+        running.send()
+        first = await agent.message()
+        agent.reset()
+        again = await running.agent(ack="explicit")
+        assert await again.message() == first
+
+
+async def test_window_holds_the_1001st_message_back_until_a_receipt(database: Path) -> None:
+    async with gateway(database) as running:
+        agent = await running.agent(ack="explicit")
+        seqs = running.send_many(1500)
+        assert await agent.messages(1000) == seqs[:1000]
+        # An answer overtakes nothing: were the next message on its way, it would come first.
+        await agent.say(type="reject", seq=0)
+        assert await agent.error() == "conflict"
+        await agent.ack(seqs[999])
+        assert await agent.messages(500) == seqs[1000:]
+
+
+async def test_window_counts_bytes(database: Path) -> None:
+    async with gateway(database) as running:
+        agent = await running.agent(ack="explicit")
+        seqs = running.send_many(8, content="x" * 200_000)
+        await agent.messages(5)
+        await agent.say(type="reject", seq=0)
+        assert await agent.error() == "conflict"
+        await agent.ack(seqs[4])
+        assert await agent.messages(3) == seqs[5:]
+
+
+async def test_slow_reader_with_a_large_backlog_does_not_delay_another_agent(database: Path) -> None:
+    async with gateway(database) as running:
+        running.offline("cipher", "ws-slow")
+        running.send_many(60, "ws-slow", "x" * 200_000)
+        slow = await running.agent("cipher", "ws-slow", receive_buffer=4096)
+        slow.stop_reading()
+        agent = await running.agent()
+        seq = running.send()
+        assert (await agent.message())["seq"] == seq
+        await agent.send(PONG, await agent.ping())
+        await running.confirmed(seq)
+
+
+async def test_broadcast_of_another_connection_reaches_every_agent(database: Path) -> None:
+    async with gateway(database) as running:
+        agents = [await running.agent("octavia", f"ws-{number}") for number in range(20)]
+        broadcast(running.pool, running.db, {"n": 1})
+        assert [(await agent.message())["content"] for agent in agents] == [{"n": 1}] * 20
+
+
+async def test_messages_go_out_while_another_process_holds_the_write_lock(database: Path) -> None:
+    async with gateway(database) as running:
+        agent = await running.agent(ack="explicit")
+        seqs = running.send_many(1500)
+        await agent.messages(1000)
+        other = sqlite3.connect(database, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            await agent.ack(seqs[999])
+            assert await agent.messages(500) == seqs[1000:]
+        finally:
+            other.close()
+
+
+async def test_what_is_committed_at_once_goes_out_beyond_the_first_page(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Far more pages than the commits before it make the gateway look.
+    monkeypatch.setattr("ws_manager.gateway.delivery.pump._PUMP_ROWS", 10)
+
+    async with gateway(database) as running:
+        agent = await running.agent()
+        with running.db.transaction():
+            seqs = running.send_many(1000)
+        # Nothing else can be committed, after which the gateway would look again.
+        running.db.execute("BEGIN IMMEDIATE")
+        assert await agent.messages(1000) == seqs
+        running.db.execute("ROLLBACK")
