@@ -67,7 +67,7 @@ format: $(VENV)/.installed ## Put the formatting right
 	"$(RUN)/ruff" format .
 
 types: $(VENV)/.installed ## Check the types, of the tests too
-	"$(RUN)/mypy" $(PACKAGES) tests
+	"$(RUN)/mypy" $(PACKAGES) tests benchmarks demo docs
 
 check: lint types test ## All of the above, once
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from ws_manager import get_db
 from ws_manager.core.ledger import ledger_over
 from ws_manager.models import utc_now
+from ws_manager.repository.engines import connection_to
 from ws_manager.repository.sqlite.database import Database
 
 MESSAGE = {"event": "deploy", "version": "2.1.0", "services": ["gateway", "billing"]}
@@ -34,7 +34,7 @@ class Ledgers:
         path = self._folder / f"{connections}-{messages}.db"
         if not path.exists():
             unfinished = path.with_suffix(".part")
-            db = get_db(unfinished)
+            db = connection_to(unfinished)
             _connect(db, connections)
             ledger = ledger_over(db)
             for _ in range(0, messages, connections):
@@ -50,7 +50,7 @@ class Ledgers:
         path = self._folder / f"copy-{next(self._copies)}.db"
         # Nobody has the original open, so it is whole without a -wal file.
         shutil.copyfile(original, path)
-        db = get_db(path)
+        db = connection_to(path)
         try:
             yield db
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def opening(ledgers: Ledgers) -> list[Figure]:
 
         return work
 
-    opened_connections: list[Database] = []
+    opened_connections: list[sqlite3.Connection] = []
     sizes = (10, MANY)
     figures = []
     for size, times in zip(sizes, in_turn(51, *(opened(ledgers.of(size)) for size in sizes))):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import itertools
 import os
 import pty
 import re
@@ -15,15 +16,21 @@ import subprocess
 import sys
 import tempfile
 import termios
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ws_manager import models
+
+if TYPE_CHECKING:
+    from ws_manager import Ledger
+    from ws_manager.models import Receipt
+    from ws_manager.strict_json import Json
 
 FOLDER = Path(__file__).parent
 COLUMNS, LINES = 100, 24
@@ -38,13 +45,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.ago = 0.0
-        self._ids = count(1)
+        self._ids = itertools.count(1)
 
     def utc_now(self) -> str:
         return models.timestamp(NOW - timedelta(seconds=self.ago))
 
-    def new_ids(self, wanted: int) -> list[str]:
-        return [f"5f0c31d2-7a{next(self._ids):02x}-4e1b-9c46-2d8be0a7f93c" for _ in range(wanted)]
+    def new_ids(self, count: int) -> list[str]:
+        return [f"5f0c31d2-7a{next(self._ids):02x}-4e1b-9c46-2d8be0a7f93c" for _ in range(count)]
 
     def take_over(self) -> None:
         """Before anything that uses the time is imported."""
@@ -77,18 +84,16 @@ def main() -> None:
 
 def fill(path: Path, clock: Clock) -> str:
     """Write the ledger, and return the id of the message that was set aside."""
-    from ws_manager import get_db
-    from ws_manager.core.delivery import Delivery
-    from ws_manager.core.registry import Registry
-    from ws_manager.models import Closure, Gateway, Receipt, Rejection, SignOfLife
+    from ws_manager import open_ledger
+    from ws_manager.models import Closure, Gateway, Rejection, SignOfLife
 
-    db = get_db(path)
-    registry, delivery = Registry(db), Delivery(db)
+    ledger = open_ledger(path)
+    delivery = ledger.delivery
     clock.ago = 9000
     delivery.record_gateway(
         Gateway(models.new_id(), 4711, "http://127.0.0.1:8765", clock.utc_now(), models.timestamp(NOW))
     )
-    gateway = registry.gateways.latest()
+    gateway = ledger.latest_gateway()
     assert gateway is not None
     agents = (
         ("octavia", "ws-001", "us-west", 2, 11),
@@ -99,33 +104,47 @@ def fill(path: Path, clock: Clock) -> str:
     )
     for agent, ws_id, region, silent, trip in agents:
         clock.ago = 7300 - 13 * silent
-        registry.connect(agent, ws_id, {"region": region}, gateway=gateway.id)
+        delivery.open_socket(agent, ws_id, metadata_of(region), gateway.id)
         at = models.timestamp(NOW - timedelta(seconds=silent + 0.5))
         delivery.settle([SignOfLife(ws_id, 1, at, trip, True)])
     clock.ago = 5000
-    registry.connect("aria", "ws-006", {"region": "us-east"}, gateway=gateway.id)
+    delivery.open_socket("aria", "ws-006", metadata_of("us-east"), gateway.id)
     clock.ago = 400.5
     delivery.settle([Closure("ws-006", 1, 1001, "going away", True)])
     clock.ago = 340.5
-    sent = registry.broadcast({"event": "deploy", "version": "2.1.0"})
-    assert sent.first_id is not None
+    sent = ledger.broadcast({"event": "deploy", "version": "2.1.0"})
     clock.ago = 340.488
-    delivery.settle(
-        [Receipt(ws_id, 1, sent.first_id, sent.first_id + 4, clock.utc_now()) for _, ws_id, *_ in agents]
-    )
+    delivery.settle(receipts(ledger, sent.recipients, clock))
     clock.ago = 95.5
-    message = registry.send("ws-003", {"event": "rotate-keys", "by": "17:30"}, "command", "ws-001")
+    message = ledger.send("ws-003", {"event": "rotate-keys", "by": "17:30"}, "command", "ws-001")
     assert message is not None and message.db_id is not None
     clock.ago = 95.25
     delivery.settle([Rejection("ws-003", 1, message.db_id, "keys are locked by an audit")])
     clock.ago = 62.5
-    registry.send("ws-005", {"event": "invoice.paid", "amount": 4200}, "stripe_invoice")
+    ledger.send("ws-005", {"event": "invoice.paid", "amount": 4200}, "stripe_invoice")
     clock.ago = 20.5
-    registry.send("ws-002", {"ping": True})
-    delivery.settle([Receipt("ws-002", 1, message.db_id + 2, message.db_id + 2, clock.utc_now())])
-    db.close()
+    ledger.send("ws-002", {"ping": True})
+    delivery.settle(receipts(ledger, ["ws-002"], clock))
+    ledger.close()
     clock.ago = 0
     return message.msg_id
+
+
+def metadata_of(region: str) -> Json:
+    from ws_manager.strict_json import Json
+
+    return Json(f'{{"region":"{region}"}}')
+
+
+def receipts(ledger: Ledger, ws_ids: Sequence[str], clock: Clock) -> list[Receipt]:
+    """Return the receipts of connections for all that is pending for them."""
+    from ws_manager.models import Receipt
+
+    pending = {ws_id: ledger.delivery.pending(ws_id, 0, 100) for ws_id in ws_ids}
+    return [
+        Receipt(ws_id, 1, messages[0].seq, messages[-1].seq, clock.utc_now())
+        for ws_id, messages in pending.items()
+    ]
 
 
 def output_of(path: Path, arguments: list[str]) -> str:
@@ -156,28 +175,27 @@ def output_of(path: Path, arguments: list[str]) -> str:
 
 def live(path: Path, clock: Clock) -> RenderableType:
     """Return a frame of the live view, a second after the one before."""
-    from ws_manager import get_db
+    from ws_manager import Ledger
     from ws_manager.cli.top.keyboard import Controls
-    from ws_manager.cli.top.top_screen import frame, view_for
-    from ws_manager.core.delivery import Delivery
-    from ws_manager.core.read.overview import ORDERS, Sampler
-    from ws_manager.core.registry import Registry
-    from ws_manager.models import Receipt
+    from ws_manager.cli.top.top_screen import frame, query_for
+    from ws_manager.core.read.overview import Sampler
+    from ws_manager.repository.engines import engine_of
+    from ws_manager.repository.findings import ORDERS
 
     seconds = iter((100.0, 101.0))
-    db = get_db(path)
-    sampler = Sampler(db, now=clock.utc_now, timer=lambda: next(seconds))
+    store = engine_of(path).open_to_write(path)
+    ledger = Ledger(store)
+    sampler = Sampler(store, now=clock.utc_now, timer=lambda: next(seconds))
     controls = Controls(tuple(ORDERS), "pending")
-    view = view_for(controls, LINES)
-    sampler.sample(view)
+    query = query_for(controls, LINES)
+    sampler.sample(query)
     clock.ago = 1.5
-    sent = Registry(db).broadcast({"event": "alert"}, agent="octavia")
-    assert sent.first_id is not None and sent.last_id is not None
-    Delivery(db).settle([Receipt(ws_id, 1, sent.first_id, sent.last_id) for ws_id in sent.recipients])
+    sent = ledger.broadcast({"event": "alert"}, agent="octavia")
+    ledger.delivery.settle(receipts(ledger, sent.recipients, clock))
     clock.ago = 0
-    snapshot = sampler.sample(view)
-    db.close()
-    return frame(snapshot, controls, DATABASE, (COLUMNS, LINES), keys=True)
+    overview = sampler.sample(query)
+    ledger.close()
+    return frame(overview, controls, DATABASE, (COLUMNS, LINES), keys=True)
 
 
 def draw(name: str, title: str, shown: RenderableType) -> None:
