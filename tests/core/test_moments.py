@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ws_manager.cli.output.times import STYLES, ago, in_style
+from ws_manager.cli.output.times import STYLES, ago, format_time
 from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import MAX_TIMEOUT
@@ -83,6 +83,6 @@ def test_what_a_command_prints_is_read_as_the_same_moment(microseconds: int) -> 
     written = at.isoformat(timespec="microseconds")
     assert set(STYLES) == {"relative", "iso", "unix"}
     for style in ("iso", "unix"):
-        assert parse_moment(str(in_style(written, style, at))) == written
+        assert parse_moment(str(format_time(written, style, at))) == written
     now = datetime.now(timezone.utc)
     assert parse_moment(ago((now - timedelta(hours=2)).isoformat(), now)) <= now.isoformat()

@@ -1,7 +1,7 @@
-"""The program `ws-manager`: a table of its commands, and what is common to all of them.
+"""The program `ws-manager`: the table of its commands, and how each is found, run and ended.
 
-A command's module is imported when that command runs, because nineteen modules imported at once cost more
-than the work of a one-shot `send`.
+A command's module is imported only when that command runs: importing all of them would take longer than a
+one-shot `send`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 from ws_manager.cli.exit_codes import CLOSED_PIPE, DONE, INTERRUPTED, TERMINATED, USAGE, exit_code
 from ws_manager.cli.options import global_parameters, output_asked_for
 from ws_manager.cli.process import standard
-from ws_manager.cli.process.signals import handle, next_one_ends
+from ws_manager.cli.process.signals import end_on_next_signal, handle
 from ws_manager.errors import InvalidInput
 from ws_manager.version import __version__
 
@@ -37,13 +37,13 @@ class Command(NamedTuple):
     """A line of the table of commands.
 
     Attributes:
-        name: what is typed.
-        module: where it lives, below `ws_manager.cli.commands`.
-        function: what is called there: a function with Typer's annotations, that returns nothing.
-        help: one line, the first of the function's docstring too.
-        example: one line that works as it stands.
-        takes_url: whether it speaks to a gateway.
-        commands: of a group of commands, those; it has no function of its own then.
+        name: its name on the command line.
+        module: its module in `ws_manager.cli.commands`; empty for a group of commands.
+        function: the function in that module; Typer reads its annotations, and it returns nothing.
+        help: one line; also the first line of the function's docstring.
+        example: a command line that works as it stands.
+        takes_url: whether it connects to a gateway and so accepts `--url`.
+        commands: the commands of a group, by their names; empty for a command.
     """
 
     name: str
@@ -55,29 +55,37 @@ class Command(NamedTuple):
     commands: Mapping[str, Command] = MappingProxyType({})
 
 
+def _command(
+    name: str, text: str, example: str, *, module: str = "", function: str = "", takes_url: bool = False
+) -> Command:
+    """Return a line of the table; without other names, module and function are named as the command."""
+    module = module or name.replace("-", "_")
+    return Command(name, module, function or module, text, example, takes_url)
+
+
 _STRIPE = {
     command.name: command
     for command in (
-        Command(
+        _command(
             "events",
-            "stripe",
-            "events",
-            "List the events that have come, newest first.",
+            "List the received events, newest first.",
             "ws-manager stripe events --status unrouted",
+            module="stripe_events",
+            function="events",
         ),
-        Command(
+        _command(
             "replay",
-            "stripe",
-            "replay",
-            "Send events now that nobody was connected for.",
+            "Send stored events again that had no recipients.",
             "ws-manager stripe replay --since 2h",
+            module="stripe_replay",
+            function="replay",
         ),
-        Command(
+        _command(
             "trigger",
-            "stripe",
-            "trigger",
-            "Post a signed event of a test to the gateway.",
+            "Post a signed test event to the gateway.",
             "ws-manager stripe trigger payment_intent.succeeded",
+            module="stripe_trigger",
+            function="trigger",
             takes_url=True,
         ),
     )
@@ -86,176 +94,92 @@ _STRIPE = {
 COMMANDS = {
     command.name: command
     for command in (
-        Command(
-            "connect",
-            "connect",
+        _command(
             "connect",
             "Register a connection for an agent.",
             'ws-manager connect octavia --metadata \'{"region":"us-west"}\'',
         ),
-        Command(
-            "disconnect",
-            "disconnect",
-            "disconnect",
-            "Mark a connection as disconnected.",
-            "ws-manager disconnect ws-001",
+        _command("disconnect", "Mark a connection as disconnected.", "ws-manager disconnect ws-001"),
+        _command(
+            "list", "List the active connections.", "ws-manager list --json", function="list_connections"
         ),
-        Command(
-            "list",
-            "list",
-            "list_connections",
-            "List the active connections.",
-            "ws-manager list --json",
+        _command(
+            "send", "Send a message to one connection.", "ws-manager send ws-001 '{\"ping\":true}' --wait 5s"
         ),
-        Command(
-            "send",
-            "send",
-            "send",
-            "Send a message to one connection.",
-            "ws-manager send ws-001 '{\"ping\":true}' --wait 5s",
-        ),
-        Command(
-            "broadcast",
-            "broadcast",
+        _command(
             "broadcast",
             "Send a message to all active connections.",
             'ws-manager broadcast \'{"event":"deploy"}\' --agent octavia',
         ),
-        Command(
+        _command(
             "receive",
-            "receive",
-            "receive",
-            "Print what is pending for a connection, and confirm it.",
+            "Print the pending messages of a connection, and confirm them.",
             "ws-manager receive ws-001 --follow",
         ),
-        Command(
-            "history",
-            "history",
-            "history",
-            "Show messages, newest first.",
-            "ws-manager history --ws-id ws-001 --limit 10",
+        _command("history", "Show messages, newest first.", "ws-manager history --ws-id ws-001 --limit 10"),
+        _command("show", "Explain a connection, message or broadcast.", "ws-manager show ws-001"),
+        _command(
+            "heartbeat", "Record a heartbeat of a connection.", "ws-manager heartbeat ws-001 --latency 12"
         ),
-        Command(
-            "show",
-            "show",
-            "show",
-            "Show all about a connection, message or broadcast.",
-            "ws-manager show ws-001",
-        ),
-        Command(
-            "heartbeat",
-            "heartbeat",
-            "heartbeat",
-            "Record a sign of life of a connection.",
-            "ws-manager heartbeat ws-001 --latency 12",
-        ),
-        Command(
+        _command(
             "heartbeat-check",
-            "heartbeat_check",
-            "heartbeat_check",
             "Disconnect the connections without a recent heartbeat.",
             "ws-manager heartbeat-check --timeout 5m",
         ),
-        Command(
-            "stats",
-            "stats",
-            "stats",
-            "Print counts of connections and messages as JSON.",
-            "ws-manager stats",
+        _command("stats", "Print counts of connections and messages as JSON.", "ws-manager stats"),
+        _command(
+            "top", "Watch connections, rates, recent messages and disconnects.", "ws-manager top --sort idle"
         ),
-        Command(
-            "top",
-            "top",
-            "top",
-            "Watch connections, rates, recent messages and disconnects.",
-            "ws-manager top --sort idle",
-        ),
-        Command(
-            "serve",
-            "serve",
-            "serve",
-            "Run the gateway that agents connect to.",
-            "ws-manager serve",
-        ),
-        Command(
-            "listen",
-            "listen",
+        _command("serve", "Run the gateway that agents connect to.", "ws-manager serve"),
+        _command(
             "listen",
             "Connect to the gateway as an agent and print what arrives.",
             "ws-manager listen octavia --ws-id ws-001",
             takes_url=True,
         ),
-        Command(
-            "token",
-            "token",
-            "token",
-            "Make a token for an agent, or look into one.",
-            "ws-manager token octavia --ttl 24h",
-        ),
+        _command("token", "Make a token for an agent, or inspect one.", "ws-manager token octavia --ttl 24h"),
         Command(
             "stripe",
             "",
             "",
-            "List, replay and try out webhook events of Stripe.",
+            "List, replay and test Stripe's webhook events.",
             "ws-manager stripe events",
             commands=_STRIPE,
         ),
-        Command(
-            "doctor",
-            "doctor",
-            "doctor",
-            "Say what is wrong with the database or the gateway.",
-            "ws-manager doctor",
-        ),
-        Command(
-            "retry",
-            "retry",
-            "retry",
-            "Send again what was set aside.",
-            "ws-manager retry --all --since 2h",
-        ),
-        Command(
+        _command("doctor", "Report problems of the database and the gateway.", "ws-manager doctor"),
+        _command("retry", "Send messages again that were set aside.", "ws-manager retry --all --since 2h"),
+        _command(
             "prune",
-            "prune",
-            "prune",
-            "Delete what is confirmed, logged or over, and old.",
+            "Delete old messages, logs and connections that are done with.",
             "ws-manager prune --older-than 30d --dry-run",
         ),
-        Command(
+        _command(
             "backup",
-            "backup",
-            "backup",
-            "Copy the database to a new file while others go on writing.",
+            "Copy the database to a new file, even while others write.",
             "ws-manager backup ledger-copy.db",
         ),
-        Command(
-            "export",
-            "export",
-            "export",
-            "Write the whole ledger as lines of JSON.",
-            "ws-manager export ledger.ndjson",
-        ),
-        Command(
+        _command("export", "Write the whole ledger as lines of JSON.", "ws-manager export ledger.ndjson"),
+        _command(
             "import",
-            "import_",
-            "import_ledger",
-            "Fill an empty ledger with what export wrote.",
+            "Fill an empty ledger from an export.",
             "ws-manager import ledger.ndjson --db new.db",
+            module="import_",
+            function="import_ledger",
         ),
     )
 }
-"""Every command, in the order of the help."""
+"""Every command by its name, in the order of the help."""
 
 
 class _OneCommand(TyperCommand):
-    """A command whose usage line is written the same way by every Typer."""
+    """A command with the same usage line in every version of Typer."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's or Typer's own context
         """Return `[OPTIONS]` and the arguments, without the braces that newer Typers put around them."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as above
-        """Run the command, with the garbage collector that start-up did without."""
+        """Enable the garbage collector, which start-up had disabled, and run the command."""
         if not gc.isenabled():
             gc.freeze()
             gc.enable()
@@ -263,7 +187,9 @@ class _OneCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """Commands that are known by a table, and imported when they run.
+    """A group that imports a command when it runs.
+
+    What the group knows of its commands before that is in a table.
 
     Attributes:
         table: the commands by their names.
@@ -274,7 +200,7 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - Typer's own
         super().__init__(**attributes)
         self.params += global_parameters(takes_url=True, shows_url=True)
-        # Nobody asks for the values: Typer looks here for names that resemble a mistyped one.
+        # Only the names matter: Typer looks here for one that resembles a mistyped name.
         self.commands: Any = dict.fromkeys(self.table)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's or Typer's own context
@@ -301,19 +227,19 @@ class LazyGroup(TyperGroup):
         return made  # type: ignore[no-any-return]
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:  # noqa: ANN401 - as above
-        """Return the names and options that begin with what was typed, for the shell's completion."""
+        """Return the commands and options that begin with `incomplete`."""
         from ws_manager.cli.completion import complete_commands
 
         return list(complete_commands(ctx, incomplete, self.table.values()))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
-        """Write the table into the help, without importing a single command."""
+        """Write the commands into the help, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(command.name, command.help) for command in self.table.values()])
 
 
 class Program(LazyGroup):
-    """The whole of it: turns what ends a command into an exit code."""
+    """The program: it runs one command and turns its end into an exit code."""
 
     def main(
         self,
@@ -324,7 +250,10 @@ class Program(LazyGroup):
         windows_expand_args: bool = False,
         **extra: Any,  # noqa: ANN401 - Typer's own
     ) -> NoReturn:
-        """Run one command line and exit. The arguments are Typer's own; the shell has expanded `args`."""
+        """Run one command line and exit.
+
+        The parameters are Typer's. Windows' expansion of `args` stays off: the shell has done it.
+        """
         arguments = sys.argv[1:] if args is None else list(args)
         if _COMPLETE in os.environ or any(a.endswith("-completion") for a in arguments[:2]):
             from ws_manager.cli.completion import prepare
@@ -339,12 +268,12 @@ class Program(LazyGroup):
                 windows_expand_args=False,
                 **extra,
             )
-            # Commands return nothing; a number is the code of a Typer Exit.
+            # A command returns nothing. A number is the exit code of `typer.Exit`.
             code = result if isinstance(result, int) else DONE
             if code != INTERRUPTED:
                 sys.stdout.flush()
         except SystemExit as stop:
-            # Typer turns a closed pipe into exit 1.
+            # Typer turns a closed pipe into exit code 1.
             code = CLOSED_PIPE if isinstance(stop.__context__, BrokenPipeError) else _number(stop.code)
         except Exception as error:
             code = _failed(error, arguments)
@@ -369,7 +298,7 @@ def _group(command: Command) -> TyperGroup:
 
 
 def _needs_command(ctx: typer.Context) -> None:
-    """Show the help where no command follows, as the program itself does."""
+    """Show the help and exit with a usage error if no command follows."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help(), err=True)
         raise typer.Exit(USAGE)
@@ -380,13 +309,13 @@ def _number(code: object) -> int:
 
 
 def _failed(error: Exception, arguments: list[str]) -> int:
-    from ws_manager.cli.errors import report
+    from ws_manager.cli.errors import report_error
 
     if isinstance(error, BrokenPipeError):
         return exit_code(error)
     if isinstance(error, _UsageError):
         error = _as_ours(error)
-    report(error, output_asked_for(arguments), debug="--debug" in arguments)
+    report_error(error, output_asked_for(arguments), debug="--debug" in arguments)
     return exit_code(error)
 
 
@@ -436,9 +365,9 @@ def main() -> None:
         code = end.code
         raise
     finally:
-        standard.let_go(stopped=code in (INTERRUPTED, TERMINATED))
+        standard.release(stopped=code in (INTERRUPTED, TERMINATED))
 
 
 def _terminate(number: int, _frame: object) -> None:
-    next_one_ends(number, [number])
+    end_on_next_signal(number, [number])
     sys.exit(TERMINATED)

@@ -1,4 +1,4 @@
-"""`--batch`: many messages from a file or from stdin, each line answered after its commit."""
+"""`--batch`: messages from a file or from stdin; each line is answered after its commit."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 MOST_LINES = 5000
 MOST_BYTES = 4 * 1024 * 1024
 IDLE_SECONDS = 0.02
-"""When nothing has come for so long, what has come is committed: a producer may be waiting for its answers."""
+"""Seconds without input after which the lines so far are committed: a producer may be waiting for its answers."""
 
 _KEYS = {"to", "content", "type"}
 
 Accepted = list[tuple[int, OutgoingMessage]]
-"""The numbers of the lines of one group that can be sent, and what is in them."""
+"""The valid lines of a group: their numbers and messages."""
 
 
-def check_alone(options: GlobalOptions, given: dict[str, object]) -> None:
-    """Refuse what cannot go together with `--batch`.
+def check_batch_options(options: GlobalOptions, given: dict[str, object]) -> None:
+    """Refuse parameters that exclude `--batch`.
 
     Args:
         options: the global options.
-        given: other parameters by their names on the command line, None or False where they were not given.
+        given: the values of those parameters by their names on the command line; None, False or [] if not given.
 
     Raises:
-        InvalidInput: one of them was given, or an output format that is not of lines.
+        InvalidInput: one of them was given, or the output format is not JSON.
     """
     for name, value in given.items():
         if value not in (None, False, []):
@@ -50,7 +50,7 @@ def check_alone(options: GlobalOptions, given: dict[str, object]) -> None:
             )
     if options.output not in (None, "json", "ndjson"):
         raise InvalidInput(
-            f"--batch answers in NDJSON, not {options.output}", hint="leave out -o, and select with jq"
+            f"--batch answers in NDJSON, not {options.output}", hint="leave out -o, and select fields with jq"
         )
 
 
@@ -89,11 +89,16 @@ class BatchRun:
         self._run(lines, self._to_one(ws_id) if ws_id is not None else self._addressed, commit)
 
     def broadcast(self, lines: Lines, agent: Optional[str] = None) -> None:
-        """Broadcast each line, to one agent's connections or to all.
+        """Broadcast each line.
+
+        Args:
+            lines: the lines.
+            agent: the agent whose connections are recipients; None for all.
+            filter_fn: returns whether a connection is a recipient; None for all.
 
         Raises:
-            PartlyDone: a line could not be sent; the others are.
-            LedgerError: the file cannot be written; what was answered as sent is committed, nothing else.
+            PartlyDone: some lines were not sent; the others were.
+            LedgerError: the ledger cannot be written; only what was answered as sent is committed.
         """
 
         def commit(accepted: Accepted) -> list[tuple[int, str]]:
@@ -114,13 +119,13 @@ class BatchRun:
     ) -> None:
         with stopped_by_signals() as stop:
             stream = Stream(stop)
-            # A signal ends it between two transactions: what is committed is answered.
+            # A signal ends the command between two transactions, when all committed lines are answered.
             for group in lines.groups(MOST_LINES, MOST_BYTES, IDLE_SECONDS, lambda: stream.pause(0)):
                 self._send_group(group, parse, commit, stream)
         if self._failed:
             raise PartlyDone(
                 f"{self._failed} of {self._lines} line(s) were not sent",
-                hint="their answers say why; all others are committed",
+                hint="their answers say why; the other lines are committed",
             )
         note_to_terminal(f"{self._lines} line(s) sent")
 
@@ -143,7 +148,7 @@ class BatchRun:
             done = commit(accepted)
             accepted = accepted[len(done) :]
             if accepted:
-                # What comes next is another transaction: this one is committed, and its lines are answered.
+                # The rest needs another transaction. This one is committed, so its lines are answered now.
                 self._write([*(a for a in answers if a[0] < accepted[0][0]), *done], stream)
                 answers = [a for a in answers if a[0] > accepted[0][0]]
                 stream.pause(0)
@@ -162,7 +167,7 @@ class BatchRun:
         value = decode_json(line, "line", envelope=1)
         if not isinstance(value, dict) or not {"to", "content"} <= value.keys() <= _KEYS:
             raise InvalidInput(
-                'the line is no object with "to", "content" and perhaps "type"',
+                'the line is not an object with "to", "content" and optionally "type"',
                 hint='for example {"to":"ws-001","content":{"ping":true}}',
             )
         to = check_name(value["to"], "ws_id", known=True)
@@ -182,6 +187,6 @@ class BatchRun:
 def _decoded(line: Line) -> str:
     if line.data is None:
         raise InvalidInput(
-            f"the line has more than {LONGEST} bytes", hint="a message has at most 262144 as JSON"
+            f"the line has more than {LONGEST} bytes", hint="a message has at most 262144 bytes as JSON"
         )
     return decode(line.data, "the line")

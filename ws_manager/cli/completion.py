@@ -1,4 +1,4 @@
-"""The shell's completion: what it is told, and how that is quoted. Imported only when a shell asks.
+"""The shell's completion: what it offers, and how that is quoted. Imported only when a shell asks.
 
 Typer knows the shells; their scripts and quoting are ours, because names may hold spaces, quotes and colons.
 """
@@ -54,18 +54,18 @@ else
 fi
 """
 
-# What a shell takes as it is, everywhere in a word.
+# Characters that need no quoting anywhere in a word.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\-\u0080-\U0010ffff]")
 
 Names = Callable[[Path, str], list[str]]
 
 
 class Item(NamedTuple):
-    """Something that can be typed next; what Typer expects of it.
+    """A completion, in the form that Typer expects.
 
     Attributes:
         value: the text.
-        help: what it is, for shells that show that.
+        help: a description, for shells that show one.
         type: always `plain`.
     """
 
@@ -78,9 +78,9 @@ class Word(NamedTuple):
     """The word that is being typed.
 
     Attributes:
-        text: without its quotes.
-        quote: the quotation mark that is open, "" for none.
-        breaks: for each character of `text` that stands outside of quotes, its place in `text`.
+        text: the word without its quotes.
+        quote: the open quotation mark; "" for none.
+        breaks: the indexes in `text` of the characters outside quotes.
     """
 
     text: str
@@ -89,13 +89,17 @@ class Word(NamedTuple):
 
 
 def split(line: str) -> tuple[list[str], Word]:
-    """Split an unfinished command line as a POSIX shell does: the whole words, and the last, unfinished one."""
+    """Split an unfinished command line as a POSIX shell does.
+
+    Returns:
+        The complete words, and the last, unfinished one.
+    """
     words: list[str] = []
     bare: list[int] = []
     text, quote, begun, escaped = "", "", False, False
     for character in line:
         if escaped:
-            # Within double quotes a backslash stands for itself before most characters.
+            # In double quotes a backslash is literal before most characters.
             kept = quote == '"' and character not in '$`"\\'
             text, escaped = text + ("\\" if kept else "") + character, False
         elif character == "\\" and quote != "'":
@@ -117,7 +121,7 @@ def split(line: str) -> tuple[list[str], Word]:
 
 
 def prepare() -> None:
-    """Make Typer use our scripts and our quoting."""
+    """Let Typer use our scripts and our quoting."""
     scripts: dict[str, str] = _completion_shared._completion_scripts
     scripts["bash"], scripts["zsh"] = _BASH, _ZSH
     # Where Typer's own classes come from: Click's module, or Typer's copy of it.
@@ -138,20 +142,20 @@ class _OfALine:
         return words[1:], self.word.text
 
     def whole(self, value: str) -> str:
-        """Return the whole word that a value makes: in `--agent=oct` only what follows the = is completed."""
+        """Return the complete word for a value: in `--agent=oct` the value follows the =."""
         option, sign, _ = self.word.text.partition("=")
         return f"{option}={value}" if sign and option.startswith("--") else value
 
 
 class _Bash(_OfALine, _completion_classes.BashComplete):
     def format_completion(self, item: Any) -> str:  # noqa: ANN401 - Click's or Typer's own item, or ours
-        """Return what replaces the word that bash sees: it begins behind an open quote or a word break."""
+        """Return the replacement of the word as bash sees it: from the last open quote or word break on."""
         value, word = self.whole(item.value), self.word
         if word.quote:
             escaped = (
                 re.sub(r'([$`"\\])', r"\\\1", value) if word.quote == '"' else value.replace("'", "'\\''")
             )
-            # bash closes the quote, unless the word seems to end with it already.
+            # bash closes the quote, unless the word already ends with it.
             return escaped + word.quote if escaped.endswith(word.quote) else escaped
         breaks = set(os.environ.get("COMP_WORDBREAKS", ""))
         seen = max((place + 1 for place in word.breaks if word.text[place] in breaks), default=0)
@@ -160,7 +164,7 @@ class _Bash(_OfALine, _completion_classes.BashComplete):
 
 class _Zsh(_OfALine, _completion_classes.ZshComplete):
     def format_completion(self, item: Any) -> str:  # noqa: ANN401 - as above
-        # zsh quotes what it inserts.
+        # zsh quotes the value itself.
         return self.whole(item.value)
 
     def complete(self) -> str:
@@ -170,7 +174,7 @@ class _Zsh(_OfALine, _completion_classes.ZshComplete):
 
 class _Fish(_OfALine, _completion_classes.FishComplete):
     def format_completion(self, item: Any) -> str:  # noqa: ANN401 - as above
-        # So does fish; what follows a tab is the description.
+        # fish quotes the value itself. A description follows a tab.
         value = self.whole(item.value)
         return f"{value}\t{' '.join(item.help.split())}" if item.help else value
 
@@ -180,7 +184,7 @@ class _PowerShell(_completion_classes.PowerShellComplete):
         words, last = split(os.environ.get("_TYPER_COMPLETE_ARGS", ""))
         incomplete = os.environ.get("_TYPER_COMPLETE_WORD_TO_COMPLETE", "")
         typed = split(incomplete)[1].text if incomplete else ""
-        # PowerShell leaves a space at the end out of the line: what then stands last is a whole word.
+        # PowerShell omits a space at the end of the line: then the last word is complete.
         return ([*words, last.text] if last.text and not incomplete else words)[1:], typed
 
     def format_completion(self, item: Any) -> str:  # noqa: ANN401 - as above
@@ -194,7 +198,7 @@ _MOST = 100
 
 
 def _conditions(location: Path, prefix: str) -> list[str]:
-    """Return whole conditions for `--where`: agents, and what is in the metadata of active connections."""
+    """Return conditions for `--where`: on agents, and on the metadata of active connections."""
     from ws_manager.core.read.conditions import equalities
 
     found = {f"agent={name}": None for name in complete(location, "agent", "")}
@@ -210,7 +214,7 @@ def _names(*kinds: str) -> Names:
     return lambda location, prefix: [name for kind in kinds for name in complete(location, kind, prefix)]
 
 
-# What a parameter's value is, by command and parameter; "" stands for every command.
+# What completes a parameter, by command and parameter; the command "" is every command.
 _VALUES: dict[tuple[str, str], Names] = {
     ("", "agent"): _names("agent"),
     ("", "ws_id"): _names("ws_id"),
@@ -225,7 +229,12 @@ _VALUES: dict[tuple[str, str], Names] = {
 
 
 def complete_values(command: str, parameters: Iterable[Any]) -> None:
-    """Let the parameters of a command, that name something in the ledger, complete it from there."""
+    """Let the parameters of a command that name something in the ledger complete from it.
+
+    Args:
+        command: the command's name.
+        parameters: its parameters.
+    """
     for parameter in parameters:
         found = _VALUES.get((command, parameter.name)) or _VALUES.get(("", parameter.name))
         if found is not None and not getattr(parameter, "is_flag", False):
@@ -233,7 +242,7 @@ def complete_values(command: str, parameters: Iterable[Any]) -> None:
 
 
 def complete_commands(ctx: Any, incomplete: str, commands: Iterable[Any]) -> list[Item]:  # noqa: ANN401 - as above
-    """Return the commands and the program's own options, without importing any command."""
+    """Return the matching commands or options of a group, without importing a command."""
     if incomplete.startswith("-"):
         return [
             Item(option, parameter.help)
@@ -249,10 +258,10 @@ def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
     def complete(ctx: Any, incomplete: str) -> list[Item]:  # noqa: ANN401 - as above
         try:
             names = found(global_options(ctx).database, incomplete)
-            # A shell lists them as they are: what nobody can see must not reach the terminal.
+            # A shell lists them unescaped: invisible characters must not reach the terminal.
             return [Item(name) for name in names if not unseen().search(name)]
         except (OSError, ValueError, WsManagerError):
-            # Nothing to offer: whoever presses Tab must not get an error into the line. The command tells it.
+            # An error must not be completed into the command line. The command itself will report it.
             return []
 
     return complete

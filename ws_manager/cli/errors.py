@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def not_active(ledger: Ledger, ws_id: str) -> NotFound:
-    """Return the error for a ws_id that is not active: never seen, or disconnected since when and why."""
+    """Return the error for a connection that is not active.
+
+    Its message says whether the ws_id is unknown, or since when and why it is disconnected.
+    """
     connection = ledger.find(ws_id)
     if connection is None:
         return NotFound(f"no connection {ws_id}", remedy=LIST_CONNECTIONS)
@@ -27,13 +30,13 @@ def not_active(ledger: Ledger, ws_id: str) -> NotFound:
     )
 
 
-def report(error: BaseException, output: Optional[str], *, debug: bool) -> None:
-    """Say on stderr what went wrong and what to do next.
+def report_error(error: BaseException, output: Optional[str], *, debug: bool) -> None:
+    """Write to stderr what went wrong and what to do next.
 
     Args:
-        error: what ended the command.
-        output: the format that was asked for; JSON gives a JSON error.
-        debug: show the traceback first.
+        error: the error that ended the command.
+        output: the value of `-o`. With `json` and `ndjson` the report is a JSON object.
+        debug: whether the traceback comes first.
     """
     if debug:
         import traceback
@@ -52,11 +55,11 @@ def report(error: BaseException, output: Optional[str], *, debug: bool) -> None:
 
 
 def _explained(error: BaseException) -> tuple[str, str, Optional[str]]:
-    """Return code, message and hint."""
+    """Return an error's code, message and hint."""
     if isinstance(error, WsManagerError):
         return error.code, error.message, hint_of(error)
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         return "error", f"{error.strerror or error}{where}", None
-    # Not its text: it could hold what was in a message.
+    # Its text is left out, because it may quote a message's content.
     return "internal", f"unexpected {type(error).__name__}", "run it again with --debug for the traceback"

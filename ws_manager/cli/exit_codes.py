@@ -25,7 +25,7 @@ TERMINATED = 143
 
 
 class PartlyDone(WsManagerError):
-    """A part of what was asked is done: not all of it is confirmed, or some lines of a batch were not sent."""
+    """Only a part is done: some messages are not confirmed, or some lines of a batch were not sent."""
 
     code = "partly_done"
 
@@ -43,7 +43,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for what ended a command; 1 for anything that is not listed."""
+    """Return the exit code for the error that ended a command; `FAILED` for an error without a code of its own."""
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code

@@ -19,21 +19,21 @@ from ws_manager.settings import database_path, expanded, parse_duration
 FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
 """What `-o` takes."""
 
-SHARED_HELP = "Keep the ledger in a database of another program, beside its tables."
-"""Of the `--shared` of those commands that may make a ledger."""
+SHARED_HELP = "Keep the ledger in another program's database, beside its tables."
+"""The help of `--shared`, of commands that may create a ledger."""
 
 _KEY = "ws_manager.options"
 
 
 @dataclass(frozen=True)
 class GlobalOptions:
-    """What was given on the command line, on either side of the command's name.
+    """The global options of one command line.
 
     Attributes:
-        db: the value of `--db`; None if it was not given (see `database`).
-        url: the value of `--url`; only `listen` has it.
-        output: one of `FORMATS`; None where the command decides by what stdout is.
-        debug: whether a failure shows its traceback.
+        db: the value of `--db`; None if it was not given. Use `database` for the file to open.
+        url: the value of `--url`; None if it was not given, or if the command does not accept it.
+        output: one of `FORMATS`; None if the command chooses the format.
+        debug: whether an error is reported with its traceback.
     """
 
     db: Optional[Path] = None
@@ -48,7 +48,7 @@ class GlobalOptions:
 
     @property
     def json(self) -> bool:
-        """Whether the output is to be JSON, of either kind."""
+        """Whether the output format is `json` or `ndjson`."""
         return self.output in ("json", "ndjson")
 
 
@@ -64,10 +64,16 @@ def global_options(ctx: typer.Context) -> GlobalOptions:
 
 
 def parse_age(text: str, option: str) -> float:
-    """Turn the age at which something is deleted into seconds.
+    """Return the age at which something is deleted in seconds.
+
+    A unit is required, because a bare 30 would mean 30 seconds where 30 days were meant.
+
+    Args:
+        text: a duration, such as `30d`.
+        option: the option's name, for errors.
 
     Raises:
-        InvalidInput: it is no duration, or has no unit: 30 seconds are seldom meant where 30 days would do.
+        InvalidInput: it is not a duration, or has no unit.
     """
     seconds = parse_duration(text)
     if not text.strip()[-1:].isalpha():
@@ -76,7 +82,7 @@ def parse_age(text: str, option: str) -> float:
 
 
 def output_asked_for(arguments: list[str]) -> Optional[str]:
-    """Return the output format among raw arguments, where parsing them has failed."""
+    """Return the value of `-o` in a command line that could not be parsed; None if it has none."""
     found = None
     for number, argument in enumerate(arguments):
         if argument == "--":
@@ -96,9 +102,8 @@ def global_parameters(*, takes_url: bool, shows_url: bool) -> list[TyperOption]:
     """Make the global options of the program or of one command.
 
     Args:
-        takes_url: False for a command that works on the database file alone, and says so when it is given
-            a `--url`, wherever that stands.
-        shows_url: whether the help names `--url`.
+        takes_url: whether `--url` is accepted; otherwise it is a usage error.
+        shows_url: whether the help lists `--url`.
     """
     return [
         _option(
@@ -111,12 +116,12 @@ def global_parameters(*, takes_url: bool, shows_url: bool) -> list[TyperOption]:
             ["--url"],
             _keep_url if takes_url else _refuse_url,
             "URL",
-            "Address of a gateway; for listen and stripe trigger.",
+            "The address of a gateway, for listen and stripe trigger.",
             hidden=not shows_url,
         ),
-        _option(["-o", "--output"], _keep_output, "FORMAT", f"Output: {', '.join(FORMATS)}."),
+        _option(["-o", "--output"], _keep_output, "FORMAT", f"The output format: {', '.join(FORMATS)}."),
         _flag("--json", _keep_json, "The same as -o json."),
-        _flag("--debug", _keep_flag, "Show the traceback of a failure."),
+        _flag("--debug", _keep_flag, "Show the traceback of an error."),
     ]
 
 
@@ -128,7 +133,7 @@ def _option(
     *,
     hidden: bool = False,
 ) -> TyperOption:
-    # Eager, so that they are known when a later argument is found wrong.
+    # Eager options are parsed before others, so their values are known when an argument is wrong.
     return TyperOption(
         param_decls=names,
         type=str,
@@ -154,7 +159,7 @@ def _flag(name: str, callback: Any, text: str) -> TyperOption:  # noqa: ANN401 -
 
 
 def _given(ctx: typer.Context) -> dict[str, str]:
-    # `meta` is shared by the contexts of the program and of its command.
+    # The contexts of the program and of its command share `meta`.
     given: dict[str, str] = ctx.meta.setdefault(_KEY, {})
     return given
 

@@ -1,4 +1,4 @@
-"""broadcast --dry-run: who would get it, who would not, and why."""
+"""`broadcast --dry-run`: which connections would get a message, and why the others would not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ws_manager.cli.ledger import ledger_if_any
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.core.read.conditions import Conditions
 from ws_manager.core.validation import check_name, encode_content
@@ -50,7 +50,7 @@ def preview(
                 for connection, refusal in ledger.recipients(agent, conditions)
             ]
     chosen = [row for row in found if row["gets_it"]]
-    rows(options, chosen if options.output == "id" else found, COLUMNS, "ws_id", _table)
+    write_rows(options, chosen if options.output == "id" else found, COLUMNS, "ws_id", _table)
     note_to_terminal(
         f"dry run: nothing was sent; {len(chosen)} of {len(found)} known connection(s) would get it"
     )

@@ -1,4 +1,4 @@
-"""A file that holds a secret: mode 0600 from its first byte, and replaced by a whole one or not at all."""
+"""A file that holds a secret: created with mode 0600, and replaced atomically."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ws_manager.errors import InvalidInput, WsManagerError
 
 
 def check_place(path: Path) -> None:
-    """Make sure that a secret may be written to a file: a new one, or one that it may replace.
+    """Check that a secret can be written to a path: to a new file, or over a file of this user.
 
     Raises:
-        InvalidInput: there is something else than a file of this user's, or no folder for it.
+        InvalidInput: the path is something else, or its folder does not exist.
     """
     _owner(path)
     if not path.parent.is_dir():
-        raise InvalidInput(f"there is no folder {path.parent}", hint="make it first, mode 0700")
+        raise InvalidInput(f"there is no folder {path.parent}", hint="create it first, mode 0700")
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a secret to a file that only its owner can read, in the place of one that is there.
+    """Write a secret to a file that only its owner can read; an existing file is replaced.
 
-    Whoever has the old file open goes on reading the old one. Root leaves a file with the owner that it had.
+    A process that has the old file open continues to read the old one. When root replaces a file, its owner stays.
 
     Raises:
         InvalidInput: as `check_place`.
-        WsManagerError: it cannot be written; what was there is still there.
+        WsManagerError: it cannot be written; an existing file is unchanged.
     """
     owner = _owner(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        # O_EXCL follows no link, and nothing that is there is ever opened.
+        # O_EXCL neither follows a link nor opens an existing file.
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -44,7 +44,7 @@ def write_secret(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(descriptor)
-            # The name is replaced, whatever it stands for by now: a link is not followed either.
+            # This replaces the name itself: even a link that was put there meanwhile is not followed.
             draft.replace(path)
         except BaseException:
             draft.unlink()
@@ -57,10 +57,10 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def _owner(path: Path) -> Optional[tuple[int, int]]:
-    """Return whose a new file is to be where that is not this user and group.
+    """Return the user and group that a replaced file keeps; None for those of this process.
 
     Raises:
-        InvalidInput: what is there is not to be replaced.
+        InvalidInput: what is at the path must not be replaced.
     """
     try:
         status = os.lstat(path)
@@ -72,11 +72,11 @@ def _owner(path: Path) -> Optional[tuple[int, int]]:
         ) from None
     if not stat.S_ISREG(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "not a file"
-        raise InvalidInput(f"{path} is {kind}: it is not replaced", hint="give the name of a file")
+        raise InvalidInput(f"{path} is {kind}, and is not replaced", hint="give the name of a file")
     if not hasattr(os, "geteuid") or status.st_uid == os.geteuid():
         return None
     if os.geteuid() == 0:
         return status.st_uid, status.st_gid
     raise InvalidInput(
-        f"{path} belongs to another user: it is not replaced", hint="run it as that user, or delete it"
+        f"{path} belongs to another user, and is not replaced", hint="run it as that user, or delete it"
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.options import GlobalOptions
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import note, note_to_terminal
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Broadcast, Message
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from ws_manager.repository.records import DeliveryCounts
 
 MESSAGE_HELP = (
-    "JSON if it parses, otherwise text; - reads it from stdin. One that begins with - needs -- before it."
+    "JSON if it parses, otherwise text; - reads stdin. A message that begins with - needs -- before it."
 )
-BATCH_HELP = "Messages from a file, or from stdin with -: JSON, one a line; each is answered by a line."
-WAIT_HELP = "Wait so long for the confirmation: 30, 90s, 5m. Exit 5 if it does not come."
+BATCH_HELP = (
+    "Messages from a file, or from stdin with -: one JSON value per line. Each line gets a line of output."
+)
+WAIT_HELP = "Wait at most this long for the confirmations: 30, 90s, 5m. Exit code 5 if one is missing."
 
 
 def nothing_to_send(command: str, missing: str) -> InvalidInput:
@@ -70,12 +72,12 @@ def report_sent(
         PartlyDone: not everything was confirmed in time.
     """
     if seconds is None:
-        result(options, line, row, identifier)
+        write_result(options, line, row, identifier)
         return
     # The documented line says that it is committed, so it does not wait. An object holds the counts too.
     at_once = options.output in (None, "table", "wide", "id")
     if at_once:
-        result(options, line, row, identifier)
+        write_result(options, line, row, identifier)
     counts = ledger.wait(sent, 0)
     try:
         if counts.pending:
@@ -84,7 +86,7 @@ def report_sent(
     finally:
         # Also when it is interrupted: the message is on its way, and nothing else shows its id.
         if not at_once:
-            result(options, line, row | counts._asdict(), identifier)
+            write_result(options, line, row | counts._asdict(), identifier)
     _judge(counts)
 
 

@@ -1,4 +1,4 @@
-"""The options of `serve` that limit what agents and strangers may cost."""
+"""The options of `serve` that limit the load of agents and of unknown clients."""
 
 import typer
 
@@ -16,7 +16,7 @@ MAX_CONNECTIONS = typer.Option(
     metavar="N",
     min=1,
     envvar="BLACKROAD_WS_MAX_CONNECTIONS",
-    help="Agents at the same time; one more is answered 503.",
+    help="Agents connected at the same time; more get 503.",
 )
 MAX_PER_TOKEN = typer.Option(
     1000,
@@ -24,7 +24,7 @@ MAX_PER_TOKEN = typer.Option(
     metavar="N",
     min=1,
     envvar="BLACKROAD_WS_MAX_PER_TOKEN",
-    help="Sockets at the same time with one token; one more is answered 503.",
+    help="Sockets with one token at the same time; more get 503.",
 )
 MAX_PER_ADDRESS = typer.Option(
     1000,
@@ -32,8 +32,8 @@ MAX_PER_ADDRESS = typer.Option(
     metavar="N",
     min=1,
     envvar="BLACKROAD_WS_MAX_PER_ADDRESS",
-    help="Connections at the same time from one address, or one IPv6 network of 64 bits; one more is answered 503. "
-    "Not for this machine, nor for a --proxy.",
+    help="Connections from one address, or from one /64 network of IPv6, at the same time; more get 503. "
+    "Does not limit this machine, nor a --proxy.",
 )
 MAX_HANDSHAKE_RATE = typer.Option(
     10,
@@ -41,23 +41,23 @@ MAX_HANDSHAKE_RATE = typer.Option(
     metavar="N",
     min=1,
     envvar="BLACKROAD_WS_MAX_HANDSHAKE_RATE",
-    help="Handshakes a second with one token, and from one address, that are refused or whose socket does not last a "
-    "minute; those of 10 seconds may come at once. More are answered 429.",
+    help="Handshakes per second, with one token and from one address, that fail or whose socket closes within "
+    "a minute; those of 10 seconds may come at once. More get 429.",
 )
 MAX_SEND_RATE = typer.Option(
     "20MiB",
     "--max-send-rate",
     metavar="SIZE",
     envvar="BLACKROAD_WS_MAX_SEND_RATE",
-    help="Bytes a second that may be sent with one token: a message counts once for each recipient. More is answered "
-    "busy. A single message is possible whatever its size is.",
+    help="Bytes per second that can be sent with one token; a message counts once per recipient. More get the "
+    "error busy. A single message is sent whatever its size.",
 )
 MAX_FRAME = typer.Option(
     "64KiB",
     "--max-frame",
     metavar="SIZE",
     envvar="BLACKROAD_WS_MAX_FRAME",
-    help="Size of a frame from an agent, up to 16MiB (close code 1009).",
+    help="Largest frame from an agent, up to 16MiB (close code 1009).",
 )
 MAX_FRAME_RATE = typer.Option(
     100,
@@ -65,15 +65,15 @@ MAX_FRAME_RATE = typer.Option(
     metavar="N",
     min=1,
     envvar="BLACKROAD_WS_MAX_FRAME_RATE",
-    help="Frames a second from one agent, confirmations not counted (4029).",
+    help="Frames per second from one agent, without confirmations (close code 4029).",
 )
 MAX_WEBHOOK_MEMORY = typer.Option(
     "16MiB",
     "--max-webhook-memory",
     metavar="SIZE",
     envvar="BLACKROAD_WS_MAX_WEBHOOK_MEMORY",
-    help="Bytes of events of Stripe that are on their way, together, from 1MiB to 1GiB. For more of them the oldest "
-    "is answered 503.",
+    help="Total bytes of Stripe's webhook requests in progress, from 1MiB to 1GiB. Beyond that the oldest request "
+    "gets 503.",
 )
 HANDSHAKE_TIMEOUT = typer.Option(
     "10s",
@@ -87,7 +87,7 @@ WRITE_TIMEOUT = typer.Option(
     "--write-timeout",
     metavar="DURATION",
     envvar="BLACKROAD_WS_WRITE_TIMEOUT",
-    help="How long an agent may read nothing of what was written to it (4008).",
+    help="How long an agent may read nothing of what was written to it (close code 4008).",
 )
 
 
@@ -104,10 +104,10 @@ def wait(option: str, text: str, *, least: float) -> float:
 
 
 def webhook_bytes(text: str) -> int:
-    """Turn `--max-webhook-memory` into bytes.
+    """Return the bytes of `--max-webhook-memory`.
 
     Raises:
-        InvalidInput: it is not a size, too small for the largest event, or over 1 GiB.
+        InvalidInput: it is not a size, is too small for the largest event, or is over 1 GiB.
     """
     size = parse_size(text, "--max-webhook-memory", most=LARGEST_WEBHOOKS)
     if size < LEAST_WEBHOOKS:

@@ -126,16 +126,16 @@ def post_event(
 def _outcome(answer: bytes, event: dict[str, Any]) -> Optional[WebhookOutcome]:
     """Return what a gateway says has become of an event; None where the answer says something else."""
     try:
-        told = json.loads(answer)
+        event = json.loads(answer)
         return WebhookOutcome(
-            told["event_id"],
+            event["event_id"],
             event["type"],
-            told["msg_type"],
-            told["agent"],
-            told["status"],
-            told["recipients"],
-            told["duplicate"],
-            told["broadcast_id"],
+            event["msg_type"],
+            event["agent"],
+            event["status"],
+            event["recipients"],
+            event["duplicate"],
+            event["broadcast_id"],
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -143,8 +143,8 @@ def _outcome(answer: bytes, event: dict[str, Any]) -> Optional[WebhookOutcome]:
 
 def _refused(status: int, answer: bytes, url: str) -> WsManagerError:
     try:
-        told = json.loads(answer)["error"]
-        code, message = told["code"], str(told["message"])
+        error = json.loads(answer)["error"]
+        code, message = error["code"], str(error["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
         if status == 404:
             return GatewayUnavailable(

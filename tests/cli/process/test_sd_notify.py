@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager.cli.process.sd_notify import tell_supervisor
+from ws_manager.cli.process.sd_notify import notify_supervisor
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
 
@@ -25,7 +25,7 @@ def test_gets_the_state(supervisor: socket.socket, tmp_path: Path, monkeypatch: 
     address = str(tmp_path / "notify")
     supervisor.bind(address)
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    tell_supervisor("READY=1")
+    notify_supervisor("READY=1")
     assert supervisor.recv(100) == b"READY=1"
 
 
@@ -33,18 +33,18 @@ def test_gets_the_state(supervisor: socket.socket, tmp_path: Path, monkeypatch: 
 def test_gets_it_under_an_abstract_name(supervisor: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     supervisor.bind("\0ws-manager-test-of-notify")
     monkeypatch.setenv("NOTIFY_SOCKET", "@ws-manager-test-of-notify")
-    tell_supervisor("READY=1")
+    notify_supervisor("READY=1")
     assert supervisor.recv(100) == b"READY=1"
 
 
 def test_nobody_is_told_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    tell_supervisor("READY=1")
+    notify_supervisor("READY=1")
 
 
 def test_one_that_is_gone_is_no_reason_not_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    tell_supervisor("STOPPING=1")
+    notify_supervisor("STOPPING=1")
     assert "cannot tell STOPPING=1 to the service manager" in caplog.text

@@ -24,7 +24,8 @@ _WHERE = typer.Option(
     None,
     "--where",
     metavar="CONDITION",
-    help="Only where this holds, such as metadata.region=us-west: = != ~ < >. Repeatable: all must hold.",
+    help="Only where this condition holds, such as metadata.region=us-west; = != ~ < > compare. "
+    "Repeatable: all must hold.",
 )
 
 
@@ -39,20 +40,22 @@ def broadcast(
     batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=BATCH_HELP),
     where: Optional[list[str]] = _WHERE,
     dry_run: bool = typer.Option(
-        False, "--dry-run", help="Send nothing: show who would get it, and who would not and why."
+        False,
+        "--dry-run",
+        help="Send nothing: show which connections would get it, and why the others would not.",
     ),
 ) -> None:
     """Send a message to all active connections.
 
-    All of them are in the ledger when the command returns, or none.
+    When the command returns, the messages to all recipients are in the ledger, or none is.
     """
     if batch is not None:
-        from ws_manager.cli.batch import BatchRun, check_alone
+        from ws_manager.cli.batch import BatchRun, check_batch_options
         from ws_manager.cli.process.line_reader import Lines
 
         others: dict[str, object] = {"<message>": message, "--wait": wait}
         others |= {"--where": where, "--dry-run": dry_run}
-        check_alone(global_options(ctx), others)
+        check_batch_options(global_options(ctx), others)
         with Lines(batch) as lines, ledger_to_write(ctx) as ledger:
             BatchRun(ledger, check_name(msg_type, "message type")).broadcast(lines, agent)
         return

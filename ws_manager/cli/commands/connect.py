@@ -8,7 +8,7 @@ import typer
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import SHARED_HELP, global_options
 from ws_manager.cli.output.connections import connection_row
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import note
 from ws_manager.strict_json import checked_object
 from ws_manager.text import without_mark
@@ -21,13 +21,13 @@ def connect(
         None, "--ws-id", metavar="ID", help="Its WebSocket identifier; a UUID is made without it."
     ),
     metadata: Optional[str] = typer.Option(
-        None, "--metadata", metavar="JSON", help="A JSON object. Without it, what is there stays."
+        None, "--metadata", metavar="JSON", help="A JSON object. Without it, the stored metadata is kept."
     ),
     shared: bool = typer.Option(False, "--shared", help=SHARED_HELP),
 ) -> None:
     """Register a connection for an agent.
 
-    A known id is registered again: it keeps its row, its message count and what is pending.
+    A known id is registered again: it keeps its row, its message count and its pending messages.
     """
     options = global_options(ctx)
     given = None if metadata is None else checked_object(without_mark(metadata), "metadata")
@@ -36,9 +36,9 @@ def connect(
         connection = ledger.connect(agent, ws_id, given)
         row = connection_row(connection, ledger.count_pending(connection)) if options.output else {}
     line = f"Connected: {connection.ws_id} (agent={connection.agent})"
-    result(options, line, row, connection.ws_id)
+    write_result(options, line, row, connection.ws_id)
     if known is not None and known.agent != agent:
         note(
             f"note: {connection.ws_id} belonged to {known.agent}: its socket is closed,"
-            " and what was pending is set aside"
+            " and its pending messages are set aside"
         )

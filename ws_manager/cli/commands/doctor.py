@@ -1,4 +1,4 @@
-"""`ws-manager doctor`: what is wrong, on one screen."""
+"""`ws-manager doctor`: problems of the database and the gateway, on one screen."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import shutil
@@ -12,13 +12,13 @@ import typer
 from ws_manager.cli.exit_codes import FAILED
 from ws_manager.cli.hints import hint_for
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import write
 from ws_manager.core.doctor import examine
 from ws_manager.repository.findings import PROBLEM, Finding
 
 COLUMNS = ("status", "check", "detail", "advice")
-"""In csv and tsv."""
+"""The columns in csv and tsv."""
 
 _FACTS = ("check", "status", "detail", "advice")
 
@@ -34,7 +34,7 @@ def doctor(ctx: typer.Context) -> None:
     if options.output in (None, "table") and (options.output or sys.stdout.isatty()):
         _show(checks)
     else:
-        rows(
+        write_rows(
             options,
             [{name: getattr(check, name) for name in _FACTS} for check in checks],
             COLUMNS,
@@ -58,7 +58,7 @@ def _installed(package: str) -> Optional[str]:
 
 
 def _show(checks: list[Finding]) -> None:
-    """Write a line a check, broken between words where the terminal is narrower."""
+    """Write one line per check, wrapped between words to the terminal's width."""
     width = max(len(check.check) for check in checks)
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     indent = " " * (7 + 2 + width + 2)

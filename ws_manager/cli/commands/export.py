@@ -10,7 +10,7 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_read
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import whole_line, write
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import expanded
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def export(
     ctx: typer.Context,
     file: str = typer.Argument(
-        "-", metavar="<file>", help="A new file; - or nothing is stdout.", show_default=False
+        "-", metavar="<file>", help="A new file. Without it, or with -, stdout.", show_default=False
     ),
 ) -> None:
     """Write the whole ledger as lines of JSON.
 
-    It is the ledger of one moment, and `import` makes exactly that one of it again.
+    The export is a consistent snapshot, and `import` restores it exactly.
     """
     lines = 0
     if file == "-":
@@ -39,14 +39,14 @@ def export(
         for line in ledger.maintenance.export_lines():
             sink.write(whole_line(line).encode("utf-8") + b"\n")
             lines += 1
-    # All but the first and the last line are rows.
+    # All lines but the first and the last are rows.
     row = {"file": file, "rows": lines - 2}
-    result(global_options(ctx), f"Exported {lines - 2} row(s) to {file}", row, file)
+    write_result(global_options(ctx), f"Exported {lines - 2} row(s) to {file}", row, file)
 
 
 @contextlib.contextmanager
 def _new_file(file: str) -> Iterator[BinaryIO]:
-    """Open a new file of mode 0600, that goes again if it does not become whole."""
+    """Create a file of mode 0600, and delete it again if the block fails."""
     path = expanded(file)
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -60,6 +60,6 @@ def _new_file(file: str) -> Iterator[BinaryIO]:
             sink.flush()
             os.fsync(descriptor)
     except BaseException:
-        # Half an export would look like a whole one until it is imported.
+        # An incomplete export would go unnoticed until it is imported.
         path.unlink()
         raise

@@ -8,7 +8,7 @@ import typer
 from ws_manager.cli.errors import not_active
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 
 
 def heartbeat(
@@ -18,9 +18,9 @@ def heartbeat(
         None, "--latency", metavar="MS", help="The measured round trip in milliseconds."
     ),
 ) -> None:
-    """Record a sign of life of a connection."""
+    """Record a heartbeat of a connection."""
     with ledger_to_write(ctx) as ledger:
         if not ledger.heartbeat(ws_id, latency):
             raise not_active(ledger, ws_id)
     row = {"ws_id": ws_id, "latency_ms": None if latency is None else round(latency)}
-    result(global_options(ctx), f"Heartbeat updated for {ws_id}", row, ws_id)
+    write_result(global_options(ctx), f"Heartbeat updated for {ws_id}", row, ws_id)

@@ -7,7 +7,7 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import note, note_to_terminal, write
 from ws_manager.settings import heartbeat_timeout, parse_duration
 
@@ -18,13 +18,13 @@ def heartbeat_check(
         None,
         "--timeout",
         metavar="DURATION",
-        help="How old a heartbeat may be: 30, 90s, 5m, 24h. [env: BLACKROAD_HB_TIMEOUT; default: 30]",
+        help="The age from which a heartbeat is too old: 30, 90s, 5m, 24h. [env: BLACKROAD_HB_TIMEOUT; default: 30]",
     ),
 ) -> None:
     """Disconnect the connections without a recent heartbeat.
 
-    Those of a running gateway are left to it, and count as active. Those of a gateway that has ended are spared
-    for one time-out more, so that their agents can come back to the next.
+    A running gateway checks its own connections; here they count as active. The connections of a gateway that
+    has ended are spared for one more timeout, so that their agents can reconnect.
     """
     options = global_options(ctx)
     seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
@@ -38,7 +38,7 @@ def heartbeat_check(
         row = {"active": report.active, "timed_out": report.timed_out}
         if report.spared:
             row["spared"] = report.spared
-        result(options, line, row, "")
+        write_result(options, line, row, "")
         for ws_id in report.timed_out:
             note_to_terminal(f"timed out: {ws_id}")
     if report.spared:

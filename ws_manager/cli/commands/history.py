@@ -1,4 +1,4 @@
-"""history: the messages that somebody looks for, or those that come."""
+"""`ws-manager history`: past messages, or new ones as they come."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import sys
@@ -9,8 +9,15 @@ import typer
 
 from ws_manager.cli.ledger import ledger_if_any
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, FormatOptions, choose
-from ws_manager.cli.output.rows import row_line, rows
+from ws_manager.cli.output.format_options import (
+    EXCEL,
+    FIELDS,
+    NO_HEADERS,
+    TIME,
+    FormatOptions,
+    parse_format_options,
+)
+from ws_manager.cli.output.rows import row_line, write_rows
 from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.core.moments import parse_moment
@@ -34,35 +41,37 @@ COLUMNS = (
     "reject_reason",
     "content",
 )
-"""In csv and tsv."""
+"""The columns in csv and tsv."""
 
 _LIMIT = 50
 _LOOK_AGAIN = 0.05
 
 
-_WS_ID = typer.Option(None, "--ws-id", metavar="ID", help="Only what this connection received or sent.")
+_WS_ID = typer.Option(None, "--ws-id", metavar="ID", help="Only messages to or from this connection.")
 _AGENT = typer.Option(
-    None, "--agent", metavar="NAME", help="Only what this agent's connections received or sent."
+    None, "--agent", metavar="NAME", help="Only messages to or from this agent's connections."
 )
-_TYPE = typer.Option(None, "--type", metavar="NAME", help="Only this type.")
-_PENDING = typer.Option(False, "--pending", help="Only what nobody has confirmed yet.")
-_SET_ASIDE = typer.Option(False, "--set-aside", help="Only what was set aside. With --pending: either.")
+_TYPE = typer.Option(None, "--type", metavar="NAME", help="Only messages of this type.")
+_PENDING = typer.Option(False, "--pending", help="Only messages that are not confirmed yet.")
+_SET_ASIDE = typer.Option(
+    False, "--set-aside", help="Only messages that were set aside. With --pending: both kinds."
+)
 _SINCE = typer.Option(
     None,
     "--since",
     metavar="WHEN",
-    help="Only from then on: 2h (ago), 2026-11-22T17:15:18Z, or seconds since 1970.",
+    help="Only messages since then: 2h (ago), 2026-11-22T17:15:18Z, or seconds since 1970.",
 )
-_BEFORE = typer.Option(None, "--before", metavar="WHEN", help="Only what was sent before.")
+_BEFORE = typer.Option(None, "--before", metavar="WHEN", help="Only messages sent before.")
 _BROADCAST = typer.Option(None, "--broadcast", metavar="ID", help="Only the messages of this broadcast.")
 _SEARCH = typer.Option(
-    None, "--search", metavar="TEXT", help="Only what has this text in its content, in any case."
+    None, "--search", metavar="TEXT", help="Only messages whose content contains this text, ignoring case."
 )
 _MOST = typer.Option(
     None,
     "--limit",
     metavar="N",
-    help="At most so many messages; with --follow, end after them. [default: 50]",
+    help="At most N messages; with --follow, end after them. [default: 50]",
 )
 _FOLLOW = typer.Option(
     False, "--follow", help="Print messages as they are committed, oldest first, until interrupted."
@@ -89,11 +98,11 @@ def history(
 ) -> None:
     """Show messages, newest first.
 
-    A table on a terminal; otherwise a line each, tab-separated: id, msg_id, sent_at, msg_type, sender_id,
-    recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With --follow it begins with
-    what comes now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
+    A terminal shows a table. Elsewhere there is one tab-separated line per message: id, msg_id, sent_at,
+    msg_type, sender_id, recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With
+    --follow it begins now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
     """
-    view = choose(global_options(ctx), MESSAGE_COLUMNS, names, no_headers, time, excel)
+    formatting = parse_format_options(global_options(ctx), MESSAGE_COLUMNS, names, no_headers, time, excel)
     if ws_id is not None and agent is not None:
         raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
     if search == "":
@@ -103,16 +112,16 @@ def history(
         ws_id, agent, msg_type, pending, set_aside, first, end, text=search, broadcast_id=broadcast
     )
     if not follow:
-        _list(ctx, wanted, check_limit(_LIMIT if limit is None else limit), view)
+        _list(ctx, wanted, check_limit(_LIMIT if limit is None else limit), formatting)
         return
     if broadcast is not None:
         raise InvalidInput(
             "--follow and --broadcast exclude each other", hint="a broadcast is complete when it has an id"
         )
-    _follow(ctx, wanted, None if limit is None else check_limit(limit), view)
+    _follow(ctx, wanted, None if limit is None else check_limit(limit), formatting)
 
 
-def _list(ctx: typer.Context, wanted: MessageFilter, limit: int, view: FormatOptions) -> None:
+def _list(ctx: typer.Context, wanted: MessageFilter, limit: int, formatting: FormatOptions) -> None:
     found: list[Row] = []
     with ledger_if_any(ctx) as ledger:
         if ledger is not None:
@@ -120,10 +129,14 @@ def _list(ctx: typer.Context, wanted: MessageFilter, limit: int, view: FormatOpt
     if not found:
         everything = wanted == MessageFilter() and limit
         note_to_terminal("no messages" if everything else "no such messages")
-    rows(global_options(ctx), found, COLUMNS, "msg_id", lambda some: _table(some, view), view)
+    write_rows(
+        global_options(ctx), found, COLUMNS, "msg_id", lambda some: _table(some, formatting), formatting
+    )
 
 
-def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view: FormatOptions) -> None:
+def _follow(
+    ctx: typer.Context, wanted: MessageFilter, left: Optional[int], formatting: FormatOptions
+) -> None:
     options = global_options(ctx)
     form = options.output or ("table" if sys.stdout.isatty() else "ndjson")
     with ledger_if_any(ctx) as ledger, stopped_by_signals() as stop:
@@ -132,14 +145,14 @@ def _follow(ctx: typer.Context, wanted: MessageFilter, left: Optional[int], view
         if left == 0:
             return
         stream = Stream(stop)
-        if form == "csv" and view.headers:
-            stream.put(",".join(view.fields or COLUMNS) + "\n")
+        if form == "csv" and formatting.headers:
+            stream.put(",".join(formatting.fields or COLUMNS) + "\n")
         if wanted.since is None:
             note_to_terminal("following; Ctrl-C ends it")
         for batch in ledger.follow(wanted, lambda: stream.pause(_LOOK_AGAIN)):
             for message in batch[:left]:
                 stream.pause(0)
-                stream.put(row_line(_row(message), form, COLUMNS, "msg_id", _readable, view) + "\n")
+                stream.put(row_line(_row(message), form, COLUMNS, "msg_id", _readable, formatting) + "\n")
             left = None if left is None else left - len(batch[:left])
             if left == 0:
                 return
@@ -154,7 +167,7 @@ def _readable(row: Row) -> str:
 
 
 def _row(message: Message) -> Row:
-    # A JSON 0 is true for jq.
+    # A boolean, because 0 is true in jq.
     return {
         **message_columns(message),
         "delivered": message.delivered,
@@ -162,7 +175,7 @@ def _row(message: Message) -> Row:
     }
 
 
-def _table(found: Sequence[Row], view: FormatOptions) -> None:
+def _table(found: Sequence[Row], formatting: FormatOptions) -> None:
     from ws_manager.cli.output.tables import show_history
 
-    show_history(found, view)
+    show_history(found, formatting)

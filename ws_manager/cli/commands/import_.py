@@ -9,7 +9,7 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import expanded
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 256 * 1024 * 1024
-"""Bytes of a line of an export: an earlier version may have written messages of any size."""
+"""The longest line of an export, in bytes. Messages of earlier versions may have any size."""
 
 
 def import_ledger(
     ctx: typer.Context,
-    file: str = typer.Argument(..., metavar="<file>", help="What export wrote; - is stdin."),
+    file: str = typer.Argument(..., metavar="<file>", help="An export; - is stdin."),
 ) -> None:
-    """Fill an empty ledger with what export wrote.
+    """Fill an empty ledger from an export.
 
-    All of it or nothing, in one transaction.
+    It is one transaction: everything is imported, or nothing.
     """
-    from ws_manager.cli.process.line_reader import lines_of
+    from ws_manager.cli.process.line_reader import read_lines
 
     with _source(file) as source, ledger_to_write(ctx, create=True) as ledger:
-        lines = lines_of(source, "stdin" if file == "-" else file, _LONGEST)
+        lines = read_lines(source, "stdin" if file == "-" else file, _LONGEST)
         counts = ledger.maintenance.import_lines(lines)
     line = f"Imported: {counts['connections']} connection(s), {counts['messages']} message(s)"
-    result(global_options(ctx), line, counts, "")
+    write_result(global_options(ctx), line, counts, "")
 
 
 @contextlib.contextmanager

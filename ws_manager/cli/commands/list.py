@@ -9,8 +9,8 @@ import typer
 from ws_manager.cli.ledger import ledger_if_any
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.connections import CONNECTION_FIELDS, connection_row
-from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, choose
-from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, parse_format_options
+from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.settings import heartbeat_timeout
 
@@ -24,7 +24,7 @@ COLUMNS = (
     "pending",
     "metadata",
 )
-"""Of `list`, in csv and tsv."""
+"""The columns in csv and tsv."""
 
 
 ENDING = ("disconnected_at", "close_code", "close_reason")
@@ -33,16 +33,18 @@ ENDING = ("disconnected_at", "close_code", "close_reason")
 
 def list_connections(
     ctx: typer.Context,
-    all_of_them: bool = typer.Option(False, "--all", help="The disconnected too, with why and when."),
+    all_of_them: bool = typer.Option(
+        False, "--all", help="Also disconnected ones, with when and why they ended."
+    ),
     agent: Optional[str] = typer.Option(
         None, "--agent", metavar="NAME", help="Only the connections of this agent."
     ),
     stale: bool = typer.Option(
         False,
         "--stale",
-        help="Only those without a sign of life for the heartbeat time-out. [env: BLACKROAD_HB_TIMEOUT]",
+        help="Only those whose last heartbeat is older than the timeout. [env: BLACKROAD_HB_TIMEOUT]",
     ),
-    limit: Optional[int] = typer.Option(None, "--limit", metavar="N", help="At most so many, the oldest."),
+    limit: Optional[int] = typer.Option(None, "--limit", metavar="N", help="At most N, the oldest."),
     names: Optional[str] = FIELDS,
     no_headers: bool = NO_HEADERS,
     time: Optional[str] = TIME,
@@ -50,12 +52,12 @@ def list_connections(
 ) -> None:
     """List the active connections.
 
-    Oldest first: a table on a terminal; otherwise a line each, tab-separated: ws_id, agent, status,
-    connected_at, last_heartbeat, message_count, pending, metadata; with --all also disconnected_at, close_code
-    and close_reason before the last.
+    The oldest comes first. A terminal shows a table. Elsewhere there is one tab-separated line per connection:
+    ws_id, agent, status, connected_at, last_heartbeat, message_count, pending, metadata; with --all also
+    disconnected_at, close_code and close_reason, before metadata.
     """
     options = global_options(ctx)
-    view = choose(options, CONNECTION_FIELDS, names, no_headers, time, excel)
+    formatting = parse_format_options(options, CONNECTION_FIELDS, names, no_headers, time, excel)
     timeout = heartbeat_timeout()
     found: list[Row] = []
     with ledger_if_any(ctx) as ledger:
@@ -65,7 +67,8 @@ def list_connections(
                 agent=agent,
                 silent_for=timeout if stale else None,
                 limit=limit,
-                count_pending=options.output != "id" and "pending" in (view.fields or CONNECTION_FIELDS),
+                count_pending=options.output != "id"
+                and "pending" in (formatting.fields or CONNECTION_FIELDS),
             )
             found = [connection_row(connection, pending) for connection, pending in listed]
     if not found:
@@ -78,6 +81,6 @@ def list_connections(
     def table(rows_of_it: Sequence[Row]) -> None:
         from ws_manager.cli.output.tables import show_connections
 
-        show_connections(rows_of_it, timeout, view)
+        show_connections(rows_of_it, timeout, formatting)
 
-    rows(options, found, columns, "ws_id", table, view)
+    write_rows(options, found, columns, "ws_id", table, formatting)

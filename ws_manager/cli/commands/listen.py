@@ -1,4 +1,4 @@
-"""`ws-manager listen`: be an agent, print what arrives, and confirm it once it is printed."""
+"""`ws-manager listen`: run an agent that prints messages and confirms them."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,8 @@ _SCOPE = typer.Option(
     None,
     "--scope",
     metavar="SCOPES",
-    help="What the token allows that it makes for itself on the gateway's machine: of connect, send, broadcast, "
-    "admin; separated by spaces, or repeated. [default: connect]",
+    help="The scopes of the token that the command makes on the gateway's machine: connect, send, broadcast, admin; "
+    "separated by spaces, or repeated. [default: connect]",
 )
 Result = TypeVar("Result")
 
@@ -33,31 +33,31 @@ def listen(
     ctx: typer.Context,
     agent: str = typer.Argument(..., metavar="<agent>", help="The agent's name, such as octavia."),
     ws_id: Optional[str] = typer.Option(
-        None, "--ws-id", metavar="ID", help="Be this connection, or resume it. Made up if left out."
+        None, "--ws-id", metavar="ID", help="The connection to make or to resume. [default: a new id]"
     ),
     metadata: Optional[str] = typer.Option(
-        None, "--metadata", metavar="JSON", help="A JSON object for the registration, at most 4 KiB."
+        None, "--metadata", metavar="JSON", help="The connection's metadata, a JSON object of at most 4 KiB."
     ),
     count: Optional[int] = typer.Option(
-        None, "--count", metavar="N", help="End after N messages; the rest stays pending."
+        None, "--count", metavar="N", help="End after N messages; the others stay pending."
     ),
     token_file: Optional[str] = typer.Option(
         None,
         "--token-file",
         metavar="FILE",
-        help="The token, read again at each connection. Not needed on the gateway's machine. "
+        help="A file with the token, read at each connection attempt. Not needed on the gateway's machine. "
         "[env: BLACKROAD_WS_TOKEN, the token itself]",
     ),
     scope: Optional[list[str]] = _SCOPE,
     ca: Optional[str] = typer.Option(
-        None, "--ca", metavar="FILE", help="PEM certificates to check an https gateway's with."
+        None, "--ca", metavar="FILE", help="PEM file of the certificates that verify an https gateway."
     ),
 ) -> None:
     """Connect to the gateway as an agent and print what arrives.
 
-    Each message is confirmed once it has been written: one JSON object a line in a pipe, a readable line on a
-    terminal. It comes back when the connection is lost, and ends on SIGTERM and SIGINT. Without --url it
-    uses the gateway of the database on this machine.
+    A terminal shows readable lines; elsewhere there is one JSON object per line. Each message is confirmed once
+    it has been written. A lost connection is resumed. SIGTERM and SIGINT end the command. Without --url it
+    connects to the gateway that serves the database on this machine.
     """
     from ws_manager.client.agent import AgentClient
     from ws_manager.core.validation import check_name
@@ -68,7 +68,7 @@ def listen(
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
 
     client = AgentClient(
-        # A connection that is resumed may have names of an earlier version: then the gateway decides.
+        # A connection of an earlier version may have names that are invalid now: the gateway decides.
         check_name(agent, "agent", known=ws_id is not None),
         url=options.url or (lambda: gateway_url(options.database)),
         ws_id=None if ws_id is None else check_name(ws_id, "ws_id", known=True),
@@ -77,7 +77,7 @@ def listen(
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, token_file, scope),
         ca=None if ca is None else expanded(ca),
-        # The database's own gateway runs on this machine, whatever its address is.
+        # The database's own gateway runs on this machine, so no proxy is used.
         direct=options.url is None,
     )
     asyncio.run(_listen(client, count, form))
@@ -97,42 +97,42 @@ def _token_source(
     file: Optional[str],
     scope: Optional[list[str]],
 ) -> Callable[[], Optional[str]]:
-    """Return a function that gives the token for the next attempt."""
+    """Return a function that returns the token for the next connection attempt."""
     from ws_manager.client.credentials import own_token, token_file
     from ws_manager.tokens import check_scopes
 
     if file is not None:
         if scope:
             raise InvalidInput(
-                "--scope is for the token that it makes for itself, and --token-file gives one",
-                hint="give one of the two; ws-manager token <agent> --scope makes a token with other scopes",
+                "--scope is for the token that listen makes, and --token-file gives one",
+                hint="leave out one of them; ws-manager token <agent> --scope makes a token with other scopes",
             )
         return token_file(expanded(file))
-    # It prints and confirms: for that a token need not allow to send.
+    # Printing and confirming needs no other scope.
     scopes = check_scopes(" ".join(scope).split() if scope else ("connect",))
-    # An address that comes out of the database is its own gateway's, whatever the address is.
+    # Without --url, the address comes from the database, so the gateway is its own.
     ours = options.url is None
     database = options.database if ours else None
     return lambda: own_token(database, agent, ws_id, options.url or "", ours=ours, scopes=scopes)
 
 
 async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient
-    """Print and confirm messages until enough have come, a signal comes, or the reader of the output has gone.
+    """Print and confirm messages until enough have come, a signal comes, or the reader closes the pipe.
 
     Raises:
-        BrokenPipeError: the reader has gone.
+        BrokenPipeError: the reader of the output has closed the pipe.
     """
     loop = asyncio.get_running_loop()
     with contextlib.closing(Stop()) as stop:
         stop_on_signals(stop.set)
         stream = Stream(stop)
-        # A thread waits for it, so that an idle agent costs nothing.
+        # A thread waits for the end, so that an idle agent uses no CPU.
         ended = loop.run_in_executor(None, stream.wait, None)
         try:
             if await _unless(ended, client.__aenter__()) is not None:
                 await _print_all(client, count, form, stream, ended)
         finally:
-            # Where it was still connecting, too: it may have come so far in the last moment.
+            # Also while it was connecting: the connection may have been made in the last moment.
             await client.__aexit__(None, None, None)
             stop.set()
             await asyncio.gather(ended, return_exceptions=True)
@@ -152,7 +152,7 @@ async def _print_all(
             return
         printing = _Printing(stream, form)
         try:
-            # Not on the event loop: whoever reads the pipe may be slow, and Pings have to be answered.
+            # In a thread: the reader of the pipe may be slow, and the event loop has to answer Pings.
             await asyncio.get_running_loop().run_in_executor(None, printing.print, messages)
         finally:
             if printing.last is not None:
@@ -163,10 +163,10 @@ async def _print_all(
 
 
 class _Printing:
-    """Prints messages, each flushed before it counts as printed.
+    """Prints messages. Each is flushed before it counts as printed.
 
     Attributes:
-        last: the last message that is printed.
+        last: the last printed message; None for none.
     """
 
     def __init__(self, stream: Stream, form: str) -> None:
@@ -185,7 +185,7 @@ class _Printing:
 
 
 async def _unless(ended: "asyncio.Future[None]", work: Coroutine[Any, Any, Result]) -> Optional[Result]:
-    """Return what `work` returns, or None if `ended` is done first, or raise what it ended with."""
+    """Return the result of `work`, or None if `ended` is done first; raise the exception of either."""
     working = asyncio.ensure_future(work)
     both: set[asyncio.Future[Any]] = {working, ended}
     try:

@@ -7,7 +7,7 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_read, ledger_to_write
 from ws_manager.cli.options import global_options, parse_age
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 from ws_manager.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 def prune(
     ctx: typer.Context,
     older_than: str = typer.Option(
-        ..., "--older-than", metavar="DURATION", help="How old it must be: 24h, 30d."
+        ..., "--older-than", metavar="DURATION", help="Delete what is older than this: 24h, 30d."
     ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only say how much it would be."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Delete nothing: show how much would be deleted."),
     vacuum: bool = typer.Option(
-        False, "--vacuum", help="Make the file smaller afterwards; nobody can write meanwhile."
+        False, "--vacuum", help="Shrink the file afterwards; nobody can write meanwhile."
     ),
 ) -> None:
-    """Delete what is confirmed, logged or over, and old.
+    """Delete old messages, logs and connections that are done with.
 
-    Confirmed messages, the heartbeat log, events, broadcasts without messages, and disconnected connections
-    without messages. Never what is pending or set aside. Others go on reading and writing.
+    Deletes confirmed messages, logged heartbeats, events, broadcasts without messages, and disconnected
+    connections without messages. Messages that are pending or set aside are kept. Other processes can read and
+    write meanwhile.
     """
     seconds = parse_age(older_than, "--older-than")
     if dry_run and vacuum:
@@ -36,7 +37,7 @@ def prune(
         counts = vars(ledger.maintenance.prune(seconds, dry_run=dry_run, vacuum=vacuum))
     counted = ", ".join(f"{count} {_WORDS[table]}" for table, count in counts.items())
     row = {**counts, "dry_run": dry_run}
-    result(global_options(ctx), f"{'Would delete' if dry_run else 'Deleted'}: {counted}", row, "")
+    write_result(global_options(ctx), f"{'Would delete' if dry_run else 'Deleted'}: {counted}", row, "")
 
 
 _WORDS = {

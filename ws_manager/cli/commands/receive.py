@@ -1,4 +1,4 @@
-"""`ws-manager receive`: take what is pending for a connection, without a gateway."""
+"""`ws-manager receive`: print a connection's pending messages, without a gateway."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import threading
@@ -30,10 +30,10 @@ def receive(
     ctx: typer.Context,
     ws_id: str = typer.Argument(..., metavar="<ws_id>", help="The connection."),
     follow: bool = typer.Option(
-        False, "--follow", help="Go on with what comes, and keep the connection alive, until it is stopped."
+        False, "--follow", help="Continue with new messages, and renew the heartbeat, until a signal ends it."
     ),
     count: Optional[int] = typer.Option(
-        None, "--count", metavar="N", help="End after N messages; the rest stays pending."
+        None, "--count", metavar="N", help="End after N messages; the others stay pending."
     ),
 ) -> None:
     """Print what is pending for a connection, and confirm it.
@@ -62,9 +62,9 @@ class _Receiver:
     """Writes the messages of one connection and confirms them.
 
     Attributes:
-        received: how many were written so far.
-        stop: set it to end after the message that is being written.
-        stream: where they are written.
+        received: the number of messages that were written.
+        stop: ends the receiving after the current message.
+        stream: stdout.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class _Receiver:
 
     @property
     def has_enough(self) -> bool:
-        """Whether as many as were asked for are written."""
+        """Whether the number of messages that was asked for is written."""
         return self.received == self._most
 
     def receive(self) -> None:
-        """Write what is pending, batch by batch."""
+        """Write and confirm the pending messages, in batches."""
         while not self.stop.is_set() and not self.has_enough:
-            # What is pending may have been set aside, or be somebody else's, by now.
+            # Meanwhile the connection may have moved to another agent or process.
             self.ledger.delivery.check_held(self.connection)
             limit = _BATCH if self._most is None else min(_BATCH, self._most - self.received)
             batch = self.ledger.delivery.pending(self.connection.ws_id, self._cursor, limit)
@@ -98,7 +98,7 @@ class _Receiver:
             self._write(batch)
 
     def _write(self, batch: Sequence[PendingMessage]) -> None:
-        """Write messages and confirm those that went out, whatever ends the writing."""
+        """Write messages, and confirm those that were written, even if an error ends the writing."""
         first = self._cursor
         try:
             for line, seq in _lines(batch, self._form):
@@ -125,18 +125,22 @@ def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, in
 
 
 def _follow(receiver: _Receiver, timeout: float) -> None:
-    """Go on until a signal comes, enough has come, or the connection is another's or has ended.
+    """Receive until a signal comes, enough messages are written, or the connection ends.
+
+    Args:
+        receiver: writes and confirms the messages.
+        timeout: the heartbeat timeout in seconds; the heartbeat is renewed every third of it.
 
     Raises:
-        BrokenPipeError: whoever read the output has gone.
+        BrokenPipeError: the reader of the output has closed the pipe.
         Conflict: a socket or a command has registered the ws_id again.
-        NotFound: it was disconnected.
+        NotFound: the connection was disconnected.
     """
     ledger, connection = receiver.ledger, receiver.connection
     ws_id, changes = connection.ws_id, ledger.changes()
     if ledger.get(ws_id) is None:
         raise not_active(ledger, ws_id)
-    pulse = _Pulse(ledger, connection, timeout / 3, receiver.stop)
+    pulse = _HeartbeatThread(ledger, connection, timeout / 3, receiver.stop)
     with pulse:
         note(f"Ready: receiving for {ws_id} (agent={connection.agent})")
         while not receiver.stop.is_set() and not receiver.has_enough:
@@ -149,11 +153,11 @@ def _follow(receiver: _Receiver, timeout: float) -> None:
         raise pulse.error
 
 
-class _Pulse:
-    """Renews a connection's heartbeat from a thread: whoever reads the output may take their time.
+class _HeartbeatThread:
+    """Renews a connection's heartbeat in a thread, so that a slow reader of the output does not delay it.
 
     Attributes:
-        error: what has ended it, None where nothing has.
+        error: the error that has ended the thread; None for none.
     """
 
     def __init__(self, ledger: Ledger, connection: Connection, interval: float, stop: Stop) -> None:
@@ -164,7 +168,7 @@ class _Pulse:
         self._stop = stop
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "_Pulse":
+    def __enter__(self) -> "_HeartbeatThread":
         self._thread.start()
         return self
 
@@ -184,7 +188,7 @@ class _Pulse:
         ws_id, epoch = self._connection.ws_id, self._connection.epoch
         logged_at = float("-inf")
         while True:
-            # The log is sampled, as a gateway does it.
+            # Like a gateway, log only some of the heartbeats.
             logged = time.monotonic() - logged_at >= _LOG_SECONDS
             delivery.settle([SignOfLife(ws_id, epoch, utc_now(), None, logged)])
             logged_at = time.monotonic() if logged else logged_at

@@ -19,7 +19,7 @@ from ws_manager.cli.sending import (
 from ws_manager.core.validation import check_name
 from ws_manager.settings import parse_duration
 
-_BATCH_HELP = BATCH_HELP + ' Without <ws_id>: {"to":…,"content":…,"type":…}.'
+_BATCH_HELP = BATCH_HELP + ' Without <ws_id>, a line is {"to":…,"content":…,"type":…}.'
 
 
 def send(
@@ -32,13 +32,13 @@ def send(
 ) -> None:
     """Send a message to one connection.
 
-    It is in the ledger when the command returns, and delivered when the agent has confirmed it.
+    When the command returns, the message is in the ledger. It is delivered once the agent has confirmed it.
     """
     if batch is not None:
-        from ws_manager.cli.batch import BatchRun, check_alone
+        from ws_manager.cli.batch import BatchRun, check_batch_options
         from ws_manager.cli.process.line_reader import Lines
 
-        check_alone(global_options(ctx), {"<message>": message, "--wait": wait})
+        check_batch_options(global_options(ctx), {"<message>": message, "--wait": wait})
         with Lines(batch) as lines, ledger_to_write(ctx) as ledger:
             BatchRun(ledger, check_name(msg_type, "message type")).send(lines, ws_id)
         return

@@ -12,8 +12,8 @@ import typer
 
 from ws_manager.cli import serve_limits as limits
 from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
-from ws_manager.cli.process.logs import LEVELS, READY, set_up
-from ws_manager.cli.process.sd_notify import tell_supervisor
+from ws_manager.cli.process.logs import LEVELS, READY, configure_logging
+from ws_manager.cli.process.sd_notify import notify_supervisor
 from ws_manager.cli.process.signals import ENDING, stop_on_signals
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import (
@@ -35,31 +35,34 @@ _HOST = typer.Option(
     None,
     "--host",
     metavar="ADDRESS",
-    help="Address to listen on, :: for every address; may be repeated.  [default: 127.0.0.1]",
+    help="Address to listen on; :: is every address. May be repeated. [default: 127.0.0.1]",
 )
 _PUBLIC_HOST = typer.Option(
-    None, "--public-host", metavar="NAME", help="Name under which others reach it; may be repeated."
+    None,
+    "--public-host",
+    metavar="NAME",
+    help="Host name under which clients reach the gateway; may be repeated.",
 )
 _ALLOW_ORIGIN = typer.Option(
     None,
     "--allow-origin",
     metavar="ORIGIN",
-    help="Let pages of exactly this origin connect, such as https://app.example.com or tauri://localhost; may be "
-    "repeated.",
+    help="Allow browsers to connect from pages of this origin, such as https://app.example.com or tauri://localhost. "
+    "May be repeated.",
 )
 _PROXY = typer.Option(
     None,
     "--proxy",
     metavar="ADDRESS",
-    help="Address or network of a proxy in front of it: what comes from there has no limit for one address. May be "
-    "repeated. A proxy on this machine need not be named.",
+    help="Address or network of a proxy: the limits per address do not apply to it. May be repeated. A proxy on this "
+    "machine need not be named.",
 )
 _STRIPE_ROUTE = typer.Option(
     None,
     "--stripe-route",
     metavar="PATTERN=AGENT[:TYPE]",
-    help="Where webhook events of Stripe go: 'payment_intent.*=billing'; may be repeated, the first that matches "
-    "decides. Others go to everyone. Needs STRIPE_WEBHOOK_SECRET.",
+    help="The agent that gets Stripe's events of some types: 'payment_intent.*=billing'. May be repeated; the first "
+    "match decides. Events without a match go to every connection. Needs STRIPE_WEBHOOK_SECRET.",
 )
 _START_EXTENDED_SECONDS = 60
 
@@ -67,26 +70,24 @@ _START_EXTENDED_SECONDS = 60
 def serve(
     ctx: typer.Context,
     no_auth: bool = typer.Option(
-        False, "--no-auth", help="Ask for no tokens: let everybody on this machine in. Loopback only."
+        False, "--no-auth", help="Accept agents without a token. Only for loopback addresses."
     ),
     host: Optional[list[str]] = _HOST,
-    port: int = typer.Option(
-        8765, "--port", metavar="N", min=0, max=65535, help="Port; 0 takes one that is free."
-    ),
+    port: int = typer.Option(8765, "--port", metavar="N", min=0, max=65535, help="Port; 0 is any free port."),
     timeout: Optional[str] = typer.Option(
         None,
         "--timeout",
         metavar="DURATION",
-        help="An agent without a sign of life for so long is lost. [env: BLACKROAD_HB_TIMEOUT; default: 30s]",
+        help="After this time a silent agent is disconnected. [env: BLACKROAD_HB_TIMEOUT; default: 30s]",
     ),
     public_host: Optional[list[str]] = _PUBLIC_HOST,
     allow_origin: Optional[list[str]] = _ALLOW_ORIGIN,
     proxy: Optional[list[str]] = _PROXY,
     tls_cert: Optional[str] = typer.Option(
-        None, "--tls-cert", metavar="FILE", help="Serve https and wss: the certificate chain, as PEM."
+        None, "--tls-cert", metavar="FILE", help="Serve https and wss: PEM file of the certificate chain."
     ),
     tls_key: Optional[str] = typer.Option(
-        None, "--tls-key", metavar="FILE", help="The certificate's private key, as PEM."
+        None, "--tls-key", metavar="FILE", help="PEM file of the certificate's private key."
     ),
     max_connections: int = limits.MAX_CONNECTIONS,
     max_per_token: int = limits.MAX_PER_TOKEN,
@@ -101,14 +102,14 @@ def serve(
         "--max-content",
         metavar="SIZE",
         envvar="BLACKROAD_WS_MAX_CONTENT",
-        help="Size of a message that an agent sends, as JSON, up to 1MiB.",
+        help="Largest message from an agent, as JSON, up to 1MiB.",
     ),
     max_metadata: str = typer.Option(
         "16KiB",
         "--max-metadata",
         metavar="SIZE",
         envvar="BLACKROAD_WS_MAX_METADATA",
-        help="Size of an agent's metadata, as JSON, up to 1MiB; at the handshake 4KiB at most.",
+        help="Largest metadata of an agent, as JSON, up to 1MiB; in a handshake at most 4KiB.",
     ),
     handshake_timeout: str = limits.HANDSHAKE_TIMEOUT,
     write_timeout: str = limits.WRITE_TIMEOUT,
@@ -117,40 +118,40 @@ def serve(
         "--heartbeat-log-interval",
         metavar="DURATION",
         envvar="BLACKROAD_WS_HEARTBEAT_LOG_INTERVAL",
-        help="Log no more than one heartbeat of a connection in so long.",
+        help="Log at most one heartbeat of a connection per interval.",
     ),
     heartbeat_log_keep: str = typer.Option(
         "24h",
         "--heartbeat-log-keep",
         metavar="DURATION",
         envvar="BLACKROAD_WS_HEARTBEAT_LOG_KEEP",
-        help="Delete logged heartbeats that are older.",
+        help="Delete logged heartbeats that are older than this.",
     ),
     keep: Optional[str] = typer.Option(
         None,
         "--keep",
         metavar="DURATION",
         envvar="BLACKROAD_WS_KEEP",
-        help="Prune what is confirmed or over and older, such as 30d, every hour. Kept for ever unless said.",
+        help="Every hour, prune what is older than this, such as 30d. [default: keep everything]",
     ),
     drain: str = typer.Option(
         "5s",
         "--drain",
         metavar="DURATION",
         envvar="BLACKROAD_WS_DRAIN",
-        help="Spread the closing of many sockets over so long when it stops.",
+        help="When the gateway stops, spread the closing of its sockets over this time.",
     ),
     stripe_route: Optional[list[str]] = _STRIPE_ROUTE,
     stripe_routes: Optional[str] = typer.Option(
         None,
         "--stripe-routes",
         metavar="FILE",
-        help="More such routes, in a TOML file; those above come first.",
+        help="A TOML file of routes, which follow those of --stripe-route.",
     ),
     stripe_accept_unrouted: bool = typer.Option(
         False,
         "--stripe-accept-unrouted",
-        help="Answer Stripe 200 although nobody is connected that an event is for: it waits here. Otherwise 503.",
+        help="Answer Stripe 200 even if no recipient of an event is connected. [default: 503]",
     ),
     shared: bool = typer.Option(False, "--shared", help=SHARED_HELP),
     log_level: str = typer.Option(
@@ -158,15 +159,15 @@ def serve(
         "--log-level",
         metavar="LEVEL",
         envvar="BLACKROAD_WS_LOG_LEVEL",
-        help=f"Of {', '.join(LEVELS)}. On a terminal the log is for people, otherwise lines of JSON.",
+        help=f"One of {', '.join(LEVELS)}. The log has readable lines on a terminal, JSON lines elsewhere.",
     ),
 ) -> None:
     """Run the gateway that agents connect to.
 
-    It serves one database, and delivers whatever is sent into it by any process. It ends on SIGTERM and
-    SIGINT, and on SIGHUP if it is to be started again at once; agents come back then.
+    It serves one database, and delivers the messages that any process sends through it. SIGTERM and SIGINT end
+    it. SIGHUP ends it too, and asks agents to reconnect at once because it is being restarted.
     """
-    from ws_manager.cli.process.open_files import make_room
+    from ws_manager.cli.process.open_files import raise_open_file_limit
     from ws_manager.core.locations import check_location
     from ws_manager.gateway.http.access import check_address
     from ws_manager.gateway.http.bodies import LEAST
@@ -184,7 +185,7 @@ def serve(
     Addresses(proxy or ())
     seconds = heartbeat_timeout() if timeout is None else parse_duration(timeout)
     if seconds < 1:
-        raise InvalidInput("the time-out must be at least 1 second", hint="30s is a good one")
+        raise InvalidInput("the timeout must be at least 1 second", hint="30s is a good one")
     agents = Limits(
         connections=max_connections,
         per_token=max_per_token,
@@ -198,11 +199,11 @@ def serve(
         frames_per_second=max_frame_rate,
         sizes=Sizes(parse_size(max_content, "--max-content"), parse_size(max_metadata, "--max-metadata")),
     )
-    make_room(max_connections, agents.webhook_bytes // LEAST)
+    raise_open_file_limit(max_connections, agents.webhook_bytes // LEAST)
     database = global_options(ctx).database
-    # What is said about the key belongs into the log too.
-    set_up(log_level)
-    # Before a key is made beside it.
+    # Before the key is read, because that may log.
+    configure_logging(log_level)
+    # Before a key is created beside the database.
     check_location(database, shared=shared)
     options = GatewayOptions(
         database,
@@ -226,7 +227,7 @@ def serve(
 
 
 def _key(database: Path) -> bytes:
-    """Return the key that signs tokens; one is made where there is none."""
+    """Return the key that signs tokens; create it if there is none."""
     from ws_manager.tokens import signing_key
 
     key = signing_key(database, create=True)
@@ -235,7 +236,11 @@ def _key(database: Path) -> bytes:
 
 
 def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "Optional[StripeOptions]":
-    """Return how events of Stripe are taken; None where there is no secret to check them with."""
+    """Return the options for Stripe's webhooks; None if there is no secret to verify them with.
+
+    Raises:
+        InvalidInput: an option needs a secret, or a route is invalid.
+    """
     from ws_manager.gateway.http.stripe import StripeOptions
     from ws_manager.stripe.events import load_routes, load_stripe, parse_route
 
@@ -244,7 +249,7 @@ def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "O
     if not secrets:
         if asked:
             raise InvalidInput(
-                "there is no secret to check events of Stripe with",
+                "there is no secret to verify Stripe's events with",
                 hint="set STRIPE_WEBHOOK_SECRET to whsec_…",
             )
         return None
@@ -262,11 +267,11 @@ def _run(options: "GatewayOptions") -> None:
     reachable = [host for host in options.hosts if not is_loopback(host)]
     if options.tls is None and reachable:
         logging.getLogger("ws_manager").warning(
-            "without TLS, tokens and messages cross the network readable: give --tls-cert and --tls-key, "
-            "or let only a proxy that has TLS reach %s",
+            "without TLS, tokens and messages cross the network unencrypted: give --tls-cert and --tls-key, "
+            "or let only a proxy with TLS reach %s",
             " and ".join(reachable),
         )
-    # uvloop may hand on what came before TLS has begun, and that would be lost.
+    # uvloop may drop bytes that arrive before TLS has started.
     loop = _new_event_loop() if options.tls is None else asyncio.new_event_loop()
     try:
         loop.run_until_complete(_serve(options))
@@ -287,10 +292,10 @@ async def _serve(options: "GatewayOptions") -> None:
         restarts = (signal.SIGHUP,)
 
     def stopped(number: signal.Signals) -> None:
-        # By then it may have ended by itself.
+        # The gateway may have ended by itself.
         if not stop.done():
             stop.set_result(CloseCode.RESTARTING if number in restarts else CloseCode.GOING_AWAY)
-        tell_supervisor("STOPPING=1")
+        notify_supervisor("STOPPING=1")
 
     stop_on_signals(stopped, (*ENDING, *restarts))
     caveat = engine_caveat(options.database)
@@ -303,8 +308,8 @@ async def _serve(options: "GatewayOptions") -> None:
     def waits(why: str) -> None:
         nonlocal waited
         waited = True
-        # Without that, systemd ends a start that takes longer than TimeoutStartSec (man 3 sd_notify).
-        tell_supervisor(
+        # Otherwise systemd ends a start that takes longer than TimeoutStartSec (man 3 sd_notify).
+        notify_supervisor(
             f"STATUS=Waiting, and answering agents 503: {why}\n"
             f"EXTEND_TIMEOUT_USEC={_START_EXTENDED_SECONDS * 1_000_000}"
         )
@@ -318,9 +323,9 @@ async def _serve(options: "GatewayOptions") -> None:
             also,
             extra={"fields": {"url": url, "urls": server.urls, "database": str(options.database)}},
         )
-        tell_supervisor("READY=1")
+        notify_supervisor("READY=1")
         if waited:
-            tell_supervisor(f"STATUS=Serving {url}")
+            notify_supervisor(f"STATUS=Serving {url}")
 
     await server.run(stop, ready, waits)
 
@@ -333,7 +338,7 @@ def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLCon
     if certificate is None or key is None:
         raise InvalidInput("--tls-cert and --tls-key belong together", hint="give both, or neither")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # RFC 8996: nothing older is to be used, and Python 3.9 would.
+    # RFC 8996 forbids older versions, and Python 3.9 would allow them.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     def no_passphrase() -> str:
@@ -345,7 +350,7 @@ def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLCon
         context.load_cert_chain(expanded(certificate), expanded(key), no_passphrase)
     except ssl.SSLError as error:
         raise InvalidInput(
-            f"{certificate} and {key} are no certificate and its private key: {error.reason or 'not PEM'}",
+            f"{certificate} and {key} are not a certificate and its private key: {error.reason or 'not PEM'}",
             hint="both are PEM files; the certificate comes first in its chain",
         ) from None
     except OSError as error:
@@ -356,10 +361,10 @@ def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLCon
 
 
 def _check_pem(name: str) -> None:
-    """Refuse a PEM file with a byte order mark: OpenSSL reads it itself, and would skip its first certificate.
+    """Refuse a PEM file with a byte order mark: OpenSSL would skip its first certificate.
 
     Raises:
-        InvalidInput: it has one.
+        InvalidInput: the file has one, or cannot be read.
     """
     from ws_manager.text import has_mark
 
@@ -370,13 +375,13 @@ def _check_pem(name: str) -> None:
         raise InvalidInput(f"cannot read {name}: {error.strerror}", hint="check the name") from None
     if marked:
         raise InvalidInput(
-            f"{name} begins with a byte order mark, and OpenSSL does not read that",
+            f"{name} begins with a byte order mark, which OpenSSL cannot read",
             hint="save it as ASCII, or as UTF-8 without the mark",
         )
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's event loop where it is installed: it is faster. Otherwise asyncio's own."""
+    """Return uvloop's event loop, which is faster, if it is installed; otherwise asyncio's own."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""show: all there is about one connection, message or broadcast."""
+"""`ws-manager show`: explain one connection, message or broadcast."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import sys
@@ -8,17 +8,17 @@ import typer
 
 from ws_manager.cli.ledger import ledger_if_any
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.format_options import EXCEL, NO_HEADERS, TIME, choose
-from ws_manager.cli.output.rows import rows
+from ws_manager.cli.output.format_options import EXCEL, NO_HEADERS, TIME, parse_format_options
+from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import Row, json_object, write
-from ws_manager.cli.output.times import TIME_FIELDS, in_style, now
+from ws_manager.cli.output.times import TIME_FIELDS, format_time, now
 from ws_manager.core.read.explain import Explanation
 from ws_manager.errors import NotFound
 from ws_manager.remedies import CHECK_LOCATION
 from ws_manager.strict_json import Json
 
 COLUMNS = ("part", "at", "name", "value")
-"""In csv, tsv and a plain table: a row for the verdict, each fact and each entry of the timeline."""
+"""The columns in csv, tsv and a plain table, which have a row for the verdict, each fact and each timeline entry."""
 
 
 def show(
@@ -30,14 +30,14 @@ def show(
     time: Optional[str] = TIME,
     excel: bool = EXCEL,
 ) -> None:
-    """Show all about a connection, message or broadcast.
+    """Explain a connection, message or broadcast.
 
-    The verdict first: did it arrive, and if not, why; how does the connection stand, and why did it end. Then
-    the facts, and what happened, oldest first. Off a terminal it is a line each, tab-separated: part (verdict,
-    fact or timeline), at, name, value.
+    The verdict comes first: whether the message arrived, and if not, why; or the state of the connection. Then
+    come the facts, and the timeline, oldest first. Outside a terminal each of them is a tab-separated line:
+    part (verdict, fact or timeline), at, name, value.
     """
     options = global_options(ctx)
-    view = choose(options, COLUMNS, None, no_headers, time, excel)
+    formatting = parse_format_options(options, COLUMNS, None, no_headers, time, excel)
     with ledger_if_any(ctx) as ledger:
         if ledger is None:
             raise NotFound(f"no connection, message or broadcast {identifier}", remedy=CHECK_LOCATION)
@@ -54,7 +54,7 @@ def show(
 
         show_explanation(f"{explanation.kind} {identifier}", explanation, time)
 
-    rows(options, _as_rows(explanation, identifier), COLUMNS, "id", draw, view)
+    write_rows(options, _as_rows(explanation, identifier), COLUMNS, "id", draw, formatting)
 
 
 def _as_object(explanation: Explanation, style: str) -> dict[str, Any]:
@@ -62,12 +62,12 @@ def _as_object(explanation: Explanation, style: str) -> dict[str, Any]:
     facts = {name: _fact(name, value) for name, value in explanation.facts.items()}
     if style != "iso":
         for name in TIME_FIELDS & facts.keys():
-            facts[name] = facts[name] and in_style(facts[name], style, present)
+            facts[name] = facts[name] and format_time(facts[name], style, present)
     timeline = [
-        {"at": in_style(entry.at, style, present), "what": entry.what, "detail": entry.detail}
+        {"at": format_time(entry.at, style, present), "what": entry.what, "detail": entry.detail}
         for entry in explanation.timeline
     ]
-    # Written here, so that content among the facts is nested as it stands.
+    # As JSON text, so that content and metadata are nested unchanged.
     written = Json(json_object(facts))
     return {"kind": explanation.kind, "verdict": explanation.verdict, "facts": written, "timeline": timeline}
 
@@ -84,5 +84,5 @@ def _as_rows(explanation: Explanation, identifier: str) -> list[Row]:
 
 
 def _fact(name: str, value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Nest content and metadata as the JSON that they are."""
+    """Return a fact's value; content and metadata are JSON text already."""
     return Json(value) if name in ("content", "metadata") else value

@@ -1,4 +1,4 @@
-"""`ws-manager token`: make a token for an agent, or look into one."""
+"""`ws-manager token`: make a token for an agent, or inspect one."""
 
 from datetime import datetime, timezone
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.results import result
+from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import json_object, note_to_terminal, write
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.settings import expanded, given_token, parse_duration, signing_secret
@@ -17,7 +17,7 @@ _SCOPE = typer.Option(
     None,
     "--scope",
     metavar="SCOPES",
-    help="What it allows, of connect, send, broadcast, admin; separated by spaces, or repeated. "
+    help="What the token allows: connect, send, broadcast, admin; separated by spaces, or repeated. "
     "[default: connect]",
 )
 
@@ -27,30 +27,30 @@ def token(
     agent: Optional[str] = typer.Argument(
         None,
         metavar="<agent>",
-        help="Whose token: an agent's name, or * for every agent. With --inspect, the token.",
+        help="The agent's name, or * for every agent. With --inspect, the token.",
     ),
     ws_id: Optional[str] = typer.Option(
-        None, "--ws-id", metavar="ID", help="Good for this connection alone."
+        None, "--ws-id", metavar="ID", help="Valid for this connection only."
     ),
     scope: Optional[list[str]] = _SCOPE,
-    ttl: str = typer.Option("24h", "--ttl", metavar="DURATION", help="How long it is good for."),
+    ttl: str = typer.Option("24h", "--ttl", metavar="DURATION", help="How long the token is valid."),
     out: Optional[str] = typer.Option(
         None,
         "--out",
         metavar="FILE",
-        help="Write it to this file, mode 0600, instead of stdout; one that is there is replaced.",
+        help="Write the token to this file, mode 0600, instead of stdout; an existing file is replaced.",
     ),
     inspect: bool = typer.Option(
         False,
         "--inspect",
-        help="Verify a token and show what it says: the one given, stdin's with -, or BLACKROAD_WS_TOKEN.",
+        help="Verify a token and show its claims. The token is the argument, stdin with -, or BLACKROAD_WS_TOKEN.",
     ),
 ) -> None:
-    """Make a token for an agent, or look into one.
+    """Make a token for an agent, or inspect one.
 
-    The token alone is on stdout, or in the file that --out names. It is signed with the key beside the
-    database, which is made on first use, or with BLACKROAD_WS_SECRET. Whoever has it is the agent until it
-    expires: it cannot be called back.
+    Only the token is written to stdout, or to the file of --out. It is signed with BLACKROAD_WS_SECRET, or with
+    the key beside the database, which is created on first use. A token cannot be revoked: whoever has it can act
+    as the agent until it expires.
     """
     from ws_manager.cli.secret_file import check_place, write_secret
     from ws_manager.core.validation import check_name
@@ -66,7 +66,7 @@ def token(
     names = check_name(agent, "agent"), None if ws_id is None else check_name(ws_id, "ws_id")
     scopes = ("connect",) if scope is None else tuple(" ".join(scope).split())
     seconds = parse_duration(ttl)
-    # What cannot be made is said before a key is.
+    # Invalid values are reported before a key is created.
     mint(b"-" * 32, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
     if out in ("", "-"):
         raise InvalidInput(
@@ -84,16 +84,16 @@ def token(
     assert key is not None
     made = mint(key, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
     if new:
-        note_to_terminal(f"made a new signing key: {key_path(database)}")
+        note_to_terminal(f"created a new signing key: {key_path(database)}")
         if not database.exists():
-            note_to_terminal(f"there is no database at {database} yet: the token is for the gateway to come")
+            note_to_terminal(f"there is no database at {database} yet: the token is for a future gateway")
     if place is None:
-        result(global_options(ctx), made, {"token": made}, made)
+        write_result(global_options(ctx), made, {"token": made}, made)
         return
     write_secret(place, made + "\n")
     expires = _time(verify(key, made).expires_at)
     line = f"Wrote a token to {out} (agent={agent}, expires {expires})"
-    result(global_options(ctx), line, {"file": out, "agent": agent, "expires_at": expires}, str(out))
+    write_result(global_options(ctx), line, {"file": out, "agent": agent, "expires_at": expires}, str(out))
 
 
 def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
@@ -101,14 +101,16 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
 
     text = _stdin() if given == "-" else given or given_token()
     if not text:
-        raise InvalidInput("no token to look into", hint="give it, or - for stdin, or set BLACKROAD_WS_TOKEN")
+        raise InvalidInput(
+            "no token to inspect", hint="give the token, or - for stdin, or set BLACKROAD_WS_TOKEN"
+        )
     key = signing_secret()
     if key is None:
         database = _database(ctx)
         key = signing_key(database, create=False)
     if key is None:
         raise NotAuthorised(
-            f"there is no signing key for {database}, so none of its tokens",
+            f"there is no signing key for {database}, so it has no tokens",
             hint="use the --db that the gateway serves",
         )
     claims = verify(key, text)
@@ -144,7 +146,7 @@ def _database(ctx: typer.Context) -> Path:
 
 
 def _time(seconds: float) -> str:
-    """Return seconds since 1970 as an RFC 3339 time; as a number where no calendar goes so far."""
+    """Return seconds since 1970 as an RFC 3339 time; as a number if they exceed the calendar."""
     try:
         return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
     except (OverflowError, ValueError, OSError):

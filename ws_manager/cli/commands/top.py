@@ -1,4 +1,4 @@
-"""`ws-manager top`: what goes on now, drawn again and again on a terminal, a JSON object a frame in a pipe."""
+"""`ws-manager top`: a live view on a terminal; elsewhere one JSON object per frame."""
 
 import itertools
 import signal
@@ -30,29 +30,35 @@ def top(
         None, "--agent", metavar="NAME", help="Only this agent's connections."
     ),
     text: Optional[str] = typer.Option(
-        None, "--text", metavar="TEXT", help="Only connections with this in their ws_id, agent or metadata."
+        None,
+        "--text",
+        metavar="TEXT",
+        help="Only connections with this text in their ws_id, agent or metadata.",
     ),
     sort: str = typer.Option(
-        "pending", "--sort", metavar="KEY", help="pending, idle, round-trip, sent, age or agent."
+        "pending", "--sort", metavar="KEY", help="The order: pending, idle, round-trip, sent, age or agent."
     ),
     interval: str = typer.Option(
-        "1s", "--interval", metavar="DURATION", help="How often to look; longer where looking takes long."
+        "1s",
+        "--interval",
+        metavar="DURATION",
+        help="The time between two frames; longer if a frame takes long.",
     ),
     once: bool = typer.Option(False, "--once", help="Print one frame and end."),
     count: Optional[int] = typer.Option(
-        None, "--count", metavar="N", help="Print so many frames, one below the other, and end."
+        None, "--count", metavar="N", help="Print N frames, one below the other, and end."
     ),
     limit: int = typer.Option(
         20,
         "--limit",
         metavar="N",
-        help="At most so many connections a frame; the screen decides on a terminal.",
+        help="At most N connections per frame; the screen of a terminal shows as many as fit.",
     ),
 ) -> None:
     """Watch connections, rates, recent messages and disconnects.
 
-    On a terminal: keys sort, filter, pause and quit; the last line shows them. In a pipe: one JSON object a
-    frame. It only reads.
+    On a terminal, keys sort, filter, pause and quit; the last line shows them. Elsewhere there is one JSON object
+    per frame. The ledger is opened read-only.
     """
     from ws_manager.core.read.overview import OverviewQuery, check_query
     from ws_manager.repository.findings import ORDERS
@@ -109,7 +115,7 @@ def _interval(text: str) -> float:
 
 
 def _frames(count: Optional[int], *, once: bool) -> Optional[int]:
-    """Return how many frames to print; None for no end."""
+    """Return the number of frames to print; None for no end."""
     if once and count is not None:
         raise InvalidInput("--once and --count exclude each other", hint="--once is --count 1")
     if count is not None and count < 1:

@@ -1,4 +1,4 @@
-"""What a command that lists rows lets its caller choose: fields, headers, and how times look."""
+"""The options of commands that list rows: fields, headers, and the style of times."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ import typer
 
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output.text import Row
-from ws_manager.cli.output.times import STYLES, TIME_FIELDS, in_style, now
+from ws_manager.cli.output.times import STYLES, TIME_FIELDS, format_time, now
 from ws_manager.errors import InvalidInput
 
 FIELDS = typer.Option(
     None,
     "--fields",
     metavar="NAMES",
-    help="Only these fields, in this order, with commas between. Not for -o id.",
+    help="Only these fields, in this order, separated by commas. Not with -o id.",
 )
 NO_HEADERS = typer.Option(False, "--no-headers", help="Leave out the header of csv and of tables.")
 EXCEL = typer.Option(
     False,
     "--excel",
-    help="For -o csv: put ' before a cell that begins with = + - @, which Excel would take for a formula.",
+    help="With -o csv: put ' before a cell that Excel would take for a formula (= + - @).",
 )
 TIME = typer.Option(
     None,
     "--time",
     metavar="STYLE",
-    help="Times: relative, iso (RFC 3339) or unix (seconds). [default: relative in a terminal's table, else iso]",
+    help="Style of times: relative, iso (RFC 3339) or unix (seconds). "
+    "[default: relative in a terminal's table, else iso]",
 )
 
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """How rows are to be shown.
+    """How rows are written.
 
     Attributes:
-        fields: the names chosen, in order; None for the usual ones.
-        headers: whether csv and tables begin with one.
-        time: one of `STYLES`; None for the usual one.
-        excel: whether csv is made safe for spreadsheets.
+        fields: the names of the chosen fields, in order; None for the default ones.
+        headers: whether csv and tables have a header.
+        time: one of `STYLES`; None for the default.
+        excel: whether csv cells that look like formulas are quoted.
     """
 
     fields: Optional[tuple[str, ...]] = None
@@ -50,18 +51,18 @@ class FormatOptions:
     excel: bool = False
 
     def shown(self, row: Row, style: str) -> Row:
-        """Return a row with the fields that were chosen, and its times written in a style."""
+        """Return a row's chosen fields, with its times in a style."""
         chosen = row if self.fields is None else {name: row[name] for name in self.fields}
         if style == "iso":
             return chosen
         present = now()
         return {
-            name: in_style(value, style, present) if value and name in TIME_FIELDS else value
+            name: format_time(value, style, present) if value and name in TIME_FIELDS else value
             for name, value in chosen.items()
         }
 
 
-def choose(
+def parse_format_options(
     options: GlobalOptions,
     known: Sequence[str],
     fields: Optional[str],
@@ -83,7 +84,7 @@ def choose(
         InvalidInput: a field or a style is not known, or the format has no fields or no formulas.
     """
     if excel and options.output != "csv":
-        raise InvalidInput("--excel is for csv alone", hint="give -o csv with it")
+        raise InvalidInput("--excel is for csv alone", hint="add -o csv")
     if fields is not None and options.output == "id":
         raise InvalidInput("-o id and --fields exclude each other", hint="use -o tsv with --fields")
     if time is not None and time not in STYLES:

@@ -10,20 +10,21 @@ from ws_manager.cli.output.text import Row, json_for, json_object, json_text, vi
 from ws_manager.errors import InvalidInput, WsManagerError
 
 MESSAGE_FIELDS = ("seq", "id", "msg_type", "sender", "sent_at", "content")
-"""A received message, under the names that it has on the wire."""
+"""The fields of a received message, named as in the agent protocol."""
 
 
 def stream_format(options: GlobalOptions) -> str:
     """Return the format of a stream of messages: readable lines on a terminal, NDJSON elsewhere.
 
     Raises:
-        InvalidInput: for `id`, because a message that is confirmed must have been written whole.
+        InvalidInput: `id` was asked for: a message must be written whole before it is confirmed.
+        WsManagerError: stdout is closed.
     """
     if sys.__stdout__ is None:
-        raise WsManagerError("stdout is closed: messages would be confirmed that nobody gets")
+        raise WsManagerError("stdout is closed: messages would be confirmed and lost")
     if options.output == "id":
         raise InvalidInput(
-            "ids alone would confirm messages that nobody has read",
+            "-o id would confirm messages without printing them",
             hint="ws-manager history -o id lists them",
         )
     return options.output or ("table" if sys.stdout.isatty() else "ndjson")

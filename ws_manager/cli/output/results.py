@@ -8,14 +8,14 @@ from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output.text import Row, json_object, write
 
 
-def result(options: GlobalOptions, line: str, row: Row, identifier: str) -> None:
-    """Write the outcome of a command that does one thing, and flush it.
+def write_result(options: GlobalOptions, line: str, row: Row, identifier: str) -> None:
+    """Write the result of a command that does one thing, and flush it.
 
     Args:
-        options: decide the format.
+        options: the global options. Without `-o`, the result is the documented line.
         line: the documented line.
-        row: the same facts.
-        identifier: the one fact that `-o id` wants.
+        row: the same result as values, for JSON, csv and tsv.
+        identifier: the text for `-o id`.
     """
     if options.json:
         write(json_object(row, indent=options.output == "json"), is_json=True)

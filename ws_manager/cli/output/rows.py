@@ -24,7 +24,7 @@ from ws_manager.strict_json import Json
 _BREAK_NAMES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
-# What many readers take for the end of a line beside a line feed: Python's splitlines, JavaScript before ES2019.
+# Other ends of a line for some readers, such as Python's splitlines and JavaScript before ES2019.
 _OTHER_BREAKS = "\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 
 
@@ -32,38 +32,38 @@ _OTHER_BREAKS = "\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def rows(
+def write_rows(
     options: GlobalOptions,
     found: Sequence[Row],
     columns: Sequence[str],
     identifier: str,
     show_table: Callable[[Sequence[Row]], None],
-    view: Optional[FormatOptions] = None,
+    formatting: Optional[FormatOptions] = None,
 ) -> None:
     """Write any number of rows, and flush them.
 
     Args:
-        options: decide the format; without one it is a table on a terminal and tsv elsewhere.
+        options: the global options. Without `-o`, the format is a table on a terminal and tsv elsewhere.
         found: the rows.
-        columns: which of their values csv, tsv and a plain table have, in this order. A wide table has the
-            others too, before the last of these.
-        identifier: the one that `-o id` wants.
-        show_table: draws them on a terminal, where no fields were chosen.
-        view: which fields, headers and times the caller chose, if it could.
+        columns: the fields in csv, tsv and a plain table, in order. A wide table has the other fields too,
+            before the last of these.
+        identifier: the field that `-o id` writes.
+        show_table: draws the rows on a terminal if no fields were chosen.
+        formatting: the fields, headers and style of times that the caller chose; None for all fields.
     """
-    view = view or FormatOptions()
+    formatting = formatting or FormatOptions()
     form = options.output or ("table" if sys.stdout.isatty() else "tsv")
     drawn = form in ("table", "wide") and sys.stdout.isatty()
-    if drawn and form == "table" and view.fields is None:
+    if drawn and form == "table" and formatting.fields is None:
         show_table(found)
         sys.stdout.flush()
         return
     if form != "id":
-        style = view.time or ("relative" if drawn else "iso")
-        found = [view.shown(row, style) for row in found]
+        style = formatting.time or ("relative" if drawn else "iso")
+        found = [formatting.shown(row, style) for row in found]
     if form == "wide" and found:
         columns = [*columns[:-1], *(name for name in found[0] if name not in columns), columns[-1]]
-    columns = view.fields or columns
+    columns = formatting.fields or columns
     if form == "json":
         objects = [json_object(row, indent=True).replace("\n", "\n  ") for row in found]
         write("[\n  " + ",\n  ".join(objects) + "\n]" if objects else "[]", is_json=True)
@@ -74,9 +74,9 @@ def rows(
         for row in found:
             write(str(row[identifier]))
     elif form in ("csv", "tsv"):
-        write_separated(form, columns, found, headers=view.headers, excel=view.excel)
+        write_separated(form, columns, found, headers=formatting.headers, excel=formatting.excel)
     elif found:
-        _aligned(columns, found, headers=view.headers)
+        _aligned(columns, found, headers=formatting.headers)
     sys.stdout.flush()
 
 
@@ -86,7 +86,7 @@ def row_line(
     columns: Sequence[str],
     identifier: str,
     readable: Callable[[Row], str],
-    view: FormatOptions,
+    formatting: FormatOptions,
 ) -> str:
     """Return one row of a stream as a line without its end, ready for stdout.
 
@@ -96,18 +96,20 @@ def row_line(
         columns: which of the values csv and tsv have.
         identifier: the one that `-o id` wants.
         readable: makes the readable line.
-        view: which fields and times the caller chose.
+        formatting: the fields and the style of times that the caller chose.
     """
     if form == "id":
         return cells([row[identifier]], "tsv")[0]
-    told = view.shown(row, view.time or "iso")
+    values = formatting.shown(row, formatting.time or "iso")
     if form in ("json", "ndjson"):
-        return json_for(sys.stdout, json_object(told))
+        return json_for(sys.stdout, json_object(values))
     if form in ("csv", "tsv"):
-        return joined(form, cells((told[name] for name in view.fields or columns), form, excel=view.excel))
-    if view.fields:
-        return "  ".join(cells((told[name] for name in view.fields), form))
-    return visible(readable(told))
+        return joined(
+            form, cells((values[name] for name in formatting.fields or columns), form, excel=formatting.excel)
+        )
+    if formatting.fields:
+        return "  ".join(cells((values[name] for name in formatting.fields), form))
+    return visible(readable(values))
 
 
 def write_separated(
@@ -146,9 +148,9 @@ def cells(values: Iterable[object], form: str, *, excel: bool = False) -> list[s
 
 
 def _quoted_for_excel(value: object) -> str:
-    """Return a cell that a spreadsheet takes for text: one that begins as a formula does gets a quote before it."""
+    """Return a cell, with an apostrophe before it if a spreadsheet would take it for a formula."""
     cell = _cell(value)
-    # JSON text begins with none of these but the sign of a number.
+    # JSON text begins with one of these only if it is a negative number.
     return (
         f"'{cell}"
         if isinstance(value, str) and not isinstance(value, Json) and cell.startswith(_FORMULAS)
@@ -167,7 +169,7 @@ def _cell(value: object) -> str:
 
 
 def _aligned(columns: Sequence[str], found: Sequence[Row], *, headers: bool) -> None:
-    """Write a table without Rich: nothing truncated."""
+    """Write a table in plain text, with nothing truncated."""
     table = [cells((row[name] for name in columns), "table") for row in found]
     if headers:
         table.insert(0, list(columns))
@@ -178,7 +180,7 @@ def _aligned(columns: Sequence[str], found: Sequence[Row], *, headers: bool) -> 
 
 
 def _width(text: str) -> int:
-    """Return how many columns a text takes, near enough for a table."""
+    """Return the width of a text in columns of a terminal, approximately."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width

@@ -1,4 +1,8 @@
-"""Tables on a terminal. This is the only module that imports Rich, and it is imported on a terminal alone."""
+"""Tables on a terminal, drawn with Rich.
+
+Rich is slow to import: this module and the screen of `top` are the only ones that do, and they are imported only
+on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ws_manager.cli.output.text import Row, json_text, visible
-from ws_manager.cli.output.times import TIME_FIELDS, age, ago, in_style, now
+from ws_manager.cli.output.times import TIME_FIELDS, age, ago, format_time, now
 from ws_manager.models import ACTIVE, AHEAD_SECONDS, ROUTED
 from ws_manager.strict_json import Json
 
@@ -28,11 +32,11 @@ _MOST_OF_A_FACT = 400
 _LEAST_OF_A_TIMELINE = 10
 _AROUND_A_TIMELINE = 6
 _STANDING = {"good": "green", "waiting": "yellow", "bad": "red"}
-# What an operator does not ask for; JSON has it.
+# Facts that the table leaves out; JSON has them.
 _FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "unconfirmed"})
-# What is worth a line only where it is not 0.
+# Facts that are shown only if they are not 0.
 _RARE = frozenset({"refusals", "pruned", "set_aside"})
-# Beside it, a UUID stays in one piece on 80 columns.
+# So narrow that a UUID beside it fits into 80 columns.
 _LEAST_OF_A_SHORTENED_COLUMN = 22
 _LEAST_OF_A_FOLDED_COLUMN = 9
 
@@ -42,31 +46,31 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: its header.
-        cell: makes a cell from a row.
-        style: makes the style of a cell from a row; "" for none.
+        title: the header.
+        cell: returns the text of a row's cell.
+        style: returns the Rich style of a row's cell; "" for none.
         right: whether it is aligned to the right.
-        goes: 0 for a column that always stays; in a narrow terminal the highest number goes first.
-        shortened: whether a cell may be cut where the line ends.
-        wraps: whether one that is shortened goes on in the next line instead.
+        drop_order: a narrow terminal drops the column with the highest number first, and never one with 0.
+        shortened: whether its cells may be cut off.
+        wraps: whether a shortened cell continues on the next line instead.
     """
 
     title: str
     cell: Callable[[Row], str]
     style: Callable[[Row], str] = lambda _row: ""
     right: bool = False
-    goes: int = 0
+    drop_order: int = 0
     shortened: bool = False
     wraps: bool = False
 
 
-def show_connections(found: Sequence[Row], timeout: float, view: FormatOptions) -> None:
+def show_connections(found: Sequence[Row], timeout: float, formatting: FormatOptions) -> None:
     """Draw connections.
 
     Args:
         found: rows of `list`.
-        timeout: seconds after which a heartbeat is marked as old.
-        view: the style of times, and whether there is a header.
+        timeout: a heartbeat that is older is highlighted, in seconds.
+        formatting: the style of times, and whether there is a header.
     """
     present = now()
 
@@ -83,50 +87,56 @@ def show_connections(found: Sequence[Row], timeout: float, view: FormatOptions) 
     columns = [
         Column("ws_id", lambda row: str(row["ws_id"])),
         Column("agent", lambda row: str(row["agent"])),
-        Column("connected", _time("connected_at", view), right=True, goes=2),
-        Column("heartbeat", _time("last_heartbeat", view), old, right=True, goes=1 if has_state else 0),
+        Column("connected", _time("connected_at", formatting), right=True, drop_order=2),
+        Column(
+            "heartbeat",
+            _time("last_heartbeat", formatting),
+            old,
+            right=True,
+            drop_order=1 if has_state else 0,
+        ),
         Column("pending", lambda row: str(row["pending"]), backlog, right=True),
-        Column("sent", lambda row: str(row["message_count"]), right=True, goes=3),
-        Column("ended", _time("disconnected_at", view), right=True, goes=4),
+        Column("sent", lambda row: str(row["message_count"]), right=True, drop_order=3),
+        Column("ended", _time("disconnected_at", formatting), right=True, drop_order=4),
         *([state] if has_state else []),
         Column(
             "metadata",
             lambda row: "" if row["metadata"] == "{}" else json_text(row["metadata"]),
-            goes=5,
+            drop_order=5,
             shortened=True,
         ),
     ]
-    _show(found, columns, headers=view.headers)
+    _show(found, columns, headers=formatting.headers)
 
 
-def show_history(found: Sequence[Row], view: FormatOptions) -> None:
+def show_history(found: Sequence[Row], formatting: FormatOptions) -> None:
     """Draw messages.
 
     Args:
         found: rows of `history`.
-        view: the style of times, and whether there is a header.
+        formatting: the style of times, and whether there is a header.
     """
     columns = [
-        Column("sent", _time("sent_at", view), right=True),
+        Column("sent", _time("sent_at", formatting), right=True),
         Column("to", lambda row: str(row["recipient_id"])),
         Column("state", _state, _state_style),
-        Column("type", lambda row: str(row["msg_type"]), goes=1),
-        Column("from", lambda row: str(row["sender_id"] or ""), goes=2),
-        Column("msg_id", lambda row: str(row["msg_id"]), goes=3),
+        Column("type", lambda row: str(row["msg_type"]), drop_order=1),
+        Column("from", lambda row: str(row["sender_id"] or ""), drop_order=2),
+        Column("msg_id", lambda row: str(row["msg_id"]), drop_order=3),
         Column("content", lambda row: json_text(row["content"]), shortened=True),
     ]
-    _show(found, columns, headers=view.headers)
+    _show(found, columns, headers=formatting.headers)
 
 
-def show_webhook_events(found: Sequence[Row], view: FormatOptions) -> None:
+def show_webhook_events(found: Sequence[Row], formatting: FormatOptions) -> None:
     """Draw events of webhooks.
 
     Args:
         found: rows of `stripe events`.
-        view: the style of times, and whether there is a header.
+        formatting: the style of times, and whether there is a header.
     """
     columns = [
-        Column("received", _time("received_at", view), right=True),
+        Column("received", _time("received_at", formatting), right=True),
         Column("event_id", lambda row: str(row["event_id"])),
         Column("event", lambda row: str(row["event_type"])),
         Column(
@@ -135,14 +145,18 @@ def show_webhook_events(found: Sequence[Row], view: FormatOptions) -> None:
             lambda row: "green" if row["status"] == ROUTED else "yellow",
         ),
         Column("to", lambda row: str(row["agent"] or "everyone")),
-        Column("sent", lambda row: str(row["recipients"]), right=True, goes=1),
-        Column("type", lambda row: str(row["msg_type"]), goes=2),
+        Column("sent", lambda row: str(row["recipients"]), right=True, drop_order=1),
+        Column("type", lambda row: str(row["msg_type"]), drop_order=2),
     ]
-    _show(found, columns, headers=view.headers)
+    _show(found, columns, headers=formatting.headers)
 
 
 def show_recipients(found: Sequence[Row]) -> None:
-    """Draw who would get a broadcast. `found` are the rows of `broadcast --dry-run`."""
+    """Draw the recipients of a broadcast.
+
+    Args:
+        found: rows of `broadcast --dry-run`.
+    """
     columns = [
         Column("ws_id", lambda row: str(row["ws_id"])),
         Column("agent", lambda row: str(row["agent"])),
@@ -189,7 +203,7 @@ def show_explanation(title: str, explanation: Explanation, style: Optional[str])
 
 
 def _show_timeline(console: Console, explanation: Explanation, style: Optional[str]) -> None:
-    # What does not fit is the oldest part of it.
+    # The oldest entries are left out if not all fit.
     room = max(_LEAST_OF_A_TIMELINE, console.height - len(explanation.facts) - _AROUND_A_TIMELINE)
     left_out = max(0, len(explanation.timeline) - room)
     earlier = f"; {left_out} earlier, which -o json has" if left_out else ""
@@ -214,19 +228,21 @@ def _fact(name: str, value: object, style: Optional[str]) -> str:
 
 
 def _moment(value: object, style: Optional[str]) -> str:
-    """Write a time: by default relative, and to the second; JSON has the rest."""
+    """Return a time in a style; by default relative, followed by the time to the second."""
     present = now()
     if style in ("iso", "unix"):
-        return visible(str(in_style(value, style, present)))
+        return visible(str(format_time(value, style, present)))
     if age(value, present) == float("inf"):
         return visible(str(value))
     text = str(value)
     return visible(f"{ago(text, present):>8} {text[:10]} {text[11:19]}")
 
 
-def _time(name: str, view: FormatOptions) -> Callable[[Row], str]:
+def _time(name: str, formatting: FormatOptions) -> Callable[[Row], str]:
     present = now()
-    return lambda row: str(in_style(row[name], view.time or "relative", present)) if row[name] else ""
+    return lambda row: (
+        str(format_time(row[name], formatting.time or "relative", present)) if row[name] else ""
+    )
 
 
 def _how_it_stands(row: Row) -> str:
@@ -234,8 +250,8 @@ def _how_it_stands(row: Row) -> str:
     reason = str(row["close_reason"] or "no reason given")
     code = "" if row["close_code"] is None else f" ({row['close_code']})"
     if row["status"] != ACTIVE:
-        told = reason if reason.startswith(str(row["status"])) else f"{row['status']}: {reason}"
-        return told + code
+        state = reason if reason.startswith(str(row["status"])) else f"{row['status']}: {reason}"
+        return state + code
     return f"lost: {reason}{code}" if code else ""
 
 
@@ -255,18 +271,22 @@ def _show(found: Sequence[Row], columns: list[Column], *, headers: bool) -> None
 
 
 def console_of(width: int, height: int) -> Console:
-    """Return a console on stdout that takes data as data."""
-    # Rich reads NO_COLOR and TERM itself. Text, never str, is what keeps data from being read as markup.
-    # The size is given because it takes every dumb terminal for one of 80 columns.
+    """Return a console on stdout that never parses data as markup.
+
+    Args:
+        width: columns of the terminal.
+        height: lines of the terminal.
+    """
+    # Rich reads NO_COLOR and TERM itself. It would assume 80 columns for every dumb terminal.
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, height=height)
 
 
 def table_of(found: Sequence[Row], columns: list[Column], width: int, *, headers: bool = True) -> Table:
-    """Return a table that fits into so many columns of a terminal; what could steer one is escaped."""
+    """Return a table of at most `width` columns of a terminal, its cells escaped."""
     cells = {column.title: [visible(column.cell(row)) for row in found] for column in columns}
     widths = {title: max(cell_len(text) for text in [title, *texts]) for title, texts in cells.items()}
-    told = [column for column in columns if not column.goes or any(cells[column.title])]
-    kept = _fitting(told, widths, width)
+    filled = [column for column in columns if not column.drop_order or any(cells[column.title])]
+    kept = _fitting(filled, widths, width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_header=headers)
     for column in kept:
         table.add_column(
@@ -274,7 +294,7 @@ def table_of(found: Sequence[Row], columns: list[Column], width: int, *, headers
             justify="right" if column.right else "left",
             overflow="ellipsis" if column.shortened and not column.wraps else "fold",
             no_wrap=column.shortened and not column.wraps,
-            # Left to itself, Rich takes the room from the columns that may wrap, down to a letter each.
+            # Otherwise Rich would narrow the columns that may wrap, down to one letter.
             width=widths[column.title],
         )
     for number, row in enumerate(found):
@@ -283,7 +303,7 @@ def table_of(found: Sequence[Row], columns: list[Column], width: int, *, headers
 
 
 def _fitting(columns: list[Column], widths: dict[str, int], available: int) -> list[Column]:
-    """Leave out columns, then narrow `widths`, until the rest fits into the terminal."""
+    """Drop columns, then narrow `widths`, until the table fits into the available columns."""
 
     def excess(kept: list[Column], shortened_to: int) -> int:
         return (
@@ -293,9 +313,9 @@ def _fitting(columns: list[Column], widths: dict[str, int], available: int) -> l
         )
 
     kept = list(columns)
-    while excess(kept, _LEAST_OF_A_SHORTENED_COLUMN) > 0 and any(column.goes for column in kept):
-        kept.remove(max(kept, key=lambda column: column.goes))
-    # What is cut comes first, then names are folded, the last of them first: an id should stay in one piece.
+    while excess(kept, _LEAST_OF_A_SHORTENED_COLUMN) > 0 and any(column.drop_order for column in kept):
+        kept.remove(max(kept, key=lambda column: column.drop_order))
+    # Shortened columns are narrowed first, then names, the last first: an id should stay on one line.
     narrowed = [c for c in reversed(kept) if c.shortened] + [
         c for c in reversed(kept) if not c.shortened and not c.right
     ]

@@ -12,7 +12,7 @@ from ws_manager.strict_json import Json
 from ws_manager.text import unseen
 
 Row = Mapping[str, object]
-"""Names and values in the order in which they are written."""
+"""Values by their names, in the order in which they are written."""
 
 
 # Not compiled here: a one-shot `send` needs none of them.
@@ -41,7 +41,7 @@ def whole_line(text: str) -> str:
 
 
 def json_for(stream: TextIO, text: str) -> str:
-    """Return JSON text as a stream gets it: a line stays one, and nothing in it steers a terminal."""
+    """Return JSON text escaped for a stream: it controls no terminal, and no reader breaks its lines."""
     return visible(text, is_json=True) if stream.isatty() else whole_line(text)
 
 
@@ -57,13 +57,13 @@ def _escaped(found: re.Match[str], *, is_json: bool = False) -> str:
 def json_text(value: object, *, compact: bool = True) -> str:
     """Return a value as JSON on one line, non-ASCII kept."""
     if isinstance(value, Json):
-        # In JSON text a line break or a tab can only stand between two tokens.
+        # In JSON text, line breaks and tabs occur only between tokens.
         return re.sub(_BREAKS, " ", value)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else (", ", ": "))
 
 
 def json_object(row: Row, *, indent: bool = False) -> str:
-    """Return a row as a JSON object: with `indent` a member a line, otherwise compact on one line."""
+    """Return a row as a JSON object: with `indent` one member per line, otherwise compact on one line."""
     if not row:
         return "{}"
     if indent:
@@ -73,7 +73,7 @@ def json_object(row: Row, *, indent: bool = False) -> str:
 
 
 def write(text: str, *, is_json: bool = False) -> None:
-    """Write one line to stdout; what a terminal must not get is escaped there."""
+    """Write one line to stdout; for a terminal it is escaped."""
     if is_json:
         text = json_for(sys.stdout, text)
     elif sys.stdout.isatty():
@@ -82,12 +82,12 @@ def write(text: str, *, is_json: bool = False) -> None:
 
 
 def note(text: str) -> None:
-    """Tell whoever runs the command something that is not data."""
+    """Write a line that is not data to stderr, escaped."""
     sys.stderr.write(visible(text) + "\n")
     sys.stderr.flush()
 
 
 def note_to_terminal(text: str) -> None:
-    """Tell it only where a person reads it: a script has the exit code and the data."""
+    """Write a note if stderr is a terminal. A script has the exit code and the data."""
     if sys.stderr.isatty():
         note(text)

@@ -1,4 +1,4 @@
-"""How a time of the ledger is written: how long ago, in RFC 3339, or in seconds since 1970."""
+"""Times of the ledger as text: relative, RFC 3339, or seconds since 1970."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Union
 
 STYLES = ("relative", "iso", "unix")
-"""What `--time` takes."""
+"""The values of `--time`."""
 
 TIME_FIELDS = frozenset(
     {
@@ -22,7 +22,7 @@ TIME_FIELDS = frozenset(
         "at",
     }
 )
-"""The names under which rows have a time."""
+"""The fields of rows that are times."""
 
 
 def now() -> datetime:
@@ -31,9 +31,9 @@ def now() -> datetime:
 
 
 def ago(moment: object, present: datetime) -> str:
-    """Say how long ago a timestamp of the ledger was, in one unit; the timestamp itself if it is unreadable.
+    """Return how long ago a timestamp was, in one unit; the timestamp itself if it is unreadable.
 
-    A minute or more in the future was written before the clock was set back.
+    A timestamp may be in the future, because the clock was set back. Less than a minute counts as now.
     """
     seconds = age(moment, present)
     if seconds == float("inf"):
@@ -44,7 +44,11 @@ def ago(moment: object, present: datetime) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a length of time in one unit; a negative one, of a clock that was set, is 0s."""
+    """Return a duration in one unit, rounded down; `0s` if it is negative.
+
+    Args:
+        seconds: the duration.
+    """
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
@@ -56,17 +60,17 @@ def age(moment: object, present: datetime) -> float:
     try:
         return (present - datetime.fromisoformat(str(moment))).total_seconds()
     except (ValueError, TypeError):
-        # A file of the earlier implementation may hold anything; it counts as long ago.
+        # A file of the earlier implementation may hold any text.
         return float("inf")
 
 
-def in_style(moment: object, style: str, present: datetime) -> Union[str, float]:
-    """Write a timestamp of the ledger in one of `STYLES`; as it stands if it is unreadable.
+def format_time(moment: object, style: str, present: datetime) -> Union[str, float]:
+    """Return a timestamp in one of `STYLES`; unchanged if it is unreadable.
 
     Args:
-        moment: fixed-width UTC text.
+        moment: a timestamp of the ledger.
         style: `relative`, `iso` (RFC 3339) or `unix` (seconds, a number).
-        present: what relative times are counted from.
+        present: the time that relative times are counted from.
     """
     if style == "relative":
         return ago(moment, present)

@@ -1,4 +1,4 @@
-"""Lines from a file or from stdin, as they come, in UTF-8 whatever the file is in."""
+"""Lines of a file or of stdin, as they come, converted to UTF-8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ws_manager.errors import InvalidInput
 from ws_manager.text import ToUtf8, decode
 
 LONGEST = 4 * 1024 * 1024
-"""Bytes of a line. A longer one is given as None and not kept in memory."""
+"""The longest line of `Lines`, in bytes. A longer one is given without its data, and not kept in memory."""
 
 _PIECE = 256 * 1024
 _AHEAD = 4
@@ -25,8 +25,8 @@ class Line(NamedTuple):
     """One line.
 
     Attributes:
-        number: the first one is 1.
-        data: its bytes in UTF-8, without the line's end; None where it is too long.
+        number: its number; the first line is 1.
+        data: its bytes in UTF-8, without the line break; None if it is too long.
     """
 
     number: int
@@ -34,11 +34,11 @@ class Line(NamedTuple):
 
 
 class Splitter:
-    """Makes lines of a file's bytes, as they come.
+    """Splits a file's bytes into lines, as they come.
 
     Args:
-        name: the file, for errors.
-        longest: bytes of a line, in UTF-8. A longer one is given without its bytes, and not kept in memory.
+        name: the file's name, for errors.
+        longest: the longest line in bytes of UTF-8. A longer one is given without its data.
     """
 
     def __init__(self, name: str, longest: int) -> None:
@@ -49,7 +49,7 @@ class Splitter:
         self._size = 0
 
     def feed(self, piece: bytes, *, final: bool = False) -> Iterator[Line]:
-        """Give the lines that these bytes end; with `final`, also what the file ends with.
+        """Yield the lines that these bytes complete; with `final`, also a last line without a line break.
 
         Raises:
             InvalidInput: the file is neither UTF-8 nor UTF-16 with a byte order mark.
@@ -73,17 +73,17 @@ class Splitter:
         data = None if self._size > self._longest else b"".join(self._parts)
         self._number, self._size = self._number + 1, 0
         self._parts.clear()
-        # An editor or a shell of Windows puts a carriage return there.
+        # Programs on Windows end lines with a carriage return and a line feed.
         return Line(self._number, data[:-1] if data is not None and data.endswith(b"\r") else data)
 
 
 class Lines:
-    """A file's lines, read ahead by a thread, so that the reader can notice that nothing comes.
+    """The lines of a file. A thread reads ahead, so that the caller notices when nothing comes.
 
-    Use it as a context manager: its end lets go of the file.
+    Use it as a context manager, which stops the thread.
 
     Args:
-        name: the file; `-` is stdin.
+        name: the file's name; `-` is stdin.
 
     Raises:
         InvalidInput: the file cannot be opened.
@@ -95,7 +95,7 @@ class Lines:
         self._owned = name != "-"
         self._ended = False
         self._pieces: queue.Queue[object] = queue.Queue(_AHEAD)
-        # It must not keep the process alive: stdin may never end.
+        # A daemon thread does not keep the process alive if stdin never ends.
         threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Lines:
@@ -103,7 +103,7 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         self._ended = True
-        # Room for the piece that the thread may be waiting with; it sees then that nobody reads on.
+        # The thread may be waiting for room in the queue. With room, it sees that it is to end.
         with contextlib.suppress(queue.Empty):
             while True:
                 self._pieces.get_nowait()
@@ -111,16 +111,16 @@ class Lines:
     def groups(
         self, most_lines: int, most_bytes: int, idle: float, look: Callable[[], object]
     ) -> Iterator[list[Line]]:
-        """Give the lines in groups.
+        """Yield the lines in groups.
 
         A group ends at `most_lines`, at `most_bytes`, at the end of the file, or when nothing has come for
-        `idle` seconds since its last line. Blank lines count, and are left out.
+        `idle` seconds. Blank lines have a number and are left out.
 
         Args:
-            most_lines: of a group.
-            most_bytes: of its lines.
-            idle: seconds.
-            look: called before each group, and again and again while nothing comes; what it raises ends the lines.
+            most_lines: the number of lines that completes a group.
+            most_bytes: the size in bytes that completes a group.
+            idle: seconds without new data that complete a group.
+            look: called before each group, and repeatedly while nothing comes. It may raise to end the reading.
 
         Raises:
             InvalidInput: the file cannot be read.
@@ -140,7 +140,7 @@ class Lines:
             yield group
 
     def _lines(self, idle: float, look: Callable[[], object]) -> Iterator[Optional[Line]]:
-        """Give each line, and None whenever nothing has come for a while."""
+        """Yield each line, and None when nothing has come for `idle` seconds."""
         splitter = Splitter(self.name, LONGEST)
         while True:
             piece = self._next(idle)
@@ -154,7 +154,7 @@ class Lines:
                 return
 
     def _next(self, seconds: float) -> Optional[bytes]:
-        """Return the next piece, b"" at the end, or None if it does not come in time."""
+        """Return the next piece of the file, b"" at its end, or None if nothing comes within this many seconds."""
         try:
             piece = self._pieces.get(timeout=seconds)
         except queue.Empty:
@@ -179,12 +179,17 @@ class Lines:
                 os.close(self._descriptor)
 
 
-def lines_of(source: BinaryIO, name: str, longest: int) -> Iterator[str]:
-    """Give the lines of a file that is read to its end.
+def read_lines(source: BinaryIO, name: str, longest: int) -> Iterator[str]:
+    """Yield the lines of a file that is read to its end.
+
+    Args:
+        source: the open file.
+        name: its name, for errors.
+        longest: the longest line, in bytes of UTF-8.
 
     Raises:
-        InvalidInput: one has more than `longest` bytes, or is no text.
-        OSError: it cannot be read.
+        InvalidInput: a line is too long, or is not text.
+        OSError: the file cannot be read.
     """
     splitter = Splitter(name, longest)
     piece = b"-"
@@ -199,7 +204,7 @@ def lines_of(source: BinaryIO, name: str, longest: int) -> Iterator[str]:
 
 
 def stdin() -> BinaryIO:
-    """Return stdin, for bytes.
+    """Return stdin as a binary file.
 
     Raises:
         InvalidInput: it is closed.

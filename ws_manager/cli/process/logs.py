@@ -1,4 +1,4 @@
-"""The log of a command that runs for long: for people on a terminal, as lines of JSON for programs."""
+"""The log of `serve`: readable lines on a terminal, JSON lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from ws_manager.cli.output.text import visible, whole_line
 
 LEVELS = ("debug", "info", "warning", "error")
-"""What `--log-level` takes."""
+"""The values of `--log-level`."""
 
 
-def set_up(level: str) -> None:
+def configure_logging(level: str) -> None:
     """Write the log to stderr from now on.
 
     Args:
-        level: one of `LEVELS`. What is below it is left out, of other packages too.
+        level: the lowest level that is written, one of `LEVELS`; it applies to other packages too.
     """
     handler = logging.StreamHandler(sys.stderr)
     if sys.stderr.isatty():
@@ -26,16 +26,16 @@ def set_up(level: str) -> None:
     else:
         handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # That it is ready is what whoever started it waits for.
+    # Whoever started the command waits for this line, whatever the level is.
     READY.setLevel(logging.INFO)
 
 
 READY = logging.getLogger("ws_manager.ready")
-"""Says that the command is ready, whatever the level is."""
+"""The logger of the line that says that the command is ready; it ignores the level."""
 
 
 class TerminalFormatter(logging.Formatter):
-    """A line for people. What an agent has put into it, such as the reason of a close, cannot move their cursor."""
+    """A readable line. It is escaped, because text from agents, such as the reason of a close, is part of it."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s")
@@ -45,14 +45,14 @@ class TerminalFormatter(logging.Formatter):
         return visible(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802, ANN401 - logging's own name and type
-        """Return a traceback; what it quotes cannot move anybody's cursor either."""
+        """Return a traceback, escaped like the line."""
         return "\n".join(map(visible, super().formatException(ei).split("\n")))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: `time` (RFC 3339, UTC), `level`, `logger`, `message`, perhaps `exception`.
+    """One JSON object per record: `time` (RFC 3339, UTC), `level`, `logger`, `message`, then any extra fields.
 
-    Attributes that are given with `extra={"fields": {…}}` follow.
+    A caller adds fields with `extra={"fields": {…}}`. A traceback is the field `exception`, at the end.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -7,21 +7,21 @@ import sys
 from ws_manager.errors import InvalidInput
 
 _RESERVE = 1100
-"""Connections that have not become sockets yet, the database's files, and a few to spare."""
+"""Open files beside agents' sockets: connections before their handshake, the database, and some to spare."""
 
 
-def make_room(connections: int, webhooks: int = 0) -> None:
-    """Raise this process's limit of open files to what is needed.
+def raise_open_file_limit(connections: int, webhooks: int = 0) -> None:
+    """Raise this process's limit of open files as far as needed.
 
     Args:
-        connections: sockets of agents.
-        webhooks: requests that bring events.
+        connections: the number of agents' sockets.
+        webhooks: the number of concurrent webhook requests.
 
     Raises:
-        InvalidInput: the system's hard limit is lower.
+        InvalidInput: the system's hard limit is too low.
     """
     if sys.platform == "win32":
-        # There is no such limit.
+        # Windows has no such limit.
         return
     import resource
 

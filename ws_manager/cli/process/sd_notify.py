@@ -1,4 +1,4 @@
-"""What a service manager is told: systemd's protocol, which others speak too (man 3 sd_notify)."""
+"""Reports to the service manager, in systemd's protocol (man 3 sd_notify)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import socket
 _log = logging.getLogger("ws_manager")
 
 
-def tell_supervisor(state: str) -> None:
-    """Send a state such as `READY=1` to the socket that `NOTIFY_SOCKET` names; nothing where there is none.
+def notify_supervisor(state: str) -> None:
+    """Send a state, such as `READY=1`, to the socket that `NOTIFY_SOCKET` names; do nothing if it is not set.
 
-    Where nobody takes it, that is logged: it is no reason to stop, and none not to.
+    A failure is logged and otherwise ignored.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address or not hasattr(socket, "AF_UNIX"):
         return
-    # An @ stands for the zero byte of Linux's abstract names.
+    # An @ stands for the zero byte that begins an abstract name on Linux.
     path = "\0" + address[1:] if address.startswith("@") else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
         connection.setblocking(False)
@@ -25,4 +25,4 @@ def tell_supervisor(state: str) -> None:
             connection.connect(path)
             connection.sendall(state.encode("ascii"))
         except OSError as error:
-            _log.warning("cannot tell %s to the service manager: %s", state, error.strerror)
+            _log.warning("cannot report %s to the service manager: %s", state, error.strerror)

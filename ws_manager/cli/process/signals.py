@@ -1,7 +1,7 @@
-"""Signals that end a command which runs until it is told to stop.
+"""Signals that end a command.
 
-A signal that is ignored when the command starts stays ignored, as POSIX shells and `nohup` mean it: a script's
-background job has SIGINT ignored, and Ctrl-C is not for it.
+A signal that is ignored when the command starts stays ignored. `nohup` ignores SIGHUP, and a POSIX shell ignores
+SIGINT for the background jobs of a script.
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ from types import FrameType
 from typing import Any, Callable, Optional
 
 _SAME_SECONDS = 0.3
-"""Within so long the same signal is the same request: it reached the process group, and a parent handed it on."""
+"""Seconds within which a repeated signal is a duplicate: sent to the process group, and forwarded by our parent."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask a command to end."""
 
 
-def heeded(numbers: Iterable[int]) -> list[signal.Signals]:
-    """Return those signals that this process does not ignore."""
+def not_ignored(numbers: Iterable[int]) -> list[signal.Signals]:
+    """Return the signals among these that this process does not ignore."""
     return [signal.Signals(number) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def handle(number: int, handler: Callable[[int, Optional[FrameType]], Any]) -> None:
     """Let a signal call `handler`, unless this process ignores it."""
-    for known in heeded([number]):
+    for known in not_ignored([number]):
         signal.signal(known, handler)
 
 
 def stop_on_signals(
     stop: Callable[[signal.Signals], object], numbers: Sequence[signal.Signals] = ENDING
 ) -> None:
-    """Call `stop` in the running event loop at the first of these signals; a second one ends the process at once."""
+    """Call `stop` in the running event loop at the first of these signals; the next one ends the process at once."""
     import asyncio
 
     loop = asyncio.get_running_loop()
     arrived: list[signal.Signals] = []
-    numbers = heeded(numbers)
+    numbers = not_ignored(numbers)
 
     def first(number: signal.Signals) -> None:
         if not arrived:
             arrived.append(number)
-            # The loop keeps its handlers, so that there is no moment without one, and still calls this.
-            next_one_ends(number, numbers)
+            # The loop's own handler is not removed: it still calls this function, which ignores further
+            # signals.
+            end_on_next_signal(number, numbers)
             stop(number)
 
     for number in numbers:
@@ -56,11 +57,15 @@ def stop_on_signals(
             )
 
 
-def next_one_ends(arrived: int, numbers: Iterable[int]) -> None:
-    """Let the next of these signals end the process, unless it is only the double of the one that has arrived.
+def end_on_next_signal(arrived: int, numbers: Iterable[int]) -> None:
+    """Let the next of these signals end the process, unless it is a duplicate of the one that has arrived.
 
-    A program that starts us and hands its signals on, such as npm, is in our process group as a rule. Then what is
-    sent to the group reaches us twice.
+    A parent that forwards its signals, such as npm, is usually in our process group. A signal to the group then
+    reaches us twice.
+
+    Args:
+        arrived: the signal that has arrived.
+        numbers: the signals that end the process.
     """
     since = time.monotonic()
 
@@ -69,5 +74,5 @@ def next_one_ends(arrived: int, numbers: Iterable[int]) -> None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    for number in heeded(numbers):
+    for number in not_ignored(numbers):
         signal.signal(number, again if number == arrived else signal.SIG_DFL)

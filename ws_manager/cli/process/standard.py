@@ -8,7 +8,7 @@ import sys
 
 
 def prepare() -> None:
-    """Make any locale's stdout and stderr take every character; a closed one is as good as /dev/null."""
+    """Let stdout and stderr accept every character in any locale; replace a closed one by /dev/null."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -17,11 +17,13 @@ def prepare() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def let_go(*, stopped: bool) -> None:
-    """Keep the interpreter from writing again, at its end, to a stdout that cannot be written.
+def release(*, stopped: bool) -> None:
+    """Flush stdout, and discard the rest if it cannot be written.
+
+    Otherwise the interpreter would try again when it exits.
 
     Args:
-        stopped: a signal has ended the command: a reader that takes nothing is not waited for.
+        stopped: whether a signal has ended the command. Then a reader that does not read is not waited for.
     """
     if stopped and not _takes_more():
         _leave()

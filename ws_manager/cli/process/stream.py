@@ -1,4 +1,7 @@
-"""stdout of a command that goes on: it ends between two texts when a signal comes, and when the reader has gone."""
+"""stdout of a command that runs until it is stopped.
+
+The command ends between two writes when a signal comes, and when the reader has closed the pipe.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,21 @@ from types import FrameType
 from typing import Any, Callable, NoReturn, Optional
 
 from ws_manager.cli.exit_codes import TERMINATED
-from ws_manager.cli.process.signals import ENDING, heeded, next_one_ends
+from ws_manager.cli.process.signals import ENDING, end_on_next_signal, not_ignored
 
 LAST_SECONDS = 5.0
 """Once a signal has come, a reader that takes nothing is waited for so long in all."""
 
-# What a pipe takes without blocking, when it takes anything (POSIX, `write`).
+# A pipe that is writable takes this many bytes without blocking (POSIX, `write`).
 _PIECE = getattr(select, "PIPE_BUF", 512)
 _STEP_SECONDS = 0.05
 
 
 class Stop:
-    """Says that a command is to end after what it has in hand. Any thread and any signal handler may set it.
+    """Asks a command to end after its current step. Any thread and any signal handler may set it.
 
     Attributes:
-        signal: the signal that asked for it; None where it was something else, or nothing yet.
+        signal: the signal that set it; None if it is not set, or was set without a signal.
     """
 
     def __init__(self) -> None:
@@ -36,54 +39,58 @@ class Stop:
         self._reading, self._writing = os.pipe()
 
     def set(self, number: Optional[int] = None) -> None:
-        """Ask for the end, because of a signal or of something else."""
+        """Ask for the end.
+
+        Args:
+            number: the signal that was received; None if there was none.
+        """
         if not self._is_set:
             self.signal, self._is_set = number, True
             os.write(self._writing, b"\0")
 
     def is_set(self) -> bool:
-        """Say whether it was asked for."""
+        """Return whether the end was asked for."""
         return self._is_set
 
     def fileno(self) -> int:
-        """Return a descriptor that can be read from as soon as it is set: for `poll`."""
+        """Return a file descriptor for `poll`; it is readable once the end was asked for."""
         return self._reading
 
     def wait(self, seconds: float) -> None:
-        """Return when it is set, or after so long."""
+        """Wait until the end is asked for, at most this many seconds."""
         if hasattr(select, "poll"):
             _poll(self._reading, select.POLLIN).poll(_milliseconds(seconds))
             return
         ends = time.monotonic() + seconds
         while not self._is_set and (left := ends - time.monotonic()) > 0:
-            # In steps: on Windows a pipe cannot be waited for.
+            # In steps, because Windows cannot poll a pipe.
             time.sleep(min(left, _STEP_SECONDS))
 
     def end(self) -> NoReturn:
-        """End the command as the signal that came ends a command.
+        """End the command as its signal would have.
 
         Raises:
-            KeyboardInterrupt: it was SIGINT.
-            SystemExit: 143, for any other.
+            KeyboardInterrupt: the signal was SIGINT.
+            SystemExit: with exit code 143, otherwise.
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(TERMINATED)
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the file descriptors."""
         os.close(self._reading)
         os.close(self._writing)
 
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """Give a `Stop` that the first SIGTERM or SIGINT sets; a second one ends the process at once."""
+    """Yield a `Stop` that the first SIGTERM or SIGINT sets; the next one ends the process at once."""
     stop = Stop()
-    numbers = heeded(ENDING)
+    numbers = not_ignored(ENDING)
 
     def first(number: int, _frame: Optional[FrameType]) -> None:
-        next_one_ends(number, numbers)
+        end_on_next_signal(number, numbers)
         stop.set(number)
 
     before = [signal.signal(number, first) for number in numbers]
@@ -96,11 +103,11 @@ def stopped_by_signals() -> Iterator[Stop]:
 
 
 class Stream:
-    """stdout, written to and flushed text by text, without being held up for ever by whoever reads it.
+    """stdout, flushed after each write. A reader that does not read cannot keep a command from ending.
 
     Args:
-        stop: ends the waiting.
-        clock: seconds that only grow.
+        stop: ends the waiting for the reader, after `GRACE_SECONDS`.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, stop: Stop, clock: Callable[[], float] = time.monotonic) -> None:
@@ -112,12 +119,12 @@ class Stream:
             sys.stdout.flush()
             self._room = _poll(self._descriptor, select.POLLOUT)
             self._room_or_stop = _poll(self._descriptor, select.POLLOUT, stop)
-            # A pipe without a reader is an error of the pipe, which `poll` tells unasked.
+            # A pipe without a reader is an error of the pipe, which `poll` reports without being asked.
             self._gone_or_stop = _poll(self._descriptor, 0, stop)
 
     @property
     def stopped(self) -> bool:
-        """Whether it is to stop."""
+        """Whether the command is to end."""
         return self._stop.is_set()
 
     def write(self, text: str) -> bool:
@@ -141,10 +148,13 @@ class Stream:
         return True
 
     def wait(self, seconds: Optional[float]) -> None:
-        """Return after so long, or when it is to stop; with None then alone.
+        """Wait until the end is asked for.
+
+        Args:
+            seconds: the longest wait; None for no limit.
 
         Raises:
-            BrokenPipeError: the reader has gone.
+            BrokenPipeError: the reader has closed the pipe.
         """
         if self._descriptor is None:
             while seconds is None and not self._stop.is_set():
@@ -156,20 +166,20 @@ class Stream:
             raise BrokenPipeError
 
     def put(self, text: str) -> None:
-        """Write a text, or end the command where a signal has come and the reader does not take it.
+        """Write a text; end the command if a signal has come and the reader does not read.
 
         Raises:
-            BrokenPipeError: the reader has gone.
+            BrokenPipeError: the reader has closed the pipe.
             KeyboardInterrupt, SystemExit: as `Stop.end`.
         """
         if not self.write(text):
             self._stop.end()
 
     def pause(self, seconds: float) -> None:
-        """Return after so long, or end the command where a signal comes.
+        """Wait for this many seconds; end the command if a signal comes.
 
         Raises:
-            BrokenPipeError: the reader has gone.
+            BrokenPipeError: the reader has closed the pipe.
             KeyboardInterrupt, SystemExit: as `Stop.end`.
         """
         self.wait(seconds)
@@ -177,7 +187,7 @@ class Stream:
             self._stop.end()
 
     def _has_room(self) -> bool:
-        """Wait until something can be written; False where it cannot, and it is to stop."""
+        """Wait until stdout can be written; return False if it cannot and the command is to end."""
         if self._room.poll(0):
             return True
         if not self._stop.is_set():
@@ -190,7 +200,7 @@ class Stream:
 
 
 def _descriptor() -> Optional[int]:
-    """Return stdout's descriptor; None where stdout has no descriptor, or `poll` cannot watch it."""
+    """Return stdout's file descriptor; None if it has none, or if `poll` cannot watch it."""
     if not hasattr(select, "poll"):
         return None
     try:
@@ -203,11 +213,11 @@ def _descriptor() -> Optional[int]:
 
 
 def _milliseconds(seconds: float) -> int:
-    """Return a time for `poll`, which takes no more than an int of C: 24 days."""
+    """Return milliseconds for `poll`, whose limit is a C int: 24 days."""
     return min(max(0, round(seconds * 1000)), 2**31 - 1)
 
 
-def _poll(descriptor: int, events: int, stop: Optional[Stop] = None) -> Any:  # noqa: ANN401 - `select.poll` is no type
+def _poll(descriptor: int, events: int, stop: Optional[Stop] = None) -> Any:  # noqa: ANN401 - `select.poll` is not a type
     poll = select.poll()
     poll.register(descriptor, events)
     if stop is not None:

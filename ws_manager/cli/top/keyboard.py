@@ -1,4 +1,4 @@
-"""The keyboard of a live view: what each key does, and a terminal that hands over single keys and signals."""
+"""The keyboard of the live view: what each key does, and how keys and signals are read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Callable, Optional
 
-from ws_manager.cli.process.signals import heeded
+from ws_manager.cli.process.signals import not_ignored
 
-# Arrow keys and the like (ECMA-48 section 5.4), which do nothing here, must not look like Escape and letters.
+# Arrow keys and the like (ECMA-48 section 5.4). They do nothing, and must not be read as Escape and letters.
 _SEQUENCES = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|O[ -~])")
 _ESCAPE, _ENTER, _BACKSPACE, _ERASE_LINE = "\x1b", "\r\n", "\x7f\x08", "\x15"
 _LONGEST = 128
@@ -25,18 +25,18 @@ _LONGEST = 128
 
 @dataclass
 class Controls:
-    """What the keys have changed so far.
+    """The settings of the view, which the keys change.
 
     Attributes:
-        orders: the orders that `s` goes through.
-        order: the present one.
+        orders: the orders that `s` cycles through.
+        order: the current order.
         agent: show only this agent's connections; None for all.
         text: show only connections with this text; None for all.
-        paused: whether the view stands still.
-        prompt: `agent` or `text` while one of them is being typed, otherwise empty.
-        typed: what was typed there so far.
+        paused: whether the view is paused.
+        prompt: `agent` or `text` while that is being typed, otherwise empty.
+        typed: the text that was typed at the prompt.
         ended: whether the view is to end.
-        changed: whether something else is to be shown since this was last set to False.
+        changed: whether a setting has changed; the view sets it to False when it has drawn it.
     """
 
     orders: tuple[str, ...]
@@ -50,7 +50,7 @@ class Controls:
     changed: bool = field(default=False)
 
     def press(self, keys: str) -> None:
-        """Do what some keys say, one after the other."""
+        """Apply keys in order."""
         for key in _SEQUENCES.sub("", keys):
             if self.prompt:
                 self._type(key)
@@ -90,11 +90,11 @@ class Controls:
 
 
 class Keyboard:
-    """Waits for keys and signals. Make one with `keyboard`.
+    """Waits for keys and signals. The function `keyboard` makes one.
 
     Attributes:
-        signal: the signal that is to end or to suspend the view; None for none so far.
-        has_keys: whether keys can be read at all.
+        signal: the signal that ends or suspends the view; None if none has come.
+        has_keys: whether keys can be read.
     """
 
     def __init__(self, stdin: Optional[int], woken: Optional[int]) -> None:
@@ -102,14 +102,17 @@ class Keyboard:
         self.has_keys = stdin is not None
         self._stdin = stdin
         self._woken = woken
-        # A character of several bytes may come in two reads.
+        # The bytes of one character may come in two reads.
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def wait(self, seconds: Optional[float]) -> str:
-        """Wait for keys, for a signal (a new size of the terminal is one), or for so long; None for ever.
+        """Wait for keys, or for a signal; a change of the terminal's size is a signal too.
+
+        Args:
+            seconds: the longest wait; None for no limit.
 
         Returns:
-            The keys; empty where it was something else.
+            The keys; empty if none was pressed.
         """
         if self._woken is None:
             time.sleep(60 if seconds is None else seconds)
@@ -121,7 +124,7 @@ class Keyboard:
         if self._stdin is None or self._stdin not in ready:
             return ""
         read = os.read(self._stdin, 4096)
-        # The terminal is gone: nobody looks at the view any more.
+        # The terminal is gone, so the view ends.
         return self._decoder.decode(read) if read else "q"
 
     def note(self, number: int, _frame: Optional[FrameType]) -> None:
@@ -132,15 +135,15 @@ class Keyboard:
 
     @property
     def signal_of_suspension(self) -> Optional[int]:
-        """SIGTSTP, which Ctrl-Z sends, where there is such a thing."""
+        """SIGTSTP, which Ctrl-Z sends; None on Windows."""
         return getattr(signal, "SIGTSTP", None)
 
 
 @contextlib.contextmanager
 def keyboard() -> Iterator[Keyboard]:
-    """Take over the keyboard and the signals of this process for the length of a block.
+    """Read single keys and handle signals until the block ends, then restore the terminal and the handlers.
 
-    Where there is no `termios` (Windows), or stdin is no terminal, there are no keys; Ctrl-C ends the view.
+    Without `termios` (on Windows), or if stdin is not a terminal, there are no keys; Ctrl-C ends the view.
     """
     try:
         import termios
@@ -170,5 +173,5 @@ def keyboard() -> Iterator[Keyboard]:
 def _handle(
     undo: contextlib.ExitStack, number: int, handler: Callable[[int, Optional[FrameType]], None]
 ) -> None:
-    for known in heeded([number]):
+    for known in not_ignored([number]):
         undo.callback(signal.signal, known, signal.signal(known, handler))

@@ -1,4 +1,4 @@
-"""The live view of `top`, drawn with Rich; imported on a terminal alone."""
+"""The screen of `top`, drawn with Rich; imported only on a terminal."""
 
 from __future__ import annotations
 
@@ -25,29 +25,34 @@ from ws_manager.repository.findings import MOST_COUNTED
 Sample = Callable[[OverviewQuery], Overview]
 
 SHARE = 5
-"""A view rests at least so many times as long as it took to look: it must not be a load of its own."""
+"""A pause is at least this many times as long as the overview before it took: looking must not become a load."""
 
 _HEADER_LINES = 3
 _LEAST_FOR_ALL_PARTS = 16
 
 
 def can_move_the_cursor() -> bool:
-    """Say whether stdout is a terminal that a view can be drawn on again and again."""
+    """Return whether stdout is a terminal on which the view can be redrawn."""
     return os.environ.get("TERM", "") not in ("dumb", "unknown") and sys.stdout.isatty()
 
 
 def size_of_terminal() -> tuple[int, int]:
-    """Return columns and lines as they are now; `COLUMNS` and `LINES` would not follow a resize."""
+    """Return the terminal's current columns and lines; `COLUMNS` and `LINES` do not follow a change of its size."""
     try:
         columns, lines = os.get_terminal_size(sys.stdout.fileno())
     except OSError:
         columns, lines = 0, 0
-    # A terminal that does not know its size says 0.
+    # A terminal that does not know its size reports 0.
     return columns or 80, lines or 24
 
 
 def query_for(controls: Controls, lines: int) -> OverviewQuery:
-    """Return what to ask for, so that it fills a terminal of so many lines; `fitting` leaves out the rest."""
+    """Return what an overview has to contain to fill a terminal.
+
+    Args:
+        controls: the settings of the view.
+        lines: the terminal's lines.
+    """
     room = lines - _HEADER_LINES - 1
     small = lines < _LEAST_FOR_ALL_PARTS
     return OverviewQuery(
@@ -61,15 +66,20 @@ def query_for(controls: Controls, lines: int) -> OverviewQuery:
 
 
 def fitting(overview: Overview, lines: int) -> Overview:
-    """Leave out the connections for which a terminal of so many lines has no room beside the other parts."""
+    """Return an overview without the connections that do not fit beside the other parts.
+
+    Args:
+        overview: what is to be drawn.
+        lines: the terminal's lines.
+    """
     others = [part for part in (overview.messages, overview.endings) if part]
-    # Each of the others has a header and an empty line above it.
+    # Each other part has a header, and an empty line above it.
     room = lines - _HEADER_LINES - 2 - sum(len(part) + 2 for part in others)
     return replace(overview, connections=overview.connections[: max(1, room)])
 
 
 def print_frame(overview: Overview, database: str) -> None:
-    """Print one frame where the cursor is, for a terminal that is left as it is."""
+    """Print one frame below the cursor, without redrawing."""
     console = console_of(*size_of_terminal())
     console.print(Group(*_parts(overview, database, console.width)))
 
@@ -97,7 +107,7 @@ def watch(sample: Sample, controls: Controls, interval: float, database: str) ->
             _until_ended(live, board, sample, controls, interval, database)
         if board.signal is None or board.signal != board.signal_of_suspension:
             return board.signal
-        # Ctrl-Z: stop as any other program would, with the screen as it was; go on when woken.
+        # Ctrl-Z: the screen is restored; stop as any program does, and draw again when continued.
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -210,12 +220,12 @@ def _connection_columns() -> list[Column]:
     return [
         Column("ws_id", lambda row: str(row["ws_id"]), slow, shortened=True),
         Column("agent", lambda row: str(row["agent"]), slow, shortened=True),
-        Column("age", number("age_seconds", span), slow, right=True, goes=4),
+        Column("age", number("age_seconds", span), slow, right=True, drop_order=4),
         Column("idle", number("idle_seconds", span), slow, right=True),
-        Column("trip", number("round_trip_ms", "{} ms".format), slow, right=True, goes=1),
+        Column("trip", number("round_trip_ms", "{} ms".format), slow, right=True, drop_order=1),
         Column("pending", number("pending", pending), slow, right=True),
-        Column("waits", number("waiting_seconds", span), slow, right=True, goes=3),
-        Column("sent", number("sent", "{:,}".format), slow, right=True, goes=2),
+        Column("waits", number("waiting_seconds", span), slow, right=True, drop_order=3),
+        Column("sent", number("sent", "{:,}".format), slow, right=True, drop_order=2),
         Column("slow", reasons, slow),
     ]
 
@@ -231,7 +241,7 @@ def _message_columns(now: datetime) -> list[Column]:
         Column("sent", lambda row: ago(row["sent_at"], now), right=True),
         Column("message to", lambda row: str(row["recipient_id"]), shortened=True),
         Column("state", state, style),
-        Column("type", lambda row: str(row["msg_type"]), goes=1),
+        Column("type", lambda row: str(row["msg_type"]), drop_order=1),
         Column("content", lambda row: str(row["content_start"]), shortened=True),
     ]
 
