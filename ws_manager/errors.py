@@ -168,5 +168,5 @@ class GatewayUnavailable(WsManagerError):
 
 
 def is_full(error: OSError) -> bool:
-    """Say whether a file could not be written because there is no room: on the disk, or in the user's quota."""
+    """Return whether a file could not be written because there is no room: on the disk, or in the user's quota."""
     return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))

@@ -45,7 +45,7 @@ def heard_between(now: str, timeout: float) -> tuple[str, str]:
 
 
 def is_ahead(last_heartbeat: str, now: str) -> bool:
-    """Say whether a sign of life is so far in the future that the clock must have been set back."""
+    """Return whether a sign of life is so far in the future that the clock must have been set back."""
     return last_heartbeat > seconds_before(now, -AHEAD_SECONDS)
 
 
@@ -80,7 +80,7 @@ class Connection:
     """One connection of an agent, as the ledger has it.
 
     Attributes:
-        ws_id: the WebSocket identifier; one row in the ledger for ever.
+        ws_id: the WebSocket identifier; the ledger has one row for it.
         agent: the logical name; many connections may belong to one agent.
         metadata: the JSON object that came with the registration, decoded: a number may be rounded in it. Treat it
             as read-only: the pool hands the same object to every caller.

@@ -48,7 +48,7 @@ def owner(database: Path) -> int:
 
 
 def may_own(database: Path) -> bool:
-    """Say whether this user can make files for the database's owner: as that owner, or as root."""
+    """Return whether this user can make files for the database's owner: as that owner, or as root."""
     return user() in (0, owner(database))
 
 

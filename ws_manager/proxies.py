@@ -13,7 +13,7 @@ _SCHEMES = {"ws": "http", "wss": "https"}
 
 
 def is_this_machine(url: str) -> bool:
-    """Say whether an address is a loopback address, and so on this machine."""
+    """Return whether an address is a loopback address, and so on this machine."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

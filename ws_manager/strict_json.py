@@ -55,7 +55,7 @@ class NotJson(InvalidInput):
 
 
 class Json(str):
-    """Checked JSON text. It is stored and nested as it stands: printing a parsed value would change its numbers."""
+    """Checked JSON text. It is stored and nested unchanged: printing a parsed value would change its numbers."""
 
     __slots__ = ()
 
@@ -190,7 +190,7 @@ def member_pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def nests_deeper(text: str, levels: int = MAX_DEPTH) -> bool:
-    """Say whether a JSON text nests deeper than `levels`. It stops reading as soon as that is clear."""
+    """Return whether a JSON text nests deeper than `levels`. It stops reading as soon as that is clear."""
     # Counting all brackets is cheap, and is enough for most texts.
     if text.count("[") + text.count("{") <= levels:
         return False
@@ -207,7 +207,7 @@ def nests_deeper(text: str, levels: int = MAX_DEPTH) -> bool:
 
 
 def is_beyond_limits(text: str) -> bool:
-    """Say whether stored JSON text nests too deeply, or has a number that is too long or too large for a double."""
+    """Return whether stored JSON text nests too deeply, or has a number that is too long or exceeds a double."""
     if nests_deeper(text):
         return True
     if not re.search(_LARGE_NUMBER, text):
@@ -224,7 +224,7 @@ def is_beyond_limits(text: str) -> bool:
 
 
 def is_json(text: str) -> bool:
-    """Say whether a text is JSON (RFC 8259), however deep it nests."""
+    """Return whether a text is JSON (RFC 8259), however deep it nests."""
     stack: list[str] = []
     expected, at = "value", 0
     pattern = re.compile(_LEXEME)

@@ -100,7 +100,7 @@ def without_mark(text: str) -> str:
 
 
 def has_mark(data: bytes) -> bool:
-    """Say whether bytes begin with a byte order mark."""
+    """Return whether bytes begin with a byte order mark."""
     return data.startswith((*_ENCODINGS, *_UTF32))
 
 
@@ -145,7 +145,7 @@ class ToUtf8:
 
 
 def _may_go_on(data: bytes) -> bool:
-    """Say whether more bytes are needed to know the encoding."""
+    """Return whether more bytes are needed to know the encoding."""
     return len(data) < 2 or any(
         len(data) < len(mark) and mark.startswith(data) for mark in (*_ENCODINGS, *_UTF32)
     )

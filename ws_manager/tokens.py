@@ -1,7 +1,7 @@
 """Tokens: who may be which agent, and for how long. And the key that signs them.
 
 A token is a JWT (RFC 7519) signed with HS256 (RFC 7518 section 3.2) by the key beside the database, or by
-`BLACKROAD_WS_SECRET`. Neither a token nor a key is ever part of an error text here.
+`BLACKROAD_WS_SECRET`. No error text contains a token or a key.
 """
 
 from __future__ import annotations

@@ -109,5 +109,5 @@ def test_stays_flat(database: Path) -> None:
 
 
 def is_flat(measured: list[int]) -> bool:
-    """Say whether the last rounds of attacks have cost nothing."""
+    """Return whether the last rounds of attacks have cost nothing."""
     return measured[-1] - measured[-2] < FLAT

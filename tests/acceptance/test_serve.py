@@ -83,7 +83,7 @@ def _until_closed(program: Program, database: Path) -> None:
 
 
 def _closed(database: Path) -> bool:
-    """Say whether the gateway takes no more connections."""
+    """Return whether the gateway takes no more connections."""
     from ws_manager import get_db
     from ws_manager.core.ledger import ledger_over
 

@@ -35,4 +35,4 @@ def test_a_hint_for_everybody_stays_as_it_is() -> None:
 
 def test_it_says_what_the_remedy_is_about() -> None:
     error = Conflict("m-1 is not set aside", remedy=remedies.SHOW, about="m-1")
-    assert hint_of(error) == "ws-manager show m-1 tells what became of it"
+    assert hint_of(error) == "ws-manager show m-1 shows its outcome"

@@ -41,7 +41,7 @@ class Command(NamedTuple):
         module: its module in `ws_manager.cli.commands`; empty for a group of commands.
         function: the function in that module; Typer reads its annotations, and it returns nothing.
         help: one line; also the first line of the function's docstring.
-        example: a command line that works as it stands.
+        example: a command line that works unchanged.
         takes_url: whether it connects to a gateway and so accepts `--url`.
         commands: the commands of a group, by their names; empty for a command.
     """

@@ -28,7 +28,7 @@ HINTS = {
     remedies.LIST_SET_ASIDE: "ws-manager history --set-aside lists them",
     remedies.LIST_BROADCASTS: "broadcast -o id prints the id of what it sends",
     remedies.LIST_WEBHOOK_EVENTS: "ws-manager stripe events lists them",
-    remedies.SHOW: "ws-manager show {about} tells what became of it",
+    remedies.SHOW: "ws-manager show {about} shows its outcome",
     remedies.SHOW_CONTENT: "ws-manager show {about} --json has its content: send it in a smaller form",
     remedies.FOLLOW_PLAINLY: "use --follow without --pending, --set-aside and --before",
     remedies.START_GATEWAY: "start one with: ws-manager serve",

@@ -54,7 +54,7 @@ def ledger_to_read(ctx: typer.Context) -> Iterator[Ledger]:
 
 @contextlib.contextmanager
 def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
-    """Do the same for a command that lists: where there is none, give None, make nothing, and say so on stderr.
+    """Open the ledger for a command that lists; yield None, with a note on stderr, if there is none.
 
     Raises:
         InvalidInput, LedgerError: as `open_ledger`.

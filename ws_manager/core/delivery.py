@@ -87,7 +87,7 @@ class Delivery:
         """Return the events behind a position, in order, and the position that was reached."""
         return self._store.events.after(position)
 
-    # What became of it
+    # The outcome
 
     def settle(self, reports: Iterable[SocketReport]) -> set[str]:
         """Write what sockets report, in order and in one transaction.

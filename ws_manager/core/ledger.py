@@ -342,7 +342,7 @@ class Ledger:
         """Return all there is about a connection, a message or a broadcast: a verdict, facts and a timeline.
 
         Raises:
-            NotFound: it is none of them.
+            NotFound: there is no such thing.
         """
         from ws_manager.core.read.explain import explain
 
@@ -409,7 +409,7 @@ class Ledger:
     # This process
 
     def changes(self) -> Changes:
-        """Return a `Changes`: it says whether any process has committed something since."""
+        """Return a `Changes`, which reports the commits of any process from now on."""
         return self._store.changes()
 
     def check(self) -> None:
@@ -429,7 +429,7 @@ class Ledger:
         return Ledger(self._store.again(), self.sizes)
 
     def is_same(self, other: Ledger) -> bool:
-        """Say whether another ledger object is open on the same ledger."""
+        """Return whether another ledger object is open on the same ledger."""
         return self._store.is_same(other._store)
 
     def use_memory(self, kibibytes: int) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def exists(location: Location) -> bool:
-    """Say whether there is a ledger, or something else that is not empty.
+    """Return whether there is a ledger, or something else that is not empty.
 
     Raises:
         InvalidInput, LedgerError: as `open_ledger`.

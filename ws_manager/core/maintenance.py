@@ -42,7 +42,7 @@ class Maintenance:
         self._store = store
 
     def prune(self, older_than: float, *, dry_run: bool = False, vacuum: bool = False) -> Pruned:
-        """Delete what is over and older than so many seconds.
+        """Delete finished rows that are older than this many seconds.
 
         That is: confirmed messages, the heartbeat log, events, broadcasts without messages, routed webhook events of
         more than 30 days, and disconnected connections without messages. What is pending, set aside or unrouted is

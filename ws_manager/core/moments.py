@@ -17,13 +17,13 @@ _SECONDS = r"(\d+)(?:\.(\d*))?"
 def parse_moment(text: str) -> str:
     """Turn a moment into the ledger's fixed width, in every form in which a command writes one.
 
-    - `2h`, `90s` or `2h ago`: so long ago.
+    - `2h`, `90s` or `2h ago`: that long ago.
     - RFC 3339. A time without a zone is UTC, and a date alone its first moment.
     - A number without a unit: of up to ten years (315,360,000) it is that many seconds ago, as any duration; a larger
       one is seconds since 1970, a moment in 1979 or later.
 
     Raises:
-        InvalidInput: it is none of these.
+        InvalidInput: it has none of these forms.
     """
     text = text.strip()
     try:

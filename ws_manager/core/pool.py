@@ -41,7 +41,7 @@ class ConnectionPool:
         self._delivering = False
 
     def is_over(self, db_conn: Union[sqlite3.Connection, Ledger]) -> bool:
-        """Say whether the pool was made with this connection or ledger."""
+        """Return whether the pool was made with this connection or ledger."""
         return db_conn is self._db_conn or db_conn is self.ledger
 
     def add(self, connection: Connection) -> Connection:

@@ -16,12 +16,12 @@ _SEEN_SECONDS = 3 * NOTED_SECONDS
 
 
 def may_run(store: Store) -> bool:
-    """Say whether a gateway runs. A user who may not know it must assume that one does."""
+    """Return whether a gateway runs. True if this user may not know it."""
     return store.gateway_runs() is not False
 
 
 def seems_to_run(store: Store) -> bool:
-    """Say whether a gateway runs. For a user who may not know it, the time of its last note decides."""
+    """Return whether a gateway runs. If this user may not know it, the time of its last note decides."""
     runs = store.gateway_runs()
     if runs is not None:
         return runs
@@ -39,7 +39,7 @@ def running_gateway(store: Store) -> Optional[Gateway]:
 
 
 def has_socket(store: Store, connection: Connection, *, runs: Optional[bool] = None) -> bool:
-    """Say whether the running gateway has a socket open on a connection.
+    """Return whether the running gateway has a socket open on a connection.
 
     Args:
         store: the ledger.

@@ -44,7 +44,7 @@ class IncomingEvent(NamedTuple):
 
 @dataclass(frozen=True)
 class WebhookOutcome:
-    """What became of an event.
+    """The outcome of an event.
 
     Attributes:
         event_id: the sender's own identifier.

@@ -17,7 +17,7 @@ _URL_AS_PATH = "(postgres|postgresql|mysql|sqlite|http|https|ws|wss):/"
 
 
 def is_url(location: Location) -> bool:
-    """Say whether a location is a URL, such as `postgresql://…`, and not the path of a file."""
+    """Return whether a location is a URL, such as `postgresql://…`, and not the path of a file."""
     # A Path has lost one of the slashes.
     return re.match(_URL if isinstance(location, str) else _URL_AS_PATH, str(location)) is not None
 

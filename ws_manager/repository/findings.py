@@ -39,7 +39,7 @@ class MessageFilter:
         set_aside: only those that are set aside. Together with `pending`: either.
         since: sent at this time (fixed-width UTC) or later.
         before: sent before this time.
-        text: is in the content, in upper or lower case, as it stands or as JSON writes it.
+        text: a text that the content contains, in any case, as plain text or escaped as in JSON.
         broadcast_id: they belong to this broadcast.
     """
 

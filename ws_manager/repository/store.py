@@ -38,10 +38,10 @@ from ws_manager.repository.tables import (
 
 
 class Changes(Protocol):
-    """Says whether any process has committed something."""
+    """Watches for commits of any process."""
 
     def happened(self) -> bool:
-        """Say whether anything may have been committed since the last call. The first call says yes."""
+        """Return whether anything may have been committed since the last call. The first call says yes."""
 
 
 class Hold(Protocol):
@@ -114,7 +114,7 @@ class Store(Protocol):
         """Read one state of the ledger throughout the block."""
 
     def changes(self) -> Changes:
-        """Return a `Changes`: it says whether something was committed since."""
+        """Return a `Changes`, which reports commits from now on."""
 
     def check(self) -> None:
         """Check that the ledger is still the one that was opened.
@@ -131,10 +131,10 @@ class Store(Protocol):
         """
 
     def is_same(self, other: Store) -> bool:
-        """Say whether another store is open on the same ledger."""
+        """Return whether another store is open on the same ledger."""
 
     def gateway_runs(self) -> Optional[bool]:
-        """Say whether a gateway runs on this ledger; None if this user may not know."""
+        """Return whether a gateway runs on this ledger; None if this user may not know."""
 
     def hold(self, connection: Connection) -> Optional[Hold]:
         """Hold a connection's messages; None if another receiver holds them."""
@@ -165,7 +165,7 @@ class Engine(Protocol):
     """What can be asked about a location before, or without, opening the ledger there."""
 
     def exists(self, location: Location) -> bool:
-        """Say whether there is a ledger, or something else that is not empty.
+        """Return whether there is a ledger, or something else that is not empty.
 
         Raises:
             LedgerError: there is something that cannot be a ledger, or it cannot be reached.
@@ -187,7 +187,7 @@ class Engine(Protocol):
             shared: put the ledger into a database of another program too, beside what is there.
 
         Raises:
-            InvalidInput: the location is none of this engine's.
+            InvalidInput: the location is not one of this engine's.
             LedgerError: it cannot be used, is not a ledger, or a newer ws-manager wrote it.
         """
 

@@ -31,13 +31,13 @@ from ws_manager.repository.records import (
 
 
 class Connections(Protocol):
-    """One entry for each ws_id, for ever."""
+    """One entry per ws_id."""
 
     def find(self, ws_id: str) -> Optional[Connection]:
         """Return a connection, active or not."""
 
     def is_active(self, ws_id: str) -> bool:
-        """Say whether a connection is active."""
+        """Return whether a connection is active."""
 
     def active(self, agent: Optional[str] = None) -> list[Connection]:
         """Return the active connections, of one agent or of all, oldest first."""
@@ -71,7 +71,7 @@ class Connections(Protocol):
         """Return how many connections are active."""
 
     def has_active(self, agent: Optional[str] = None) -> bool:
-        """Say whether any connection is active, of one agent or of all."""
+        """Return whether any connection is active, of one agent or of all."""
 
     def count_ever(self) -> int:
         """Return how many ws_ids were ever registered. Deleting connections does not lower it."""
@@ -112,14 +112,14 @@ class Connections(Protocol):
         """Raise the highest confirmed `seq` of one registration. False if it is void."""
 
     def has_epoch(self, ws_id: str, epoch: int) -> bool:
-        """Say whether a registration is the present one."""
+        """Return whether a registration is the present one."""
 
     def count_message(self, ws_id: str) -> None:
         """Add one to a connection's message counter."""
 
 
 class Messages(Protocol):
-    """Messages on their way: written, delivered, and what became of them. Writing one counts it for its recipient."""
+    """Messages: writing, delivery and outcomes. Writing one counts it for its recipient."""
 
     def insert(self, message: NewMessage) -> int:
         """Write one message and return its `seq`."""
@@ -372,7 +372,7 @@ class Maintenance(Protocol):
         """
 
     def is_empty(self) -> bool:
-        """Say whether no table has, or ever had, a row."""
+        """Return whether no table has, or ever had, a row."""
 
     def insert(self, table: str, row: dict[str, Any]) -> None:
         """Write one row of an export as it is.

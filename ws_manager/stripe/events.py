@@ -1,7 +1,7 @@
 """Stripe's webhook events become messages: verified, routed by their type, and once.
 
 https://docs.stripe.com/webhooks: an event is a POST whose body is signed. Whoever does not answer it with a 2xx gets
-it again, for up to three days. Neither a secret nor a signature nor a body is ever part of an error text here.
+it again, for up to three days. No error text contains a secret, a signature or a body.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class EventRoute:
             check_name(self.msg_type, "message type")
 
     def takes(self, event_type: str) -> bool:
-        """Say whether events of a type go this way."""
+        """Return whether events of a type take this route."""
         return fnmatch.fnmatchcase(event_type, self.event)
 
 
@@ -125,7 +125,7 @@ def handle_stripe_webhook(
         tolerance: seconds that the timestamp may lie in the past or in the future.
 
     Returns:
-        What became of it.
+        The outcome.
 
     Raises:
         InvalidSignature: (an InvalidInput, and so a ValueError) it is not from Stripe, or too old.
@@ -188,7 +188,7 @@ def verified(
 
 
 def is_quoted(secret: str) -> bool:
-    """Say whether a secret begins or ends with a quote, which no secret of Stripe's does."""
+    """Return whether a secret begins or ends with a quote, which no secret of Stripe's does."""
     return secret.startswith(("'", '"')) or secret.endswith(("'", '"'))
 
 

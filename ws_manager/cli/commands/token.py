@@ -134,7 +134,7 @@ def _stdin() -> str:
 
 
 def _database(ctx: typer.Context) -> Path:
-    """Return the database whose key is meant.
+    """Return the database whose key signs the token.
 
     A file that is not a ledger is refused before anything is made beside it.
     """

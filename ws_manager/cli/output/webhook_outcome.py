@@ -17,7 +17,7 @@ HEADER = ",".join(FIELDS) + "\n"
 
 
 def outcome_line(options: GlobalOptions, outcome: WebhookOutcome, *, dry_run: bool = False) -> str:
-    """Return the line that says what became of an event, ready for stdout."""
+    """Return the line with the outcome of an event, ready for stdout."""
 
     def readable(_row: Row) -> str:
         if outcome.status == ROUTED:

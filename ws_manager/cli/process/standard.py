@@ -1,4 +1,4 @@
-"""The standard streams of this process: made ready at its start, and let go of at its end."""
+"""The standard streams of this process: prepared at its start, and released at its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def release(*, stopped: bool) -> None:
 
 
 def _takes_more() -> bool:
-    """Say whether stdout can be written to without waiting, as far as that can be known."""
+    """Return whether stdout can be written to without waiting, as far as that can be known."""
     try:
         return not hasattr(select, "poll") or bool(select.select([], [sys.stdout], [], 0)[1])
     except (OSError, ValueError):

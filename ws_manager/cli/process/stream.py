@@ -19,7 +19,7 @@ from ws_manager.cli.exit_codes import TERMINATED
 from ws_manager.cli.process.signals import ENDING, end_on_next_signal, not_ignored
 
 LAST_SECONDS = 5.0
-"""Once a signal has come, a reader that takes nothing is waited for so long in all."""
+"""Seconds in all to wait, after a signal, for a reader that does not read."""
 
 # A pipe that is writable takes this many bytes without blocking (POSIX, `write`).
 _PIECE = getattr(select, "PIPE_BUF", 512)

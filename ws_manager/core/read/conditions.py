@@ -38,7 +38,7 @@ class Condition:
     holds: Callable[[Connection], bool]
 
     def __call__(self, connection: Connection) -> bool:
-        """Say whether it holds for a connection."""
+        """Return whether it holds for a connection."""
         return self.holds(connection)
 
 
@@ -83,12 +83,12 @@ def parse_condition(text: str) -> Condition:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Several conditions; call it with a connection, and it says whether all of them hold."""
+    """Several conditions. Called with a connection, it returns whether all of them hold."""
 
     each: tuple[Condition, ...]
 
     def __call__(self, connection: Connection) -> bool:
-        """Say whether all of them hold for a connection."""
+        """Return whether all of them hold for a connection."""
         return all(condition(connection) for condition in self.each)
 
     def failed(self, connection: Connection) -> list[str]:

@@ -1,4 +1,4 @@
-"""The `connections` table: one row per ws_id, for ever."""
+"""The `connections` table: one row per ws_id."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def replaced(path: Path) -> LedgerReplaced:
 
 
 def resets_wal_safely(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
-    """Say whether this SQLite is free of the WAL-reset bug (sqlite.org/wal.html): 3.51.3, 3.50.7, 3.44.6."""
+    """Return whether this SQLite is free of the WAL-reset bug (sqlite.org/wal.html): 3.51.3, 3.50.7, 3.44.6."""
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
@@ -391,7 +391,7 @@ def _explained(error: sqlite3.DatabaseError, path: Path, joined: bool) -> Option
 
 
 def _lacks_room(text: str, folder: Path) -> bool:
-    """Say whether an error means that the disk is full; one about the -wal or -shm file does not say so."""
+    """Return whether an error means that the disk is full; one about the -wal or -shm file does not say so."""
     if "disk is full" in text:
         return True
     if "disk I/O error" not in text and "unable to open" not in text:

@@ -95,7 +95,7 @@ def look(path: Path) -> Optional[os.stat_result]:
 
 
 def is_nothing(path: Path) -> bool:
-    """Say whether there is no file of that name, or an empty one.
+    """Return whether there is no file of that name, or an empty one.
 
     Raises:
         LedgerError: as `look` does.
@@ -159,7 +159,7 @@ def check_companions(file: Path) -> None:
 
 
 def may_write(path: Path) -> bool:
-    """Say whether this user may write a file, and make others beside it."""
+    """Return whether this user may write a file, and make others beside it."""
     return os.access(path, os.R_OK | os.W_OK) and os.access(real(path).parent, os.W_OK | os.X_OK)
 
 
@@ -188,7 +188,7 @@ def create(path: Path) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Say whether a path can be seen; `Path.exists` raises where a folder above it cannot be read."""
+    """Return whether a path can be seen; `Path.exists` raises where a folder above it cannot be read."""
     try:
         path.stat()
     except OSError:

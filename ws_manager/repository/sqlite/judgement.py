@@ -152,7 +152,7 @@ def _lacking(columns: Columns, versions: Mapping[int, Columns], claimed: int) ->
 
 
 def _has_anything(db: sqlite3.Connection) -> bool:
-    """Say whether another program has left anything in the file: an object, or its id."""
+    """Return whether another program has left anything in the file: an object, or its id."""
     return bool(
         db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master)").fetchone()[0]
         or db.execute("PRAGMA application_id").fetchone()[0]

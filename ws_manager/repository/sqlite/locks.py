@@ -73,7 +73,7 @@ class Lock:
         self.release()
 
     def holder(self) -> Optional[bool]:
-        """Say whether the lock is held now; None if this user may not know. Nothing is made or changed.
+        """Return whether the lock is held now; None if this user may not know. Nothing is made or changed.
 
         Raises:
             LedgerError: the lock file is not ours.
@@ -105,7 +105,7 @@ class Lock:
         return descriptor
 
     def _is_at_its_place(self, descriptor: int) -> bool:
-        """Say whether the file is still the one that others would lock: it may have been removed meanwhile."""
+        """Return whether the file is still the one that others would lock: it may have been removed meanwhile."""
         try:
             there = os.stat(self.path, follow_symlinks=False)
         except OSError:
@@ -137,7 +137,7 @@ def try_to_hold(lock: Lock) -> Optional[contextlib.AbstractContextManager[object
 
 
 def is_held(lock: Lock) -> bool:
-    """Say whether the lock is held now. True too if this user may not know.
+    """Return whether the lock is held now. True too if this user may not know.
 
     Raises:
         LedgerError: the lock file is not ours.

@@ -1,4 +1,4 @@
-"""The `messages` table: writing, delivery and what became of it. The order of `id` is the order of delivery.
+"""The `messages` table: writing, delivery and outcome. The order of `id` is the order of delivery.
 
 `ws_manager.repository.sqlite.history` reads it for those who look.
 """
@@ -73,7 +73,7 @@ def set_aside_beyond_limits(db: sqlite3.Connection, at: str) -> None:
 
 
 class Messages:
-    """Statements that write messages, deliver them and note what became of them."""
+    """Statements that write messages, deliver them and record their outcomes."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -182,7 +182,7 @@ class Messages:
             )
         )
 
-    # What became of it
+    # The outcome
 
     def confirm(self, ws_id: str, first: int, last: int, at: str, written_at: Optional[str] = None) -> int:
         return self._db.execute(

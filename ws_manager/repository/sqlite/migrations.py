@@ -144,7 +144,7 @@ def _note_writing(tables: sqlite_utils.Database) -> None:
 
 
 def _keep_webhook_events(tables: sqlite_utils.Database) -> None:
-    """Step 3: the events that webhooks brought, and what became of them."""
+    """Step 3: the events that webhooks brought, and their outcomes."""
     tables.execute(CREATE_WEBHOOK_EVENTS)
     tables.execute(
         "CREATE INDEX idx_webhook_unrouted ON webhook_events (received_at) WHERE status = 'unrouted'"

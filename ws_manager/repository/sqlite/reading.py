@@ -4,7 +4,7 @@ A connection that takes part in a write-ahead log needs its two files, `-wal` an
 they are missing. Made by a reader who is not the database's owner they lock the owner out. So:
 
 - Both are there: SQLite uses them, and `mode=ro` makes no file and changes nothing in the database.
-- Neither is there: nobody has the file open. `immutable=1` reads the file as it stands, without any locks;
+- Neither is there: nobody has the file open. `immutable=1` reads only this file, without locks;
   afterwards its size and times must be the same, and neither file may have come.
 - Only one is there: a user who may write the file mends that by opening it. No other user can read it as it is.
   To judge a small file with a log alone, a copy of both is read: its tables may be in the log only.
@@ -43,7 +43,7 @@ _LARGEST_PAGE = 65536
 def look_into(path: Path, look: Callable[[sqlite3.Connection], Result], wait: float = BUSY_SECONDS) -> Result:
     """Return what `look` finds in a database file, anybody's; the file is left as it is.
 
-    A file without both files of a write-ahead log is read as it stands; a small one with a log alone is copied, and
+    A file without a write-ahead log's two files is read alone; a small one with a log alone is copied, and
     read with that log. If it was written meanwhile, `look` is called again.
 
     Args:
@@ -141,7 +141,7 @@ def _open_as_it_is(path: Path) -> Optional[Database]:
 
 
 def _has_log_alone(file: Path, state: State) -> bool:
-    """Say whether a small file has a log that holds something, and no shared memory: what it is may be in the log."""
+    """Return whether a small file has a log with content, and no shared memory: the log may tell what it is."""
     if not state.has_wal or state.has_shm or state.size > _LARGEST_PAGE:
         return False
     try:
@@ -189,7 +189,7 @@ def _take_away_ours(file: Path) -> None:
 
 
 def _is_ours(file: Path, suffix: str) -> bool:
-    """Say whether a file beside the database is this user's, who does not own the database, and holds nothing."""
+    """Return whether a file beside the database is this user's, who does not own the database, and holds nothing."""
     try:
         status = os.stat(f"{file}{suffix}")
         # The shared memory is never empty, and never holds what is not in the log.

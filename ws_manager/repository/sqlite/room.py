@@ -12,7 +12,7 @@ _PROBE_BYTES = 64 * 1024
 
 
 def has_room(folder: Path) -> bool:
-    """Say whether something can be written in a folder; by trying, because quotas and inodes run out too.
+    """Return whether something can be written in a folder; by trying, because quotas and inodes run out too.
 
     True too if it fails for another reason.
     """
