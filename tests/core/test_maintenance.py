@@ -336,7 +336,7 @@ class TestImport:
             import_lines(other, [*lines[:4], *lines[5:]])
 
     def test_lines_behind_the_end(self, filled: Ledger, db, other) -> None:
-        with pytest.raises(InvalidInput, match="behind the end"):
+        with pytest.raises(InvalidInput, match="after the end"):
             import_lines(other, [*export_lines(db), "{}"])
 
     @pytest.mark.parametrize("lines", [[], ["nope"], ['{"a":1}'], ["[" * 100_000]])

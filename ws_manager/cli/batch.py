@@ -55,11 +55,11 @@ def check_batch_options(options: GlobalOptions, given: dict[str, object]) -> Non
 
 
 class BatchRun:
-    """One command with `--batch`: it reads lines, sends them in groups, and answers each.
+    """A command with `--batch`: it reads lines, sends them in groups, and answers each line.
 
     Args:
         ledger: open for writing.
-        msg_type: the type of a message whose line names none.
+        msg_type: the type of messages whose line does not name one.
     """
 
     def __init__(self, ledger: Ledger, msg_type: str) -> None:
@@ -74,7 +74,7 @@ class BatchRun:
 
         Raises:
             PartlyDone: a line could not be sent; the others are.
-            LedgerError: the file cannot be written; what was answered as sent is committed, nothing else.
+            LedgerError: the file cannot be written; only the lines that were answered as sent are committed.
         """
 
         def commit(accepted: Accepted) -> list[tuple[int, str]]:

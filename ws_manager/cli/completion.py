@@ -1,4 +1,4 @@
-"""The shell's completion: what it offers, and how that is quoted. Imported only when a shell asks.
+"""The shell's completion: the values that are offered, and how they are quoted.
 
 Typer knows the shells; their scripts and quoting are ours, because names may hold spaces, quotes and colons.
 """
@@ -133,7 +133,7 @@ def prepare() -> None:
 
 
 class _OfALine:
-    """What bash, zsh and fish have in common: they hand over the line up to the cursor."""
+    """The common part of bash, zsh and fish: they pass the line up to the cursor."""
 
     word = Word("", "", [])
 
@@ -210,7 +210,7 @@ def _conditions(location: Path, prefix: str) -> list[str]:
 
 
 def _names(*kinds: str) -> Names:
-    """Return what completes names of these kinds."""
+    """Return a function that completes names of these kinds."""
     return lambda location, prefix: [name for kind in kinds for name in complete(location, kind, prefix)]
 
 

@@ -1,4 +1,4 @@
-"""What a command says when it fails: the error, and what to do next."""
+"""The report of a command that fails: the error, and what to do next."""
 
 from __future__ import annotations
 

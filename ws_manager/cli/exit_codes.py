@@ -1,4 +1,4 @@
-"""What the shell gets to see of an outcome. Nowhere else is an exit code decided."""
+"""The exit codes. No other module decides one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the gateway of a ledger is, for commands on its machine."""
+"""The address of a ledger's gateway, for commands on the same machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def gateway_url(location: Path) -> str:
     """Return the base address of the gateway that serves a ledger.
 
     Raises:
-        GatewayUnavailable: none runs.
+        GatewayUnavailable: no gateway runs.
         LedgerError: the ledger cannot be used.
     """
     url = running_gateway(location)
@@ -23,9 +23,9 @@ def gateway_url(location: Path) -> str:
 
 
 def running_gateway(location: Path) -> Optional[str]:
-    """Return the base address of the gateway that serves a ledger, or None where none runs.
+    """Return the base address of the gateway that serves a ledger, or None if no gateway runs.
 
-    Whoever may not know whether one runs gets the address of the last one: a call to it will tell.
+    A user who may not know whether one runs gets the address of the last one; a call to it will show.
 
     Raises:
         LedgerError: the ledger cannot be used.

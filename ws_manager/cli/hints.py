@@ -1,4 +1,4 @@
-"""What somebody at a command line can do about an error: words for the codes of `ws_manager.remedies`."""
+"""Hints for the command line: a text for each code of `ws_manager.remedies`."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ HINTS = {
 
 
 def hint_of(error: WsManagerError) -> Optional[str]:
-    """Return what to do next about an error; None where there is nothing to do."""
+    """Return the hint for an error; None if there is none."""
     return error.hint if error.remedy is None else hint_for(error.remedy, error.about)
 
 
 def hint_for(remedy: str, about: Optional[str] = None) -> str:
-    """Return the words for a remedy, and for what it is about."""
+    """Return the text for a remedy and its subject."""
     return HINTS[remedy].replace("{about}", about or "")

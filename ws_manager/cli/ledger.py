@@ -1,4 +1,4 @@
-"""The one place of the command line that opens a ledger. It is closed when the block ends."""
+"""Context managers that open a command's ledger. No other module of the command line opens one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def ledger_to_write(ctx: typer.Context, *, create: bool = False, shared: bool = 
     """Open the ledger that the options name.
 
     Args:
-        ctx: of the command.
-        create: make a ledger where there is none, and say so; otherwise that is an error.
-        shared: put the ledger into a database of another program too.
+        ctx: the command's context.
+        create: create a missing ledger, and say so; otherwise a missing ledger is an error.
+        shared: allow a database of another program.
 
     Raises:
         InvalidInput, LedgerError: as `open_ledger`.
@@ -41,10 +41,10 @@ def ledger_to_write(ctx: typer.Context, *, create: bool = False, shared: bool = 
 
 @contextlib.contextmanager
 def ledger_to_read(ctx: typer.Context) -> Iterator[Ledger]:
-    """Open the ledger that the options name; nothing is written to it.
+    """Open the ledger that the options name; it is not written to.
 
     Raises:
-        InvalidInput, LedgerError: as `open_ledger`; there has to be one.
+        InvalidInput, LedgerError: as `open_ledger`; a missing ledger is an error.
     """
     from ws_manager.core.ledger import open_ledger
 

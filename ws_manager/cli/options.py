@@ -17,7 +17,7 @@ from ws_manager.errors import InvalidInput
 from ws_manager.settings import database_path, expanded, parse_duration
 
 FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
-"""What `-o` takes."""
+"""The values of `-o`."""
 
 SHARED_HELP = "Keep the ledger in another program's database, beside its tables."
 """The help of `--shared`, of commands that may create a ledger."""

@@ -21,14 +21,14 @@ COLUMNS = ("ws_id", "agent", "status", "gets_it", "why_not")
 def preview(
     ctx: typer.Context, content: object, msg_type: str, agent: Optional[str], conditions: Optional[Conditions]
 ) -> None:
-    """Write a row for each connection, active or not; `-o id` only the ws_ids of those that would get it.
+    """Write a row for each connection, active or not; with `-o id`, only the ws_ids of the recipients.
 
     Args:
-        ctx: of the command.
+        ctx: the command's context.
         content: the message; it is checked as if it were sent.
-        msg_type: its type, checked too.
+        msg_type: its type; it is checked too.
         agent: only to this agent's connections; None for all.
-        conditions: have to hold; None for none.
+        conditions: only connections that meet them; None for all.
 
     Raises:
         InvalidInput: the message could not be sent.

@@ -1,4 +1,4 @@
-"""What `send` and `broadcast` have in common: the message, and waiting for its confirmation."""
+"""The common part of `send` and `broadcast`: the message, and waiting for its confirmations."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def nothing_to_send(command: str, missing: str) -> InvalidInput:
 
 
 def content_of(text: str) -> str:
-    """Return what a message argument stands for: `Json` if it parses, otherwise the text itself."""
+    """Return the content of a message argument: `Json` if it parses, otherwise the text."""
     text = _stdin() if text == "-" else without_mark(text)
     try:
         return checked(text, "message")
     except NotJson as error:
-        # Somebody who begins like this means JSON, as a rule.
+        # A text that begins like this is usually meant as JSON.
         if text.lstrip()[:1] in ("{", "[", '"'):
             note_to_terminal(f"note: {error.message}; it is sent as text")
         return text
@@ -66,15 +66,15 @@ def report_sent(
     sent: Union[Broadcast, list[Message]],
     seconds: Optional[float],
 ) -> None:
-    """Write what was sent and, with `seconds`, wait for its confirmation.
+    """Write the result and, with `seconds`, wait for the confirmations.
 
     Raises:
-        PartlyDone: not everything was confirmed in time.
+        PartlyDone: a confirmation did not come in time.
     """
     if seconds is None:
         write_result(options, line, row, identifier)
         return
-    # The documented line says that it is committed, so it does not wait. An object holds the counts too.
+    # The line means that the message is committed, so it is written before the waiting. JSON has the counts too.
     at_once = options.output in (None, "table", "wide", "id")
     if at_once:
         write_result(options, line, row, identifier)
@@ -84,7 +84,7 @@ def report_sent(
             note_to_terminal(f"waiting at most {seconds:g} s for {counts.pending} confirmation(s)")
             counts = ledger.wait(sent, seconds)
     finally:
-        # Also when it is interrupted: the message is on its way, and nothing else shows its id.
+        # Also if the waiting is interrupted: the message is committed, and nothing else shows its id.
         if not at_once:
             write_result(options, line, row | counts._asdict(), identifier)
     _judge(counts)

@@ -92,10 +92,10 @@ WRITE_TIMEOUT = typer.Option(
 
 
 def wait(option: str, text: str, *, least: float) -> float:
-    """Turn a duration for which something is waited into seconds.
+    """Return a waiting time in seconds.
 
     Raises:
-        InvalidInput: it is shorter than the least, or over an hour.
+        InvalidInput: it is shorter than the minimum, or longer than an hour.
     """
     seconds = parse_duration(text)
     if not least <= seconds <= LONGEST_WAIT:

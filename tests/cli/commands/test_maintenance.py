@@ -208,7 +208,7 @@ class TestDoctor:
             ("half", "contents", "damaged"),
             ("newer", "schema", "newer"),
             ("foreign", "schema", "without the table"),
-            ("folder", "database", "no file"),
+            ("folder", "database", "not a file"),
         ],
     )
     def test_a_file_that_is_no_ledger(

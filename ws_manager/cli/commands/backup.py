@@ -1,4 +1,4 @@
-"""`ws-manager backup`: copy the database while others go on writing."""
+"""`ws-manager backup`: copy the database, even while others write."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 from typing import TYPE_CHECKING

@@ -24,10 +24,10 @@ _FACTS = ("check", "status", "detail", "advice")
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Say what is wrong with the database or the gateway.
+    """Report problems of the database and the gateway.
 
-    Each line is ok, a warning or a problem, and says what to do. The exit code is 1 only for a problem.
-    Nothing is created or changed. In a pipe a line has, tab-separated: status, check, detail, advice.
+    Each line is ok, a warning or a problem, with advice. The exit code is 1 only if there is a problem. Nothing
+    is created or changed. Outside a terminal a line is tab-separated: status, check, detail, advice.
     """
     options = global_options(ctx)
     checks = [_advised(finding) for finding in examine(options.database, _installed("aiohttp"))]
@@ -46,7 +46,7 @@ def doctor(ctx: typer.Context) -> None:
 
 
 def _advised(finding: Finding) -> Finding:
-    """Put the finding's remedy in words."""
+    """Return a finding's remedy as text."""
     return finding if finding.remedy is None else finding._replace(advice=hint_for(finding.remedy))
 
 

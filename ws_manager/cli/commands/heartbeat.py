@@ -1,4 +1,4 @@
-"""`ws-manager heartbeat`: record a sign of life."""
+"""`ws-manager heartbeat`: record a heartbeat."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 from typing import Optional

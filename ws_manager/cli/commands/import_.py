@@ -1,4 +1,4 @@
-"""`ws-manager import`: fill an empty ledger with what export wrote."""
+"""`ws-manager import`: fill an empty ledger from an export."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import contextlib

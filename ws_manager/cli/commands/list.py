@@ -1,4 +1,4 @@
-"""`ws-manager list`: the active connections, or all."""
+"""`ws-manager list`: list the active connections, or all."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 ENDING = ("disconnected_at", "close_code", "close_reason")
-"""What `list --all` has beside them."""
+"""The further columns of `list --all`."""
 
 
 def list_connections(

@@ -1,4 +1,4 @@
-"""`ws-manager prune`: delete what is over and old."""
+"""`ws-manager prune`: delete old finished rows."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 from typing import TYPE_CHECKING

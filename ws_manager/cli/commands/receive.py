@@ -36,10 +36,10 @@ def receive(
         None, "--count", metavar="N", help="End after N messages; the others stay pending."
     ),
 ) -> None:
-    """Print what is pending for a connection, and confirm it.
+    """Print the pending messages of a connection, and confirm them.
 
-    Oldest first, without a gateway: JSON objects, one a line, or readable lines on a terminal. A message is
-    confirmed once it has been written.
+    The oldest comes first. No gateway is needed. A terminal shows readable lines; elsewhere there is one JSON
+    object per line. A message is confirmed once it has been written.
     """
     form = stream_format(global_options(ctx))
     if count is not None and count < 1:

@@ -92,7 +92,7 @@ def _replay(
         try:
             outcome = webhooks.replay(event_id, content_of, agent=to, dry_run=dry_run)
         except WsManagerError as error:
-            # One that cannot be sent does not keep the others from it.
+            # An event that cannot be sent does not stop the others.
             report_error(error, options.output, debug=options.debug)
             left += 1
             continue

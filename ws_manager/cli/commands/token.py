@@ -136,7 +136,7 @@ def _stdin() -> str:
 def _database(ctx: typer.Context) -> Path:
     """Return the database whose key signs the token.
 
-    A file that is not a ledger is refused before anything is made beside it.
+    A file that is not a ledger is refused before a key is created beside it.
     """
     from ws_manager.core.locations import check_location
 

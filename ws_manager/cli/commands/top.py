@@ -130,7 +130,7 @@ def _every(
     query: "OverviewQuery",
     pause: Callable[[float], None],
 ) -> Iterator["Overview"]:
-    """Take a overview every `seconds`, or less often where taking one takes long. `pause` waits."""
+    """Take an overview every `seconds`, or less often if it takes long. `pause` waits."""
     for number in itertools.count(1):
         began = time.monotonic()
         yield sampler.sample(query)
@@ -141,13 +141,13 @@ def _every(
 
 
 def _json(overview: "Overview", form: str) -> str:
-    """Return a overview as JSON text, ready for stdout."""
+    """Return an overview as JSON text, ready for stdout."""
     text = json_object(_row(overview), indent=form == "json")
     return visible(text, is_json=True) if sys.stdout.isatty() else text
 
 
 def _row(overview: "Overview") -> Row:
-    """Return a overview as names and JSON values."""
+    """Return an overview as JSON values by their names."""
     return {
         **asdict(overview),
         "messages": [

@@ -1,1 +1,1 @@
-"""What is written to stdout and stderr, and how."""
+"""Output to stdout and stderr, in every format."""

@@ -12,7 +12,7 @@ CONNECTION_FIELDS = (
     *(field.name for field in fields(Connection) if field.name != "metadata_json"),
     "pending",
 )
-"""The names and the order of its values."""
+"""The fields of the row, in order."""
 
 
 def connection_row(connection: Connection, pending: int) -> Row:

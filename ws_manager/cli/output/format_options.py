@@ -70,18 +70,18 @@ def parse_format_options(
     time: Optional[str],
     excel: bool,
 ) -> FormatOptions:
-    """Turn what was given on the command line into format options.
+    """Return the format options of a command line.
 
     Args:
         options: the global options.
-        known: the names of all fields.
+        known: the names of all fields of the command's rows.
         fields: the value of `--fields`.
         no_headers: whether `--no-headers` was given.
         time: the value of `--time`.
         excel: whether `--excel` was given.
 
     Raises:
-        InvalidInput: a field or a style is not known, or the format has no fields or no formulas.
+        InvalidInput: a field or a style is unknown, or the format does not have the option.
     """
     if excel and options.output != "csv":
         raise InvalidInput("--excel is for csv alone", hint="add -o csv")

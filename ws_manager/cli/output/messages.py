@@ -1,4 +1,4 @@
-"""A received message as a line: NDJSON, csv, tsv, or for people."""
+"""A received message as a line: NDJSON, csv, tsv or readable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def message_line(message: Row, form: str) -> str:
 
     Args:
         message: `MESSAGE_FIELDS`, `content` decoded or as `Json`; other members are left out.
-        form: what `stream_format` returned. JSON is an object a line.
+        form: what `stream_format` returned. JSON is one object per line.
     """
     fields = {name: message[name] for name in MESSAGE_FIELDS}
     if form in ("json", "ndjson"):

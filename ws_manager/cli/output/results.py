@@ -1,4 +1,4 @@
-"""The outcome of a command that does one thing."""
+"""The output of a command that does one thing."""
 
 from __future__ import annotations
 

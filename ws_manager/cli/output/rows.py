@@ -1,4 +1,4 @@
-"""Rows in every format: tables, JSON, csv, tsv. Rich is used on a terminal alone, through `tables`."""
+"""Rows in every format: tables, JSON, csv, tsv. Rich draws tables on a terminal, in `tables`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BREAK_NAMES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _OTHER_BREAKS = "\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 
 
-# With these a cell is a formula; the wide ones are those of East Asian keyboards.
+# Excel takes a cell that begins with one of these for a formula. The wide ones are typed on East Asian keyboards.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
@@ -40,7 +40,7 @@ def write_rows(
     show_table: Callable[[Sequence[Row]], None],
     formatting: Optional[FormatOptions] = None,
 ) -> None:
-    """Write any number of rows, and flush them.
+    """Write rows, and flush stdout.
 
     Args:
         options: the global options. Without `-o`, the format is a table on a terminal and tsv elsewhere.
@@ -91,11 +91,11 @@ def row_line(
     """Return one row of a stream as a line without its end, ready for stdout.
 
     Args:
-        row: names and values.
-        form: one of the formats; of the tables, a readable line; JSON is an object a line.
-        columns: which of the values csv and tsv have.
-        identifier: the one that `-o id` wants.
-        readable: makes the readable line.
+        row: the values by their names.
+        form: one of `FORMATS`. A table is a readable line; JSON is one object per line.
+        columns: the fields in csv and tsv.
+        identifier: the field that `-o id` writes.
+        readable: returns the readable line.
         formatting: the fields and the style of times that the caller chose.
     """
     if form == "id":
@@ -136,7 +136,7 @@ def joined(form: str, cells: list[str]) -> str:
 
 
 def cells(values: Iterable[object], form: str, *, excel: bool = False) -> list[str]:
-    """Return values as the cells of a line: what would break a line, or steer a terminal, is escaped."""
+    """Return values as cells, escaped so that they neither break a line nor control a terminal."""
     cells = [_quoted_for_excel(value) if excel else _cell(value) for value in values]
     if sys.stdout.isatty():
         return [visible(cell) for cell in cells]

@@ -81,7 +81,7 @@ def show_connections(found: Sequence[Row], timeout: float, formatting: FormatOpt
     def backlog(row: Row) -> str:
         return "yellow" if row["pending"] else ""
 
-    # An explanation, where there is one to give: it never gives way to the rest.
+    # The state of a connection that is not well is never dropped.
     state = Column("state", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
     has_state = any(_how_it_stands(row) for row in found)
     columns = [
@@ -171,10 +171,10 @@ def show_recipients(found: Sequence[Row]) -> None:
 
 
 def show_explanation(title: str, explanation: Explanation, style: Optional[str]) -> None:
-    """Draw all there is about one thing: the verdict, the facts, and what happened to it, the latest last.
+    """Draw the output of `show`: the verdict, the facts and the timeline, oldest first.
 
     Args:
-        title: what it is about.
+        title: the thing's identifier.
         explanation: the explanation.
         style: one of `times.STYLES`; None for relative and absolute times.
     """
@@ -246,7 +246,7 @@ def _time(name: str, formatting: FormatOptions) -> Callable[[Row], str]:
 
 
 def _how_it_stands(row: Row) -> str:
-    """Say what is not as it should be with a connection, and why; nothing if it is active and well."""
+    """Return the state of a connection and its reason; nothing if it is active and well."""
     reason = str(row["close_reason"] or "no reason given")
     code = "" if row["close_code"] is None else f" ({row['close_code']})"
     if row["status"] != ACTIVE:

@@ -1,4 +1,4 @@
-"""Text as it goes to stdout and stderr: JSON, escaping, lines. stdout is data; notes go to stderr."""
+"""Text for stdout and stderr: JSON, escaping, lines. stdout is for data; notes go to stderr."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Row = Mapping[str, object]
 """Values by their names, in the order in which they are written."""
 
 
-# Not compiled here: a one-shot `send` needs none of them.
+# Not compiled here, because a one-shot `send` needs none of them.
 _BREAKS = "[\t\n\r]"
 
 
 def visible(text: str, *, is_json: bool = False) -> str:
-    r"""Escape, as `\uXXXX`, what nobody can see, and what steers a terminal or the order of characters.
+    r"""Escape, as `\uXXXX`, characters that are invisible, control a terminal or change the writing direction.
 
     Args:
-        text: what is to be written.
+        text: the text.
         is_json: True for JSON text: its line breaks stay, and it stays JSON.
     """
     if text.isascii() and text.isprintable():
@@ -36,7 +36,7 @@ def visible(text: str, *, is_json: bool = False) -> str:
 
 
 def whole_line(text: str) -> str:
-    """Escape what some readers take for the end of a line. JSON text stays what it is: it stands within strings."""
+    """Escape the characters that some readers take for the end of a line. In JSON they occur only in strings."""
     return text if text.isascii() else re.sub("[\x85\u2028\u2029]", _escaped, text)
 
 
@@ -49,7 +49,7 @@ def _escaped(found: re.Match[str], *, is_json: bool = False) -> str:
     number = ord(found.group())
     if number < 0x10000:
         return f"\\u{number:04x}"
-    # JSON knows such a character as a pair of surrogates (RFC 8259 section 7).
+    # JSON writes such a character as a pair of surrogates (RFC 8259 section 7).
     high, low = divmod(number - 0x10000, 0x400)
     return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}" if is_json else f"\\U{number:08x}"
 

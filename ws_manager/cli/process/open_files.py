@@ -1,4 +1,4 @@
-"""Room for sockets: how many files a process may have open."""
+"""The limit of open files, which sockets count for."""
 
 from __future__ import annotations
 

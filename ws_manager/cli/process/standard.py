@@ -34,7 +34,7 @@ def release(*, stopped: bool) -> None:
 
 
 def _takes_more() -> bool:
-    """Return whether stdout can be written to without waiting, as far as that can be known."""
+    """Return whether stdout can be written without waiting, as far as the system shows it."""
     try:
         return not hasattr(select, "poll") or bool(select.select([], [sys.stdout], [], 0)[1])
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def _takes_more() -> bool:
 
 
 def _leave() -> None:
-    """Let /dev/null take what is still to be written to stdout."""
+    """Redirect the rest of stdout to /dev/null."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

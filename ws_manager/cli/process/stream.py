@@ -128,13 +128,13 @@ class Stream:
         return self._stop.is_set()
 
     def write(self, text: str) -> bool:
-        """Write a text, and return when it is out of this process.
+        """Write a text and flush it.
 
         Returns:
-            False where it is not: a signal has come, and the reader does not take it.
+            False if a signal has come and the reader does not read.
 
         Raises:
-            BrokenPipeError: the reader has gone.
+            BrokenPipeError: the reader has closed the pipe.
         """
         if self._descriptor is None:
             sys.stdout.write(text)

@@ -128,7 +128,7 @@ class Keyboard:
         return self._decoder.decode(read) if read else "q"
 
     def note(self, number: int, _frame: Optional[FrameType]) -> None:
-        """Take a signal: the view ends at its next step. A second one ends it wherever it is."""
+        """Handle a signal: the view ends at its next step. A second signal ends the process at once."""
         if self.signal is not None and number != self.signal_of_suspension:
             raise SystemExit(128 + number)
         self.signal = number

@@ -25,7 +25,7 @@ from ws_manager.repository.findings import MOST_COUNTED
 Sample = Callable[[OverviewQuery], Overview]
 
 SHARE = 5
-"""A pause is at least this many times as long as the overview before it took: looking must not become a load."""
+"""A pause is at least this many times as long as the overview took: looking must not become a load."""
 
 _HEADER_LINES = 3
 _LEAST_FOR_ALL_PARTS = 16
@@ -88,9 +88,9 @@ def watch(sample: Sample, controls: Controls, interval: float, database: str) ->
     """Show the view on the alternate screen until a key or a signal ends it; the screen is restored then.
 
     Args:
-        sample: takes a overview.
-        controls: what to begin with; the keys change it.
-        interval: seconds between two snapshots.
+        sample: takes an overview.
+        controls: the settings, which the keys change.
+        interval: seconds between two overviews.
         database: the path to show.
 
     Returns:
@@ -135,7 +135,7 @@ def _until_ended(
 def frame(
     overview: Overview, controls: Controls, database: str, size: tuple[int, int], *, keys: bool
 ) -> RenderableType:
-    """Return the whole screen: the parts at the top, the keys on the last line."""
+    """Return the screen: the parts at the top, the keys on the last line."""
     width, lines = size
     screen = Table.grid(expand=True)
     screen.add_column(no_wrap=True, overflow="crop")
