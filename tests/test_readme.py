@@ -10,7 +10,8 @@ from typer.main import get_command
 
 from tests.commands import EVERY, made
 from ws_manager.cli.app import app
-from ws_manager.repository.sqlite.schema import CREATE_TABLES
+from ws_manager.protocol.close_codes import CloseCode, should_reconnect
+from ws_manager.repository.sqlite.schema import VERSIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,10 +41,20 @@ def test_documents_the_options_of_the_program_itself() -> None:
 
 def test_documents_every_table_and_column() -> None:
     text = section("## The database")
-    for table, sql in CREATE_TABLES.items():
-        described = text.split(f"**{table}**", 1)[1].split("\n\n", 1)[0]
-        for column in re.findall(r"^  (\w+) ", sql, re.MULTILINE):
-            assert f"`{column}`" in described, (table, column)
+    for tables in VERSIONS.values():
+        for table, columns in tables.items():
+            described = text.split(f"**{table}**", 1)[1].split("\n\n", 1)[0]
+            for column in columns:
+                assert f"`{column}`" in described, (table, column)
+
+
+def test_the_agent_for_browsers_comes_back_after_the_same_close_codes() -> None:
+    stays_away = re.search(r"!\[([\d, ]+)\]\.includes\(code\)", README)
+    assert stays_away
+    codes = {int(code) for code in stays_away[1].split(",")}
+    # It fetches a new token first, so it comes back later after that one.
+    codes.remove(CloseCode.TOKEN_EXPIRED)
+    assert codes == {code for code in CloseCode if not should_reconnect(code)}
 
 
 def test_documents_every_environment_variable() -> None:

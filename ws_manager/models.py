@@ -284,7 +284,8 @@ class Closure(NamedTuple):
         epoch: the registration that the socket made.
         code: close code (RFC 6455 section 7.4); 1006 where there was none.
         reason: in words.
-        ended: True if the agent closed because it is done: the connection is disconnected. Otherwise it may resume.
+        ended: True if the agent closed because it is done: the connection becomes disconnected. Otherwise its status
+            stays: the agent may resume, or the close has another cause, which the ledger knows already.
         refused: `messages.id` of the one message that the agent closed on, because it cannot take it.
     """
 

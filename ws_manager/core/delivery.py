@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Literal, Optional
 
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.presence import has_socket
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 MOST_COUNTED = 1000
 """Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
+
+WhyVoid = Literal["disconnected", "moved", "replaced", "registered"]
+"""Why a registration no longer holds: see `Delivery.why_void`. The gateway's hub has a close code for each."""
 
 MOST_REFUSALS = 3
 """Sockets that may close on one message before it is set aside."""
@@ -194,8 +197,8 @@ class Delivery:
         """Disconnect what gateways held and that did not come back; see `heartbeat.sweep`."""
         return sweep(self._store, held, timeout, utc_now())
 
-    def why_void(self, ws_id: str, epoch: int, agent: str) -> Optional[str]:
-        """Say why a socket's registration no longer holds, or None if it does.
+    def why_void(self, ws_id: str, epoch: int, agent: str) -> Optional[WhyVoid]:
+        """Return why a socket's registration no longer holds, or None if it does.
 
         Returns:
             `disconnected`, `moved` (to another agent), `replaced` (by a newer socket) or `registered` (again,

@@ -56,7 +56,10 @@ MISBEHAVIOUR = frozenset(
 """Codes with which the gateway closes if a peer breaks a rule. It reads nothing after that."""
 
 WITHOUT_RECEIPTS = MISBEHAVIOUR | {CloseCode.REPLACED, CloseCode.DISCONNECTED}
-"""Codes after which a receipt no longer counts. After other codes it counts until the peer's Close frame."""
+"""Codes after which a receipt no longer counts: the peer broke a rule, or the registration is no longer its own.
+
+After other codes a receipt counts until the peer's Close frame.
+"""
 
 _FINAL = frozenset(
     {

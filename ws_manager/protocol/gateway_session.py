@@ -202,7 +202,7 @@ class GatewaySession:
         Args:
             messages: the messages, in order.
             reached: the reading includes every pending message up to this seq.
-            position: every message up to this seq was offered to live sessions. The session goes live only if its
+            position: every message up to this seq was offered to live sessions. The session goes live once its
                 cursor has reached it; otherwise it would miss the messages between.
         """
         for message in messages:

@@ -124,18 +124,18 @@ def post_event(
 
 
 def _outcome(answer: bytes, event: dict[str, Any]) -> Optional[WebhookOutcome]:
-    """Return what a gateway says has become of an event; None where the answer says something else."""
+    """Return the outcome of an event that a gateway has answered; None if the answer is not a gateway's."""
     try:
-        event = json.loads(answer)
+        outcome = json.loads(answer)
         return WebhookOutcome(
-            event["event_id"],
+            outcome["event_id"],
             event["type"],
-            event["msg_type"],
-            event["agent"],
-            event["status"],
-            event["recipients"],
-            event["duplicate"],
-            event["broadcast_id"],
+            outcome["msg_type"],
+            outcome["agent"],
+            outcome["status"],
+            outcome["recipients"],
+            outcome["duplicate"],
+            outcome["broadcast_id"],
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

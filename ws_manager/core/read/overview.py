@@ -31,7 +31,7 @@ class OverviewQuery:
     """What an overview is to show.
 
     Attributes:
-        order: a key of `ORDERS`.
+        order: one of `ORDERS`.
         agent: only this agent's connections.
         text: only connections with this in their ws_id, agent or metadata; upper and lower case are the same.
         connections: the most to show.

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Callable, Optional
 
+from ws_manager.core.delivery import WhyVoid
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
@@ -21,7 +22,8 @@ _TICK_SECONDS = 1.0
 _BATCH_SECONDS = 0.1
 _LEAST_BATCH = 100
 
-_VOID = {
+# The code and the reason with which a socket is closed when its registration is void.
+_CLOSES: dict[WhyVoid, tuple[CloseCode, str]] = {
     "disconnected": (CloseCode.DISCONNECTED, "disconnected by an operator"),
     "moved": (CloseCode.DISCONNECTED, "the ws_id was given to another agent"),
     "replaced": (CloseCode.REPLACED, "replaced by a newer socket"),
@@ -179,7 +181,7 @@ class Hub:
         return not self._open
 
     async def _check(self, held: list[AgentSocket]) -> None:
-        def why_void(ledger: Ledger) -> list[Optional[str]]:
+        def why_void(ledger: Ledger) -> list[Optional[WhyVoid]]:
             delivery = ledger.delivery
             return [
                 delivery.why_void(socket.session.ws_id, socket.session.epoch, socket.agent) for socket in held
@@ -194,7 +196,7 @@ class Hub:
                 await asyncio.sleep(_TICK_SECONDS)
         for socket, reason in zip(held, reasons):
             if reason is not None:
-                socket.close(*_VOID[reason])
+                socket.close(*_CLOSES[reason])
 
     def _record(self, now: float) -> None:
         """Report unconfirmed writes, and each peer's last sign of life about three times per timeout."""

@@ -1,4 +1,8 @@
-"""Bringing a ledger's schema up to date: numbered steps, in one transaction."""
+"""Bringing a ledger's schema up to date: numbered steps, in one transaction.
+
+A step never changes once it is released. A new file runs all of them. A column that a step adds must allow NULL:
+the import of an older export writes NULL into it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,13 @@ from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.judgement import FOREIGN, SHARED_VERSION, judge
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.schema import (
-    CREATE_INDEXES,
-    CREATE_TABLES,
-    CREATE_WEBHOOK_EVENTS,
     EARLIER,
+    INDEXES_OF_VERSION_1,
     NOW,
+    TABLES_OF_VERSION_1,
     VERSION,
     VERSIONS,
+    WEBHOOK_EVENTS_OF_VERSION_3,
 )
 from ws_manager.strict_json import is_json
 
@@ -60,7 +64,7 @@ def migrate(db: Database, *, shared: bool) -> None:
 
 
 def _create_or_adopt(tables: sqlite_utils.Database) -> None:
-    """Step 1: make every table, and move the rows of an earlier file over.
+    """Step 1: make the tables of version 1, and move the rows of an earlier file over.
 
     An earlier table is renamed, copied and dropped, so that the result is the same to the letter as in a
     new file. One that has columns which we do not know is copied and kept beside ours.
@@ -70,13 +74,13 @@ def _create_or_adopt(tables: sqlite_utils.Database) -> None:
         for index in tables.execute(_INDEXES_OF, [name]).fetchall():
             tables.execute(f'DROP INDEX "{index[0]}"')
         tables.execute(f"ALTER TABLE {name} RENAME TO earlier_{name}")
-    for sql in CREATE_TABLES.values():
+    for sql in TABLES_OF_VERSION_1.values():
         tables.execute(sql)
     for function in (_as_timestamp, _as_content, _as_metadata):
         tables.register_function(function, deterministic=True)
     for name in earlier:
         _copy_earlier(tables, name)
-    for sql in CREATE_INDEXES:
+    for sql in INDEXES_OF_VERSION_1:
         tables.execute(sql)
 
 
@@ -140,12 +144,12 @@ def _as_metadata(text: Optional[str]) -> str:
 
 def _note_writing(tables: sqlite_utils.Database) -> None:
     """Step 2: when a message was written to a socket; NULL for what was never written to one."""
-    tables.execute("ALTER TABLE messages ADD COLUMN written_at TEXT")
+    tables.table("messages").add_column("written_at", str)
 
 
 def _keep_webhook_events(tables: sqlite_utils.Database) -> None:
     """Step 3: the events that webhooks brought, and their outcomes."""
-    tables.execute(CREATE_WEBHOOK_EVENTS)
+    tables.execute(WEBHOOK_EVENTS_OF_VERSION_3)
     tables.execute(
         "CREATE INDEX idx_webhook_unrouted ON webhook_events (received_at) WHERE status = 'unrouted'"
     )
@@ -153,7 +157,7 @@ def _keep_webhook_events(tables: sqlite_utils.Database) -> None:
 
 def _set_limits(tables: sqlite_utils.Database) -> None:
     """Step 4: why an event was not routed; what is pending and beyond the limits of `strict_json` is set aside."""
-    tables.execute("ALTER TABLE webhook_events ADD COLUMN reason TEXT")
+    tables.table("webhook_events").add_column("reason", str)
     set_aside_beyond_limits(tables.conn, utc_now())
 
 

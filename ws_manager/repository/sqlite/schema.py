@@ -1,12 +1,17 @@
-"""The schema of a ledger: its tables and indexes, and which columns each version has added."""
+"""The schema of a ledger: the tables and indexes of version 1, and the columns that each later version has added.
+
+What is written here for a version never changes again. A new column or table is a step in
+`ws_manager.repository.sqlite.migrations`, and a line in `VERSIONS`. A new file runs all the steps too.
+"""
 
 from __future__ import annotations
 
 VERSION = 5
-"""The present version. See `ws_manager.repository.sqlite.migrations` for its steps."""
+"""The current version."""
+
 NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
 
-CREATE_TABLES = {
+TABLES_OF_VERSION_1 = {
     "connections": f"""CREATE TABLE connections (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   ws_id TEXT NOT NULL UNIQUE,
@@ -70,7 +75,7 @@ CREATE_TABLES = {
 )""",
 }
 
-CREATE_WEBHOOK_EVENTS = f"""CREATE TABLE webhook_events (
+WEBHOOK_EVENTS_OF_VERSION_3 = f"""CREATE TABLE webhook_events (
   event_id TEXT PRIMARY KEY,
   event_type TEXT NOT NULL,
   agent TEXT,
@@ -83,7 +88,7 @@ CREATE_WEBHOOK_EVENTS = f"""CREATE TABLE webhook_events (
   broadcast_id TEXT
 )"""
 
-CREATE_INDEXES = (
+INDEXES_OF_VERSION_1 = (
     "CREATE INDEX idx_conn_agent ON connections (agent)",
     "CREATE INDEX idx_conn_status ON connections (status)",
     "CREATE INDEX idx_conn_active_agent ON connections (agent) WHERE status = 'active'",
@@ -127,13 +132,13 @@ def _columns(sql: str) -> set[str]:
 
 
 VERSIONS: dict[int, dict[str, set[str]]] = {
-    1: {name: _columns(sql) for name, sql in CREATE_TABLES.items()},
+    1: {name: _columns(sql) for name, sql in TABLES_OF_VERSION_1.items()},
     2: {"messages": {"written_at"}},
-    3: {"webhook_events": _columns(CREATE_WEBHOOK_EVENTS)},
+    3: {"webhook_events": _columns(WEBHOOK_EVENTS_OF_VERSION_3)},
     4: {"webhook_events": {"reason"}},
     5: {"messages": {"broadcast_id"}},
 }
-"""The tables and columns that each step adds: what makes a file a ledger of that version."""
+"""The tables and columns that each step adds. A file is a ledger of a version if it has those up to that version."""
 
 
 def columns_since(version: int, table: str) -> set[str]:
