@@ -183,3 +183,24 @@ def test_since_and_before_take_what_time_unix_prints(cli, ledger: Ledger) -> Non
         assert cli("history", "--since", sent_at, "-o", "id").stdout.splitlines()[-1] == msg_id
         assert msg_id not in cli("history", "--before", sent_at, "-o", "id").stdout.split()
     assert len(printed) == 3
+
+
+def contents(cli) -> list[object]:
+    return [row["content"] for row in json.loads(cli("history", "--json").stdout)]
+
+
+def test_history(cli, connected) -> None:
+    for number in range(3):
+        cli("send", f"ws-00{number + 1}", str(number))
+    assert contents(cli) == [2, 1, 0]
+    assert [row["content"] for row in json.loads(cli("history", "--ws-id", "ws-002", "--json").stdout)] == [1]
+    assert len(cli("history", "--limit", "2", "-o", "id").stdout.splitlines()) == 2
+    line = cli("history", "--limit", "1").stdout.rstrip("\n").split("\t")
+    assert [line[3], line[5], line[6], line[-1]] == ["data", "ws-003", "0", "2"]
+    assert cli("history", "--limit", "-1").exit_code == 2
+    assert cli("history", "--limit", "0").stdout == ""
+
+
+def test_history_nests_content_as_it_was_sent(cli, connected) -> None:
+    cli("send", "ws-001", '{"big": 12345678901234567890123, "text": "wést", "half": 1.50}')
+    assert '"content":{"big":12345678901234567890123,"text":"wést",' in cli("history", "-o", "ndjson").stdout

@@ -1,4 +1,4 @@
-"""prune, backup, export, import and doctor at the command line."""
+"""`doctor`."""
 
 from __future__ import annotations
 
@@ -16,101 +16,14 @@ import pytest
 
 from tests.acceptance.processes import gateway
 from ws_manager import get_db
-from ws_manager.cli.app import COMMANDS
 from ws_manager.core.doctor import examine
 from ws_manager.repository.findings import Finding
 from ws_manager.repository.sqlite import doctor as checks
 from ws_manager.repository.sqlite.schema import EARLIER
 
 
-@pytest.fixture
-def connected(cli) -> None:
-    cli("connect", "octavia", "--ws-id", "ws-001", "--metadata", '{"region":"wést"}')
-    cli("send", "ws-001", '{"text":"[bold] \\u202e \\u009b"}')
-
-
 def statuses(result) -> dict[str, str]:
     return {check["check"]: check["status"] for check in json.loads(result.stdout)}
-
-
-def test_prune(cli, connected) -> None:
-    cli("receive", "ws-001")
-    told = cli("prune", "--older-than", "0s", "--dry-run")
-    assert (told.exit_code, told.stdout.split(",")[0]) == (0, "Would delete: 1 message(s)")
-    assert cli("prune", "--older-than", "30d").stdout.startswith("Deleted: 0 message(s)")
-    row = json.loads(cli("prune", "--older-than", "0s", "--vacuum", "--json").stdout)
-    assert (row["messages"], row["connections"], row["dry_run"]) == (1, 0, False)
-    assert json.loads(cli("stats").stdout)["total_messages"] == 0
-
-
-@pytest.mark.parametrize(
-    "arguments", [(), ("--older-than", "-1d"), ("--older-than", "0s", "--dry-run", "--vacuum")]
-)
-def test_prune_that_is_wrong_deletes_nothing(cli, connected, arguments: tuple[str, ...]) -> None:
-    cli("receive", "ws-001")
-    assert cli("prune", *arguments).exit_code == 2
-    assert json.loads(cli("stats").stdout)["total_messages"] == 1
-
-
-def test_backup(cli, connected, tmp_path: Path) -> None:
-    target = tmp_path / "copy.db"
-    result = cli("backup", str(target))
-    assert (result.exit_code, result.stdout) == (0, f"Backed up to {target}\n")
-    assert target.stat().st_mode & 0o777 == 0o600
-    assert cli("--db", str(target), "history", "-o", "id").stdout == cli("history", "-o", "id").stdout
-    before = target.read_bytes()
-    refused = cli("backup", str(target))
-    assert refused.exit_code == 2
-    assert "exists already" in refused.stderr
-    assert target.read_bytes() == before
-
-
-def test_export_and_import(cli, connected, process, tmp_path: Path) -> None:
-    target = tmp_path / "ledger.ndjson"
-    assert cli("export", str(target)).exit_code == 0
-    assert target.stat().st_mode & 0o777 == 0o600
-    other = ("--db", str(tmp_path / "other.db"))
-    assert cli(*other, "import", str(target)).stdout == "Imported: 1 connection(s), 1 message(s)\n"
-    assert cli(*other, "export").stdout.splitlines()[1:] == cli("export", "-").stdout.splitlines()[1:]
-    third = ("--db", str(tmp_path / "third.db"))
-    assert process(*third, "import", "-", stdin=target.read_bytes()).returncode == 0
-    assert cli(*third, "history", "-o", "id").stdout == cli("history", "-o", "id").stdout
-
-
-def test_export_to_a_file_that_is_there(cli, connected, tmp_path: Path) -> None:
-    target = tmp_path / "ledger.ndjson"
-    target.write_text("mine")
-    assert cli("export", str(target)).exit_code == 2
-    assert target.read_text() == "mine"
-    assert cli("export", str(tmp_path / "no" / "folder")).exit_code == 2
-
-
-def test_export_on_a_terminal_is_escaped(cli, connected, terminal) -> None:
-    _, seen = terminal("export")
-    assert "\u202e" not in seen
-    assert "\u009b" not in seen
-
-
-def test_import_that_is_refused(cli, connected, tmp_path: Path) -> None:
-    source = tmp_path / "ledger.ndjson"
-    cli("export", str(source))
-    assert cli("import", str(source)).exit_code == 6
-    source.write_bytes(source.read_bytes().replace(b"w\xc3\xa9st", b"w\xc3st"))
-    result = cli("--db", str(tmp_path / "other.db"), "import", str(source))
-    assert result.exit_code == 2
-    assert "line 2 is not UTF-8" in result.stderr
-    assert cli("--db", str(tmp_path / "other.db"), "list", "-o", "id").stdout == ""
-    assert cli("import", str(tmp_path / "nothing")).exit_code == 2
-
-
-@pytest.mark.parametrize(
-    "arguments", [("prune", "--older-than", "0s"), ("backup", "COPY"), ("export",), ("doctor",)]
-)
-def test_a_mistyped_database_is_not_made(cli, database: Path, tmp_path: Path, arguments) -> None:
-    result = cli(*(str(tmp_path / "copy.db") if word == "COPY" else word for word in arguments))
-    assert result.exit_code == 1
-    assert str(database) in result.stdout + result.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 @contextlib.contextmanager
@@ -126,140 +39,6 @@ def reading(database: Path) -> Iterator[subprocess.Popen[str]]:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "reads\n"
         yield reader
-
-
-class TestDoctor:
-    def test_a_ledger_that_is_well(self, cli, connected) -> None:
-        result = cli("doctor", "--json")
-        told = statuses(result)
-        assert (result.exit_code, "problem" in told.values()) == (0, False)
-        assert list(told) == [
-            "database",
-            "access",
-            "file mode",
-            "folder mode",
-            "file system",
-            "schema",
-            "contents",
-            "gateway",
-            "write-ahead log",
-            "copies",
-            "SQLite",
-            "aiohttp",
-        ]
-        assert told["gateway"] == "warning"
-
-    def test_lines_in_a_pipe(self, cli, connected) -> None:
-        lines = [line.split("\t") for line in cli("doctor").stdout.splitlines()]
-        assert {len(line) for line in lines} == {4}
-        assert lines[0][:2] == ["ok", "database"]
-
-    def test_one_screen_on_a_terminal(self, cli, connected, terminal) -> None:
-        code, seen = terminal("doctor")
-        assert code == 0
-        assert len(seen.splitlines()) <= 24
-        assert seen.startswith("ok       database")
-        assert "→ start one with: ws-manager serve" in seen
-
-    def test_a_running_gateway_and_one_that_has_gone(self, cli, connected, database: Path) -> None:
-        with gateway(database) as (_, url):
-            told = [c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "gateway"]
-            assert (told[0]["status"], url in told[0]["detail"]) == ("ok", True)
-        told = [c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "gateway"]
-        assert (told[0]["status"], "last was seen" in told[0]["detail"]) == ("warning", True)
-
-    def test_what_a_bare_copy_would_lack(self, cli, connected, database: Path) -> None:
-        db = get_db(database)
-        cli("send", "ws-001", "1")
-        assert statuses(cli("doctor", "--json"))["copies"] == "warning"
-        db.close()
-        assert statuses(cli("doctor", "--json"))["copies"] == "ok"
-
-    def test_a_log_that_a_long_read_lets_grow(
-        self, cli, connected, database: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(checks, "LARGE_LOG", 1000)
-        db = get_db(database)
-        with reading(database) as reader:
-            cli("send", "ws-001", "1")
-            (found,) = [
-                c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "write-ahead log"
-            ]
-        assert found["status"] == "warning"
-        assert "end long reads" in found["advice"]
-        if sys.platform == "linux":
-            assert f"process {reader.pid} (" in found["detail"]
-            assert re.search(r"\) has a read open, for \d+ seconds at most$", found["detail"])
-        (found,) = [c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "write-ahead log"]
-        assert (found["status"], f"process {reader.pid}" in found["detail"]) == ("warning", False)
-        db.close()
-
-    def test_modes(self, cli, connected, database: Path) -> None:
-        database.chmod(0o644)
-        database.parent.chmod(0o777)
-        result = cli("doctor", "--json")
-        assert (result.exit_code, statuses(result)["file mode"]) == (0, "warning")
-        assert statuses(result)["folder mode"] == "warning"
-
-    @pytest.mark.parametrize(
-        ("contents", "check", "told"),
-        [
-            (b"no database at all" * 100, "contents", "not a SQLite database"),
-            ("half", "contents", "damaged"),
-            ("newer", "schema", "newer"),
-            ("foreign", "schema", "without the table"),
-            ("folder", "database", "not a file"),
-        ],
-    )
-    def test_a_file_that_is_no_ledger(
-        self, cli, connected, database: Path, contents: object, check: str, told: str
-    ) -> None:
-        spoil(database, contents)
-        before = state(database.parent)
-        result = cli("doctor", "--json")
-        assert result.exit_code == 1
-        found = {each["check"]: each for each in json.loads(result.stdout)}[check]
-        assert (found["status"], told in found["detail"], bool(found["advice"])) == ("problem", True, True)
-        assert state(database.parent) == before
-
-    @pytest.mark.parametrize("contents", [b"", "earlier"])
-    def test_a_file_that_will_be_brought_up_to_date(
-        self, cli, connected, database: Path, contents: object
-    ) -> None:
-        spoil(database, contents)
-        before = state(database.parent)
-        result = cli("doctor", "--json")
-        assert (result.exit_code, statuses(result)["schema"]) == (0, "warning")
-        assert state(database.parent) == before
-
-    @pytest.mark.parametrize("mode", [0o000, 0o400])
-    def test_a_file_that_it_may_not_write(self, cli, connected, environment, database: Path, mode) -> None:
-        database.chmod(mode)
-        ended = unprivileged("doctor", "--json", environment=environment)
-        assert ended.returncode == 1
-        told = {check["check"]: check["status"] for check in json.loads(ended.stdout)}
-        assert told["access"] == "problem"
-        assert told["contents"] == ("ok" if mode else "problem")
-
-    def test_a_network_file_system(self, db, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checks, "_kind_of_file_system", lambda _path: "nfs4")
-        found = {check.check: check for check in examine(database, "3.14.5")}["file system"]
-        assert found.status == "problem"
-
-    @pytest.mark.parametrize(
-        ("version", "status"), [("3.14.3", "ok"), ("3.13.5", "warning"), ("4.0", "ok"), (None, "problem")]
-    )
-    def test_aiohttp(self, db, database: Path, version, status: str) -> None:
-        assert examine(database, version)[-1].status == status
-
-    def test_the_command_imports_neither_the_gateway_nor_sqlite_utils(self, connected, modules_of) -> None:
-        assert not {"aiohttp", "asyncio", "sqlite_utils", "rich"} & modules_of("doctor")
-
-    def test_every_check_that_is_not_ok_has_advice(self, database: Path) -> None:
-        assert all(
-            isinstance(c, Finding) and (c.advice or c.remedy or c.status == "ok")
-            for c in examine(database, None)
-        )
 
 
 def spoil(database: Path, contents: object) -> None:
@@ -304,13 +83,138 @@ def unprivileged(*arguments: str, environment: dict[str, str]) -> subprocess.Com
     )
 
 
-def test_all_of_them_are_in_the_help() -> None:
-    assert {"doctor", "prune", "backup", "export", "import"} <= COMMANDS.keys()
+class TestDoctor:
+    def test_a_ledger_that_is_well(self, cli, one_message) -> None:
+        result = cli("doctor", "--json")
+        told = statuses(result)
+        assert (result.exit_code, "problem" in told.values()) == (0, False)
+        assert list(told) == [
+            "database",
+            "access",
+            "file mode",
+            "folder mode",
+            "file system",
+            "schema",
+            "contents",
+            "gateway",
+            "write-ahead log",
+            "copies",
+            "SQLite",
+            "aiohttp",
+        ]
+        assert told["gateway"] == "warning"
 
+    def test_lines_in_a_pipe(self, cli, one_message) -> None:
+        lines = [line.split("\t") for line in cli("doctor").stdout.splitlines()]
+        assert {len(line) for line in lines} == {4}
+        assert lines[0][:2] == ["ok", "database"]
 
-def test_prune_asks_for_the_unit(cli) -> None:
-    result = cli("prune", "--older-than", "30")
-    assert (result.exit_code, "30 of what?" in result.stderr) == (2, True)
+    def test_one_screen_on_a_terminal(self, cli, one_message, terminal) -> None:
+        code, seen = terminal("doctor")
+        assert code == 0
+        assert len(seen.splitlines()) <= 24
+        assert seen.startswith("ok       database")
+        assert "→ start one with: ws-manager serve" in seen
+
+    def test_a_running_gateway_and_one_that_has_gone(self, cli, one_message, database: Path) -> None:
+        with gateway(database) as (_, url):
+            told = [c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "gateway"]
+            assert (told[0]["status"], url in told[0]["detail"]) == ("ok", True)
+        told = [c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "gateway"]
+        assert (told[0]["status"], "last was seen" in told[0]["detail"]) == ("warning", True)
+
+    def test_what_a_bare_copy_would_lack(self, cli, one_message, database: Path) -> None:
+        db = get_db(database)
+        cli("send", "ws-001", "1")
+        assert statuses(cli("doctor", "--json"))["copies"] == "warning"
+        db.close()
+        assert statuses(cli("doctor", "--json"))["copies"] == "ok"
+
+    def test_a_log_that_a_long_read_lets_grow(
+        self, cli, one_message, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checks, "LARGE_LOG", 1000)
+        db = get_db(database)
+        with reading(database) as reader:
+            cli("send", "ws-001", "1")
+            (found,) = [
+                c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "write-ahead log"
+            ]
+        assert found["status"] == "warning"
+        assert "end long reads" in found["advice"]
+        if sys.platform == "linux":
+            assert f"process {reader.pid} (" in found["detail"]
+            assert re.search(r"\) has a read open, for \d+ seconds at most$", found["detail"])
+        (found,) = [c for c in json.loads(cli("doctor", "--json").stdout) if c["check"] == "write-ahead log"]
+        assert (found["status"], f"process {reader.pid}" in found["detail"]) == ("warning", False)
+        db.close()
+
+    def test_modes(self, cli, one_message, database: Path) -> None:
+        database.chmod(0o644)
+        database.parent.chmod(0o777)
+        result = cli("doctor", "--json")
+        assert (result.exit_code, statuses(result)["file mode"]) == (0, "warning")
+        assert statuses(result)["folder mode"] == "warning"
+
+    @pytest.mark.parametrize(
+        ("contents", "check", "told"),
+        [
+            (b"no database at all" * 100, "contents", "not a SQLite database"),
+            ("half", "contents", "damaged"),
+            ("newer", "schema", "newer"),
+            ("foreign", "schema", "without the table"),
+            ("folder", "database", "not a file"),
+        ],
+    )
+    def test_a_file_that_is_no_ledger(
+        self, cli, one_message, database: Path, contents: object, check: str, told: str
+    ) -> None:
+        spoil(database, contents)
+        before = state(database.parent)
+        result = cli("doctor", "--json")
+        assert result.exit_code == 1
+        found = {each["check"]: each for each in json.loads(result.stdout)}[check]
+        assert (found["status"], told in found["detail"], bool(found["advice"])) == ("problem", True, True)
+        assert state(database.parent) == before
+
+    @pytest.mark.parametrize("contents", [b"", "earlier"])
+    def test_a_file_that_will_be_brought_up_to_date(
+        self, cli, one_message, database: Path, contents: object
+    ) -> None:
+        spoil(database, contents)
+        before = state(database.parent)
+        result = cli("doctor", "--json")
+        assert (result.exit_code, statuses(result)["schema"]) == (0, "warning")
+        assert state(database.parent) == before
+
+    @pytest.mark.parametrize("mode", [0o000, 0o400])
+    def test_a_file_that_it_may_not_write(self, cli, one_message, environment, database: Path, mode) -> None:
+        database.chmod(mode)
+        ended = unprivileged("doctor", "--json", environment=environment)
+        assert ended.returncode == 1
+        told = {check["check"]: check["status"] for check in json.loads(ended.stdout)}
+        assert told["access"] == "problem"
+        assert told["contents"] == ("ok" if mode else "problem")
+
+    def test_a_network_file_system(self, db, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "_kind_of_file_system", lambda _path: "nfs4")
+        found = {check.check: check for check in examine(database, "3.14.5")}["file system"]
+        assert found.status == "problem"
+
+    @pytest.mark.parametrize(
+        ("version", "status"), [("3.14.3", "ok"), ("3.13.5", "warning"), ("4.0", "ok"), (None, "problem")]
+    )
+    def test_aiohttp(self, db, database: Path, version, status: str) -> None:
+        assert examine(database, version)[-1].status == status
+
+    def test_the_command_imports_neither_the_gateway_nor_sqlite_utils(self, one_message, modules_of) -> None:
+        assert not {"aiohttp", "asyncio", "sqlite_utils", "rich"} & modules_of("doctor")
+
+    def test_every_check_that_is_not_ok_has_advice(self, database: Path) -> None:
+        assert all(
+            isinstance(c, Finding) and (c.advice or c.remedy or c.status == "ok")
+            for c in examine(database, None)
+        )
 
 
 def test_doctor_breaks_its_lines_between_words(terminal) -> None:
@@ -322,7 +226,7 @@ def test_doctor_breaks_its_lines_between_words(terminal) -> None:
     )
 
 
-def test_doctor_names_another_programs_tables(cli, connected, database: Path) -> None:
+def test_doctor_names_another_programs_tables(cli, one_message, database: Path) -> None:
     spoil(database, "another program's")
     result = cli("doctor", "--json")
     schema = next(check for check in json.loads(result.stdout) if check["check"] == "schema")

@@ -1,0 +1,28 @@
+"""`broadcast`."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_broadcast(cli, connected) -> None:
+    result = cli("broadcast", '{"event":"deploy"}')
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Broadcast to 3 connection(s)\n", "")
+    assert cli("broadcast", "1", "--agent", "octavia").stdout == "Broadcast to 2 connection(s)\n"
+    nobody = cli("broadcast", "1", "--agent", "nobody")
+    assert (nobody.exit_code, nobody.stdout) == (0, "Broadcast to 0 connection(s)\n")
+    sent = json.loads(cli("broadcast", "1", "--agent", "cipher", "--type", "note", "--json").stdout)
+    assert list(sent) == ["broadcast_id", "recipients"]
+    assert sent["recipients"] == ["ws-003"]
+    assert json.loads(cli("history", "--json").stdout)[0]["msg_type"] == "note"
+
+
+def test_a_broadcast_to_nobody_says_so(cli) -> None:
+    cli("connect", "octavia")
+    result = cli("broadcast", "1", "--agent", "octvia")
+    assert (result.exit_code, result.stdout) == (0, "Broadcast to 0 connection(s)\n")
+    assert "nobody got it" in result.stderr
+
+
+def test_a_broadcast_to_an_agent_without_a_name_is_refused(cli, db) -> None:
+    assert cli("broadcast", "1", "--agent", "").exit_code == 2

@@ -1,0 +1,41 @@
+"""`list`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+
+def test_list_piped_is_a_line_each(cli) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001", "--metadata", '{"ip": "10.0.0.1"}')
+    cli("connect", "cipher", "--ws-id", "ws-002")
+    cli("send", "ws-001", "1")
+    first, second = (line.split("\t") for line in cli("list").stdout.splitlines())
+    assert [first[0], first[1], first[2], *first[5:]] == [
+        "ws-001",
+        "octavia",
+        "active",
+        "1",
+        "1",
+        '{"ip":"10.0.0.1"}',
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", first[3])
+    assert second[0] == "ws-002"
+
+
+def test_list_as_json(cli) -> None:
+    assert cli("list", "--json").stdout == "[]\n"
+    cli("connect", "octavia", "--ws-id", "ws-001", "--metadata", '{"a":{"b":[1]}}')
+    cli("connect", "octavia", "--ws-id", "ws-002")
+    rows = json.loads(cli("list", "--json").stdout)
+    assert [row["ws_id"] for row in rows] == ["ws-001", "ws-002"]
+    assert rows[0]["metadata"] == {"a": {"b": [1]}}
+    assert [json.loads(line) for line in cli("list", "-o", "ndjson").stdout.splitlines()] == rows
+    assert cli("list", "-o", "id").stdout == "ws-001\nws-002\n"
+
+
+def test_list_leaves_out_who_has_gone(cli) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001")
+    cli("disconnect", "ws-001")
+    result = cli("list")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")

@@ -1,0 +1,44 @@
+"""`send`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+def contents(cli) -> list[object]:
+    return [row["content"] for row in json.loads(cli("history", "--json").stdout)]
+
+
+def test_send(cli, connected) -> None:
+    result = cli("send", "ws-001", '{"ping":true}')
+    assert re.fullmatch(f"Sent message {UUID4} to ws-001\n", result.stdout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    row = json.loads(cli("history", "--json").stdout)[0]
+    assert (row["content"], row["msg_type"], row["delivered"]) == ({"ping": True}, "data", False)
+    cli("send", "ws-001", "1", "--type", "note")
+    assert json.loads(cli("history", "--json").stdout)[0]["msg_type"] == "note"
+
+
+def test_send_in_other_formats(cli, connected) -> None:
+    sent = json.loads(cli("send", "ws-001", "1", "--json").stdout)
+    assert list(sent) == ["msg_id", "ws_id"]
+    assert sent["ws_id"] == "ws-001"
+    assert re.fullmatch(f"{UUID4}\n", cli("send", "ws-001", "1", "-o", "id").stdout)
+    assert re.fullmatch(f"{UUID4}\tws-001\n", cli("send", "ws-001", "1", "-o", "tsv").stdout)
+    assert cli("send", "ws-001", "1", "-o", "csv").stdout.startswith("msg_id,ws_id\n")
+
+
+def test_send_says_which_of_the_two_is_wrong(cli, connected) -> None:
+    cli("disconnect", "ws-002")
+    inactive, unknown = cli("send", "ws-002", "1"), cli("send", "nobody", "1")
+    assert (inactive.exit_code, unknown.exit_code) == (3, 3)
+    assert "ws-002 is not active: disconnected" in inactive.stderr
+    assert "no connection nobody" in unknown.stderr
+
+
+def test_a_duration_that_is_none_sends_nothing(cli, connected) -> None:
+    assert cli("send", "ws-001", "1", "--wait", "soon").exit_code == 2
+    assert contents(cli) == []
