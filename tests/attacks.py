@@ -446,7 +446,7 @@ class Attack(NamedTuple):
     Attributes:
         make: makes it, and returns how it ended.
         ends: with which HTTP status below 1000, close code from there on, or `GOES_ON`.
-        slow: it ends by a time-out.
+        slow: it ends by a timeout.
     """
 
     make: Callable[[Target], Coroutine[Any, Any, int]]

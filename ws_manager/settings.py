@@ -35,7 +35,7 @@ MAX_NAME = 128
 """Characters of a ws_id, an agent's name or a message type."""
 
 MAX_TIMEOUT = 10 * 365 * 86400.0
-"""Seconds. A longer time-out is taken for a mistake."""
+"""Seconds. A longer timeout is taken for a mistake."""
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,7 @@ class TestHeartbeat:
 
     @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "30", True])
     def test_check_refuses_what_is_no_timeout(self, ledger: Ledger, timeout: float) -> None:
-        with pytest.raises(InvalidInput, match="not a time-out"):
+        with pytest.raises(InvalidInput, match="not a timeout"):
             ledger.heartbeat_check(timeout)
 
 

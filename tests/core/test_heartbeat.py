@@ -94,7 +94,7 @@ class TestCheck:
         [("11:59:59", True), ("11:59:21", True), ("11:59:19", False), ("12:00:05", False)],
         ids=[
             "just now",
-            "one time-out and what it writes late",
+            "one timeout and what it writes late",
             "longer ago",
             "before the clock was set back",
         ],

@@ -151,7 +151,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 1e300, "30", None, True])
     def test_no_timeout(self, seconds: object) -> None:
-        with pytest.raises(InvalidInput, match="not a time-out"):
+        with pytest.raises(InvalidInput, match="not a timeout"):
             check_timeout(seconds)
 
     @pytest.mark.parametrize(("latency", "whole"), [(None, None), (0, 0), (12, 12), (12.4, 12), (12.6, 13)])

@@ -197,7 +197,7 @@ class TestLedgerInTrouble:
         clock = Clock()
         async with gateway(database, now=clock, heartbeat_timeout=30) as running:
             agent = await running.agent(pongs=False)
-            # A full time-out after the start it begins to sweep.
+            # A full timeout after the start it begins to sweep.
             for _ in range(3):
                 clock.forward(10.5)
                 await agent.send(PONG, await agent.ping())

@@ -19,9 +19,9 @@ from ws_manager.tokens import mint
 
 KEY = b"the key of this test, not a secret"
 STEP = 4.0
-"""Seconds: less than any time-out of the gateway."""
+"""Seconds: less than any timeout of the gateway."""
 LATEST = 5000.0
-"""On the test's clock: past every time-out, however late the gateway looks at it."""
+"""On the test's clock: past every timeout, however late the gateway looks at it."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ async def attacked(database: Path) -> AsyncIterator[Target]:
         async with beside(running) as bystander:
 
             async def pass_time() -> None:
-                assert clock() < LATEST, "no time-out ended it"
+                assert clock() < LATEST, "no timeout ended it"
                 clock.forward(STEP)
                 await bystander.sign_of_life()
 

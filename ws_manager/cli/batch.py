@@ -45,9 +45,7 @@ def check_batch_options(options: GlobalOptions, given: dict[str, object]) -> Non
     """
     for name, value in given.items():
         if value not in (None, False, []):
-            raise InvalidInput(
-                f"--batch and {name} exclude each other", hint="what is sent stands in the lines"
-            )
+            raise InvalidInput(f"--batch and {name} exclude each other", hint="the lines say what is sent")
     if options.output not in (None, "json", "ndjson"):
         raise InvalidInput(
             f"--batch answers in NDJSON, not {options.output}", hint="leave out -o, and select fields with jq"

@@ -119,7 +119,7 @@ def heartbeat_check(pool: ConnectionPool, db_conn: Db, timeout: float = 30) -> d
         `{"active": [ws_id, …], "timed_out": [ws_id, …]}`.
 
     Raises:
-        InvalidInput: (a ValueError) the time-out is negative, or the pool is on another file.
+        InvalidInput: (a ValueError) the timeout is negative, or the pool is on another file.
     """
     report = _ledger(pool, db_conn).heartbeat_check(timeout)
     return {"active": report.active, "timed_out": report.timed_out}

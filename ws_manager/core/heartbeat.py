@@ -35,7 +35,7 @@ def check_heartbeats(store: Store, timeout: float, now: str) -> HeartbeatReport:
     """Disconnect every active connection whose last heartbeat is older than `timeout` seconds, or in the future.
 
     Connections of a running gateway are left to it: it knows its sockets, and counts them as active. Those of
-    a gateway that has ended are spared for one full time-out: their agents could not be heard, and come back.
+    a gateway that has ended are spared for one full timeout: their agents could not be heard, and come back.
     """
     silent = store.connections.silent(*heard_between(now, timeout))
     spared: list[str] = []
@@ -66,7 +66,7 @@ def sweep(store: Store, held: Collection[str], timeout: float, now: str) -> list
 
 
 def _of_gateways_just_ended(silent: list[SilentConnection], timeout: float, now: str) -> list[str]:
-    """Return the ws_ids whose gateway may have ended within the time-out."""
+    """Return the ws_ids whose gateway may have ended within the timeout."""
     since, until = heard_between(now, timeout + NOTED_SECONDS)
     return [each.ws_id for each in silent if each.gateway_seen_at and since <= each.gateway_seen_at <= until]
 

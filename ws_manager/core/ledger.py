@@ -215,7 +215,7 @@ class Ledger:
         """Disconnect the connections whose last heartbeat is older than `timeout` seconds.
 
         Raises:
-            InvalidInput: the time-out is negative or no number.
+            InvalidInput: the timeout is negative or no number.
         """
         from ws_manager.core.heartbeat import check_heartbeats
         from ws_manager.core.validation import check_timeout

@@ -79,13 +79,13 @@ def check_limit(limit: object) -> int:
 
 
 def check_timeout(seconds: object) -> float:
-    """Return a time-out in seconds.
+    """Return a timeout in seconds.
 
     Raises:
         InvalidInput: it is not a number, is negative or not finite.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_TIMEOUT:
-        raise InvalidInput(f"not a time-out: {seconds!r}", hint="give seconds, 0 or more")
+        raise InvalidInput(f"not a timeout: {seconds!r}", hint="give seconds, 0 or more")
     return float(seconds)
 
 

@@ -44,5 +44,5 @@ def heartbeat_check(
     if report.spared:
         note(
             f"Spared {len(report.spared)} silent connection(s): their gateway ended a moment ago, and they keep "
-            f"one time-out ({seconds:g} s) to come back; start it with: ws-manager serve"
+            f"one timeout ({seconds:g} s) to come back; start it with: ws-manager serve"
         )

@@ -77,7 +77,7 @@ def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__v
     version = tuple(int(part) for part in aiohttp_version.split(".")[:3] if part.isdigit())
     if version < _SAFE_AIOHTTP:
         raise InvalidInput(
-            f"{host} can be reached from others, and aiohttp {aiohttp_version} has holes that 3.14.3 mends "
+            f"{host} can be reached from others, and aiohttp {aiohttp_version} has vulnerabilities that 3.14.3 fixes "
             "(CVE-2026-54274, CVE-2026-69243)",
             hint="use Python 3.10 or newer with a newer aiohttp, or --host 127.0.0.1",
         )

@@ -218,7 +218,7 @@ def _schema(found: Judgement) -> Finding:
             f"{found.version}, older than {VERSION}",
             "the next command brings it up to date; make a copy first if you may go back",
         )
-    return Finding("schema", OK, f"{VERSION}, the present one")
+    return Finding("schema", OK, f"{VERSION}, the current version")
 
 
 def _gateway(path: Path, gateway: Optional[Gateway]) -> Finding:
