@@ -236,14 +236,18 @@ class TestPositions:
         assert reached != before
         assert store.messages.after(reached, 10) == ([], reached)
 
-    def test_a_backlog_ends_where_nothing_is_left_out(self, store: Store) -> None:
-        start = store.messages.position()
+    def test_pending_messages_are_read_in_pieces(self, store: Store) -> None:
         for content in ("1", "2", "3"):
             send(store, "ws-001", content)
             send(store, "ws-002", content)
-        first, reached = store.messages.backlog("ws-001", start, 2, 1000)
-        rest, _ = store.messages.backlog("ws-001", reached, 10, 1000)
+        first = store.messages.pending("ws-001", 0, 2)
+        rest = store.messages.pending("ws-001", first[-1].seq, 10)
         assert contents(first + rest) == ["1", "2", "3"]
+
+    def test_a_piece_ends_with_the_message_that_exceeds_its_characters(self, store: Store) -> None:
+        for _ in range(3):
+            send(store, "ws-001", "x" * 60)
+        assert len(store.messages.pending("ws-001", 0, 10, 100)) == 2
 
     def test_of_events(self, store: Store, other: Store) -> None:
         position = store.events.position()

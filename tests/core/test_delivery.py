@@ -109,42 +109,6 @@ class TestPending:
         assert delivery.events_after(reached) == ([], reached)
 
 
-class TestBacklog:
-    def test_of_nothing_reaches_the_newest_message(self, delivery: Delivery, ledger: Ledger) -> None:
-        ledger.send("ws-002", 1)
-        assert delivery.backlog("ws-001", Position(0), 10, 1000) == ([], 1)
-
-    def test_reaches_its_last_row(self, delivery: Delivery, ledger: Ledger) -> None:
-        ledger.send("ws-001", 1)
-        ledger.send("ws-001", 2)
-        ledger.send("ws-002", 3)
-        rows, reached = delivery.backlog("ws-001", Position(0), 1, 1000)
-        assert ([row.seq for row in rows], reached) == ([1], 1)
-
-    def test_stops_once_the_contents_have_so_many_characters(
-        self, delivery: Delivery, ledger: Ledger
-    ) -> None:
-        for _ in range(3):
-            ledger.send("ws-001", "x" * 60)
-        rows, reached = delivery.backlog("ws-001", Position(0), 10, 100)
-        assert ([row.seq for row in rows], reached) == ([1, 2], 2)
-
-    def test_never_goes_back(self, delivery: Delivery) -> None:
-        assert delivery.backlog("ws-001", Position(7), 10, 1000) == ([], 7)
-
-    def test_read_to_the_end_leaves_nothing_out(self, delivery: Delivery, ledger: Ledger) -> None:
-        for number in range(7):
-            ledger.send("ws-001", number)
-            ledger.send("ws-002", number)
-        seen, cursor = [], Position(0)
-        while True:
-            rows, cursor = delivery.backlog("ws-001", cursor, 2, 1000)
-            seen += [row.seq for row in rows]
-            if not rows:
-                break
-        assert (seen, cursor) == ([1, 3, 5, 7, 9, 11, 13], 14)
-
-
 class TestReceipts:
     def test_confirm_what_lies_between(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(4):
@@ -412,10 +376,10 @@ class TestHolding:
     ) -> None:
         ledger.send("ws-002", 1)
         with delivery.holding("ws-002") as connection:
-            delivery.check_held(connection)
+            assert len(delivery.pending_held(connection, 0, 10)) == 1
             ledger_of(elsewhere).connect("cipher", "ws-002")
             with pytest.raises(Conflict, match="registered again"):
-                delivery.check_held(connection)
+                delivery.pending_held(connection, 0, 10)
             with pytest.raises(Conflict, match="stay pending"):
                 delivery.confirm_held(connection, 1, 1)
         assert states(db_of(delivery)) == ["pending"]

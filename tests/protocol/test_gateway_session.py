@@ -441,7 +441,7 @@ class TestWindow:
         agent = session(window=Window(messages=2))
         write(agent, 1, 2, 3)
         agent.pong(ping(agent), 1.0)
-        agent.take_backlog([message(3)], 3, 3)
+        agent.take_backlog([message(3)], live=True)
         assert written(agent) == [3]
 
     def test_backlog_is_not_read_while_less_than_half_is_free(self) -> None:
@@ -458,13 +458,13 @@ class TestWindow:
 
     def test_backlog_is_not_read_over_and_over_for_a_message_that_half_a_window_cannot_hold(self) -> None:
         agent = session(window=Window(bytes=1024), live=False)
-        agent.take_backlog([message(1), message(2, json.dumps("x" * 900))], 2, 2)
+        agent.take_backlog([message(1), message(2, json.dumps("x" * 900))], live=True)
         written(agent)
         assert not agent.wants_backlog
 
     def test_message_that_half_a_window_cannot_hold_comes_after_the_receipt(self) -> None:
         agent = session(window=Window(bytes=1024), live=False)
-        agent.take_backlog([message(1), message(2, json.dumps("x" * 900))], 2, 2)
+        agent.take_backlog([message(1), message(2, json.dumps("x" * 900))], live=True)
         written(agent)
         agent.pong(ping(agent), 1.0)
         assert agent.wants_backlog
@@ -492,7 +492,7 @@ class TestQueue:
 
     def test_backlog_is_not_read_before_what_was_read_is_written(self) -> None:
         agent = session(live=False)
-        agent.take_backlog([message(1)], 1, 5)
+        agent.take_backlog([message(1)], live=False)
         assert not agent.wants_backlog
         written(agent)
         assert agent.wants_backlog
@@ -500,7 +500,7 @@ class TestQueue:
     def test_backlog_that_overfills_it_is_read_again_from_there(self) -> None:
         agent = session(live=False)
         rows = [message(seq, json.dumps("x" * 20_000)) for seq in (1, 2, 3)]
-        agent.take_backlog(rows, 3, 3)
+        agent.take_backlog(rows, live=True)
         assert (written(agent), agent.cursor, agent.wants_backlog) == ([1, 2], 2, True)
 
     def test_a_thousand_small_messages_in_flight_are_a_few_kib(self) -> None:
@@ -510,7 +510,7 @@ class TestQueue:
             while agent.unconfirmed < 1000:
                 first = agent.cursor + 1
                 rows = [message(seq) for seq in range(first, first + agent.backlog_limit)]
-                agent.take_backlog(rows, rows[-1].seq, 10_000)
+                agent.take_backlog(rows, live=False)
                 written(agent)
             del rows
             used, _ = tracemalloc.get_traced_memory()
@@ -744,30 +744,30 @@ class TestResume:
 
     def test_takes_nothing_twice(self) -> None:
         agent = session(live=False)
-        agent.take_backlog([message(1), message(2)], 2, 2)
+        agent.take_backlog([message(1), message(2)], live=True)
         agent.take_live(message(2))
         assert written(agent) == [1, 2]
 
-    def test_goes_live_where_the_backlog_has_reached_the_position(self) -> None:
+    def test_goes_live_with_a_complete_backlog(self) -> None:
         agent = session(live=False)
-        agent.take_backlog([], 5, 5)
+        agent.take_backlog([], live=True)
         assert agent.live
 
-    def test_stays_in_the_backlog_where_the_position_is_ahead(self) -> None:
+    def test_stays_in_the_backlog_where_more_may_have_come(self) -> None:
         agent = session(live=False)
-        agent.take_backlog([message(1)], 1, 5)
+        agent.take_backlog([message(1)], live=False)
         assert not agent.live
 
     def test_rows_that_come_while_the_backlog_is_read_are_not_confirmed_unwritten(self) -> None:
         agent = session(live=False)
-        agent.take_backlog([message(1), message(2)], 2, 4)
+        agent.take_backlog([message(1), message(2)], live=False)
         written(agent)
         agent.pong(ping(agent), 1.0)
         assert receipts(agent) == [(1, 2)]
 
     def test_full_window_in_the_middle_of_the_backlog_leaves_the_cursor_there(self) -> None:
         agent = session(live=False, window=Window(messages=2))
-        agent.take_backlog([message(1), message(2), message(3)], 9, 9)
+        agent.take_backlog([message(1), message(2), message(3)], live=True)
         assert (agent.cursor, agent.live) == (2, False)
 
     def test_backlog_after_a_resume_begins_at_what_was_confirmed(self) -> None:
@@ -777,17 +777,20 @@ class TestResume:
 class Model:
     """A ledger, its pump and one agent: what may happen happens in any order.
 
-    Rows of our connection and of others share one sequence of ids, as in the ledger.
+    Messages of our connection are numbered from 1. Positions are a count of all commits: they say nothing about seqs.
     """
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.explicit = self.random.random() < 0.5
         self.ours: list[int] = []
+        self.committed_at: dict[int, int] = {}
         self.last = 0
         self.position = 0
-        self.pumped: Optional[tuple[list[int], int]] = None
-        self.backlog: Optional[tuple[list[int], int]] = None
+        self.readings = 0
+        self.offered = 0
+        self.pumped: Optional[tuple[list[int], int, int]] = None
+        self.backlog: Optional[tuple[list[int], bool, int]] = None
         self.written: list[int] = []
         self.pings: list[bytes] = []
         self.confirmed: set[int] = set()
@@ -803,7 +806,8 @@ class Model:
     def commit(self) -> None:
         self.last += 1
         if self.random.random() < 0.6:
-            self.ours.append(self.last)
+            self.ours.append(len(self.ours) + 1)
+            self.committed_at[len(self.ours)] = self.last
 
     def pending(self, after: int) -> list[int]:
         return [seq for seq in self.ours if seq > after and seq not in self.confirmed | self.rejected]
@@ -811,11 +815,15 @@ class Model:
     def read_for_the_pump(self) -> None:
         """The pump's reading; it is dispatched later."""
         if self.pumped is None:
-            self.pumped = (self.pending(self.position), self.last)
+            self.readings += 1
+            rows = [seq for seq in self.pending(0) if self.committed_at[seq] > self.position]
+            limit = self.random.choice([1, 3, 1000])
+            reached = self.committed_at[rows[limit - 1]] if len(rows) >= limit else self.last
+            self.pumped = (rows[:limit], reached, self.readings)
 
     def dispatch(self) -> None:
         if self.pumped is not None:
-            rows, self.position = self.pumped
+            rows, self.position, self.offered = self.pumped
             self.pumped = None
             for seq in rows:
                 if self.session.live:
@@ -826,14 +834,14 @@ class Model:
         if self.backlog is None and self.session.wants_backlog:
             rows = self.pending(self.session.cursor)
             limit = min(self.session.backlog_limit, self.random.choice([1, 3, 1000]))
-            reached = rows[:limit][-1] if rows else max(self.session.cursor, self.last)
-            self.backlog = (rows[:limit], reached)
+            self.backlog = (rows[:limit], len(rows) < limit, self.readings)
 
     def take_backlog(self) -> None:
         if self.backlog is not None:
-            rows, reached = self.backlog
+            rows, complete, read_before = self.backlog
             self.backlog = None
-            self.session.take_backlog([self.row(seq) for seq in rows], reached, self.position)
+            live = complete and read_before == self.offered
+            self.session.take_backlog([self.row(seq) for seq in rows], live=live)
 
     def write(self) -> None:
         # As the writer does: it is either waiting for a backlog or writing, never both.

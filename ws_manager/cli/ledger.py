@@ -1,4 +1,4 @@
-"""Context managers that open a command's ledger. No other module of the command line opens one."""
+"""Context managers that open a command's ledger."""
 
 from __future__ import annotations
 

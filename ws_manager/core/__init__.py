@@ -1,1 +1,1 @@
-"""The verbs over the ledger. `registry` first, then `delivery`."""
+"""The verbs of the ledger. Start with `ledger`."""

@@ -28,7 +28,7 @@ from ws_manager.models import (
     utc_now,
 )
 from ws_manager.remedies import LIST_CONNECTIONS
-from ws_manager.repository.records import Position
+from ws_manager.repository.records import MOST_CHARACTERS, Position
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
 
@@ -72,19 +72,14 @@ class Delivery:
         """
         return self._store.messages.after(position, limit)
 
-    def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
-        """Return one connection's pending messages above a `seq`, in order: at most `limit`, at most 1 MiB."""
-        return self._store.messages.pending(ws_id, after, limit)
+    def pending(
+        self, ws_id: str, after: int, limit: int, characters: int = MOST_CHARACTERS
+    ) -> list[PendingMessage]:
+        """Return one connection's pending messages above a `seq`, in order.
 
-    def backlog(
-        self, ws_id: str, after: Position, limit: int, characters: int
-    ) -> tuple[list[PendingMessage], Position]:
-        """Return one connection's pending messages behind a position, and how far this reading reached.
-
-        At most `limit`; it ends too when their contents have that many characters. Up to the position that is
-        returned, nothing for this connection is left out.
+        At most `limit`. The last one is the one with which the contents exceed `characters`.
         """
-        return self._store.messages.backlog(ws_id, after, limit, characters)
+        return self._store.messages.pending(ws_id, after, limit, characters)
 
     def events_after(self, position: Position) -> tuple[list[Event], Position]:
         """Return the events behind a position, in order, and the position that was reached."""
@@ -244,15 +239,18 @@ class Delivery:
         if self.settle([Receipt(connection.ws_id, connection.epoch, first, last)]):
             raise _registered_again(connection.ws_id)
 
-    def check_held(self, connection: Connection) -> None:
-        """Make sure that what is pending is still for this holder.
+    def pending_held(self, connection: Connection, after: int, limit: int) -> list[PendingMessage]:
+        """Return a holder's pending messages above a `seq`, in order: at most `limit`, at most 1 MiB.
 
         Raises:
-            Conflict: the ws_id was registered again since.
+            Conflict: the ws_id was registered again since, so the messages are for another receiver.
         """
-        current = self._store.connections.find(connection.ws_id)
-        if current is None or current.epoch != connection.epoch:
-            raise _registered_again(connection.ws_id)
+        # In one snapshot: a message that is committed after another registration must not be seen here.
+        with self._store.snapshot():
+            current = self._store.connections.find(connection.ws_id)
+            if current is None or current.epoch != connection.epoch:
+                raise _registered_again(connection.ws_id)
+            return self._store.messages.pending(connection.ws_id, after, limit)
 
 
 def _registered_again(ws_id: str) -> Conflict:

@@ -8,8 +8,13 @@ from ws_manager.repository.engines import engine_of
 from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
 from ws_manager.repository.store import Location
 
-SAFE_AIOHTTP = (3, 14, 3)
-"""The first aiohttp without CVE-2026-54274 and CVE-2026-69243."""
+# The first aiohttp without CVE-2026-54274 (its WebSocket reader) and CVE-2026-69243 (its upgrade parsing).
+_SAFE_AIOHTTP = (3, 14, 3)
+
+
+def is_safe(version: str) -> bool:
+    """Return whether a version of aiohttp is without the vulnerabilities that other machines could use."""
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal()) >= _SAFE_AIOHTTP
 
 
 def examine(location: Location, aiohttp: Optional[str]) -> list[Finding]:
@@ -25,8 +30,7 @@ def examine(location: Location, aiohttp: Optional[str]) -> list[Finding]:
 def _aiohttp(version: Optional[str]) -> Finding:
     if version is None:
         return Finding("aiohttp", PROBLEM, "it is not installed", "install ws-manager again")
-    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
-    if numbers < SAFE_AIOHTTP:
+    if not is_safe(version):
         return Finding(
             "aiohttp",
             WARNING,

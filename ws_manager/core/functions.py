@@ -36,7 +36,7 @@ def get_db(db_path: Path = DB_PATH, *, shared: bool = False) -> sqlite3.Connecti
             that is neither a ledger nor empty is refused.
 
     Raises:
-        InvalidInput: (a ValueError) the path is not one of a file, or a URL: `open_ledger` takes those.
+        InvalidInput: (a ValueError) the path is not the path of a file. A URL is for `open_ledger`.
         LedgerError: the file cannot be used.
     """
     return connection_to(database_path() if db_path is DB_PATH else db_path, shared=shared)

@@ -195,9 +195,9 @@ def _decoded(line: str) -> dict[str, Any]:
 def _row_of(entry: dict[str, Any], columns: dict[str, TableColumns]) -> tuple[str, dict[str, Any]]:
     table, row = entry.get("table"), entry.get("row")
     if not isinstance(table, str) or table not in columns:
-        raise InvalidInput("it names no table of this version")
+        raise InvalidInput("it does not name a table of this version")
     if not isinstance(row, dict) or row.keys() != columns[table].present:
-        raise InvalidInput(f"it has not the columns of {table}")
+        raise InvalidInput(f"its columns are not those of {table}")
     row |= dict.fromkeys(columns[table].later)
     if table == "connections" and row["status"] not in (ACTIVE, DISCONNECTED):
         raise InvalidInput("its status is neither active nor disconnected")
@@ -211,7 +211,7 @@ def _check_json(name: str, text: object) -> None:
     """Make sure that what is read back as JSON is JSON: one bad row would spoil every list."""
     if not isinstance(text, str):
         raise InvalidInput(f"its {name} is not text")
-    # However deep it nests: what was stored before there were limits comes back unchanged.
+    # At any depth: content from before the limits must come back unchanged.
     if not is_json(text):
         raise InvalidInput(f"its {name} is not JSON")
     if name == "metadata" and not text.lstrip().startswith("{"):

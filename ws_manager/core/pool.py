@@ -161,8 +161,7 @@ class _Attachment:
         """Return how many messages were delivered, and whether the function raised."""
         count = 0
         while True:
-            self._delivery.check_held(self._connection)
-            rows = self._delivery.pending(self._connection.ws_id, self._cursor, _BATCH)
+            rows = self._delivery.pending_held(self._connection, self._cursor, _BATCH)
             for row in rows:
                 try:
                     self._deliver(_message(row))

@@ -1,4 +1,4 @@
-"""Sending: to one connection, to many, many messages at once, and waiting for their confirmations."""
+"""Sending to one connection or to many, and waiting for confirmations."""
 
 from __future__ import annotations
 

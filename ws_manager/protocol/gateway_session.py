@@ -196,22 +196,19 @@ class GatewaySession:
         self.live = self._take(message)
         return self.live
 
-    def take_backlog(self, messages: list[PendingMessage], reached: int, position: int) -> None:
+    def take_backlog(self, messages: list[PendingMessage], *, live: bool) -> None:
         """Take messages of the backlog above `cursor`.
 
         Args:
             messages: the messages, in order.
-            reached: the reading includes every pending message up to this seq.
-            position: every message up to this seq was offered to live sessions. The session goes live once its
-                cursor has reached it; otherwise it would miss the messages between.
+            live: whether the session goes live with them: they are all, and every later message will be offered.
         """
         for message in messages:
             if not self._take(message):
                 # If the window is the reason, the message exceeds its free half, and reading again would not help.
                 self._full = not self.queue_is_full
                 return
-        self.cursor = max(self.cursor, reached)
-        self.live = self.cursor >= position
+        self.live = live
 
     def _take(self, message: PendingMessage) -> bool:
         if self.queue_is_full:

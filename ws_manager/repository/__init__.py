@@ -1,1 +1,1 @@
-"""SQL, and nothing else: a file per table over one `Database` connection."""
+"""What keeps a ledger: what an engine must do (`store`, `tables`), and the engines."""

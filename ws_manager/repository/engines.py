@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 _URL = r"[A-Za-z][A-Za-z0-9+.\-]*://"
-_URL_AS_PATH = "(postgres|postgresql|mysql|sqlite|http|https|ws|wss):/"
+# One letter is a drive of Windows.
+_URL_AS_PATH = r"[A-Za-z][A-Za-z0-9+.\-]+:/"
 
 
 def is_url(location: Location) -> bool:

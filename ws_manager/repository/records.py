@@ -6,8 +6,11 @@ from typing import NamedTuple, NewType, Optional
 
 from ws_manager.models import Connection
 
-Position = NewType("Position", int)
-"""How far somebody has read what was committed. Only the store that gave it knows what it means."""
+Position = NewType("Position", object)
+"""How far the commits of a ledger were read. Only the store that gave a position can read on from it."""
+
+MOST_CHARACTERS = 1024 * 1024
+"""A reading of pending messages ends by default once their contents exceed this."""
 
 
 class DeliveryCounts(NamedTuple):

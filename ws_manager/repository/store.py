@@ -48,7 +48,7 @@ class Hold(Protocol):
     """Something that one process has for itself. The system releases it too when the process ends."""
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release it."""
 
 
 class Store(Protocol):
@@ -56,7 +56,6 @@ class Store(Protocol):
 
     Attributes:
         location: its name, as it is shown to people.
-        identity: the same for two stores only if they are open on the same ledger.
         version: of the schema: what `export` names.
     """
 

@@ -19,6 +19,7 @@ from ws_manager.repository.findings import (
     TableColumns,
 )
 from ws_manager.repository.records import (
+    MOST_CHARACTERS,
     DeliveryCounts,
     ListedConnection,
     LoggedHeartbeat,
@@ -137,15 +138,16 @@ class Messages(Protocol):
         out. It differs from the old one as soon as something was committed.
         """
 
-    def pending(self, ws_id: str, after: int, limit: int) -> list[PendingMessage]:
-        """Return the pending messages of one connection above a `seq`, in order: at most `limit`, at most 1 MiB."""
+    def pending(
+        self, ws_id: str, after: int, limit: int, characters: int = MOST_CHARACTERS
+    ) -> list[PendingMessage]:
+        """Return the pending messages of one connection above a `seq`, in order.
 
-    def backlog(
-        self, ws_id: str, after: Position, limit: int, characters: int
-    ) -> tuple[list[PendingMessage], Position]:
-        """Do the same behind a position, and return the position up to which nothing of this connection is left out.
-
-        It ends when the contents have that many characters.
+        Args:
+            ws_id: the connection.
+            after: a `seq`; 0 for all.
+            limit: the most messages.
+            characters: the last message is the one with which the contents exceed this.
         """
 
     def count_pending(self, ws_id: str, after: int, limit: int = -1) -> int:

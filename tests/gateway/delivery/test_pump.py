@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
-from tests.support import PONG, gateway
-from ws_manager import broadcast
+from tests.support import PONG, gateway, until
+from ws_manager import Ledger, broadcast, open_ledger, settings
+from ws_manager.gateway.delivery.ledger_threads import LedgerThreads, Result
+from ws_manager.gateway.delivery.pump import Pump
+from ws_manager.models import PendingMessage
 
 
 async def test_resume_gives_what_is_pending_before_anything_newer(database: Path) -> None:
@@ -127,3 +134,96 @@ async def test_what_is_committed_at_once_goes_out_beyond_the_first_page(
         running.db.execute("BEGIN IMMEDIATE")
         assert await agent.messages(1000) == seqs
         running.db.execute("ROLLBACK")
+
+
+class Sessions:
+    """Live sessions that note what they are offered."""
+
+    def __init__(self) -> None:
+        self.offered: list[PendingMessage] = []
+
+    def dispatch(self, messages: list[PendingMessage]) -> None:
+        self.offered += messages
+
+    def check(self, ws_ids: Iterable[str]) -> None:
+        pass
+
+
+class LateThreads(LedgerThreads):
+    """Threads whose readings, if asked for while `late` is True, return only after `go_on` is set."""
+
+    late = False
+    held = 0
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(database, settings.sizes())
+        self.go_on = asyncio.Event()
+
+    def read(self, call: Callable[[Ledger], Result]) -> asyncio.Future[Result]:
+        result = super().read(call)
+        return asyncio.ensure_future(self._later(result)) if self.late else result
+
+    async def _later(self, result: asyncio.Future[Result]) -> Result:
+        found = await result
+        self.held += 1
+        await self.go_on.wait()
+        return found
+
+
+@contextlib.asynccontextmanager
+async def pumping(database: Path) -> AsyncIterator[tuple[Ledger, LateThreads, Pump, Sessions]]:
+    """A pump at work over a ledger with the connection ws-001."""
+    with open_ledger(database) as ledger:
+        ledger.connect("octavia", "ws-001")
+        threads, sessions = LateThreads(database), Sessions()
+        await threads.open()
+        pump = Pump(threads)
+        await pump.open()
+        running = asyncio.ensure_future(pump.run(sessions))
+        try:
+            yield ledger, threads, pump, sessions
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            await threads.close()
+
+
+async def test_a_session_may_go_live_with_the_rest_of_its_backlog(database: Path) -> None:
+    async with pumping(database) as (ledger, _, pump, sessions):
+        for number in range(3):
+            ledger.send("ws-001", number)
+        await until(lambda: len(sessions.offered) == 3)
+        messages, live = await pump.backlog("ws-001", 0, 2)
+        assert (len(messages), live) == (2, False)
+        messages, live = await pump.backlog("ws-001", messages[-1].seq, 2)
+        assert (len(messages), live) == (1, True)
+
+
+async def test_it_may_not_where_a_message_was_offered_since_its_backlog_was_read(database: Path) -> None:
+    async with pumping(database) as (ledger, threads, pump, sessions):
+        ledger.send("ws-001", "first")
+        await until(lambda: len(sessions.offered) == 1)
+        threads.late = True
+        reading = asyncio.ensure_future(pump.backlog("ws-001", sessions.offered[0].seq, 10))
+        await asyncio.sleep(0)
+        threads.late = False
+        # The reading of the backlog is over once a later call to the same thread is.
+        await threads.read(lambda _: None)
+        ledger.send("ws-001", "second")
+        await until(lambda: len(sessions.offered) == 2)
+        threads.go_on.set()
+        assert await reading == ([], False)
+        assert [message.content for message in (await pump.backlog("ws-001", 1, 10))[0]] == ['"second"']
+
+
+async def test_it_may_not_where_a_reading_before_is_not_offered_yet(database: Path) -> None:
+    async with pumping(database) as (ledger, threads, pump, sessions):
+        ledger.send("ws-001", "first")
+        await until(lambda: len(sessions.offered) == 1)
+        threads.late = True
+        ledger.send("ws-001", "second")
+        await until(lambda: threads.held > 0)
+        threads.late = False
+        messages, live = await pump.backlog("ws-001", sessions.offered[0].seq, 10)
+        assert (len(messages), live, len(sessions.offered)) == (1, False, 1)
+        threads.go_on.set()

@@ -87,10 +87,8 @@ class _Receiver:
     def receive(self) -> None:
         """Write and confirm the pending messages, in batches."""
         while not self.stop.is_set() and not self.has_enough:
-            # Meanwhile the connection may have moved to another agent or process.
-            self.ledger.delivery.check_held(self.connection)
             limit = _BATCH if self._most is None else min(_BATCH, self._most - self.received)
-            batch = self.ledger.delivery.pending(self.connection.ws_id, self._cursor, limit)
+            batch = self.ledger.delivery.pending_held(self.connection, self._cursor, limit)
             if not batch:
                 return
             if self._form == "csv" and not self.received:

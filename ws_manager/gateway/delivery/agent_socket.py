@@ -22,7 +22,6 @@ from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, i
 from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
-from ws_manager.repository.records import Position
 
 MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
@@ -325,9 +324,8 @@ class AgentSocket:
     async def _read_backlog(self) -> None:
         # A function of its own, so that a blocked writer does not keep the messages in memory.
         session = self.session
-        after = Position(session.cursor)
-        messages, reached = await self._pump.backlog(session.ws_id, after, session.backlog_limit)
-        session.take_backlog(messages, reached, self._pump.position)
+        messages, live = await self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
+        session.take_backlog(messages, live=live)
 
     def _may_write(self) -> bool:
         """Return whether the transport has room and the writing task is waiting."""

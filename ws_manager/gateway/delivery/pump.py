@@ -31,12 +31,13 @@ class LiveSessions(Protocol):
 
 
 class _News(NamedTuple):
-    """The messages and events after the last positions, and the new positions."""
+    """What one reading found after the last positions, the new positions, and the reading's number."""
 
     messages: list[PendingMessage]
     events: list[Event]
     position: Position
     event_position: Position
+    number: int
 
 
 class Pump:
@@ -44,15 +45,17 @@ class Pump:
 
     Args:
         threads: the ledger's threads.
-
-    Attributes:
-        position: every message up to it was offered to the live sessions.
     """
 
+    _position: Position
+    _event_position: Position
+
     def __init__(self, threads: LedgerThreads) -> None:
-        self.position = Position(0)
-        self._event_position = Position(0)
         self._threads = threads
+        # The number of the last reading, and of the last one whose messages were offered. One thread does all the
+        # readings, of backlogs too, so their order tells which saw what.
+        self._read = 0
+        self._offered = 0
         self._changed = asyncio.Event()
         # However many agents catch up, the pump waits for at most this many reads.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
@@ -63,7 +66,7 @@ class Pump:
         Raises:
             LedgerError: it cannot be read.
         """
-        self.position, self._event_position = await self._threads.read(
+        self._position, self._event_position = await self._threads.read(
             lambda ledger: ledger.delivery.positions()
         )
 
@@ -92,12 +95,20 @@ class Pump:
             pumping.cancel()
             await loop.run_in_executor(None, watcher.stop)
 
-    async def backlog(self, ws_id: str, after: Position, limit: int) -> tuple[list[PendingMessage], Position]:
-        """Return pending messages of a connection, and the position reached; see `Delivery.backlog`."""
+    async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], bool]:
+        """Return pending messages of a connection above a seq, and whether its session may go live with them.
+
+        It may if these are all, and if the live sessions were offered the readings before this one and none after it.
+        Then the next reading has everything that came since.
+        """
+
+        def read(ledger: Ledger) -> tuple[list[PendingMessage], int]:
+            return ledger.delivery.pending(ws_id, after, limit, QUEUE_BYTES), self._read
+
         async with self._catching_up:
-            return await self._threads.read(
-                lambda ledger: ledger.delivery.backlog(ws_id, after, limit, QUEUE_BYTES)
-            )
+            messages, read_before = await self._threads.read(read)
+        complete = len(messages) < limit and sum(len(message.content) for message in messages) <= QUEUE_BYTES
+        return messages, complete and read_before == self._offered
 
     async def _pump(self, sessions: LiveSessions) -> None:
         trouble = Trouble("read the ledger")
@@ -117,7 +128,8 @@ class Pump:
         while True:
             news = await self._threads.read(self._read_news)
             sessions.dispatch(news.messages)
-            self.position, self._event_position = news.position, news.event_position
+            self._position, self._event_position = news.position, news.event_position
+            self._offered = news.number
             if news.events:
                 sessions.check({event.ws_id for event in news.events if event.ws_id})
             if not news.messages:
@@ -127,6 +139,7 @@ class Pump:
 
     def _read_news(self, ledger: Ledger) -> _News:
         delivery = ledger.delivery
-        messages, position = delivery.after(self.position, _PUMP_ROWS)
+        messages, position = delivery.after(self._position, _PUMP_ROWS)
         events, event_position = delivery.events_after(self._event_position)
-        return _News(messages, events, position, event_position)
+        self._read += 1
+        return _News(messages, events, position, event_position, self._read)

@@ -14,6 +14,7 @@ from typing import Callable, Optional
 import aiohttp
 from aiohttp import hdrs, web
 
+from ws_manager.core.doctor import is_safe
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.gateway.http.names import Names, host_option, origin_option
 from ws_manager.gateway.refusal_log import RefusalLog, quoted
@@ -25,8 +26,6 @@ SUBPROTOCOL = "ws-manager.v1"
 
 TOKEN_PROTOCOL = "bearer."  # noqa: S105 - a prefix
 """The prefix of a subprotocol that carries a token. It is never selected, so the answer never repeats the token."""
-
-_SAFE_AIOHTTP = (3, 14, 3)
 
 
 class BadToken(NotAuthorised):
@@ -74,8 +73,7 @@ def check_address(host: str, *, tokens: bool, aiohttp_version: str = aiohttp.__v
             f"--no-auth works on this machine only, and {host} can be reached from others",
             hint="use --host 127.0.0.1 or ::1, or leave --no-auth out",
         )
-    version = tuple(int(part) for part in aiohttp_version.split(".")[:3] if part.isdigit())
-    if version < _SAFE_AIOHTTP:
+    if not is_safe(aiohttp_version):
         raise InvalidInput(
             f"{host} can be reached from others, and aiohttp {aiohttp_version} has vulnerabilities that 3.14.3 fixes "
             "(CVE-2026-54274, CVE-2026-69243)",

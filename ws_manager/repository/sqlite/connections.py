@@ -121,7 +121,7 @@ class Connections:
         return bool(self._db.value(f"SELECT EXISTS (SELECT 1 FROM connections WHERE {where})", parameters))
 
     def count_ever(self) -> int:
-        return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'connections'") or 0)
+        return self._db.highest_id("connections")
 
     def count_by_agent(self) -> dict[str, int]:
         # Left to itself, SQLite looks up every active row and sorts them; this index has the names in order.

@@ -151,6 +151,10 @@ class Database(sqlite3.Connection):
         row = self.row(sql, parameters)
         return row[0] if row else None
 
+    def highest_id(self, table: str) -> int:
+        """Return the highest id that a table ever had; 0 if it never had a row."""
+        return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)) or 0)
+
     def checkpoint(self) -> bool:
         """Move what is in the write-ahead log into the database file, and say whether it was tried.
 

@@ -31,11 +31,11 @@ class Events:
         )
 
     def position(self) -> Position:
-        return Position(int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'events'") or 0))
+        return Position(self._db.highest_id("events"))
 
     def after(self, position: Position) -> tuple[list[Event], Position]:
         # Usually nothing has come: the sequence shows that without reading the table.
-        if self.position() <= position:
+        if self.position() == position:
             return [], position
         rows = self._db.rows(f"SELECT {_COLUMNS} FROM events WHERE id > ? ORDER BY id", (position,))
         return [Event(*row) for row in rows], Position(rows[-1][0]) if rows else position

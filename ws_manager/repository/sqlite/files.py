@@ -94,16 +94,6 @@ def look(path: Path) -> Optional[os.stat_result]:
     return status
 
 
-def is_nothing(path: Path) -> bool:
-    """Return whether there is no file of that name, or an empty one.
-
-    Raises:
-        LedgerError: as `look` does.
-    """
-    status = look(path)
-    return status is None or status.st_size == 0
-
-
 def missing(path: Path) -> LedgerError:
     """Return the error for a database that is not there, or empty."""
     what = (

@@ -78,9 +78,8 @@ class History:
 
     def position(self, since: Optional[str] = None) -> Position:
         if since is None:
-            last = self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
-        else:
-            last = self._db.value("SELECT max(id) FROM messages WHERE sent_at < ?", (since,))
+            return Position(self._db.highest_id("messages"))
+        last = self._db.value("SELECT max(id) FROM messages WHERE sent_at < ?", (since,))
         return Position(int(last or 0))
 
     def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Optional
 
 from ws_manager.models import PendingMessage, new_ids
-from ws_manager.repository.records import DeliveryCounts, NewBroadcast, NewMessage, Position
+from ws_manager.repository.records import MOST_CHARACTERS, DeliveryCounts, NewBroadcast, NewMessage, Position
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.strict_json import BEYOND_LIMITS, is_beyond_limits
 
@@ -23,7 +23,6 @@ COUNTS = f"total(delivered), total({PENDING}), total(rejected_at IS NOT NULL)"
 """The members of `DeliveryCounts`, of all messages of a query."""
 
 _WIRE = "id, msg_id, msg_type, sender_id, recipient_id, content, sent_at"
-_READ_CHARACTERS = 1024 * 1024
 # 500 rows a statement take a third of the time of 500 statements. SQLite takes 32,766 parameters.
 _ROWS_A_STATEMENT = 500
 _NAMES_A_STATEMENT = 5000
@@ -124,7 +123,7 @@ class Messages:
     # Delivery
 
     def position(self) -> Position:
-        return Position(int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'") or 0))
+        return Position(self._db.highest_id("messages"))
 
     def after(self, position: Position, limit: int) -> tuple[list[PendingMessage], Position]:
         # Asked first: what is committed in between is then read again, never left out.
@@ -132,10 +131,10 @@ class Messages:
         messages = self._read(
             f"SELECT {_WIRE} FROM messages WHERE id > ? AND {PENDING} ORDER BY id LIMIT ?", (position, limit)
         )
-        return messages, Position(messages[-1].seq) if messages else max(newest, position)
+        return messages, Position(messages[-1].seq) if messages else newest
 
     def pending(
-        self, ws_id: str, after: int, limit: int, characters: int = _READ_CHARACTERS
+        self, ws_id: str, after: int, limit: int, characters: int = MOST_CHARACTERS
     ) -> list[PendingMessage]:
         return self._read(
             f"SELECT {_WIRE} FROM messages WHERE recipient_id = ? AND id > ? AND {PENDING}"
@@ -144,15 +143,8 @@ class Messages:
             characters,
         )
 
-    def backlog(
-        self, ws_id: str, after: Position, limit: int, characters: int
-    ) -> tuple[list[PendingMessage], Position]:
-        newest = self.position()
-        messages = self.pending(ws_id, after, limit, characters)
-        return messages, Position(messages[-1].seq) if messages else max(newest, after)
-
     def _read(
-        self, sql: str, parameters: tuple[object, ...], characters: int = _READ_CHARACTERS
+        self, sql: str, parameters: tuple[object, ...], characters: int = MOST_CHARACTERS
     ) -> list[PendingMessage]:
         messages: list[PendingMessage] = []
         size = 0

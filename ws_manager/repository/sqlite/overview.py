@@ -93,7 +93,7 @@ class Overview:
         return [RecentMessage(*row) for row in rows]
 
     def count_sent(self) -> int:
-        return int(self._db.value("SELECT seq FROM sqlite_sequence WHERE name = 'messages'") or 0)
+        return self._db.highest_id("messages")
 
     def endings(self, limit: int) -> list[Ended]:
         rows = self._db.rows(
