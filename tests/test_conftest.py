@@ -41,8 +41,11 @@ def test_one_that_does_not_hold_fails(tmp_path: Path) -> None:
 
 
 def test_one_that_hangs_is_ended() -> None:
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
     with pytest.raises(asyncio.TimeoutError):
-        run(asyncio.Event().wait(), seconds=0)
+        run(hangs(), seconds=0)
 
 
 async def test_this_one_runs_in_a_loop(request: pytest.FixtureRequest) -> None:

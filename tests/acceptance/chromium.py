@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from tests.acceptance.processes import PATIENCE, running
 
@@ -23,7 +24,7 @@ Event = dict[str, Any]
 class Page:
     """A tab: it is told what to do, and its events can be waited for."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._session: dict[str, str] = {}
         self._calls = 0

@@ -292,7 +292,7 @@ class TestImport:
         [
             (lambda line: "nope", "JSON"),
             (lambda line: "[]", "JSON"),
-            (lambda line: '{"table":"mine","row":{}}', "no table"),
+            (lambda line: '{"table":"mine","row":{}}', "does not name a table"),
             (lambda line: line.replace('"agent"', '"agnt"'), "columns"),
             (lambda line: line.replace('"active"', '"maybe"'), "status"),
             (lambda line: line.replace('"metadata":"{', '"metadata":"'), "metadata"),

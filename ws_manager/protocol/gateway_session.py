@@ -209,6 +209,7 @@ class GatewaySession:
                 self._full = not self.queue_is_full
                 return
         self.live = live
+        self._end_caution()
 
     def _take(self, message: PendingMessage) -> bool:
         if self.queue_is_full:
@@ -410,10 +411,14 @@ class GatewaySession:
         confirmed, size = self._in_flight.take_through(seq)
         self._bytes -= size
         self._full = False
-        if self.live and not self._queue and not self._in_flight:
-            self._window = self._usual_window
+        self._end_caution()
         for writing in self._writings.take_through(confirmed):
             self.reports.append(Receipt(self.ws_id, self.epoch, writing.first, writing.last, writing.at))
+
+    def _end_caution(self) -> None:
+        """Use the usual window once the backlog is confirmed."""
+        if self.live and not self._queue and not self._in_flight:
+            self._window = self._usual_window
 
     def _reject(self, seq: int, reason: str) -> None:
         self._bytes -= self._in_flight.remove(seq)

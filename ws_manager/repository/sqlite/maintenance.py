@@ -99,7 +99,7 @@ class Maintenance:
 
     def vacuum(self) -> None:
         with self._db.translated():
-            self._tables().vacuum()
+            self._db.execute("VACUUM")
         self._db.checkpoint()
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:

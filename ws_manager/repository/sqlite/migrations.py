@@ -144,7 +144,7 @@ def _as_metadata(text: Optional[str]) -> str:
 
 def _note_writing(tables: sqlite_utils.Database) -> None:
     """Step 2: when a message was written to a socket; NULL for what was never written to one."""
-    tables.table("messages").add_column("written_at", str)
+    _add_column(tables, "messages", "written_at")
 
 
 def _keep_webhook_events(tables: sqlite_utils.Database) -> None:
@@ -157,14 +157,23 @@ def _keep_webhook_events(tables: sqlite_utils.Database) -> None:
 
 def _set_limits(tables: sqlite_utils.Database) -> None:
     """Step 4: why an event was not routed; what is pending and beyond the limits of `strict_json` is set aside."""
-    tables.table("webhook_events").add_column("reason", str)
+    _add_column(tables, "webhook_events", "reason")
     set_aside_beyond_limits(tables.conn, utc_now())
 
 
 def _name_broadcasts(tables: sqlite_utils.Database) -> None:
     """Step 5: the broadcast that a message belongs to; NULL for a message that was sent to one connection."""
-    tables.table("messages").add_column("broadcast_id", str)
+    _add_column(tables, "messages", "broadcast_id")
     note_broadcasts(tables.conn)
+
+
+def _add_column(tables: sqlite_utils.Database, table: str, column: str) -> None:
+    """Add a column of text, NULL in every row."""
+    from sqlite_utils.db import Table
+
+    changed = tables.table(table)
+    assert isinstance(changed, Table)
+    changed.add_column(column, str)
 
 
 def note_broadcasts(db: sqlite3.Connection) -> None:
