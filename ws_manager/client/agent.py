@@ -160,7 +160,7 @@ class AgentClient:
     async def _leave(self) -> None:
         try:
             # Before the reading is cancelled: aiohttp would end the connection at once then, and what the gateway has
-            # sent meanwhile would make that a reset, which takes the goodbye with it.
+            # sent meanwhile would make that a reset, and the Close frame would be lost.
             await self._say_goodbye()
             if self._task is not None:
                 self._task.cancel()

@@ -185,7 +185,7 @@ class Ledger:
         )
 
     def recipients(self, agent: Optional[str], conditions: Optional[Conditions]) -> list[Recipient]:
-        """Say of every connection, active or not, whether a broadcast would reach it now, and if not, why."""
+        """Return every connection, active or not, with the reason why a broadcast would not reach it now."""
         from ws_manager.core.read import listings
 
         return listings.recipients(self._store, agent, conditions)

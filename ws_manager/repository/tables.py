@@ -333,7 +333,7 @@ class Overview(Protocol):
         """Return the last confirmed `seq` of each active connection, by the connection's own number."""
 
     def count_confirmed(self, changes: Sequence[tuple[int, int]]) -> int:
-        """Return how many messages connections have dealt with since.
+        """Return how many messages were confirmed or set aside since then.
 
         Each change is the number of a connection and the `seq` that it had confirmed then.
         """
@@ -355,13 +355,13 @@ class Maintenance(Protocol):
         """Return how many entries of a table are over and older than a time."""
 
     def delete_over(self, table: str, cutoff: str) -> int:
-        """Delete them, and return how many they were. Others can write in between."""
+        """Delete them in small parts, between which others can write. Return their number."""
 
     def trim_heartbeat_log(self, since: str, until: str) -> int:
         """Delete the log's entries from its first to the first between two times, and return how many they were."""
 
     def vacuum(self) -> None:
-        """Give the room of what was deleted back to the file system."""
+        """Return the space of deleted rows to the file system."""
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Give every row of the ledger's tables, for an export: the table, and the values by the names of columns."""

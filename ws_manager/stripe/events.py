@@ -37,7 +37,7 @@ MAX_BODY = 256 * 1024
 """Bytes of an event's body."""
 
 QUOTED = "STRIPE_WEBHOOK_SECRET is in quotes, so no signature will match: remove them"
-"""Said of a secret from a file whose reader keeps the quotes that a shell would take away."""
+"""The advice when a secret was read with its quotes, which a shell would have removed."""
 
 _MOST_CHARACTERS = 255
 # The order of what agents get; whatever else the event has comes behind it.
@@ -80,7 +80,7 @@ RECOMMENDED = (
     EventRoute("invoice.*", msg_type="stripe_invoice"),
     EventRoute("*", msg_type="stripe_event"),
 )
-"""Where events go that no route of yours takes: to everyone. And the types of messages, where yours name none."""
+"""The default routes. Events that no configured route takes go to every connection."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def _parsed(body: bytes) -> StripeEvent:
 
 
 def _named(payload: str, name: str) -> str:
-    # Two are no event: nobody could say which of them it is.
+    # With two of them it is unclear which one counts.
     texts = [text for key, text in member_pairs(payload) if key == name]
     text = texts[0] if len(texts) == 1 else ""
     value = json.loads(text) if text.startswith('"') else ""
@@ -330,9 +330,9 @@ def _named(payload: str, name: str) -> str:
 
 
 def _content(payload: str) -> str:
-    """Put what agents get together from the texts of an event's members: numbers stay as Stripe wrote them.
+    """Build the agents' content from the text of the event's members, so that numbers stay as Stripe wrote them.
 
-    An event with a key twice is returned as it is: no message can have it, and the reason is found there.
+    An event with a key twice is returned unchanged: it cannot be a message, and the check for that gives the reason.
     """
     try:
         texts = members(payload)

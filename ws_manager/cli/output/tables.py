@@ -119,7 +119,7 @@ def show_history(found: Sequence[Row], formatting: FormatOptions) -> None:
     columns = [
         Column("sent", _time("sent_at", formatting), right=True),
         Column("to", lambda row: str(row["recipient_id"])),
-        Column("state", _state, _state_style),
+        Column("state", message_state, message_style),
         Column("type", lambda row: str(row["msg_type"]), drop_order=1),
         Column("from", lambda row: str(row["sender_id"] or ""), drop_order=2),
         Column("msg_id", lambda row: str(row["msg_id"]), drop_order=3),
@@ -255,12 +255,14 @@ def _how_it_stands(row: Row) -> str:
     return f"lost: {reason}{code}" if code else ""
 
 
-def _state(row: Row) -> str:
+def message_state(row: Row) -> str:
+    """Return the state of a message: `delivered`, `set aside` or `pending`."""
     return "delivered" if row["delivered"] else "set aside" if row["rejected_at"] else "pending"
 
 
-def _state_style(row: Row) -> str:
-    return "green" if row["delivered"] else "red" if row["rejected_at"] else "yellow"
+def message_style(row: Row) -> str:
+    """Return the Rich style of a message's state."""
+    return {"delivered": "green", "set aside": "red", "pending": "yellow"}[message_state(row)]
 
 
 def _show(found: Sequence[Row], columns: list[Column], *, headers: bool) -> None:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ws_manager.cli.output.tables import Column, console_of, table_of
+from ws_manager.cli.output.tables import Column, console_of, message_state, message_style, table_of
 from ws_manager.cli.output.text import Row, visible
 from ws_manager.cli.output.times import ago, span
 from ws_manager.cli.top.keyboard import Controls, Keyboard, keyboard
@@ -231,16 +231,10 @@ def _connection_columns() -> list[Column]:
 
 
 def _message_columns(now: datetime) -> list[Column]:
-    def state(row: Row) -> str:
-        return "delivered" if row["delivered"] else "set aside" if row["rejected_at"] else "pending"
-
-    def style(row: Row) -> str:
-        return {"delivered": "green", "set aside": "red", "pending": "yellow"}[state(row)]
-
     return [
         Column("sent", lambda row: ago(row["sent_at"], now), right=True),
         Column("message to", lambda row: str(row["recipient_id"]), shortened=True),
-        Column("state", state, style),
+        Column("state", message_state, message_style),
         Column("type", lambda row: str(row["msg_type"]), drop_order=1),
         Column("content", lambda row: str(row["content_start"]), shortened=True),
     ]

@@ -1,4 +1,4 @@
-"""Conditions such as `metadata.region=us-west`: which connections a broadcast is for. No SQL comes near them."""
+"""Conditions such as `metadata.region=us-west`: which connections a broadcast is for. They never become SQL."""
 
 from __future__ import annotations
 

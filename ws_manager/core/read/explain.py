@@ -104,7 +104,7 @@ class _Explainer:
 
     def message(self, message: Message) -> Explanation:
         timeline = _times_of(message)
-        # What is pending has no end, not even the present: the clock may have been set back since it was sent.
+        # A pending message has no end time. Not `now` either: the clock may have been set back since it was sent.
         ended = message.confirmed_at or message.rejected_at or "~"
         since, until = sorted((message.sent_at, ended))
         # That it was set aside is among its own times already.
@@ -153,7 +153,7 @@ class _Explainer:
         return Explanation("broadcast", standing, verdict, facts, timeline)
 
     def _verdict(self, message: Message) -> tuple[str, str]:
-        """Return how a message stands, and in words: whether it arrived, and if not, why."""
+        """Return a message's standing, and in words whether it arrived, and if not, why."""
         if message.delivered:
             after = message.confirmed_at
             return GOOD, f"delivered {_after(message.sent_at, after)} it was sent" if after else "delivered"

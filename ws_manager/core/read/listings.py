@@ -46,7 +46,7 @@ def connections(
 
 
 def recipients(store: Store, agent: Optional[str], conditions: Optional[Conditions]) -> list[Recipient]:
-    """Say of every connection, active or not, whether a broadcast would reach it now, and if not, why."""
+    """Return every connection, active or not, with the reason why a broadcast would not reach it now."""
 
     def refusal(connection: Connection) -> Optional[str]:
         if connection.status != ACTIVE:

@@ -53,7 +53,7 @@ class Connections:
         rows = self._db.rows(f"SELECT {_COLUMNS} FROM connections WHERE {where} ORDER BY id", parameters)
         connections = [self._connection(row) for row in rows]
         if agent is None and len(self._decoded) > len(connections):
-            # What has gone does not stay in memory.
+            # Forget connections that are no longer active.
             kept = {connection.ws_id for connection in connections}
             self._decoded = {ws_id: known for ws_id, known in self._decoded.items() if ws_id in kept}
         return connections

@@ -285,7 +285,10 @@ def connected(path: Path, mode: str, wait: Optional[float] = None) -> Database:
 
 
 def _uri(file: Path) -> str:
-    """Return SQLite's URI of a file (sqlite.org/uri.html, section 3.1); `Path.as_uri` loads much for as much."""
+    """Return SQLite's URI of a file (sqlite.org/uri.html, section 3.1).
+
+    `Path.as_uri` would import more for the same result.
+    """
     text = str(file).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     return "file://" + (text if os.name == "posix" else "/" + text.replace("\\", "/"))
 

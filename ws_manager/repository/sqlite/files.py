@@ -106,7 +106,7 @@ def check_readable(path: Path) -> None:
     """Refuse a file that this user may not read.
 
     Raises:
-        LedgerError: it is so.
+        LedgerError: no permission to read it.
     """
     if not os.access(path, os.R_OK):
         raise LedgerError(f"no permission to read {path}", remedy=CHECK_ACCESS)
@@ -116,7 +116,7 @@ def check_writable(path: Path, status: os.stat_result) -> None:
     """Refuse a file that this user may not write, or that has several names.
 
     Raises:
-        LedgerError: it is so.
+        LedgerError: no permission to write it, or it has several names.
     """
     if not os.access(path, os.R_OK | os.W_OK):
         raise LedgerError(f"no permission to read and write {path}", remedy=CHECK_ACCESS)
@@ -127,7 +127,7 @@ def check_names(path: Path, status: os.stat_result) -> None:
     """Refuse a file that has several names.
 
     Raises:
-        LedgerError: it is so.
+        LedgerError: it has several names.
     """
     if status.st_nlink > 1:
         # Each name would have a write-ahead log, a lock and a key of its own.
@@ -141,7 +141,7 @@ def check_companions(file: Path) -> None:
     """Refuse a database with a link in the place of a file that SQLite keeps beside it: SQLite would follow it.
 
     Raises:
-        LedgerError: it is so.
+        LedgerError: there is such a link.
     """
     for suffix in ("-wal", "-shm", "-journal"):
         if Path(f"{file}{suffix}").is_symlink():

@@ -113,7 +113,7 @@ class History:
         )
 
     def _of_agent(self, agent: str, terms: _Terms, limit: int) -> list[Message]:
-        """Do the same for each connection of the agent; CROSS keeps the order of the join."""
+        """Like `_of_connection`, for each connection of the agent. CROSS keeps the order of the join."""
         ids = (
             "SELECT m.id FROM connections AS c CROSS JOIN messages AS m WHERE c.agent = ? AND m.id IN"
             f" (SELECT id FROM messages WHERE {{}} = c.ws_id AND {terms.where} ORDER BY id DESC LIMIT ?)"

@@ -24,7 +24,7 @@ _OVER = "delivered = 1 AND rejected_at IS NULL AND coalesce(confirmed_at, sent_a
 
 
 def _none_left(which: str) -> str:
-    """Say that no message stays that fulfils a condition."""
+    """Return SQL that is true if pruning leaves no message that meets a condition."""
     return f"NOT EXISTS (SELECT 1 FROM messages WHERE {which} AND NOT ({_OVER}))"
 
 

@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 _LOOK_SECONDS = 10.0
 _HALF_SECONDS = 1.0
-"""How long half of a log may be there before it stays so: opening and closing pass it in no time."""
+"""Seconds after which half of a log counts as left behind; opening and closing take far less."""
 
 _PAUSE_SECONDS = 0.005
 
@@ -94,7 +94,7 @@ def open_unchanged(path: Path) -> Database:
             try:
                 db = _open_as_it_is(path)
             except LedgerBusy:
-                # Somebody has just come; what he makes beside the file is used next time.
+                # Another process has just opened it; its files are used on the next try.
                 if time.monotonic() > deadline:
                     raise
                 db = None
