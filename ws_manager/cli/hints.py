@@ -11,7 +11,7 @@ _CHECK = "check --db and BLACKROAD_WS_DB"
 
 HINTS = {
     remedies.CHECK_LOCATION: _CHECK,
-    remedies.MAKE_LEDGER: f"{_CHECK}; ws-manager connect and serve make a new one",
+    remedies.MAKE_LEDGER: f"{_CHECK}; ws-manager connect makes a new one",
     remedies.CHECK_ACCESS: "check its owner and mode, or use another --db",
     remedies.CHOOSE_LOCATION: "choose another place with --db or BLACKROAD_WS_DB",
     remedies.USE_ANOTHER_FILE: "nothing was changed; use another file with --db or BLACKROAD_WS_DB",

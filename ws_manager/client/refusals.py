@@ -87,7 +87,7 @@ def untrusted(error: aiohttp.ClientConnectorCertificateError, url: str) -> Gatew
     """
     cause = error.certificate_error
     return GatewayUnavailable(
-        f"the certificate of {url} is not trusted: {getattr(cause, 'verify_message', '') or cause}",
+        f"the certificate of {url} is not to be trusted: {getattr(cause, 'verify_message', '') or cause}",
         remedy=GIVE_CA,
     )
 

@@ -221,9 +221,7 @@ def test_doctor_breaks_its_lines_between_words(terminal) -> None:
     _, told = terminal("doctor", columns=60)
     # A path is one word, whatever its length.
     assert all(len(line) <= 60 or "/" in line for line in told.splitlines())
-    assert "check --db and BLACKROAD_WS_DB; ws-manager connect and serve make a new one" in " ".join(
-        told.split()
-    )
+    assert "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one" in " ".join(told.split())
 
 
 def test_doctor_names_another_programs_tables(cli, one_message, database: Path) -> None:

@@ -299,7 +299,7 @@ class TestExcel:
         assert cli(*command.split(), "--excel", "-o", "csv").exit_code == 0
         for output in ((), ("-o", "tsv"), ("--json",)):
             result = cli(*command.split(), "--excel", *output)
-            assert (result.exit_code, "--excel is only for csv" in result.stderr) == (2, True)
+            assert (result.exit_code, "--excel is for csv alone" in result.stderr) == (2, True)
 
 
 def test_errors_do_not_steer_the_terminal(db, terminal) -> None:

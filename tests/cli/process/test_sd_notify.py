@@ -47,4 +47,4 @@ def test_one_that_is_gone_is_no_reason_not_to_go_on(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     notify_supervisor("STOPPING=1")
-    assert "cannot report STOPPING=1 to the service manager" in caplog.text
+    assert "cannot tell STOPPING=1 to the service manager" in caplog.text

@@ -84,7 +84,7 @@ def parse_format_options(
         InvalidInput: a field or a style is unknown, or the format does not have the option.
     """
     if excel and options.output != "csv":
-        raise InvalidInput("--excel is only for csv", hint="add -o csv")
+        raise InvalidInput("--excel is for csv alone", hint="add -o csv")
     if fields is not None and options.output == "id":
         raise InvalidInput("-o id and --fields exclude each other", hint="use -o tsv with --fields")
     if time is not None and time not in STYLES:

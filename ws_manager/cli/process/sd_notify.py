@@ -25,4 +25,4 @@ def notify_supervisor(state: str) -> None:
             connection.connect(path)
             connection.sendall(state.encode("ascii"))
         except OSError as error:
-            _log.warning("cannot report %s to the service manager: %s", state, error.strerror)
+            _log.warning("cannot tell %s to the service manager: %s", state, error.strerror)
