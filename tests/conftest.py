@@ -55,7 +55,7 @@ def _isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where a ledger can be made; there is none yet."""
+    """Where a ledger can be made; the file does not exist yet."""
     return tmp_path / "ledger.db"
 
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
@@ -26,6 +26,7 @@ from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.locks import Lock
 from ws_manager.repository.sqlite.store import SqliteStore
 from ws_manager.strict_json import Json
 
@@ -67,6 +68,16 @@ def db_of(over: Union[Ledger, Delivery]) -> Database:
 def ledger_of(delivery: Delivery) -> Ledger:
     """The ledger that a delivery works on."""
     return Ledger(delivery._store)
+
+
+@contextlib.contextmanager
+def held(lock: Lock) -> Iterator[Lock]:
+    """Hold a lock that nobody else holds until the block ends."""
+    assert lock.acquire()
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def open_socket(

@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, database: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def other(store: Store) -> Iterator[Store]:
-    """The same ledger once more, as another process would have it."""
+    """A second store on the same ledger, as another process would have it."""
     other = store.again()
     yield other
     other.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import db_of, ledger_of
+from tests.support import db_of, held, ledger_of
 from ws_manager import Conflict, NotFound, get_db, get_message_history
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger, ledger_over
@@ -342,7 +342,7 @@ class TestHolding:
     def test_conflicts_with_a_socket_of_the_running_gateway(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         with (
-            gateway_lock(db_of(delivery).path),
+            held(gateway_lock(db_of(delivery).path)),
             pytest.raises(Conflict, match="a socket holds ws-001"),
             delivery.holding("ws-001"),
         ):
@@ -356,13 +356,13 @@ class TestHolding:
     def test_of_one_whose_socket_belonged_to_the_gateway_before(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         self.run_gateway(delivery, "the next")
-        with gateway_lock(db_of(delivery).path), delivery.holding("ws-001"):
+        with held(gateway_lock(db_of(delivery).path)), delivery.holding("ws-001"):
             pass
 
     def test_of_one_whose_socket_is_closed(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         delivery.settle([Closure("ws-001", 1, 1006, "lost", False)])
-        with gateway_lock(db_of(delivery).path), delivery.holding("ws-001"):
+        with held(gateway_lock(db_of(delivery).path)), delivery.holding("ws-001"):
             pass
 
     def test_confirms(self, delivery: Delivery, ledger: Ledger) -> None:

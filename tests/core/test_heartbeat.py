@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support import held
 from ws_manager import Connection
 from ws_manager.core.heartbeat import HeartbeatReport, check_heartbeats, sweep
 from ws_manager.core.ledger import ledger_over
@@ -86,7 +87,7 @@ class TestCheck:
     def test_leaves_those_of_a_running_gateway_to_it(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
         registered(db, "ws-002", "11:00:00")
-        with gateway_lock(db.path):
+        with held(gateway_lock(db.path)):
             assert check_heartbeats(store_over(db), 30, NOON) == HeartbeatReport(["ws-001"], ["ws-002"])
 
     @pytest.mark.parametrize(
@@ -120,13 +121,13 @@ class TestCheck:
 
     def test_those_of_a_gateway_that_is_gone(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
-        with gateway_lock(db.path):
+        with held(gateway_lock(db.path)):
             pass
         assert check_heartbeats(store_over(db), 30, NOON).timed_out == ["ws-001"]
 
     def test_gateway_lock_is_private(self, db: Database) -> None:
         lock = gateway_lock(db.path)
-        with lock:
+        with held(lock):
             assert db.path.with_name("ledger.db.gateway.lock").stat().st_mode & 0o777 == 0o600
 
     def test_sign_of_life_that_comes_meanwhile_counts(

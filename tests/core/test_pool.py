@@ -335,6 +335,19 @@ class TestAttach:
         elsewhere.attach("ws-001", inbox)
         assert inbox.received == [1]
 
+    def test_a_function_may_leave_a_transaction_open(self, connected: ConnectionPool, db: Database) -> None:
+        received: list[object] = []
+
+        def begin(message: Message) -> None:
+            received.append(message.payload)
+            db.execute("BEGIN IMMEDIATE")
+
+        connected.attach("ws-001", begin)
+        send_message(connected, db, "ws-001", 1)
+        assert (received, db.in_transaction) == ([1], True)
+        db.commit()
+        assert [message["delivered"] for message in get_message_history(db, "ws-001")] == [1]
+
     def test_detach_of_nothing(self, pool: ConnectionPool) -> None:
         pool.detach("ws-001")
 

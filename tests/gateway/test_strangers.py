@@ -79,7 +79,7 @@ async def test_ends_as_documented_and_touches_nobody_else(database: Path, attack
         assert await attack.make(target) == attack.ends
 
 
-# aiohttp keeps the head of a request that is none in a cycle of its own.
+# aiohttp keeps the head of a malformed request in a reference cycle.
 @pytest.mark.parametrize("attack", [each for each in ATTACKS if each.make is not huge_head], ids=str)
 async def test_leaves_nothing_to_the_garbage_collector(
     database: Path, attack: Attack, alive: weakref.WeakSet[Any], monkeypatch: pytest.MonkeyPatch

@@ -421,7 +421,7 @@ class Ledger:
         self._store.check()
 
     def again(self) -> Ledger:
-        """Open the same ledger once more, for another thread.
+        """Open the same ledger for another thread.
 
         Raises:
             LedgerReplaced: it was moved, deleted or replaced.

@@ -110,7 +110,7 @@ class Store(Protocol):
         """Write everything inside the block, or nothing. Blocks may be nested: the outermost one commits."""
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Read one state of the ledger throughout the block."""
+        """Read one state of the ledger throughout the block. Inside an open transaction it is the state of that."""
 
     def changes(self) -> Changes:
         """Return a `Changes`, which reports commits from now on."""
@@ -123,7 +123,7 @@ class Store(Protocol):
         """
 
     def again(self) -> Store:
-        """Open the same ledger once more, for another thread.
+        """Open the same ledger for another thread.
 
         Raises:
             LedgerReplaced: it was moved, deleted or replaced.

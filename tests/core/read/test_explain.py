@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.support import db_of, ledger_of
+from tests.support import db_of, held, ledger_of
 from ws_manager import NotFound
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import ledger_over
@@ -93,7 +93,7 @@ class TestMessage:
     def test_that_was_written_and_not_confirmed(self, delivery: Delivery) -> None:
         msg_id, seq = sent(delivery)
         delivery.settle([Written("ws-001", 1, seq, seq, utc_now())])
-        with gateway_lock(db_of(delivery).path):
+        with held(gateway_lock(db_of(delivery).path)):
             verdict = show(delivery, msg_id).verdict
         assert verdict == "pending: written to the socket, and the agent has not confirmed it yet"
 
@@ -101,7 +101,7 @@ class TestMessage:
         msg_id, seq = sent(delivery)
         delivery.settle([Written("ws-001", 1, seq, seq, utc_now())])
         delivery.settle([Closure("ws-001", 1, 1006, "connection lost", ended=False)])
-        with gateway_lock(db_of(delivery).path):
+        with held(gateway_lock(db_of(delivery).path)):
             answer = show(delivery, msg_id)
         assert answer.verdict == (
             "pending: the socket of ws-001 was lost: connection lost (close code 1006); it may still come back;"
@@ -119,7 +119,7 @@ class TestMessage:
     def test_whose_agent_has_not_come_back(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)
         delivery.record_gateway(GATEWAY._replace(id="h"))
-        with gateway_lock(db_of(delivery).path):
+        with held(gateway_lock(db_of(delivery).path)):
             verdict = show(delivery, msg_id).verdict
         assert verdict == "pending: ws-001 has not come back since the gateway was started again"
 
@@ -166,7 +166,7 @@ class TestConnection:
         )
 
     def test_that_is_well(self, delivery: Delivery) -> None:
-        with gateway_lock(db_of(delivery).path):
+        with held(gateway_lock(db_of(delivery).path)):
             answer = show(delivery, "ws-001")
         assert (answer.kind, answer.verdict) == ("connection", "the socket of ws-001 is open")
         assert happened(answer) == ["opened", "last heard"]
@@ -254,7 +254,7 @@ class TestStanding:
 
     def test_connection_with_a_socket(self, delivery: Delivery) -> None:
         assert show(delivery, "ws-001").standing == WAITING  # no gateway runs
-        with gateway_lock(db_of(delivery).path):
+        with held(gateway_lock(db_of(delivery).path)):
             assert show(delivery, "ws-001").standing == GOOD
             delivery.settle([Closure("ws-001", 1, 1006, "delivered", ended=False)])
             assert show(delivery, "ws-001").standing == BAD

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import open_db
+from tests.support import held, open_db
 from ws_manager import (
     Conflict,
     ConnectionPool,
@@ -21,7 +21,7 @@ from ws_manager import (
     send_message,
 )
 from ws_manager.core.ledger import ledger_over
-from ws_manager.repository.sqlite.locks import gateway_lock, is_held
+from ws_manager.repository.sqlite.locks import gateway_lock
 from ws_manager.repository.sqlite.opening import open_to_read, open_to_write
 from ws_manager.tokens import key_path, signing_key
 
@@ -53,17 +53,17 @@ class TestLink:
     def test_has_no_files_beside_it(self, link: Path, database: Path) -> None:
         with contextlib.closing(open_db(link)) as db:
             add_connection(ConnectionPool(db), "ws-001", "octavia")
-            with gateway_lock(link), ledger_over(db).delivery.holding("ws-001"):
+            with held(gateway_lock(link)), ledger_over(db).delivery.holding("ws-001"):
                 signing_key(link, create=True)
                 assert names(link.parent) == {"agents.db"}
         assert "ledger.db.key" in names(database.parent)
         assert "ledger.db.gateway.lock" in names(database.parent)
 
     def test_has_the_same_gateway_lock(self, link: Path, database: Path) -> None:
-        with gateway_lock(link):
-            assert is_held(gateway_lock(database))
+        with held(gateway_lock(link)):
+            assert gateway_lock(database).holder() is True
             assert not gateway_lock(database).acquire()
-        assert not is_held(gateway_lock(database))
+        assert gateway_lock(database).holder() is False
 
     def test_has_the_same_receivers(self, link: Path, database: Path) -> None:
         with contextlib.closing(open_db(link)) as one, contextlib.closing(open_db(database)) as two:
@@ -84,8 +84,8 @@ class TestLink:
         (tmp_path / "mount").symlink_to(database.parent, target_is_directory=True)
         through = tmp_path / "mount" / database.name
         assert signing_key(through, create=True) == signing_key(database, create=False)
-        with gateway_lock(through):
-            assert is_held(gateway_lock(database))
+        with held(gateway_lock(through)):
+            assert gateway_lock(database).holder() is True
 
     def test_that_leads_elsewhere_now_is_noticed(self, tmp_path: Path, link: Path) -> None:
         with contextlib.closing(open_db(link)) as db:

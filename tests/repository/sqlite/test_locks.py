@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import held
 from tests.users import ALICE, BOB, as_root, as_user, listing
-from ws_manager import Conflict, LedgerError, get_db
-from ws_manager.repository.sqlite.locks import Lock, gateway_lock, is_held, try_to_hold
+from ws_manager import LedgerError, get_db
+from ws_manager.repository.sqlite.locks import Lock, gateway_lock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and owners are POSIX")
 
@@ -26,13 +27,10 @@ def lock(db: object, database: Path) -> Lock:
 class TestHolding:
     def test_excludes_others(self, lock: Lock, database: Path) -> None:
         other = gateway_lock(database)
-        with lock:
-            assert is_held(other)
+        with held(lock):
+            assert other.holder() is True
             assert not other.acquire()
-            assert try_to_hold(other) is None
-            with pytest.raises(Conflict, match="another process holds"):
-                other.__enter__()
-        assert not is_held(other)
+        assert other.holder() is False
         assert other.acquire()
         other.release()
 
@@ -46,25 +44,25 @@ class TestHolding:
         ) as holder:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"True\n"
-            assert is_held(lock)
+            assert lock.holder() is True
             holder.kill()
             holder.wait()
-        assert not is_held(lock)
+        assert lock.holder() is False
 
     def test_looking_makes_no_file(self, lock: Lock) -> None:
-        assert not is_held(lock)
+        assert lock.holder() is False
         assert not lock.path.exists()
 
     @posix
     def test_those_who_look_are_not_in_each_others_way(self, lock: Lock) -> None:
         import fcntl
 
-        with lock:
+        with held(lock):
             pass
         # Another process that looks at this moment.
         with lock.path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            assert not is_held(lock)
+            assert lock.holder() is False
 
     def test_on_a_file_that_was_removed_is_taken_on_the_new_one(
         self, lock: Lock, monkeypatch: pytest.MonkeyPatch
@@ -80,8 +78,8 @@ class TestHolding:
             return plain(descriptor, shared=shared)
 
         monkeypatch.setattr(locks, "_take", remove_first)
-        with lock:
-            assert is_held(gateway_lock(lock.path.with_name("ledger.db")))
+        with held(lock):
+            assert gateway_lock(lock.path.with_name("ledger.db")).holder() is True
 
 
 @posix
@@ -90,7 +88,7 @@ class TestFile:
     def test_is_private(self, lock: Lock, umask: int) -> None:
         before = os.umask(umask)
         try:
-            with lock:
+            with held(lock):
                 assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
         finally:
             os.umask(before)
@@ -98,7 +96,7 @@ class TestFile:
     def test_that_others_could_open_is_made_private(self, lock: Lock) -> None:
         lock.path.touch()
         lock.path.chmod(0o666)
-        with lock:
+        with held(lock):
             assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
 
     @pytest.mark.parametrize("target", ["a file", "nothing"])
@@ -108,7 +106,7 @@ class TestFile:
             precious.write_text("keep me")
             precious.chmod(0o644)
         lock.path.symlink_to(precious)
-        for use in (lock.acquire, lambda: is_held(lock)):
+        for use in (lock.acquire, lock.holder):
             with pytest.raises(LedgerError, match="is a link: it is not used"):
                 use()
         if target == "a file":
@@ -127,13 +125,13 @@ class TestFile:
 
     def test_a_pipe_in_its_place_keeps_nobody_waiting(self, lock: Lock) -> None:
         os.mkfifo(lock.path)
-        for use in (lock.acquire, lambda: is_held(lock)):
+        for use in (lock.acquire, lock.holder):
             with pytest.raises(LedgerError, match="is not an ordinary file"):
                 use()
 
     def test_what_it_holds_is_not_touched(self, lock: Lock) -> None:
         lock.path.write_text("a note")
-        with lock:
+        with held(lock):
             assert lock.path.read_text() == "a note"
 
 
@@ -148,7 +146,7 @@ class TestOwner:
         return path
 
     def test_of_what_root_makes_is_the_databases(self, alices: Path) -> None:
-        with gateway_lock(alices) as lock:
+        with held(gateway_lock(alices)) as lock:
             assert listing(alices.parent)[lock.path.name] == (ALICE, 0)
         assert as_user(ALICE, lambda: gateway_lock(alices).acquire())
 
@@ -175,7 +173,6 @@ class TestOwner:
         assert f"belongs to the user {BOB}" in (use() if user == 0 else as_user(user, use))
 
     def test_alone_knows_whether_it_is_held(self, alices: Path) -> None:
-        with gateway_lock(alices):
+        with held(gateway_lock(alices)):
             assert as_user(BOB, gateway_lock(alices).holder) is None
             assert as_user(ALICE, gateway_lock(alices).holder) is True
-        assert as_user(BOB, lambda: is_held(gateway_lock(alices))) is True

@@ -102,12 +102,13 @@ class Pump:
         Then the next reading has everything that came since.
         """
 
-        def read(ledger: Ledger) -> tuple[list[PendingMessage], int]:
-            return ledger.delivery.pending(ws_id, after, limit, QUEUE_BYTES), self._read
+        def read(ledger: Ledger) -> tuple[list[PendingMessage], bool, int]:
+            messages = ledger.delivery.pending(ws_id, after, limit, QUEUE_BYTES)
+            characters = sum(len(message.content) for message in messages)
+            return messages, len(messages) < limit and characters <= QUEUE_BYTES, self._read
 
         async with self._catching_up:
-            messages, read_before = await self._threads.read(read)
-        complete = len(messages) < limit and sum(len(message.content) for message in messages) <= QUEUE_BYTES
+            messages, complete, read_before = await self._threads.read(read)
         return messages, complete and read_before == self._offered
 
     async def _pump(self, sessions: LiveSessions) -> None:

@@ -33,7 +33,7 @@ class Names:
         hosts: the bound addresses. If every address is bound, the local address of each connection is a name too.
             `localhost` always is one.
         public_hosts: further names by which clients address the gateway.
-        origins: pages that may connect although their host is none of those: exact origins (RFC 6454), such as
+        origins: pages that may connect although their host is not one of those: exact origins (RFC 6454), such as
             `https://app.example.com` or `tauri://localhost`.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Optional
 
 from ws_manager.repository.sqlite.files import look, named
 from ws_manager.repository.sqlite.opening import check_file, open_to_read, open_to_write
@@ -14,8 +14,7 @@ from ws_manager.repository.sqlite.store import SqliteStore
 if TYPE_CHECKING:
     from ws_manager.repository.findings import Finding
     from ws_manager.repository.sqlite.locks import Lock
-
-Location = Union[str, Path]
+    from ws_manager.repository.store import Location
 
 
 class SqliteEngine:
@@ -44,7 +43,7 @@ class SqliteEngine:
         path = named(location)
         if path.stat().st_nlink == 1:
             return []
-        return [f"{path} has several names (hard links): what is in another one's -wal file is not shown"]
+        return [f"{path} has several names (hard links): rows in the -wal file of another name are not shown"]
 
     def engine_caveat(self) -> Optional[str]:
         from ws_manager.repository.sqlite.database import resets_wal_safely
@@ -52,8 +51,8 @@ class SqliteEngine:
         if resets_wal_safely():
             return None
         return (
-            f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug, which 3.51.3 mends; checkpoints work around it:"
-            " nothing to do"
+            f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug, which 3.51.3 fixes; checkpoints avoid it, so no"
+            " action is needed"
         )
 
     def complete(self, location: Location, kind: str, prefix: str) -> list[str]:

@@ -6,19 +6,18 @@ the descriptor's own, so that two holders in one process exclude each other too.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import sys
 from pathlib import Path
 from typing import Optional
 
-from ws_manager.errors import Conflict, LedgerError, LedgerFull, is_full
+from ws_manager.errors import LedgerError, LedgerFull, is_full
 from ws_manager.own_files import beside, make_own, open_own, opened
 
 
 class Lock:
-    """A lock on a file of its own, which stays when the lock is released. As a block it is held until its end.
+    """A lock on a file of its own, which stays when the lock is released.
 
     Args:
         database: the file that it belongs to.
@@ -58,19 +57,11 @@ class Lock:
                     os.close(descriptor)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock, if it is held here."""
         if self._descriptor is not None:
             # Closing releases: no other descriptor is of the same opening.
             os.close(self._descriptor)
             self._descriptor = None
-
-    def __enter__(self) -> Lock:
-        if not self.acquire():
-            raise Conflict(f"another process holds {self.path}", hint="stop that process")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
     def holder(self) -> Optional[bool]:
         """Return whether the lock is held now; None if this user may not know. Nothing is made or changed.
@@ -87,7 +78,7 @@ class Lock:
             return None
 
     def _open(self) -> int:
-        """Open the lock file, and make it if there is none."""
+        """Open the lock file, and make a missing one."""
         while True:
             try:
                 descriptor = open_own(self.path, self._database, write=True)
@@ -121,28 +112,6 @@ def gateway_lock(database: Path) -> Lock:
 def receiver_lock(database: Path, connection_id: int) -> Lock:
     """Return the lock for taking one connection's messages without a gateway; not yet acquired."""
     return Lock(database, f"receive-{connection_id}")
-
-
-def try_to_hold(lock: Lock) -> Optional[contextlib.AbstractContextManager[object]]:
-    """Acquire the lock until the returned block ends; None if it is held.
-
-    Raises:
-        LedgerError: the lock file cannot be made or opened, or is not ours.
-    """
-    if not lock.acquire():
-        return None
-    held = contextlib.ExitStack()
-    held.callback(lock.release)
-    return held
-
-
-def is_held(lock: Lock) -> bool:
-    """Return whether the lock is held now. True too if this user may not know.
-
-    Raises:
-        LedgerError: the lock file is not ours.
-    """
-    return lock.holder() is not False
 
 
 def _take(descriptor: int, *, shared: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Whether there is room on the disk: SQLite does not always say so when there is none."""
+"""Whether there is room on the disk: SQLite does not always report a full disk as such."""
 
 from __future__ import annotations
 

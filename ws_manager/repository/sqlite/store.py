@@ -89,6 +89,9 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
+        if self.db.in_transaction:
+            yield
+            return
         with self.db.translated():
             self.db.execute("BEGIN")
         try:
