@@ -83,6 +83,25 @@ def test_ids_differ_and_ascend() -> None:
     assert ids == sorted(ids)
 
 
+def test_ids_of_one_call_share_their_first_48_bits() -> None:
+    ids = new_ids(1000)
+    assert len({text[:13] for text in ids}) == 1
+    # And nothing else: 12 bits more have 4,096 values.
+    assert len({text[14:18] for text in ids}) > 500
+
+
+def test_ids_of_two_calls_share_nothing() -> None:
+    assert new_ids(1)[0][:13] != new_ids(1)[0][:13]
+
+
+def test_ids_beside_another() -> None:
+    broadcast_id = new_id()
+    ids = new_ids(1000, beside=broadcast_id)
+    assert {text[:13] for text in ids} == {broadcast_id[:13]}
+    assert {uuid.UUID(text).version for text in ids} == {4}
+    assert len({*ids, broadcast_id}) == 1001
+
+
 def test_no_ids() -> None:
     assert new_ids(0) == []
 

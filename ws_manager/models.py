@@ -52,16 +52,23 @@ def is_ahead(last_heartbeat: str, now: str) -> bool:
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-def new_ids(count: int) -> list[str]:
-    """Return `count` fresh UUIDs, version 4 (RFC 9562 section 5.4), in ascending order.
+def new_ids(count: int, beside: Optional[str] = None) -> list[str]:
+    """Return `count` fresh UUIDs, version 4 (RFC 9562 section 5.4), in ascending order. They share their first 48 bits.
 
-    Rows are written faster in the order of their index. One read of the system's random source costs a third of
-    `uuid.uuid4()` for each, and needs no import.
+    So what is written together falls on neighbouring pages of an index, however large that is. 74 bits of each stay
+    random: among 1,000,000 ids of one call two are equal with a chance of 3 in 10¹¹. Ids of different calls are equal
+    as rarely as any two of version 4. An id authorises nothing, so it need not be hard to guess.
+
+    Args:
+        count: how many.
+        beside: an id whose first 48 bits they share; None takes new random ones.
     """
-    digits = os.urandom(16 * count).hex()
+    # One read of the system's random source costs a third of `uuid.uuid4()` for each, and needs no import.
+    digits = os.urandom(10 * count + 6).hex()
+    prefix = f"{digits[-12:-4]}-{digits[-4:]}" if beside is None else beside[:13]
     return sorted(
-        f"{d[:8]}-{d[8:12]}-4{d[13:16]}-{_VARIANT[d[16]]}{d[17:20]}-{d[20:]}"
-        for d in (digits[start : start + 32] for start in range(0, 32 * count, 32))
+        f"{prefix}-4{d[:3]}-{_VARIANT[d[3]]}{d[4:7]}-{d[7:19]}"
+        for d in (digits[start : start + 20] for start in range(0, 20 * count, 20))
     )
 
 

@@ -105,7 +105,7 @@ class Messages:
 
     def insert_broadcast(self, broadcast: NewBroadcast, ws_ids: Sequence[str]) -> tuple[int, int]:
         """Write a message to each of at least one recipient, and return the first and the last id."""
-        ids = new_ids(len(ws_ids))
+        ids = new_ids(len(ws_ids), beside=broadcast.broadcast_id)
         shared = (
             broadcast.msg_type,
             broadcast.sender_id,
