@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, Optional, Union
@@ -53,11 +54,11 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_ids(count: int, beside: Optional[str] = None) -> list[str]:
-    """Return `count` fresh UUIDs, version 4 (RFC 9562 section 5.4), in ascending order. They share their first 48 bits.
+    """Return `count` fresh UUIDs, version 4 (RFC 9562 section 5.4), in ascending order.
 
-    So what is written together falls on neighbouring pages of an index, however large that is. 74 bits of each stay
-    random: among 1,000,000 ids of one call two are equal with a chance of 3 in 10¹¹. Ids of different calls are equal
-    as rarely as any two of version 4. An id authorises nothing, so it need not be hard to guess.
+    They share their first 48 bits, so what is written together falls on neighbouring pages of an index, however large
+    that is. 74 bits of each stay random: among 1,000,000 ids of one call two are equal with a chance of 3 in 10¹¹.
+    Ids of different calls are equal as rarely as any two of version 4. An id authorises nothing.
 
     Args:
         count: how many.
@@ -246,26 +247,36 @@ class Gateway(NamedTuple):
     seen_at: str
 
 
+Registration = tuple[str, int]
+"""A ws_id and its epoch: one registration of a connection."""
+
+
 class Receipt(NamedTuple):
     """The receiving side has confirmed what one registration was sent.
 
     Attributes:
         ws_id: the connection.
         epoch: the registration under which it was written; a receipt of another one is void.
-        first: the lowest `messages.id` that it confirms.
-        last: the highest. Everything that was pending between the two was written.
-        written_at: when that was; None where there is no socket.
+        seqs: the numbers (`messages.id`) that it confirms, in ascending order; at least one.
+        written_at: when they were written; None where there is no socket.
     """
 
     ws_id: str
     epoch: int
-    first: int
-    last: int
+    seqs: Sequence[int]
     written_at: Optional[str] = None
 
 
 class Written(NamedTuple):
-    """A socket was sent the pending messages between two ids, and has not confirmed them. Fields as in `Receipt`."""
+    """A socket was sent messages and has not confirmed them.
+
+    Attributes:
+        ws_id: the connection.
+        epoch: the registration under which they were written.
+        first: the lowest number (`messages.id`).
+        last: the highest. Everything that is pending between the two was written.
+        written_at: when that was.
+    """
 
     ws_id: str
     epoch: int

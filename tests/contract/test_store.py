@@ -9,7 +9,7 @@ from typing import Optional
 import pytest
 
 from ws_manager import InvalidInput
-from ws_manager.models import Connection, Message, PendingMessage, new_id, utc_now
+from ws_manager.models import Connection, Message, PendingMessage, Receipt, Registration, new_id, utc_now
 from ws_manager.repository.engines import engine_of
 from ws_manager.repository.findings import BroadcastState, MessageFilter, StoredEvent
 from ws_manager.repository.records import DeliveryCounts, NewBroadcast, NewMessage
@@ -54,6 +54,14 @@ def broadcast(store: Store, content: str = "1", agent: Optional[str] = None) -> 
     with store.atomic():
         store.broadcasts.insert([new], store.connections.recipients(agent))
     return new.broadcast_id
+
+
+def confirm(store: Store, ws_id: str, *seqs: int, at: Optional[str] = None) -> None:
+    """Confirm messages under the present registration."""
+    connection = store.connections.find(ws_id)
+    assert connection is not None
+    with store.atomic():
+        assert store.receipts.settle([Receipt(ws_id, connection.epoch, seqs)], at or utc_now()) == set()
 
 
 def pending(store: Store, ws_id: str) -> list[PendingMessage]:
@@ -149,7 +157,6 @@ class TestConnections:
     def test_an_old_epoch_changes_nothing(self, store: Store) -> None:
         with store.atomic():
             register(store, "ws-001", "octavia")
-            assert not store.connections.confirmed("ws-001", 1, 5)
             assert not store.connections.socket_closed("ws-001", 1, 1006, "lost")
             assert not store.connections.heartbeat_of_epoch("ws-001", 1, utc_now(), utc_now())
         found = store.connections.find("ws-001")
@@ -181,13 +188,13 @@ class TestMessages:
         assert counts == {"ws-001": 2, "ws-002": 1, "ws-003": 3}
         assert {ws_id: len(pending(store, ws_id)) for ws_id in counts} == counts
 
-    def test_confirming_marks_what_is_pending_from_one_to_another(self, store: Store) -> None:
+    def test_confirming_marks_what_is_pending(self, store: Store) -> None:
         for content in ("1", "2", "3", "4"):
             send(store, "ws-001", content)
         first, second, third, _ = pending(store, "ws-001")
         with store.atomic():
             store.messages.set_aside("ws-001", second.seq, second.seq, "no", utc_now())
-            assert store.messages.confirm("ws-001", first.seq, third.seq, utc_now()) == 2
+            confirm(store, "ws-001", first.seq, second.seq, third.seq)
         assert contents(pending(store, "ws-001")) == ["4"]
 
     def test_setting_aside_to_the_end(self, store: Store) -> None:
@@ -203,9 +210,93 @@ class TestMessages:
         with store.atomic():
             store.messages.insert_each(written)
             messages = pending(store, "ws-001")
-            store.messages.confirm("ws-001", messages[0].seq, messages[-2].seq, now)
+            confirm(store, "ws-001", *(message.seq for message in messages[:-1]))
         counts = store.messages.delivery_counts([message.msg_id for message in written])
         assert counts == DeliveryCounts(confirmed=5000, pending=1, set_aside=0)
+
+
+class TestReceipts:
+    def confirmed(self, store: Store) -> list[str]:
+        found = store.history.newest(MessageFilter(), 10_000)
+        return [message.content for message in reversed(found) if message.delivered]
+
+    def settle(self, store: Store, *receipts: Receipt) -> set[Registration]:
+        with store.atomic():
+            return store.receipts.settle(receipts, utc_now())
+
+    def seqs(self, store: Store, ws_id: str) -> list[int]:
+        return [message.seq for message in pending(store, ws_id)]
+
+    def test_mark_what_they_name(self, store: Store) -> None:
+        # Runs of every length, short and long, with gaps between them.
+        named = {n for n in range(200) if n not in (3, 11, 20, 30, 41, 53, 66, 100, 101, 180)}
+        with store.atomic():
+            now = utc_now()
+            store.messages.insert_each(
+                [NewMessage(new_id(), "ws-001", str(n), "data", None, now) for n in range(200)]
+            )
+        seqs = self.seqs(store, "ws-001")
+        assert self.settle(store, Receipt("ws-001", 1, [seqs[n] for n in sorted(named)])) == set()
+        assert self.confirmed(store) == [str(n) for n in sorted(named)]
+
+    def test_of_many_connections(self, store: Store) -> None:
+        for content in ("1", "2", "3"):
+            broadcast(store, content)
+        seqs = {ws_id: self.seqs(store, ws_id) for ws_id in ("ws-001", "ws-002", "ws-003")}
+        void = self.settle(
+            store,
+            Receipt("ws-003", 1, seqs["ws-003"][:1]),
+            Receipt("ws-001", 1, seqs["ws-001"][:2]),
+            Receipt("ws-003", 1, seqs["ws-003"][1:]),
+        )
+        assert void == set()
+        assert [len(pending(store, ws_id)) for ws_id in seqs] == [1, 3, 0]
+        highest = {each.ws_id: each.confirmed_seq for each in store.connections.active()}
+        assert highest == {"ws-001": seqs["ws-001"][1], "ws-002": 0, "ws-003": seqs["ws-003"][2]}
+
+    @pytest.mark.parametrize("epoch", [0, 2, 3])
+    def test_of_another_epoch_are_void_and_the_rest_counts(self, store: Store, epoch: int) -> None:
+        broadcast(store)
+        mine, theirs = self.seqs(store, "ws-001"), self.seqs(store, "ws-002")
+        assert self.settle(store, Receipt("ws-001", epoch, mine), Receipt("ws-002", 1, theirs)) == {
+            ("ws-001", epoch)
+        }
+        assert [len(pending(store, ws_id)) for ws_id in ("ws-001", "ws-002")] == [1, 0]
+        connection = store.connections.find("ws-001")
+        assert connection is not None
+        assert connection.confirmed_seq == 0
+
+    def test_of_two_epochs_of_one_connection(self, store: Store) -> None:
+        send(store, "ws-001", "1")
+        send(store, "ws-001", "2")
+        first, second = self.seqs(store, "ws-001")
+        with store.atomic():
+            register(store, "ws-001", "octavia")
+        void = self.settle(store, Receipt("ws-001", 1, [first]), Receipt("ws-001", 2, [second]))
+        assert void == {("ws-001", 1)}
+        assert self.confirmed(store) == ["2"]
+
+    def test_keep_the_first_time(self, store: Store) -> None:
+        msg_id = send(store, "ws-001")
+        (seq,) = self.seqs(store, "ws-001")
+        confirm(store, "ws-001", seq, at="2026-01-01T00:00:00.000000+00:00")
+        confirm(store, "ws-001", seq)
+        message = store.history.find(msg_id)
+        assert message is not None
+        assert message.confirmed_at == "2026-01-01T00:00:00.000000+00:00"
+
+    def test_bring_the_time_of_writing(self, store: Store) -> None:
+        first, second = send(store, "ws-001"), send(store, "ws-001")
+        one, other = self.seqs(store, "ws-001")
+        at = "2026-01-01T00:00:00.000000+00:00"
+        with store.atomic():
+            store.messages.written("ws-001", other, other, at)
+        self.settle(store, Receipt("ws-001", 1, [one], at), Receipt("ws-001", 1, [other]))
+        found = [store.history.find(msg_id) for msg_id in (first, second)]
+        assert [message and message.written_at for message in found] == [at, at]
+
+    def test_of_an_unknown_connection_are_void(self, store: Store) -> None:
+        assert self.settle(store, Receipt("ws-none", 1, [1])) == {("ws-none", 1)}
 
 
 class TestPositions:
@@ -230,7 +321,7 @@ class TestPositions:
         send(store, "ws-001")
         (message,) = pending(store, "ws-001")
         with store.atomic():
-            store.messages.confirm("ws-001", message.seq, message.seq, utc_now())
+            confirm(store, "ws-001", message.seq)
         found, reached = store.messages.after(before, 10)
         assert found == []
         assert reached != before
@@ -279,7 +370,7 @@ class TestBroadcasts:
         first, second = broadcast(store, agent="octavia"), broadcast(store)
         (message, _) = pending(store, "ws-001")
         with store.atomic():
-            store.messages.confirm("ws-001", message.seq, message.seq, utc_now())
+            confirm(store, "ws-001", message.seq)
             store.messages.set_aside("ws-003", 0, None, "no", utc_now())
         newest, oldest = store.broadcasts.latest(10)
         assert (newest.broadcast_id, newest.recipients, newest.counts) == (second, 3, DeliveryCounts(0, 2, 1))
@@ -301,7 +392,7 @@ class TestBroadcasts:
         (message,) = pending(store, "ws-001")
         now = utc_now()
         with store.atomic():
-            store.messages.confirm("ws-001", message.seq, message.seq, now)
+            confirm(store, "ws-001", message.seq, at=now)
         assert store.broadcasts.confirmation_times(broadcast_id) == (now, now)
         assert [each.recipient_id for each in store.broadcasts.unconfirmed(broadcast_id, 10)] == [
             "ws-002",
@@ -335,7 +426,7 @@ class TestHistory:
             send(store, "ws-001", content)
         first, second, _ = pending(store, "ws-001")
         with store.atomic():
-            store.messages.confirm("ws-001", first.seq, first.seq, utc_now())
+            confirm(store, "ws-001", first.seq)
             store.messages.set_aside("ws-001", second.seq, second.seq, "no", utc_now())
         assert self.newest(store, pending=True) == ["3"]
         assert self.newest(store, set_aside=True) == ["2"]

@@ -28,6 +28,7 @@ TIMES = {
     "connections": ("connected_at", "last_heartbeat", "disconnected_at"),
     "messages": ("sent_at", "confirmed_at", "rejected_at"),
     "heartbeat_log": ("ts",),
+    "receipts": ("ts",),
     "broadcasts": ("sent_at",),
     "events": ("ts",),
     "webhook_events": ("received_at", "routed_at"),
@@ -55,7 +56,7 @@ def age(db) -> None:
 
 def dump(db) -> dict[str, list[Any]]:
     return {
-        table: sorted(db.rows(f"SELECT * FROM {table} ORDER BY rowid"), key=repr)
+        table: sorted(row for row in db.rows(f"SELECT * FROM {table}") if row[0] in TABLES)
         if table == "sqlite_sequence"
         else db.rows(f"SELECT * FROM {table} ORDER BY rowid")
         for table in (*TABLES, "sqlite_sequence")
@@ -68,7 +69,10 @@ def ledger(db) -> Ledger:
 
 
 def confirm(db, ws_id: str) -> None:
-    ledger_over(db).delivery.settle([Receipt(ws_id, ledger_over(db).find(ws_id).epoch, 0, 2**62)])
+    ledger = ledger_over(db)
+    while pending := ledger.delivery.pending(ws_id, 0, 1000):
+        seqs = [message.seq for message in pending]
+        ledger.delivery.settle([Receipt(ws_id, ledger.find(ws_id).epoch, seqs)])
 
 
 @pytest.fixture
@@ -105,6 +109,7 @@ class TestPrune:
         ledger.disconnect("ws-001")
         age(db)
         assert vars(prune(db, DAY)) == {
+            "receipts": 1,
             "messages": 1,
             "heartbeat_log": 1,
             "events": 2,
@@ -113,6 +118,19 @@ class TestPrune:
             "connections": 1,
         }
         assert all(not rows for table, rows in dump(db).items() if table != "sqlite_sequence")
+
+    def test_deletes_the_journal_before_the_messages_that_it_names(self, db, ledger: Ledger) -> None:
+        ledger.connect("octavia", "ws-001")
+        ledger.broadcast(1)
+        confirm(db, "ws-001")
+        age(db)
+        db.execute("CREATE TRIGGER no BEFORE DELETE ON messages BEGIN SELECT RAISE(ABORT, 'no'); END")
+        with pytest.raises(Exception, match="no"):
+            prune(db, DAY)
+        assert (db.value("SELECT count(*) FROM receipts"), db.value("SELECT count(*) FROM messages")) == (
+            0,
+            1,
+        )
 
     def test_deletes_webhook_events_that_are_routed_and_over_30_days_old(self, filled: Ledger, db) -> None:
         age(db)

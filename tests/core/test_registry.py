@@ -216,14 +216,14 @@ class TestOrder:
 class TestWait:
     def test_follows_confirmations_of_another_process(self, ledger: Ledger, elsewhere: Ledger) -> None:
         sent = ledger.broadcast(1)
-        elsewhere.delivery.settle([Receipt(ws_id, 1, 1, 3) for ws_id in sent.recipients])
+        elsewhere.delivery.settle([Receipt(ws_id, 1, [1, 2, 3]) for ws_id in sent.recipients])
         assert ledger.wait(sent, 60) == (3, 0, 0)
 
     def test_returns_when_the_last_confirmation_comes(
         self, ledger: Ledger, elsewhere: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sent = ledger.broadcast(1)
-        receipts = iter([Receipt(ws_id, 1, 1, 3) for ws_id in sent.recipients])
+        receipts = iter([Receipt(ws_id, 1, [1, 2, 3]) for ws_id in sent.recipients])
         monkeypatch.setattr(
             "ws_manager.core.sending.time.sleep",
             lambda seconds: elsewhere.delivery.settle([next(receipts)]),

@@ -99,7 +99,7 @@ def test_what_many_connections_confirm_is_counted(ledger: Ledger) -> None:
     times = iter([0.0, 1.0])
     sampler = Sampler(ledger._store, timer=lambda: next(times))
     sampler.sample(OverviewQuery())
-    delivery.settle([Receipt(name, 1, seqs[name], seqs[name]) for name in names])
+    delivery.settle([Receipt(name, 1, [seqs[name]]) for name in names])
     assert sampler.sample(OverviewQuery()).confirmed_per_second == 1200
 
 

@@ -81,7 +81,7 @@ def say(agent: GatewaySession, **frame: object) -> None:
 def receipts(agent: GatewaySession) -> list[tuple[int, int]]:
     """The receipts so far, as first and last."""
     assert all(isinstance(report, Receipt) for report in agent.reports)
-    return [(report.first, report.last) for report in agent.reports if isinstance(report, Receipt)]
+    return [(report.seqs[0], report.seqs[-1]) for report in agent.reports if isinstance(report, Receipt)]
 
 
 def answers(agent: GatewaySession) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ class TestReceiptByPong:
         agent = session()
         write(agent, 1, 2, 3)
         agent.pong(ping(agent), 1.0)
-        assert agent.reports == [Receipt("ws-001", 3, 1, 3)]
+        assert agent.reports == [Receipt("ws-001", 3, [1, 2, 3])]
 
     def test_pong_does_not_confirm_what_was_written_after_its_ping(self) -> None:
         agent = session()
@@ -368,7 +368,7 @@ class TestReject:
         write(agent, 1, 2, 3)
         say(agent, type="reject", seq=2, reason="no")
         say(agent, type="ack", seq=3)
-        assert agent.reports == [Rejection("ws-001", 3, 2, "no"), Receipt("ws-001", 3, 1, 3)]
+        assert agent.reports == [Rejection("ws-001", 3, 2, "no"), Receipt("ws-001", 3, [1, 3])]
 
     def test_ack_of_the_rejected_alone_confirms_nothing(self) -> None:
         agent = session(explicit=True)
@@ -529,8 +529,8 @@ class TestTimesOfWriting:
             agent.next_write(f"time {seq}")
         say(agent, type="ack", seq=2)
         assert agent.reports == [
-            Receipt("ws-001", 3, 1, 1, "time 1"),
-            Receipt("ws-001", 3, 2, 2, "time 2"),
+            Receipt("ws-001", 3, [1], "time 1"),
+            Receipt("ws-001", 3, [2], "time 2"),
         ]
 
     def test_what_waits_is_told_once(self) -> None:
@@ -552,7 +552,7 @@ class TestTimesOfWriting:
         agent.unreported_writes()
         say(agent, type="ack", seq=2)
         say(agent, type="ack", seq=3)
-        assert agent.reports == [Receipt("ws-001", 3, 1, 2, None), Receipt("ws-001", 3, 3, 3, None)]
+        assert agent.reports == [Receipt("ws-001", 3, [1, 2], None), Receipt("ws-001", 3, [3], None)]
 
     def test_many_within_a_second_cost_no_more_memory(self) -> None:
         agent = session(explicit=True)
@@ -871,13 +871,14 @@ class Model:
         self.session.tick(self.now)
 
     def settle(self) -> None:
-        """What the ledger does with a receipt: everything between its ids that is pending."""
+        """What the ledger does with a receipt."""
         reports, self.session.reports = self.session.reports, []
         for report in reports:
             if isinstance(report, Rejection):
                 self.rejected.add(report.seq)
                 continue
-            self.confirmed |= {seq for seq in self.pending(0) if report.first <= seq <= report.last}
+            assert set(report.seqs) <= set(self.written)
+            self.confirmed |= set(report.seqs)
 
     def row(self, seq: int) -> PendingMessage:
         return message(seq, json.dumps("x" * (seq * 37 % 900)))

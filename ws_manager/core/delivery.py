@@ -6,7 +6,7 @@ A gateway uses them for its sockets, `receive` and `ConnectionPool.attach` for c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Optional
 
 from ws_manager.core.heartbeat import sweep
@@ -88,39 +88,38 @@ class Delivery:
     # The outcome
 
     def settle(self, reports: Iterable[SocketReport]) -> set[str]:
-        """Write what sockets report, in order and in one transaction.
+        """Write what sockets report, in one transaction: first the receipts, then the rest in order.
 
-        Receipts mark what they cover as delivered; rejections set a message aside; closures and signs of
+        Receipts mark what they name as delivered; rejections set a message aside; closures and signs of
         life go to the connection. What names an older epoch than the row's is void and changes nothing.
 
         Returns:
             The ws_ids of which a receipt or a rejection was void: another registration has come since.
         """
+        batch = list(reports)
+        receipts = [report for report in batch if isinstance(report, Receipt)]
         void = set()
         with self._store.atomic():
             now = utc_now()
-            for report in reports:
-                if isinstance(report, Receipt):
-                    holds = self._confirm(report, now)
-                elif isinstance(report, Rejection):
+            # First: a receipt never names what was rejected before it, and what it confirms is not set aside later.
+            if receipts:
+                void = {ws_id for ws_id, _epoch in self._store.receipts.settle(receipts, now)}
+            for report in batch:
+                if isinstance(report, Rejection):
                     holds = self._reject(report, now)
                 elif isinstance(report, Written):
                     holds = self._note_written(report)
                 elif isinstance(report, Closure):
                     self._close(report, now)
                     continue
-                else:
+                elif isinstance(report, SignOfLife):
                     self._note_life(report, now)
+                    continue
+                else:
                     continue
                 if not holds:
                     void.add(report.ws_id)
         return void
-
-    def _confirm(self, receipt: Receipt, now: str) -> bool:
-        if not self._store.connections.confirmed(receipt.ws_id, receipt.epoch, receipt.last):
-            return False
-        self._store.messages.confirm(receipt.ws_id, receipt.first, receipt.last, now, receipt.written_at)
-        return True
 
     def _reject(self, rejection: Rejection, now: str) -> bool:
         ws_id, epoch, seq, reason = rejection
@@ -230,13 +229,13 @@ class Delivery:
                 raise Conflict(f"a socket holds {ws_id}", hint="its agent receives the messages already")
             yield connection
 
-    def confirm_held(self, connection: Connection, first: int, last: int) -> None:
-        """Confirm what a holder has received.
+    def confirm_held(self, connection: Connection, seqs: Sequence[int]) -> None:
+        """Confirm the messages that a holder has received, by their numbers in ascending order.
 
         Raises:
             Conflict: the ws_id was registered again since, so the receipt is void; it stays pending.
         """
-        if self.settle([Receipt(connection.ws_id, connection.epoch, first, last)]):
+        if self.settle([Receipt(connection.ws_id, connection.epoch, seqs)]):
             raise _registered_again(connection.ws_id)
 
     def pending_held(self, connection: Connection, after: int, limit: int) -> list[PendingMessage]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 _FORMAT = "ws-manager-export"
 
+Log = Literal["heartbeat_log", "receipts"]
+"""The tables that are trimmed often: a running gateway adds to them all the time."""
+
 
 @dataclass(frozen=True)
 class Pruned:
-    """How many rows of each table were deleted, or would be."""
+    """How many rows of each table were deleted, or would be; in the order in which they go."""
 
+    receipts: int
     messages: int
     heartbeat_log: int
     events: int
@@ -44,9 +48,10 @@ class Maintenance:
     def prune(self, older_than: float, *, dry_run: bool = False, vacuum: bool = False) -> Pruned:
         """Delete finished rows that are older than this many seconds.
 
-        That is: confirmed messages, the heartbeat log, events, broadcasts without messages, routed webhook events of
-        more than 30 days, and disconnected connections without messages. What is pending, set aside or unrouted is
-        never deleted, and no id is used again. It goes in small transactions, so that others can write in between.
+        That is: the journal of receipts, confirmed messages, the heartbeat log, events, broadcasts without messages,
+        routed webhook events of more than 30 days, and disconnected connections without messages. What is pending,
+        set aside or unrouted is never deleted, and no id is used again. It goes in small transactions, so that others
+        can write in between.
 
         Args:
             older_than: seconds.
@@ -60,19 +65,20 @@ class Maintenance:
         maintenance = self._store.maintenance
         cutoff = seconds_before(utc_now(), older_than)
         work = maintenance.count_over if dry_run else maintenance.delete_over
-        # In this order: a connection goes only when its messages have gone.
+        # In this order: the journal names messages, and a connection goes only when its messages have gone.
         counts = {field.name: work(field.name, cutoff) for field in fields(Pruned)}
         if vacuum and not dry_run:
             maintenance.vacuum()
         return Pruned(**counts)
 
-    def trim_heartbeat_log(self, older_than: float) -> int:
-        """Delete the oldest rows of the heartbeat log, and return how many that were.
+    def trim(self, log: Log, older_than: float) -> int:
+        """Delete the oldest rows of a log, and return how many that were.
 
         It stops reading at the first row that stays, so it can be done often. A row that lies as far in
         the future was written before the clock was set back: it goes too, and does not keep those behind it.
 
         Args:
+            log: its table.
             older_than: seconds.
 
         Raises:
@@ -80,7 +86,7 @@ class Maintenance:
         """
         now = utc_now()
         since, until = seconds_before(now, older_than), seconds_before(now, -older_than)
-        return self._store.maintenance.trim_heartbeat_log(since, until)
+        return self._store.maintenance.trim(log, since, until)
 
     def export_lines(self) -> Iterator[str]:
         """Give the whole ledger as lines of JSON, as it was at the first of them.

@@ -171,7 +171,7 @@ class _Attachment:
                         "%s: delivery stopped, message %s stays pending", row.recipient_id, row.msg_id
                     )
                     return count, True
-                self._delivery.confirm_held(self._connection, row.seq, row.seq)
+                self._delivery.confirm_held(self._connection, [row.seq])
                 self._cursor = row.seq
                 count += 1
             if not rows:

@@ -1,12 +1,15 @@
-"""Deletes old rows while the gateway runs: of the heartbeat log, and with `keep` also finished messages."""
+"""Deletes old rows while the gateway runs: of the logs, and with `keep` also finished messages."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
+from ws_manager.core.ledger import Ledger
+from ws_manager.core.maintenance import Log
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
 from ws_manager.settings import Sizes
@@ -21,13 +24,13 @@ class Janitor:
 
     Args:
         path: the database file.
-        log_keep: seconds to keep rows of the heartbeat log.
+        logs: seconds to keep the rows of each log.
         keep: seconds to keep what `prune` deletes, such as confirmed messages; None keeps it for ever.
     """
 
-    def __init__(self, path: Path, log_keep: float, keep: Optional[float]) -> None:
+    def __init__(self, path: Path, logs: Mapping[Log, float], keep: Optional[float]) -> None:
         self._ledger = LedgerThread(path, "ws-manager-janitor", Sizes())
-        self._log_keep = log_keep
+        self._logs = logs
         self._keep = keep
 
     async def run(self) -> None:
@@ -37,9 +40,7 @@ class Janitor:
             while True:
                 try:
                     await self._ledger.open()
-                    await self._ledger.run(
-                        lambda ledger: ledger.maintenance.trim_heartbeat_log(self._log_keep)
-                    )
+                    await self._ledger.run(self._trim)
                     if self._keep is not None and next_prune <= 0:
                         next_prune = _PRUNE_SECONDS
                         await self._prune(self._keep)
@@ -49,6 +50,10 @@ class Janitor:
                 await asyncio.sleep(_TRIM_SECONDS)
         finally:
             await self._ledger.close()
+
+    def _trim(self, ledger: Ledger) -> None:
+        for log, seconds in self._logs.items():
+            ledger.maintenance.trim(log, seconds)
 
     async def _prune(self, keep: float) -> None:
         pruned = await self._ledger.run(lambda ledger: ledger.maintenance.prune(keep))

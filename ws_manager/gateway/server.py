@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional, Union
 from aiohttp import web
 
 from ws_manager.core.locations import hold_gateway
+from ws_manager.core.maintenance import Log
 from ws_manager.core.presence import NOTED_SECONDS
 from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
 from ws_manager.gateway.delivery.checkpointer import Checkpointer
@@ -72,6 +73,7 @@ class GatewayOptions:
         limits: what agents may use.
         log_interval: least seconds between two rows of one connection in the heartbeat log.
         log_keep: seconds to keep those rows.
+        receipts_keep: seconds to keep the journal of receipts.
         keep: seconds to keep confirmed messages and other finished rows; None keeps them for ever.
         stripe: how Stripe's webhook events are received; None turns that off.
         shared: True allows the ledger in another program's database.
@@ -91,6 +93,7 @@ class GatewayOptions:
     limits: Limits = field(default_factory=Limits)
     log_interval: float = 60.0
     log_keep: float = 86400.0
+    receipts_keep: float = 86400.0
     keep: Optional[float] = None
     stripe: Optional[StripeOptions] = None
     shared: bool = False
@@ -131,7 +134,8 @@ class GatewayServer:
         # Between the ledger and the sockets.
         self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
         self._checkpointer = Checkpointer(self._threads)
-        self._janitor = Janitor(options.database, options.log_keep, options.keep)
+        logs: dict[Log, float] = {"heartbeat_log": options.log_keep, "receipts": options.receipts_keep}
+        self._janitor = Janitor(options.database, logs, options.keep)
         self._pump = Pump(self._threads)
         self._receipts = ReceiptWriter(self._threads)
         self._hub = Hub(

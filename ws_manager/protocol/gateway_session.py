@@ -12,6 +12,7 @@ Two kinds of receipt:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 from typing import Optional, Union
@@ -412,8 +413,11 @@ class GatewaySession:
         self._bytes -= size
         self._full = False
         self._end_caution()
-        for writing in self._writings.take_through(confirmed):
-            self.reports.append(Receipt(self.ws_id, self.epoch, writing.first, writing.last, writing.at))
+        start = 0
+        for writing in self._writings.take_through(confirmed[-1]):
+            end = bisect_right(confirmed, writing.last, start)
+            self.reports.append(Receipt(self.ws_id, self.epoch, confirmed[start:end], writing.at))
+            start = end
 
     def _end_caution(self) -> None:
         """Use the usual window once the backlog is confirmed."""

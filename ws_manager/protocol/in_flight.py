@@ -30,10 +30,10 @@ class InFlight:
         self._seqs.append(seq)
         self._sizes.append(size)
 
-    def take_through(self, seq: int) -> tuple[int, int]:
-        """Remove the messages up to a seq. Return the highest of them and their total size. There must be one."""
+    def take_through(self, seq: int) -> tuple[list[int], int]:
+        """Remove the messages up to a seq. Return their seqs and their total size. There must be one."""
         end = bisect_right(self._seqs, seq, self._start)
-        taken = self._seqs[end - 1], sum(self._sizes[self._start : end])
+        taken = self._seqs[self._start : end].tolist(), sum(self._sizes[self._start : end])
         self._start = end
         if end == len(self._seqs) or end > _SPENT:
             del self._seqs[:end], self._sizes[:end]

@@ -33,6 +33,7 @@ from ws_manager.repository.tables import (
     Maintenance,
     Messages,
     Overview,
+    Receipts,
     WebhookEvents,
 )
 
@@ -69,6 +70,10 @@ class Store(Protocol):
     @property
     def messages(self) -> Messages:
         """Messages on their way."""
+
+    @property
+    def receipts(self) -> Receipts:
+        """What was confirmed."""
 
     @property
     def history(self) -> History:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Optional, Protocol
 
-from ws_manager.models import Connection, Event, Gateway, Message, PendingMessage
+from ws_manager.models import (
+    Connection,
+    Event,
+    Gateway,
+    Message,
+    PendingMessage,
+    Receipt,
+    Registration,
+)
 from ws_manager.repository.findings import (
     ActiveConnection,
     BroadcastState,
@@ -109,9 +117,6 @@ class Connections(Protocol):
         One in the future does not count as later: the clock was set back since.
         """
 
-    def confirmed(self, ws_id: str, epoch: int, seq: int) -> bool:
-        """Raise the highest confirmed `seq` of one registration. False if it is void."""
-
     def has_epoch(self, ws_id: str, epoch: int) -> bool:
         """Return whether a registration is the present one."""
 
@@ -156,9 +161,6 @@ class Messages(Protocol):
     def count_pending_before(self, ws_id: str, after: int, before: int) -> int:
         """Return how many pending messages of one connection are between two `seq`, both left out."""
 
-    def confirm(self, ws_id: str, first: int, last: int, at: str, written_at: Optional[str] = None) -> int:
-        """Mark what is pending from one `seq` to another as delivered, and return how many messages that were."""
-
     def written(self, ws_id: str, first: int, last: int, at: str) -> None:
         """Note when what is pending from one `seq` to another was written to a socket."""
 
@@ -176,6 +178,24 @@ class Messages(Protocol):
 
     def count(self) -> int:
         """Return the number of messages in the ledger."""
+
+
+class Receipts(Protocol):
+    """What was confirmed, and the journal of it: one entry per call."""
+
+    def settle(self, receipts: Sequence[Receipt], at: str) -> set[Registration]:
+        """Mark what receipts name as delivered, and raise the highest confirmed `seq` of their connections.
+
+        What is not pending any more stays as it is. A receipt of a registration that does not hold any more is void
+        and changes nothing.
+
+        Args:
+            receipts: at least one.
+            at: when they are settled.
+
+        Returns:
+            The registrations whose receipts were void.
+        """
 
 
 class History(Protocol):
@@ -349,7 +369,7 @@ class Overview(Protocol):
 
 
 class Maintenance(Protocol):
-    """Statements over whole tables. `delete_over` and `trim_heartbeat_log` commit by themselves, in small parts."""
+    """Statements over whole tables. `delete_over` and `trim` commit by themselves, in small parts."""
 
     def count_over(self, table: str, cutoff: str) -> int:
         """Return how many entries of a table are over and older than a time."""
@@ -357,8 +377,14 @@ class Maintenance(Protocol):
     def delete_over(self, table: str, cutoff: str) -> int:
         """Delete them in small parts, between which others can write. Return their number."""
 
-    def trim_heartbeat_log(self, since: str, until: str) -> int:
-        """Delete the log's entries from its first to the first between two times, and return how many they were."""
+    def trim(self, log: str, since: str, until: str) -> int:
+        """Delete a log's entries from its first to the first between two times, and return how many they were.
+
+        Args:
+            log: `heartbeat_log` or `receipts`.
+            since: the earlier time.
+            until: the later time.
+        """
 
     def vacuum(self) -> None:
         """Return the space of deleted rows to the file system."""

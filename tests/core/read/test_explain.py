@@ -58,7 +58,7 @@ def test_what_there_is_not(delivery: Delivery) -> None:
 class TestMessage:
     def test_that_was_confirmed(self, delivery: Delivery) -> None:
         msg_id, seq = sent(delivery)
-        delivery.settle([Receipt("ws-001", 1, seq, seq, written_at=utc_now())])
+        delivery.settle([Receipt("ws-001", 1, [seq], written_at=utc_now())])
         answer = show(delivery, msg_id)
         assert answer.kind == "message"
         assert answer.verdict.startswith("delivered ")
@@ -151,7 +151,7 @@ class TestMessage:
             "UPDATE events SET ts = '2099-01-01T00:00:01.000000+00:00' WHERE kind = 'closed'"
         )
         assert happened(show(delivery, msg_id)) == ["sent", "closed"]
-        delivery.settle([Receipt("ws-001", 1, seq, seq)])
+        delivery.settle([Receipt("ws-001", 1, [seq])])
         answer = show(delivery, msg_id)
         assert answer.verdict == "delivered some time after it was sent"
         assert happened(answer) == ["confirmed", "sent"]
@@ -210,7 +210,7 @@ class TestBroadcast:
     def test_of_which_some_arrived(self, delivery: Delivery) -> None:
         call = ledger_of(delivery).broadcast(1)
         first, _ = seqs(delivery)
-        delivery.settle([Receipt("ws-001", 1, first, first)])
+        delivery.settle([Receipt("ws-001", 1, [first])])
         answer = show(delivery, call.broadcast_id)
         assert answer.verdict == "confirmed by 1 of 2: 1 pending, 0 set aside"
         (missing,) = answer.facts["unconfirmed"]
@@ -221,8 +221,8 @@ class TestBroadcast:
     def test_of_which_all_arrived_counts_what_was_pruned(self, delivery: Delivery) -> None:
         call = ledger_of(delivery).broadcast(1)
         first, last = seqs(delivery)
-        delivery.settle([Receipt("ws-001", 1, first, first)])
-        delivery.settle([Receipt("ws-002", 1, last, last)])
+        delivery.settle([Receipt("ws-001", 1, [first])])
+        delivery.settle([Receipt("ws-002", 1, [last])])
         db_of(delivery).execute(
             "UPDATE messages SET confirmed_at = '2020-01-01T00:00:00.000000+00:00' WHERE id = ?",
             (first,),
@@ -265,7 +265,7 @@ class TestStanding:
         ledger_of(delivery).connect("cipher", ws_id)
         delivery.open_socket("cipher", ws_id, None, "g")
         (confirmed, first), (refused, second), (pending, _) = (sent(delivery, ws_id) for _ in range(3))
-        delivery.settle([Receipt(ws_id, 2, first, first), Rejection(ws_id, 2, second, "delivered")])
+        delivery.settle([Receipt(ws_id, 2, [first]), Rejection(ws_id, 2, second, "delivered")])
         standings = [show(delivery, msg_id).standing for msg_id in (confirmed, refused, pending)]
         assert standings == [GOOD, BAD, WAITING]
         delivery.settle([Closure(ws_id, 2, 1000, "well", ended=True)])
@@ -275,9 +275,9 @@ class TestStanding:
         call = ledger_of(delivery).broadcast(1)
         first, last = seqs(delivery)
         assert show(delivery, call.broadcast_id).standing == WAITING
-        delivery.settle([Receipt("ws-001", 1, first, first)])
+        delivery.settle([Receipt("ws-001", 1, [first])])
         assert show(delivery, call.broadcast_id).standing == WAITING
-        delivery.settle([Receipt("ws-002", 1, last, last)])
+        delivery.settle([Receipt("ws-002", 1, [last])])
         assert show(delivery, call.broadcast_id).standing == GOOD
         db_of(delivery).execute(
             "UPDATE messages SET delivered = 0, rejected_at = sent_at WHERE id = ?", (last,)

@@ -36,7 +36,7 @@ def ws_ids(snapshot: Overview) -> list[str]:
 
 
 def confirm(db: Database, ws_id: str, first: int, last: int) -> None:
-    ledger_over(db).delivery.settle([Receipt(ws_id, 1, first, last)])
+    ledger_over(db).delivery.settle([Receipt(ws_id, 1, range(first, last + 1))])
 
 
 def test_of_an_empty_ledger(db: Database) -> None:
@@ -166,7 +166,7 @@ def test_counts_what_others_confirm(db: Database, database, ledger, run_python) 
     sampler.sample(OverviewQuery())
     run_python(
         "import sys\nfrom ws_manager import open_ledger\nfrom ws_manager.models import Receipt\n"
-        "open_ledger(sys.argv[1]).delivery.settle([Receipt('ws-001', 1, 1, 6)])",
+        "open_ledger(sys.argv[1]).delivery.settle([Receipt('ws-001', 1, [1, 2, 3, 4, 5, 6])])",
         database,
     )
     clock.seconds += 2

@@ -444,6 +444,7 @@ class TestContentBeyondTheLimits:
             if request.param == "schema 3":
                 db.execute("ALTER TABLE webhook_events DROP COLUMN reason")
                 db.execute("ALTER TABLE messages DROP COLUMN broadcast_id")
+                db.execute("DROP TABLE receipts")
                 db.execute("PRAGMA user_version = 3")
             db.executemany(
                 "INSERT INTO messages (id, msg_id, recipient_id, content, delivered, msg_type, sent_at)"

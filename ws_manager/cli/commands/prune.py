@@ -35,7 +35,7 @@ def prune(
         raise InvalidInput("--dry-run and --vacuum exclude each other", hint="leave one of them out")
     with ledger_to_read(ctx) if dry_run else ledger_to_write(ctx) as ledger:
         counts = vars(ledger.maintenance.prune(seconds, dry_run=dry_run, vacuum=vacuum))
-    counted = ", ".join(f"{count} {_WORDS[table]}" for table, count in counts.items())
+    counted = ", ".join(f"{counts[table]} {word}" for table, word in _WORDS.items())
     row = {**counts, "dry_run": dry_run}
     write_result(global_options(ctx), f"{'Would delete' if dry_run else 'Deleted'}: {counted}", row, "")
 
@@ -47,4 +47,5 @@ _WORDS = {
     "broadcasts": "broadcast(s)",
     "webhook_events": "webhook event(s)",
     "connections": "connection(s)",
+    "receipts": "receipt journal row(s)",
 }

@@ -97,16 +97,17 @@ class _Receiver:
 
     def _write(self, batch: Sequence[PendingMessage]) -> None:
         """Write messages, and confirm those that were written, even if an error ends the writing."""
-        first = self._cursor
+        written = []
         try:
             for line, seq in _lines(batch, self._form):
                 if self.stop.is_set() or not self.stream.write(line):
                     return
                 self._cursor = seq
+                written.append(seq)
                 self.received += 1
         finally:
-            if self._cursor != first:
-                self.ledger.delivery.confirm_held(self.connection, batch[0].seq, self._cursor)
+            if written:
+                self.ledger.delivery.confirm_held(self.connection, written)
 
 
 def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, int]]:

@@ -127,6 +127,13 @@ def serve(
         envvar="BLACKROAD_WS_HEARTBEAT_LOG_KEEP",
         help="Delete logged heartbeats that are older than this.",
     ),
+    receipts_keep: str = typer.Option(
+        "24h",
+        "--receipts-keep",
+        metavar="DURATION",
+        envvar="BLACKROAD_WS_RECEIPTS_KEEP",
+        help="Delete journal entries of receipts that are older than this. What they confirmed stays.",
+    ),
     keep: Optional[str] = typer.Option(
         None,
         "--keep",
@@ -219,6 +226,7 @@ def serve(
         limits=agents,
         log_interval=parse_duration(heartbeat_log_interval),
         log_keep=parse_age(heartbeat_log_keep, "--heartbeat-log-keep"),
+        receipts_keep=parse_age(receipts_keep, "--receipts-keep"),
         keep=None if keep is None else parse_age(keep, "--keep"),
         stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
         shared=shared,

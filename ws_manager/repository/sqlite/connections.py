@@ -223,14 +223,6 @@ class Connections:
             ).rowcount
         )
 
-    def confirmed(self, ws_id: str, epoch: int, seq: int) -> bool:
-        return bool(
-            self._db.execute(
-                "UPDATE connections SET confirmed_seq = max(confirmed_seq, ?) WHERE ws_id = ? AND epoch = ?",
-                (seq, ws_id, epoch),
-            ).rowcount
-        )
-
     def has_epoch(self, ws_id: str, epoch: int) -> bool:
         return bool(
             self._db.value(

@@ -37,6 +37,7 @@ WEBHOOK_DAYS = 30
 """Days that webhook events stay at least: until then their sender may send them again."""
 
 PRUNED = {
+    "receipts": "ts < :cutoff",
     "messages": _OVER,
     "heartbeat_log": "ts < :cutoff",
     "events": "ts < :cutoff",
@@ -80,12 +81,12 @@ class Maintenance:
                 ).rowcount
             last = found[-1]
 
-    def trim_heartbeat_log(self, since: str, until: str) -> int:
+    def trim(self, log: str, since: str, until: str) -> int:
         deleted, over = 0, "ts NOT BETWEEN :since AND :until"
         while True:
             # Without the write lock first: as a rule there is nothing to delete.
             found = self._db.rows(
-                f"SELECT rowid, {over} FROM heartbeat_log ORDER BY rowid LIMIT 1",
+                f"SELECT rowid, {over} FROM {log} ORDER BY rowid LIMIT 1",
                 {"since": since, "until": until},
             )
             if not found or not found[0][1]:
@@ -93,7 +94,7 @@ class Maintenance:
             first = found[0][0]
             with self._db.transaction():
                 deleted += self._db.execute(
-                    f"DELETE FROM heartbeat_log WHERE rowid BETWEEN :first AND :last AND {over}",
+                    f"DELETE FROM {log} WHERE rowid BETWEEN :first AND :last AND {over}",
                     {"first": first, "last": first + _CHUNK - 1, "since": since, "until": until},
                 ).rowcount
 

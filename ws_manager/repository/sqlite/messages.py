@@ -176,13 +176,6 @@ class Messages:
 
     # The outcome
 
-    def confirm(self, ws_id: str, first: int, last: int, at: str, written_at: Optional[str] = None) -> int:
-        return self._db.execute(
-            "UPDATE messages SET delivered = 1, confirmed_at = ?, written_at = coalesce(?, written_at)"
-            f" WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {PENDING}",
-            (at, written_at, ws_id, first, last),
-        ).rowcount
-
     def written(self, ws_id: str, first: int, last: int, at: str) -> None:
         self._db.execute(
             f"UPDATE messages SET written_at = ? WHERE recipient_id = ? AND id BETWEEN ? AND ? AND {PENDING}",

@@ -19,6 +19,7 @@ from ws_manager.repository.sqlite.schema import (
     EARLIER,
     INDEXES_OF_VERSION_1,
     NOW,
+    RECEIPTS_OF_VERSION_6,
     TABLES_OF_VERSION_1,
     VERSION,
     VERSIONS,
@@ -167,6 +168,11 @@ def _name_broadcasts(tables: sqlite_utils.Database) -> None:
     note_broadcasts(tables.conn)
 
 
+def _keep_receipts(tables: sqlite_utils.Database) -> None:
+    """Step 6: the journal of receipts."""
+    tables.execute(RECEIPTS_OF_VERSION_6)
+
+
 def _add_column(tables: sqlite_utils.Database, table: str, column: str) -> None:
     """Add a column of text, NULL in every row."""
     from sqlite_utils.db import Table
@@ -191,4 +197,5 @@ _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _keep_webhook_events,
     _set_limits,
     _name_broadcasts,
+    _keep_receipts,
 )

@@ -6,7 +6,7 @@ What is written here for a version never changes again. A new column or table is
 
 from __future__ import annotations
 
-VERSION = 5
+VERSION = 6
 """The current version."""
 
 NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -88,6 +88,12 @@ WEBHOOK_EVENTS_OF_VERSION_3 = f"""CREATE TABLE webhook_events (
   broadcast_id TEXT
 )"""
 
+RECEIPTS_OF_VERSION_6 = f"""CREATE TABLE receipts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  ts TEXT NOT NULL DEFAULT {NOW},
+  ranges TEXT NOT NULL
+)"""
+
 INDEXES_OF_VERSION_1 = (
     "CREATE INDEX idx_conn_agent ON connections (agent)",
     "CREATE INDEX idx_conn_status ON connections (status)",
@@ -137,6 +143,7 @@ VERSIONS: dict[int, dict[str, set[str]]] = {
     3: {"webhook_events": _columns(WEBHOOK_EVENTS_OF_VERSION_3)},
     4: {"webhook_events": {"reason"}},
     5: {"messages": {"broadcast_id"}},
+    6: {"receipts": _columns(RECEIPTS_OF_VERSION_6)},
 }
 """The tables and columns that each step adds. A file is a ledger of a version if it has those up to that version."""
 

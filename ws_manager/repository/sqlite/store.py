@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ws_manager.repository.sqlite.locks import Lock
     from ws_manager.repository.sqlite.maintenance import Maintenance
     from ws_manager.repository.sqlite.overview import Overview
+    from ws_manager.repository.sqlite.receipts import Receipts
     from ws_manager.repository.sqlite.webhook_events import WebhookEvents
 
 
@@ -37,6 +38,12 @@ class SqliteStore:
         self.connections = Connections(db)
         self.messages = Messages(db)
         self.events = Events(db)
+
+    @cached_property
+    def receipts(self) -> Receipts:
+        from ws_manager.repository.sqlite.receipts import Receipts
+
+        return Receipts(self.db)
 
     @cached_property
     def history(self) -> History:

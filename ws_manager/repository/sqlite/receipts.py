@@ -1,0 +1,97 @@
+"""The `receipts` table, one row per commit that settles receipts, and the marking of what they confirm.
+
+`ranges` names the messages by their ids, in ascending order: `4-1003,1010,1012`. Nobody but this engine reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Optional
+
+from ws_manager.models import Receipt, Registration
+from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.messages import PENDING
+
+_LEAST_RUN = 8
+"""Neighbouring ids from this number on are written as a range. A broadcast that everybody confirms is one."""
+
+_CURRENT = (
+    "SELECT json_extract(value, '$[0]') AS ws_id, json_extract(value, '$[1]') AS epoch,"
+    " json_extract(value, '$[2]') AS seq FROM json_each(?)"
+)
+
+
+class Receipts:
+    """Statements that settle receipts."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def settle(self, receipts: Sequence[Receipt], at: str) -> set[Registration]:
+        void = self._raise_confirmed(receipts)
+        by_writing: dict[str, list[int]] = {}
+        for receipt in receipts:
+            if not void or (receipt.ws_id, receipt.epoch) not in void:
+                by_writing.setdefault(receipt.written_at or "", []).extend(receipt.seqs)
+        ranges = []
+        for written_at, seqs in by_writing.items():
+            runs, others = _runs(sorted(seqs))
+            self._mark(runs, others, at, written_at or None)
+            ranges += [f"{first}-{last}" for first, last in runs]
+            ranges += map(str, others)
+        if ranges:
+            self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, ",".join(ranges)))
+        return void
+
+    def _raise_confirmed(self, receipts: Iterable[Receipt]) -> set[Registration]:
+        """Raise `confirmed_seq` of many connections in one statement, and return the registrations that are void."""
+        highest: dict[Registration, int] = {}
+        for receipt in receipts:
+            registration = (receipt.ws_id, receipt.epoch)
+            highest[registration] = max(highest.get(registration, 0), receipt.seqs[-1])
+        raised = json.dumps([[*registration, seq] for registration, seq in highest.items()])
+        count = self._db.execute(
+            "UPDATE connections SET confirmed_seq = max(confirmed_seq, raised.seq)"
+            f" FROM ({_CURRENT}) AS raised"
+            " WHERE connections.ws_id = raised.ws_id AND connections.epoch = raised.epoch",
+            (raised,),
+        ).rowcount
+        if count == len(highest):
+            return set()
+        rows = self._db.rows(
+            f"SELECT ws_id, epoch FROM ({_CURRENT}) AS raised WHERE NOT EXISTS (SELECT 1 FROM connections"
+            " WHERE connections.ws_id = raised.ws_id AND connections.epoch = raised.epoch)",
+            (raised,),
+        )
+        return {(row[0], row[1]) for row in rows}
+
+    def _mark(
+        self, runs: Iterable[tuple[int, int]], others: Sequence[int], at: str, written_at: Optional[str]
+    ) -> None:
+        update = (
+            "UPDATE messages SET delivered = 1, confirmed_at = ?, written_at = coalesce(?, written_at)"
+            f" WHERE {PENDING} AND "
+        )
+        for first, last in runs:
+            self._db.execute(f"{update} id BETWEEN ? AND ?", (at, written_at, first, last))
+        if others:
+            self._db.execute(
+                f"{update} id IN (SELECT value FROM json_each(?))", (at, written_at, json.dumps(others))
+            )
+
+
+def _runs(seqs: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Split ascending numbers into runs of neighbours, each as its first and last number, and the others."""
+    runs: list[tuple[int, int]] = []
+    others: list[int] = []
+    start = 0
+    for end in range(1, len(seqs) + 1):
+        if end < len(seqs) and seqs[end] == seqs[end - 1] + 1:
+            continue
+        if end - start >= _LEAST_RUN:
+            runs.append((seqs[start], seqs[end - 1]))
+        else:
+            others += seqs[start:end]
+        start = end
+    return runs, others
