@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Callable
@@ -14,6 +15,9 @@ from ws_manager.models import SocketReport
 
 _log = logging.getLogger("ws_manager.gateway")
 _RETRY_SECONDS = 0.5
+
+COMMIT_SECONDS = 0.02
+"""Least seconds between two commits under load. The first report after a quiet time is committed at once."""
 
 
 class ReceiptWriter:
@@ -31,6 +35,8 @@ class ReceiptWriter:
         self._settled = asyncio.Event()
         self._settled_count = 0
         self._failed = asyncio.Event()
+        # Somebody waits until everything is written.
+        self._hurried = asyncio.Event()
 
     def report(self, reports: Iterable[SocketReport]) -> None:
         """Queue reports; they are written soon."""
@@ -43,6 +49,7 @@ class ReceiptWriter:
         """Wait until every report so far is written, also those of a batch that has to be written again."""
         goal = self._reported_count
         while self._settled_count < goal:
+            self._hurried.set()
             await self._settled.wait()
 
     async def flush(self, seconds: float) -> None:
@@ -68,8 +75,12 @@ class ReceiptWriter:
             on_void: called with the ws_ids whose receipts were void, because they have been registered again.
         """
         trouble = Trouble("write receipts")
+        loop = asyncio.get_running_loop()
+        next_commit = loop.time()
         while True:
             await self._reported.wait()
+            await self._rest(next_commit - loop.time())
+            next_commit = loop.time() + COMMIT_SECONDS
             self._reported.clear()
             batch, self._reports = self._reports, []
             try:
@@ -89,3 +100,10 @@ class ReceiptWriter:
             # Wakes the present waiters only.
             self._settled.set()
             self._settled.clear()
+
+    async def _rest(self, seconds: float) -> None:
+        """Let more reports come, unless somebody waits for those that are there."""
+        if seconds > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), seconds)
+        self._hurried.clear()
