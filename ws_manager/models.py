@@ -338,7 +338,10 @@ SocketReport = Union[Receipt, Rejection, Written, Closure, SignOfLife]
 
 
 class PendingMessage(NamedTuple):
-    """A pending message with what its frame needs; the content is JSON text."""
+    """A pending message with what its frame needs; the content is JSON text.
+
+    Messages of one broadcast differ in their seq, msg_id and recipient only.
+    """
 
     seq: int
     msg_id: str
@@ -347,3 +350,4 @@ class PendingMessage(NamedTuple):
     recipient_id: str
     content: str
     sent_at: str
+    broadcast_id: Optional[str] = None

@@ -19,12 +19,18 @@ from ws_manager.protocol.frames import (
     ack_frame,
     connected_frame,
     error_frame,
-    message_frame,
+    message_start,
+    message_tail,
     parse_agent_frame,
     parse_gateway_frame,
     reject_frame,
     send_frame,
 )
+
+
+def message_frame(message: PendingMessage) -> str:
+    return (message_start(message.seq, message.msg_id) + message_tail(message)).decode()
+
 
 GREETING = {
     "type": "connected",

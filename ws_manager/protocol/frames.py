@@ -40,13 +40,20 @@ def connected_frame(
     )
 
 
-def message_frame(message: PendingMessage) -> str:
-    """Write one message. Its content is JSON text and is inserted unchanged."""
+def message_start(seq: int, msg_id: str) -> bytes:
+    """Write the part of a message's frame that only its recipient gets, in UTF-8. `message_tail` follows."""
+    return b'{"type":"message","seq":%d,"id":"%b",' % (seq, msg_id.encode())
+
+
+def message_tail(message: PendingMessage) -> bytes:
+    """Write the part of a message's frame that all recipients of a broadcast get, in UTF-8.
+
+    Its content is JSON text and is inserted unchanged.
+    """
     return (
-        f'{{"type":"message","seq":{message.seq},"id":"{message.msg_id}",'
         f'"msg_type":{_quoted(message.msg_type)},"sender":{_quoted(message.sender_id)},'
         f'"sent_at":"{message.sent_at}","content":{message.content}}}'
-    )
+    ).encode()
 
 
 def result_frame(ref: str, message_id: str, recipients: Optional[int] = None) -> str:

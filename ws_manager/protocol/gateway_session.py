@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional, Union
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import PendingMessage, Receipt, Rejection, SocketReport, Written
+from ws_manager.models import Receipt, Rejection, SocketReport, Written
 from ws_manager.protocol.bucket import Bucket
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, WITHOUT_RECEIPTS, CloseCode
 from ws_manager.protocol.frames import (
@@ -31,19 +32,23 @@ from ws_manager.protocol.frames import (
     SendRequest,
     error_frame,
     failure_frame,
-    message_frame,
     parse_agent_frame,
 )
 from ws_manager.protocol.in_flight import InFlight
+from ws_manager.protocol.message_frames import Framed
+from ws_manager.protocol.wire import ping_frame, text_frame
 from ws_manager.protocol.writings import Writings
 
 WRITE_BYTES = 64 * 1024
 QUEUE_BYTES = 32 * 1024
 RECEIPT_SECONDS = 0.05
-MAX_ANSWERS, MAX_ANSWER_CHARACTERS = 100, 128 * 1024
+MAX_ANSWERS, MAX_ANSWER_BYTES = 100, 128 * 1024
+NONCE_BYTES = 8
 FRAMES_PER_SECOND = 100
 _ENVELOPE = 200
 _PINGS_KEPT = 16
+_COUNT_BYTES = 4
+_COUNTS = 256**_COUNT_BYTES
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,6 @@ class Window:
     bytes: int = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class _Ping:
-    seq: int
-    sent_at: float
-
-
 class GatewaySession:
     """The state of one agent's socket.
 
@@ -67,7 +66,7 @@ class GatewaySession:
         ws_id: the connection.
         epoch: the number of this socket's registration; its reports carry it.
         confirmed_seq: the highest seq that was confirmed before.
-        nonce: text that is unique to this socket.
+        nonce: `NONCE_BYTES` random bytes that are unique to this socket. Each Ping carries them and a count.
         explicit_ack: True if only the agent's acks confirm messages.
         heartbeat: seconds between Pings.
         timeout: seconds without a sign of life after which the session ends.
@@ -94,7 +93,7 @@ class GatewaySession:
         ws_id: str,
         epoch: int,
         confirmed_seq: int,
-        nonce: str,
+        nonce: bytes,
         explicit_ack: bool,
         heartbeat: float,
         timeout: float,
@@ -122,16 +121,17 @@ class GatewaySession:
         self._receipt_interval = receipt_interval
         self._receipt_at = now
         self._unpinged = 0
-        self._queue: deque[tuple[int, str, int]] = deque()
+        self._queue: deque[Framed] = deque()
         self._queued = 0
         self._in_flight = InFlight()
         self._bytes = 0
         self._full = False
         self._written = 0
         self._writings = Writings()
-        self._answers: list[str] = []
-        self._answer_characters = 0
-        self._pings: dict[bytes, _Ping] = {}
+        self._answers: list[bytes] = []
+        self._answer_bytes = 0
+        # By payload: the highest seq that was written before, and when the Ping was sent.
+        self._pings: dict[bytes, tuple[int, float]] = {}
         self._ping_count = 0
         self._pinged_seq = 0
         self._ping_at = now + heartbeat
@@ -187,17 +187,52 @@ class GatewaySession:
         """True while no message is taken before something is written. More wait in the ledger, not in memory."""
         return self._queued >= QUEUE_BYTES
 
-    def take_live(self, message: PendingMessage) -> bool:
+    def push(self, messages: list[Framed], at: str, now: float) -> Optional[bytes]:
+        """Take messages that were just committed, and return all that is to be written at once, with its Ping.
+
+        This is the fast path of a live session that has nothing queued. Return None and take nothing if another
+        frame waits, if a message came with the backlog already, or if the messages exceed the window or one write.
+        Then call `take_live` for each.
+
+        Args:
+            messages: at least one, in order. They count as written with this call.
+            at: the present time as UTC text.
+            now: the present time in monotonic seconds.
+        """
+        frames = [frame for _, frame in messages]
+        size = sum(map(len, frames))
+        if (
+            self._queue
+            or self._answers
+            or self.close_with is not None
+            or messages[0][0] <= self.cursor
+            or size > WRITE_BYTES
+            or self._bytes + size > self._window.bytes
+            or len(self._in_flight) + len(frames) > self._window.messages
+        ):
+            return None
+        for seq, frame in messages:
+            self._in_flight.append(seq, len(frame))
+        self.cursor = self._written = messages[-1][0]
+        self._bytes += size
+        self._unpinged += size
+        self._writings.add(messages[0][0], self._written, at)
+        ping = self.next_ping(now)
+        if ping is not None:
+            frames.append(ping_frame(ping))
+        return b"".join(frames)
+
+    def take_live(self, message: Framed) -> bool:
         """Take a message that was just committed. If the window or the queue is full, return False and leave live.
 
         Call it only while live. A message that came with the backlog already is skipped.
         """
-        if message.seq <= self.cursor:
+        if message[0] <= self.cursor:
             return True
         self.live = self._take(message)
         return self.live
 
-    def take_backlog(self, messages: list[PendingMessage], *, live: bool) -> None:
+    def take_backlog(self, messages: Iterable[Framed], *, live: bool) -> None:
         """Take messages of the backlog above `cursor`.
 
         Args:
@@ -212,34 +247,33 @@ class GatewaySession:
         self.live = live
         self._end_caution()
 
-    def _take(self, message: PendingMessage) -> bool:
+    def _take(self, message: Framed) -> bool:
         if self.queue_is_full:
             return False
-        frame = message_frame(message)
-        size = len(frame) if frame.isascii() else len(frame.encode("utf-8"))
-        load = self.unconfirmed
+        seq, frame = message
+        size, load = len(frame), self.unconfirmed
         if load and (load >= self._window.messages or self._bytes + size > self._window.bytes):
             return False
-        self._queue.append((message.seq, frame, size))
+        self._queue.append(message)
         self._queued += size
         self._bytes += size
-        self.cursor = message.seq
+        self.cursor = seq
         return True
 
     # To write
 
-    def next_write(self, at: Optional[str] = None) -> list[str]:
+    def next_write(self, at: Optional[str] = None) -> list[bytes]:
         """Return the frames to write now: at most 64 KiB of messages, but at least one message if there is any.
 
         They count as written at the time `at` (UTC text).
         """
-        frames, self._answers, self._answer_characters = self._answers, [], 0
+        frames, self._answers, self._answer_bytes = self._answers, [], 0
         first, size = self._queue[0][0] if self._queue else 0, 0
-        while self._queue and (not size or size + self._queue[0][2] <= WRITE_BYTES):
-            seq, frame, length = self._queue.popleft()
-            self._in_flight.append(seq, length)
+        while self._queue and (not size or size + len(self._queue[0][1]) <= WRITE_BYTES):
+            seq, frame = self._queue.popleft()
+            self._in_flight.append(seq, len(frame))
             self._written = seq
-            size += length
+            size += len(frame)
             frames.append(frame)
         self._queued -= size
         self._unpinged += size
@@ -255,11 +289,10 @@ class GatewaySession:
         ]
 
     def next_ping(self, now: float) -> Optional[bytes]:
-        """Return the payload of a Ping to send now, or None.
+        """Return the payload of a Ping to send now, or None: the nonce and the count of the Ping, 12 bytes.
 
         A receipt Ping is sent after something was written. The next one is sent after its answer, and after the
-        interval or 64 KiB of messages, whichever comes first. A heartbeat Ping is sent when it is due. Each payload
-        names the highest seq that was written before.
+        interval or 64 KiB of messages, whichever comes first. A heartbeat Ping is sent when it is due.
         """
         if not self._ping_due and self.receipt_due_in(now) != 0:
             return None
@@ -280,10 +313,10 @@ class GatewaySession:
         self._receipt_at = now + self._receipt_interval
         self._unpinged = 0
         self._ping_at = now + self._heartbeat
-        self._ping_count += 1
+        self._ping_count = (self._ping_count + 1) % _COUNTS
         self._pinged_seq = self._written
-        payload = f"{self._nonce}.{self._ping_count}.{self._written}".encode("ascii")
-        self._pings[payload] = _Ping(self._written, now)
+        payload = self._nonce + self._ping_count.to_bytes(_COUNT_BYTES, "big")
+        self._pings[payload] = (self._written, now)
         if len(self._pings) > _PINGS_KEPT:
             del self._pings[next(iter(self._pings))]
         return payload
@@ -309,14 +342,15 @@ class GatewaySession:
         if ping is None:
             self._count_frame(now)
             return
-        self.latency = now - ping.sent_at
+        seq, sent_at = ping
+        self.latency = now - sent_at
         # It answers the earlier Pings too: a peer may answer only the last (RFC 6455 section 5.5.3).
         for earlier in list(self._pings):
             del self._pings[earlier]
             if earlier == payload:
                 break
         if not self._explicit_ack and self.takes_receipts:
-            self._confirm(ping.seq)
+            self._confirm(seq)
 
     def text(self, text: str, now: float) -> None:
         """Take a text frame. Once the session is closing, only an ack or a rejection may still count."""
@@ -350,9 +384,9 @@ class GatewaySession:
 
     def answer(self, frame: str) -> None:
         """Queue an answer for the agent. The session closes if the agent does not read its answers."""
-        self._answers.append(frame)
-        self._answer_characters += len(frame)
-        if len(self._answers) > MAX_ANSWERS or self._answer_characters > MAX_ANSWER_CHARACTERS:
+        self._answers.append(text_frame(frame.encode()))
+        self._answer_bytes += len(frame)
+        if len(self._answers) > MAX_ANSWERS or self._answer_bytes > MAX_ANSWER_BYTES:
             self.close(CloseCode.TOO_FAST, "too many unread answers")
 
     @property

@@ -9,9 +9,9 @@ _FINAL = 0x80
 _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 
 
-def text_frame(text: str) -> bytes:
-    """Return a text frame."""
-    return _frame(_TEXT, text.encode("utf-8"))
+def text_frame(text: bytes) -> bytes:
+    """Return a text frame; its text is given in UTF-8."""
+    return _frame(_TEXT, text)
 
 
 def ping_frame(payload: bytes) -> bytes:

@@ -17,10 +17,11 @@ from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import TcpPeer, forget_frames
-from ws_manager.models import Closure, PendingMessage, SignOfLife, SocketReport, seconds_before, utc_now
+from ws_manager.models import Closure, SignOfLife, SocketReport, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
 from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.protocol.message_frames import Framed, MessageFrames
 from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
 
 MAX_REQUESTS = 100
@@ -126,11 +127,28 @@ class AgentSocket:
                 asyncio.get_running_loop().call_later(self._limits.write_seconds, self._transport.abort)
         return self._closure()
 
-    def offer(self, message: PendingMessage) -> None:
-        """Offer a message that was just committed to a live session."""
-        if self.session.queue_is_full and self._may_write():
-            self._write_now()
-        self.session.take_live(message)
+    def push(self, messages: list[Framed], at: str, now: float) -> None:
+        """Write messages that were just committed to a live session, as soon as it and the peer can take them.
+
+        Args:
+            messages: at least one, in order.
+            at: the present time as UTC text.
+            now: the present time in monotonic seconds.
+        """
+        session = self.session
+        if self._pong is None and self._may_write():
+            data = session.push(messages, at, now)
+            if data is not None:
+                self._buffered, self._shrunk_at = 0, now
+                self._transport.write(data)
+                self._wake_for_receipt()
+                return
+        for message in messages:
+            if session.queue_is_full and self._may_write():
+                self._write_now()
+            if not session.take_live(message):
+                break
+        self.wake()
 
     async def linger(self) -> None:
         """Free everything; a peer that misbehaved first gets a second to read the Close frame.
@@ -255,7 +273,7 @@ class AgentSocket:
 
     async def _write(self, greeting: str) -> None:
         try:
-            self._put(text_frame(greeting))
+            self._put(text_frame(greeting.encode()))
             while self.session.close_with is None:
                 try:
                     await self._flush()
@@ -325,7 +343,7 @@ class AgentSocket:
         # A function of its own, so that a blocked writer does not keep the messages in memory.
         session = self.session
         messages, live = await self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
-        session.take_backlog(messages, live=live)
+        session.take_backlog(map(MessageFrames().of, messages), live=live)
 
     def _may_write(self) -> bool:
         """Return whether the transport has room and the writing task is waiting."""
@@ -346,9 +364,7 @@ class AgentSocket:
         """
         # Check it before the session counts anything as written.
         self._make_sure_it_is_open()
-        frames: list[bytes] = []
-        if self.session.has_frames:
-            frames = [text_frame(text) for text in self.session.next_write(utc_now())]
+        frames = self.session.next_write(utc_now()) if self.session.has_frames else []
         if self._pong is not None:
             frames.append(pong_frame(self._pong))
             self._pong = None

@@ -14,13 +14,17 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
-from ws_manager.models import PendingMessage, SocketReport
+from ws_manager.models import PendingMessage, SocketReport, utc_now
 from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.protocol.message_frames import MessageFrames
 
 _log = logging.getLogger("ws_manager.gateway")
 _TICK_SECONDS = 1.0
 _BATCH_SECONDS = 0.1
 _LEAST_BATCH = 100
+
+_STAMP_SECONDS = 0.001
+"""What is written within this time is written at the same time: then one statement marks it."""
 
 # The code and the reason with which a socket is closed when its registration is void.
 _CLOSES: dict[WhyVoid, tuple[CloseCode, str]] = {
@@ -103,15 +107,19 @@ class Hub:
             self._emptied.set()
 
     def dispatch(self, messages: list[PendingMessage]) -> None:
-        """Offer committed messages to the live sessions; the others read their backlog."""
-        woken: dict[str, AgentSocket] = {}
+        """Write committed messages to the live sessions; the others read their backlog."""
+        by_recipient: dict[str, list[PendingMessage]] = {}
         for message in messages:
-            socket = self._sockets.get(message.recipient_id)
+            by_recipient.setdefault(message.recipient_id, []).append(message)
+        framed = MessageFrames().of
+        at, stamped = "", -math.inf
+        for recipient_id, its_own in by_recipient.items():
+            socket = self._sockets.get(recipient_id)
             if socket is not None and socket.session.live:
-                socket.offer(message)
-                woken[message.recipient_id] = socket
-        for socket in woken.values():
-            socket.wake()
+                now = self._now()
+                if now - stamped > _STAMP_SECONDS:
+                    at, stamped = utc_now(), now
+                socket.push([framed(message) for message in its_own], at, now)
 
     def check(self, ws_ids: Iterable[str]) -> None:
         """Check whether the registrations of these connections are still valid; close the sockets of void ones."""

@@ -35,7 +35,7 @@ from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.models import Closure, Connection
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame
-from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.protocol.gateway_session import NONCE_BYTES, GatewaySession
 from ws_manager.tokens import Claims
 
 _log = logging.getLogger("ws_manager.gateway")
@@ -238,7 +238,7 @@ class SocketRoute:
             ws_id=connection.ws_id,
             epoch=connection.epoch,
             confirmed_seq=connection.confirmed_seq,
-            nonce=secrets.token_hex(8),
+            nonce=secrets.token_bytes(NONCE_BYTES),
             explicit_ack=admitted.query.explicit_ack,
             heartbeat=self._heartbeat,
             timeout=self._timeout,
