@@ -135,9 +135,9 @@ class TestOwner:
     def test_sees_what_others_commit_meanwhile(self, database: Path) -> None:
         make(database)
         with contextlib.closing(open_to_read(database)) as db:
-            version = db.data_version()
+            version = db.data_version()()
             make(database, "ws-002")
-            assert db.data_version() != version
+            assert db.data_version()() != version
             assert ledger_over(db).count() == 2
 
     @pytest.mark.parametrize("is_open", [False, True])

@@ -19,6 +19,11 @@ _PUMP_ROWS = 10_000
 _BACKLOGS_AT_ONCE = 2
 _RETRY_SECONDS = 0.5
 
+_MANY = 100
+_REST_SECONDS_A_MESSAGE = 50e-6
+_LONGEST_REST = 0.1
+"""After many messages the pump rests: what is committed meanwhile goes out together, in fewer writes."""
+
 
 class LiveSessions(Protocol):
     """What the pump needs of the hub."""
@@ -133,10 +138,13 @@ class Pump:
             self._offered = news.number
             if news.events:
                 sessions.check({event.ws_id for event in news.events if event.ws_id})
-            if not news.messages:
-                return
+            count = len(news.messages)
             # Free them before the next batch is read, which would double the memory.
             del news
+            if not count:
+                return
+            if count >= _MANY:
+                await asyncio.sleep(min(_LONGEST_REST, count * _REST_SECONDS_A_MESSAGE))
 
     def _read_news(self, ledger: Ledger) -> _News:
         delivery = ledger.delivery

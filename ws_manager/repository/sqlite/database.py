@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from ws_manager.errors import (
     InvalidInput,
@@ -183,9 +183,23 @@ class Database(sqlite3.Connection):
                 guard.close()
         return True
 
-    def data_version(self) -> int:
-        """Return a number that changes when another connection has committed to the file."""
-        return int(self.value("PRAGMA data_version"))
+    def data_version(self) -> Callable[[], int]:
+        """Return a function that reads a number; it changes when another connection has committed to the file.
+
+        The gateway calls it 500 times a second, so it does only what it must.
+        """
+        self.check_process()
+        cursor = self.cursor()
+        cursor.row_factory = None
+
+        def read() -> int:
+            try:
+                return int(cursor.execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error:
+                # A second try raises our own error.
+                return int(self.value("PRAGMA data_version"))
+
+        return read
 
     def backup_to(self, target: Path) -> None:
         """Copy the ledger as it is now to a new file, mode 0600, while others go on writing.

@@ -153,10 +153,11 @@ class Changes:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._seen: Optional[tuple[int, int]] = None
+        self._data_version = db.data_version()
 
     def happened(self) -> bool:
         # It ignores what this very connection commits, which `total_changes` counts.
-        seen = self._db.data_version(), self._db.total_changes
+        seen = self._data_version(), self._db.total_changes
         if seen == self._seen:
             return False
         self._seen = seen
