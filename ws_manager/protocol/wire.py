@@ -5,23 +5,25 @@ from __future__ import annotations
 import struct
 from typing import Optional
 
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+"""The opcodes (section 5.2), but for the one of a continuation."""
+
 _FINAL = 0x80
-_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 
 
 def text_frame(text: bytes) -> bytes:
     """Return a text frame; its text is given in UTF-8."""
-    return _frame(_TEXT, text)
+    return _frame(TEXT, text)
 
 
 def ping_frame(payload: bytes) -> bytes:
     """Return a Ping frame; its payload has at most 125 bytes (section 5.5)."""
-    return _frame(_PING, payload)
+    return _frame(PING, payload)
 
 
 def pong_frame(payload: bytes) -> bytes:
     """Return a Pong frame; its payload has at most 125 bytes (section 5.5)."""
-    return _frame(_PONG, payload)
+    return _frame(PONG, payload)
 
 
 def close_frame(code: Optional[int], reason: str = "") -> bytes:
@@ -32,9 +34,9 @@ def close_frame(code: Optional[int], reason: str = "") -> bytes:
         reason: cut off after 123 bytes (section 5.5).
     """
     if code is None:
-        return _frame(_CLOSE, b"")
+        return _frame(CLOSE, b"")
     cut = reason.encode("utf-8")[:123].decode("utf-8", "ignore")
-    return _frame(_CLOSE, struct.pack("!H", code) + cut.encode("utf-8"))
+    return _frame(CLOSE, struct.pack("!H", code) + cut.encode("utf-8"))
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
