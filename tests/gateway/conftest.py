@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
-from aiohttp import web
 
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
 from ws_manager.gateway.net.tcp import TcpPeer
@@ -21,7 +20,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[weakref.WeakSet[Any]]:
     What waits for it is as good as kept: it looks at its oldest objects rarely.
     """
     found: weakref.WeakSet[Any] = weakref.WeakSet()
-    for kind in (TcpPeer, web.WebSocketResponse, AgentSocket):
+    for kind in (TcpPeer, AgentSocket):
 
         def noted(self: Any, *args: Any, made: Callable[..., None] = kind.__init__, **options: Any) -> None:
             found.add(self)

@@ -1,4 +1,4 @@
-"""The IO of one agent's socket: one task reads and one writes. The protocol is in `GatewaySession`."""
+"""The IO of one agent's socket. Bytes come in by `receive`, and one task writes. The protocol is in `GatewaySession`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from collections import deque
 from collections.abc import Awaitable, Iterable
 from typing import Callable, Optional
 
-from aiohttp import ClientError, WebSocketError, WSMessage, WSMsgType, web
+from aiohttp import ClientError
 
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.net.tcp import TcpPeer, forget_frames
+from ws_manager.gateway.net.tcp import TcpPeer
 from ws_manager.models import Closure, SignOfLife, SocketReport, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
+from ws_manager.protocol.frame_reader import Frame, FrameReader
 from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
 from ws_manager.protocol.message_frames import Framed, MessageFrames
-from ws_manager.protocol.wire import close_frame, ping_frame, pong_frame, text_frame
+from ws_manager.protocol.wire import BINARY, PING, PONG, TEXT, close_frame, ping_frame, pong_frame, text_frame
 
 MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
@@ -34,8 +35,7 @@ class AgentSocket:
 
     Args:
         agent: the connection's agent.
-        websocket: aiohttp's WebSocket, prepared, with `autoping=False` and without a heartbeat.
-        transport: the request's transport.
+        transport: the transport of the request that was answered with 101.
         drain: waits until the transport has written its buffer.
         session: the state of the protocol.
         pump: reads the backlog.
@@ -50,7 +50,6 @@ class AgentSocket:
     def __init__(
         self,
         agent: str,
-        websocket: web.WebSocketResponse,
         transport: asyncio.Transport,
         drain: Callable[[], Awaitable[None]],
         session: GatewaySession,
@@ -66,7 +65,6 @@ class AgentSocket:
         self.session = session
         self.recorded_at = now()
         self.logged_at: Optional[float] = None
-        self._websocket = websocket
         self._transport = transport
         self._drain = drain
         self._pump = pump
@@ -83,28 +81,26 @@ class AgentSocket:
         self._performing: Optional[asyncio.Future[None]] = None
         self._receipt_timer: Optional[asyncio.TimerHandle] = None
         self._turned_away = False
-        self._stops_reading = False
         self._close_timer: Optional[asyncio.TimerHandle] = None
-        self._reader: Optional[asyncio.Task[None]] = None
+        self._reader = FrameReader(limits.frame_bytes)
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._peer_closed: Optional[tuple[int, str]] = None
         self._buffered = 0
         self._shrunk_at = now()
-        protocol = transport.get_protocol()
-        self._tcp_peer = protocol if isinstance(protocol, TcpPeer) else None
-        if self._tcp_peer is not None:
-            self._tcp_peer.expect_mask(lambda: self.close(CloseCode.PROTOCOL_ERROR, "a frame without a mask"))
         # With 0, `drain` waits until the kernel has everything: a peer that does not read costs one write, not two.
         transport.set_write_buffer_limits(high=0)
 
     async def run(self, greeting: str) -> Closure:
         """Send the greeting, read and write until the socket has closed, and return how it closed."""
         writer = asyncio.create_task(self._write(greeting))
-        self._reader = asyncio.create_task(self._read())
+        peer = self._transport.get_protocol()
         try:
-            await self._reader
-        except asyncio.CancelledError:
-            if not self._stops_reading:
-                raise
+            if isinstance(peer, TcpPeer):
+                peer.upgrade(self)
+            else:
+                # A transport without a protocol is closed.
+                self.lost()
+            await self._ended
         finally:
             # The writer sends our Close frame last, so it may finish. A writer that is blocked is cancelled.
             self._wake.set()
@@ -150,18 +146,37 @@ class AgentSocket:
                 break
         self.wake()
 
+    def receive(self, data: bytes) -> None:
+        """Take received bytes. Once the peer has broken a rule or the socket has ended, they are thrown away."""
+        session = self.session
+        if session.reads_no_more or self._ended.done():
+            return
+        now = self._now()
+        for frame in self._reader.read(data):
+            self._take_frame(frame, now)
+            if session.reads_no_more or self._ended.done():
+                break
+        else:
+            if self._reader.violation is not None:
+                session.close(*self._reader.violation)
+        self._report()
+        self._take_requests()
+        if self._pong is not None or session.has_work:
+            self.wake()
+
+    def lost(self) -> None:
+        """End the socket: nothing more is read."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+
     async def linger(self) -> None:
-        """Free everything; a peer that misbehaved first gets a second to read the Close frame.
+        """Give a peer that misbehaved a second to read the Close frame. What it sends meanwhile is thrown away.
 
         A TCP connection that is closed with unread data is reset, and the Close frame would be lost.
         """
         if self._turned_away:
             await asyncio.sleep(TURN_AWAY_SECONDS)
             self._transport.abort()
-        # Otherwise aiohttp does it later, and its error would keep this socket in memory.
-        await self._websocket.close()
-        # aiohttp keeps the error that ended the WebSocket.
-        forget_frames(self._websocket.exception())
 
     def wake(self) -> None:
         """Write what there is to write: at once if the transport has room, otherwise in the writing task."""
@@ -215,41 +230,21 @@ class AgentSocket:
             self._shrunk_at = now
         self._buffered = buffered
 
-    async def _read(self) -> None:
+    def _take_frame(self, frame: Frame, now: float) -> None:
         session = self.session
-        while True:
-            message: WSMessage = await self._websocket.receive()
-            if message.type == WSMsgType.PONG:
-                session.pong(bytes(message.data), self._now())
-            elif message.type == WSMsgType.TEXT:
-                if self._is_too_large(message.data):
-                    session.close(CloseCode.TOO_LARGE, "a frame was over the size limit")
-                else:
-                    session.text(message.data, self._now())
-            elif message.type == WSMsgType.PING:
-                # RFC 6455 section 5.5.3: only the most recent Ping has to be answered.
-                self._pong = bytes(message.data)
-                session.ping(self._now())
-            elif message.type == WSMsgType.BINARY:
-                session.close(CloseCode.NOT_THIS_PROTOCOL, "binary frame")
-            else:
-                if message.type == WSMsgType.ERROR and isinstance(message.data, WebSocketError):
-                    # aiohttp has closed the WebSocket: a frame was too large, not UTF-8, or against RFC 6455.
-                    session.close(message.data.code, str(message.data))
-                elif message.type == WSMsgType.CLOSE:
-                    self._peer_closed = _close_of(message)
-                return
-            self._report()
-            if session.reads_no_more:
-                return
-            self._take_requests()
-            if self._pong is not None or session.has_work:
-                self.wake()
-
-    def _is_too_large(self, text: str) -> bool:
-        most = self._limits.frame_bytes
-        # A character has at most four bytes in UTF-8, so most texts need not be encoded to know that they fit.
-        return len(text) * 4 > most and len(text.encode("utf-8")) > most
+        if frame.opcode == PONG:
+            session.pong(frame.payload, now)
+        elif frame.opcode == TEXT:
+            session.text(frame.text, now)
+        elif frame.opcode == PING:
+            # RFC 6455 section 5.5.3: only the most recent Ping has to be answered.
+            self._pong = frame.payload
+            session.ping(now)
+        elif frame.opcode == BINARY:
+            session.close(CloseCode.NOT_THIS_PROTOCOL, "binary frame")
+        else:
+            self._peer_closed = frame.code or CloseCode.NO_STATUS, frame.text
+            self.lost()
 
     def _take_requests(self) -> None:
         """Perform the agent's requests one after the other, in a task of their own so that receipts do not wait."""
@@ -299,11 +294,9 @@ class AgentSocket:
             raise
 
     def _turn_away(self, code: int, reason: str) -> None:
-        """Send the Close frame and stop reading, because a flood costs as much after the Close frame as before."""
-        if self._tcp_peer is not None:
-            self._tcp_peer.read_no_more()
+        """Send the Close frame and take nothing more, because a flood costs as much after it as before."""
         self._turned_away = True
-        self._stop_reading()
+        self.lost()
         self._put(close_frame(code, reason))
 
     def _say_close(self, code: int, reason: str) -> None:
@@ -313,20 +306,12 @@ class AgentSocket:
         """
         ping = self.session.last_ping(self._now())
         self._put((b"" if ping is None else ping_frame(ping)) + close_frame(code, reason))
-        self._close_timer = asyncio.get_running_loop().call_later(
-            self._limits.close_seconds, self._stop_reading
-        )
+        self._close_timer = asyncio.get_running_loop().call_later(self._limits.close_seconds, self.lost)
 
     def _answer_close(self, code: int) -> None:
         """Answer the peer's Close frame with the same code (RFC 6455 section 5.5.1)."""
         if not self._transport.is_closing():
             self._transport.write(close_frame(None if code == CloseCode.NO_STATUS else code))
-
-    def _stop_reading(self) -> None:
-        self._stops_reading = True
-        if self._reader is not None:
-            # Otherwise it would wait for the next frame.
-            self._reader.cancel()
 
     async def _flush(self) -> None:
         session = self.session
@@ -411,17 +396,4 @@ class AgentSocket:
             refused = session.only_in_flight if code in REFUSALS else None
             ended = is_goodbye(code)
             return Closure(session.ws_id, session.epoch, code, meaning(code, reason), ended, refused)
-        # aiohttp's `close_code` is no help: it is 1000 even if no Close frame came.
         return Closure(session.ws_id, session.epoch, CloseCode.LOST, meaning(CloseCode.LOST), ended=False)
-
-
-def _close_of(message: WSMessage) -> tuple[int, str]:
-    """Return the code and the reason of a peer's Close frame.
-
-    RFC 6455 section 7.4 forbids some codes in a frame, and codes from 5000 on. aiohttp accepts them.
-    """
-    # aiohttp gives 0 for a Close frame without a code.
-    code, reason = message.data or CloseCode.NO_STATUS, message.extra or ""
-    if message.data and (code in (CloseCode.NO_STATUS, CloseCode.LOST) or code >= 5000):
-        return CloseCode.PROTOCOL_ERROR, f"{code} is not a close code that may be sent"
-    return code, reason

@@ -1,15 +1,20 @@
-"""The query of a handshake, and the settings of its WebSocket."""
+"""The query of a handshake, and the answer to it."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha1
 from typing import NamedTuple, Optional
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.strict_json import Json, checked_object
+
+WS_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What makes a key's answer one that only a WebSocket server gives (RFC 6455 section 1.3)."""
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
 """Largest number of bytes of metadata in a query: the request line has to hold them."""
@@ -31,25 +36,29 @@ class HandshakeQuery(NamedTuple):
     explicit_ack: bool
 
 
-def new_websocket(frame_bytes: int) -> web.WebSocketResponse:
-    """Return the server's side of a WebSocket.
+def switched(request: web.Request) -> web.StreamResponse:
+    """Return the answer to a handshake that is accepted, 101 (RFC 6455 section 4.2.2).
 
-    Compression (RFC 7692) is never negotiated, because the peer decides how much memory it takes.
+    No extension is negotiated: with compression (RFC 7692) the peer decides how much memory it takes.
 
-    Args:
-        frame_bytes: largest message that is accepted. aiohttp reads messages of up to four times this size to their
-            end, because a peer that is still sending does not read the Close frame. It cuts larger ones off.
+    Raises:
+        InvalidInput: it is not a handshake.
     """
-    return web.WebSocketResponse(
-        protocols=(SUBPROTOCOL,),
-        autoping=False,
-        # AgentSocket closes by itself, because what a peer confirms between the two Close frames counts.
-        autoclose=False,
-        heartbeat=None,
-        compress=False,
-        max_msg_size=4 * frame_bytes,
-        timeout=2.0,
-    )
+    # aiohttp checks the headers. It reads no frame: see `ws_manager.protocol.frame_reader`.
+    offered = web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request)
+    if not offered.ok:
+        raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
+    key = request.headers[hdrs.SEC_WEBSOCKET_KEY].strip().encode()
+    headers = {
+        hdrs.UPGRADE: "websocket",
+        hdrs.CONNECTION: "Upgrade",
+        hdrs.SEC_WEBSOCKET_ACCEPT: b64encode(sha1(key + WS_KEY).digest()).decode(),  # noqa: S324 - the RFC's choice
+    }
+    if offered.protocol is not None:
+        headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = offered.protocol
+    answer = web.StreamResponse(status=101, headers=headers)
+    answer.force_close()
+    return answer
 
 
 def parse_query(query: Mapping[str, str]) -> HandshakeQuery:

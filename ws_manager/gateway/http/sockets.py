@@ -13,7 +13,6 @@ from aiohttp import web
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import (
     GatewayUnavailable,
-    InvalidInput,
     LedgerBusy,
     LedgerError,
     NotAuthorised,
@@ -27,7 +26,7 @@ from ws_manager.gateway.delivery.receipts import ReceiptWriter
 from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.errors import error_response
-from ws_manager.gateway.http.handshake import HandshakeQuery, new_websocket, parse_query
+from ws_manager.gateway.http.handshake import HandshakeQuery, parse_query, switched
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import address_of
 from ws_manager.gateway.quotas import HandshakeQuota, Quotas, Spending
@@ -48,11 +47,11 @@ Registration = tuple[Connection, int, Optional[int]]
 
 
 class _Admitted(NamedTuple):
-    """An admitted handshake: its parameters, the claims of its token, and the WebSocket to open."""
+    """An admitted handshake: its parameters, the claims of its token, and the answer that opens the socket."""
 
     query: HandshakeQuery
     claims: Claims
-    websocket: web.WebSocketResponse
+    answer: web.StreamResponse
 
 
 class SocketRoute:
@@ -125,13 +124,13 @@ class SocketRoute:
 
     async def _serve(
         self, request: web.Request, admitted: _Admitted, registration: Registration
-    ) -> web.WebSocketResponse:
+    ) -> web.StreamResponse:
         connection = registration[0]
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
             if request.transport is None:
                 raise ConnectionResetError("the peer went away at the handshake")
-            await admitted.websocket.prepare(request)
+            await admitted.answer.prepare(request)
             socket = self._socket(request, admitted, registration)
             _log.info(
                 "%s opened (agent=%s)",
@@ -150,14 +149,12 @@ class SocketRoute:
                 extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
             )
         await socket.linger()
-        return admitted.websocket
+        return admitted.answer
 
     def _admit(self, request: web.Request, quota: HandshakeQuota) -> _Admitted:
         self._check_limit(request, "--max-handshake-rate", quota.check_address)
         claims = self._access.check(request)
-        websocket = new_websocket(self._limits.frame_bytes)
-        if not websocket.can_prepare(request).ok:
-            raise InvalidInput("this address speaks WebSocket", hint="connect with a WebSocket client")
+        answer = switched(request)
         query = parse_query(request.query)
         if query.ws_id is None:
             # A token for one connection names it, so the query need not.
@@ -174,7 +171,7 @@ class SocketRoute:
         self._check_limit(request, "--max-connections", lambda: self._check_room(takes_over))
         self._check_limit(request, "--max-handshake-rate", lambda: quota.check_token(claims))
         self._check_limit(request, "--max-per-token", lambda: quota.enter(claims, takes_over=takes_over))
-        return _Admitted(query, claims, websocket)
+        return _Admitted(query, claims, answer)
 
     def _check_room(self, takes_over: bool) -> None:
         if len(self._hub) + self._opening >= self._limits.connections and not takes_over:
@@ -250,7 +247,6 @@ class SocketRoute:
         account = self._spending.account(claims.key or connection.ws_id)
         return AgentSocket(
             connection.agent,
-            admitted.websocket,
             transport,
             request.writer.drain,
             session,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from typing import Callable, Optional, cast
+from typing import Any, Callable, Optional, Protocol, cast
 
 from aiohttp import StreamReader, web
 
@@ -23,12 +22,21 @@ READ_FIRST_BYTES = 16 * 1024
 them before the first is processed."""
 
 
+class UpgradedSocket(Protocol):
+    """What takes a connection over after the upgrade."""
+
+    def receive(self, data: bytes) -> None:
+        """Take received bytes."""
+
+    def lost(self) -> None:
+        """The connection is lost."""
+
+
 class TcpPeer(asyncio.BufferedProtocol):
-    """Passes everything on to aiohttp's protocol, and adds four things.
+    """Passes everything on to aiohttp's protocol, and after an upgrade what is received to a socket. It adds:
 
     * A limit of bytes a second, on average. The rest stays in the kernel's buffer, which stops the peer. It also
       limits frames that cost time but no memory, such as empty fragments.
-    * The first frame has to be masked; otherwise RFC 6455 section 5.1 requires the server to close.
     * It reports when the peer's address is known, so that the listener counts connections per address.
     * It reports when the connection is lost.
 
@@ -72,22 +80,14 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._lost = lost
         self._made = False
         self._early: list[bytes] = []
-        self._done_reading = False
-        self._unmasked: Optional[Callable[[], None]] = None
-        self._seen = 0
+        self._socket: Optional[UpgradedSocket] = None
 
-    def expect_mask(self, unmasked: Callable[[], None]) -> None:
-        """Expect frames from now on. If the first has no mask, call `unmasked` and pass nothing on."""
-        self._unmasked = unmasked
+    def upgrade(self, socket: UpgradedSocket) -> None:
+        """Pass what is received to a socket from now on, and what has come since its handshake at once."""
+        self._socket = socket
         self._read_bytes = READ_BYTES
-
-    def read_no_more(self) -> None:
-        """Stop reading for good: what the peer sends stays in the kernel's buffer."""
-        self._done_reading = True
-        # asyncio's TLS transport raises these if the connection is already lost.
-        with contextlib.suppress(AttributeError, RuntimeError):
-            if self.transport is not None:
-                self.transport.pause_reading()
+        # aiohttp keeps what came behind the request for the parser that takes over.
+        self.handler.set_parser(cast(Any, _Rest(socket)))
 
     def drop(self) -> None:
         """Abort the connection, or mark it so that it is aborted when it begins: it may not have begun yet."""
@@ -117,7 +117,9 @@ class TcpPeer(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Optional[BaseException]) -> None:  # noqa: D102 - as above
         self.transport = None
-        self._unmasked = None
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.lost()
         self._lost(self)
         # Also if it was never made: aiohttp breaks the reference cycles of its protocol in this call only.
         self.handler.connection_lost(exc)
@@ -138,9 +140,10 @@ class TcpPeer(asyncio.BufferedProtocol):
             self._early.append(data)
             return
         self._pay(len(data))
-        if self._unmasked is not None and not self._is_masked(data):
-            return
-        self.handler.data_received(data)
+        if self._socket is not None:
+            self._socket.receive(data)
+        else:
+            self.handler.data_received(data)
 
     def eof_received(self) -> None:  # noqa: D102 - as above
         self.handler.eof_received()
@@ -158,23 +161,25 @@ class TcpPeer(asyncio.BufferedProtocol):
             self._loop.call_later(seconds, self._read_on)
 
     def _read_on(self) -> None:
-        # While aiohttp's queue is full, it has paused the transport too, and will resume it.
-        if self._done_reading or self.handler._reading_paused:
+        # While aiohttp has enough of a request's body, it has paused the transport too, and will resume it.
+        if self._socket is None and self.handler._reading_paused:
             return
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def _is_masked(self, data: bytes) -> bool:
-        """Look at the second byte of the first frame (RFC 6455 section 5.2)."""
-        place, self._seen = 1 - self._seen, self._seen + len(data)
-        if place >= len(data):
-            return True
-        unmasked, self._unmasked = self._unmasked, None
-        if data[place] & 0x80:
-            return True
-        if unmasked is not None:
-            unmasked()
-        return False
+
+class _Rest:
+    """Takes from aiohttp what it has kept, as a parser of aiohttp's would."""
+
+    def __init__(self, socket: UpgradedSocket) -> None:
+        self._socket = socket
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._socket.receive(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The connection is lost, which `TcpPeer` reports."""
 
 
 def address_of(request: web.Request) -> Optional[str]:
