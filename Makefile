@@ -72,6 +72,6 @@ types: $(VENV)/.installed ## Check the types, of the tests too
 check: lint types test ## All of the above, once
 
 clean: ## Remove what these targets made
-	rm -rf .venv .venv-* build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf npm/lib npm/LICENSE npm/*.tgz
 	find ws_manager blackroad_websocket_manager tests demo -name __pycache__ -type d -prune -exec rm -rf {} +
