@@ -341,9 +341,19 @@ class TestMemory:
         flood = client_frame(CONTINUATION, payload, final=False) * 100
         tracemalloc.start()
         try:
-            for _ in range(100):
+            for _ in range(9):
                 assert reader.read(flood) == []
             used, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert used < 2 * 100 * 100 * len(payload) + 4096
+        assert used < 2 * 9 * 100 * len(payload) + 4096
+
+    @pytest.mark.parametrize(("most_bytes", "most"), [(0, 1000), (64_000, 1000), (128_000, 2000)])
+    def test_very_many_fragments_are_refused(self, most_bytes: int, most: int) -> None:
+        reader = FrameReader(most_bytes)
+        more = client_frame(CONTINUATION, final=False)
+        assert reader.read(client_frame(TEXT, final=False) + more * (most - 1)) == []
+        assert reader.violation is None
+        reader.read(more)
+        assert reader.violation is not None
+        assert reader.violation.code == 1009

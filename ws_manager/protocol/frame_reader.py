@@ -25,6 +25,10 @@ _USUAL = frozenset((_FINAL | TEXT, _FINAL | PING, _FINAL | PONG))
 _HEAD_SIZES = bytes([6] * 126 + [8, 14])
 """The size of a header, by the seven bits of its length: two bytes, a longer length of two or eight, and the mask."""
 
+_LEAST_FRAGMENTS = 1000
+_BYTES_OF_A_FRAGMENT = 64
+"""A message may have 1,000 fragments, or one for each 64 bytes of the limit: each takes time, even if it is empty."""
+
 _TABLES_FROM = 16 * 1024
 """Bytes from which tables undo a mask faster than integers do: 64 KiB take up to half of the time."""
 
@@ -75,11 +79,12 @@ class FrameReader:
         violation: what ended the reading; None so far, or if a Close frame did.
     """
 
-    __slots__ = ("_ended", "_kept", "_message", "_most_bytes", "_needed", "violation")
+    __slots__ = ("_ended", "_kept", "_message", "_most_bytes", "_most_fragments", "_needed", "violation")
 
     def __init__(self, most_bytes: int) -> None:
         self.violation: Optional[ProtocolViolation] = None
         self._most_bytes = most_bytes
+        self._most_fragments = max(_LEAST_FRAGMENTS, most_bytes // _BYTES_OF_A_FRAGMENT)
         self._ended = False
         self._kept: Optional[bytearray] = None
         self._needed = 0
@@ -186,6 +191,9 @@ class FrameReader:
         if message is None:
             message = self._message = _Message(opcode)
         message.payload += payload
+        message.fragments += 1
+        if message.fragments > self._most_fragments:
+            raise _Refused(CloseCode.TOO_LARGE, "a message was in too many fragments")  # Section 10.4.
         if first & _FINAL:
             self._message = None
             return _complete(message.opcode, message.payload)
@@ -202,11 +210,12 @@ class FrameReader:
 class _Message:
     """The fragments of a message so far, in one buffer: an object each would let empty fragments fill the memory."""
 
-    __slots__ = ("_checked", "opcode", "payload")
+    __slots__ = ("_checked", "fragments", "opcode", "payload")
 
     def __init__(self, opcode: int) -> None:
         self.opcode = opcode
         self.payload = bytearray()
+        self.fragments = 0
         self._checked = 0
 
     def check(self) -> None:

@@ -13,17 +13,17 @@ _FINAL = 0x80
 
 def text_frame(text: bytes) -> bytes:
     """Return a text frame; its text is given in UTF-8."""
-    return _frame(TEXT, text)
+    return frame(TEXT, text)
 
 
 def ping_frame(payload: bytes) -> bytes:
     """Return a Ping frame; its payload has at most 125 bytes (section 5.5)."""
-    return _frame(PING, payload)
+    return frame(PING, payload)
 
 
 def pong_frame(payload: bytes) -> bytes:
     """Return a Pong frame; its payload has at most 125 bytes (section 5.5)."""
-    return _frame(PONG, payload)
+    return frame(PONG, payload)
 
 
 def close_frame(code: Optional[int], reason: str = "") -> bytes:
@@ -34,12 +34,13 @@ def close_frame(code: Optional[int], reason: str = "") -> bytes:
         reason: cut off after 123 bytes (section 5.5).
     """
     if code is None:
-        return _frame(CLOSE, b"")
+        return frame(CLOSE, b"")
     cut = reason.encode("utf-8")[:123].decode("utf-8", "ignore")
-    return _frame(CLOSE, struct.pack("!H", code) + cut.encode("utf-8"))
+    return frame(CLOSE, struct.pack("!H", code) + cut.encode("utf-8"))
 
 
-def _frame(opcode: int, payload: bytes) -> bytes:
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Return a frame of any opcode."""
     size = len(payload)
     if size < 126:
         return bytes((_FINAL | opcode, size)) + payload

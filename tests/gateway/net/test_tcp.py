@@ -53,14 +53,23 @@ class TestBytes:
         async with gateway(database, limits=limits) as running:
             agent = await running.agent(ack="explicit")
             transport = running.server._hub._sockets["ws-001"]._transport
-            # 2 MiB of fragments without content: they end no message, and cost nothing but time.
-            empty = bytes([0x00, 0x80]) + os.urandom(4)
-            agent._writer.write(bytes([TEXT, 0x80]) + os.urandom(4) + empty * 350_000)
+            # 3 MiB in frames that are allowed, and confirm nothing.
+            for _ in range(50):
+                await agent.send(TEXT, b'{"type":"ack","seq":0,"padding":"%b"}' % (b"x" * 60_000))
             await running.until(lambda: not transport.is_reading())
             # They are paid for by and by, and then what comes behind them is read.
-            await agent.send(0, b'{"type":"ack","seq":0}')
             await agent.send(PING, b"after all that")
             assert await agent.frame() == (PONG, b"after all that")
+
+
+async def test_message_in_very_many_fragments_is_not_read_on(database: Path) -> None:
+    async with gateway(database) as running:
+        agent = await running.agent()
+        # They end no message, and cost nothing but time.
+        empty = bytes([0x00, 0x80]) + os.urandom(4)
+        writing = asyncio.ensure_future(_flood(agent, bytes([TEXT, 0x80]) + os.urandom(4) + empty * 100_000))
+        assert await agent.closed() == 1009
+        await asyncio.wait_for(writing, LIMIT)
 
 
 class TestCount:

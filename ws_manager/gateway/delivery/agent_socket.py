@@ -1,4 +1,4 @@
-"""The IO of one agent's socket. Bytes come in by `receive`, and one task writes. The protocol is in `GatewaySession`."""
+"""The IO of one agent's socket. Bytes come in by `receive`; one task writes. The protocol is in `GatewaySession`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ws_manager.protocol.wire import BINARY, PING, PONG, TEXT, close_frame, ping
 
 MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
+_PIECE_BYTES = 16 * 1024
 _log = logging.getLogger("ws_manager.gateway")
 
 
@@ -152,13 +153,14 @@ class AgentSocket:
         if session.reads_no_more or self._ended.done():
             return
         now = self._now()
-        for frame in self._reader.read(data):
-            self._take_frame(frame, now)
+        # In pieces, so that of a flood not much is read before it is noticed.
+        for start in range(0, len(data), _PIECE_BYTES):
+            for frame in self._reader.read(data[start : start + _PIECE_BYTES]):
+                self._take_frame(frame, now)
             if session.reads_no_more or self._ended.done():
                 break
-        else:
-            if self._reader.violation is not None:
-                session.close(*self._reader.violation)
+        if self._reader.violation is not None and not self._ended.done():
+            session.close(*self._reader.violation)
         self._report()
         self._take_requests()
         if self._pong is not None or session.has_work:
@@ -232,6 +234,8 @@ class AgentSocket:
 
     def _take_frame(self, frame: Frame, now: float) -> None:
         session = self.session
+        if session.reads_no_more or self._ended.done():
+            return
         if frame.opcode == PONG:
             session.pong(frame.payload, now)
         elif frame.opcode == TEXT:

@@ -29,11 +29,13 @@ class UpgradedSocket(Protocol):
         """Take received bytes."""
 
     def lost(self) -> None:
-        """The connection is lost."""
+        """Take note that the connection is lost."""
 
 
 class TcpPeer(asyncio.BufferedProtocol):
-    """Passes everything on to aiohttp's protocol, and after an upgrade what is received to a socket. It adds:
+    """Passes everything on to aiohttp's protocol, and after an upgrade what is received to a socket.
+
+    It adds three things:
 
     * A limit of bytes a second, on average. The rest stays in the kernel's buffer, which stops the peer. It also
       limits frames that cost time but no memory, such as empty fragments.
@@ -179,7 +181,7 @@ class _Rest:
         return False, b""
 
     def feed_eof(self) -> None:
-        """The connection is lost, which `TcpPeer` reports."""
+        """Do nothing: `TcpPeer` reports that the connection is lost."""
 
 
 def address_of(request: web.Request) -> Optional[str]:
