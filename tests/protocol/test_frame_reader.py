@@ -131,6 +131,10 @@ class TestHeader:
     def test_without_a_mask_is_refused(self, opcode: int, payload: bytes) -> None:
         assert read(client_frame(opcode, payload, mask=None)) == ([], 1002)
 
+    @pytest.mark.parametrize("opcode", [TEXT, PING, PONG])
+    def test_without_a_mask_is_refused_before_as_many_bytes(self, opcode: int) -> None:
+        assert read(client_frame(opcode, b"1" * 12, mask=None) + b"\x8a\x80ma") == ([], 1002)
+
     @pytest.mark.parametrize("opcode", [TEXT, BINARY, PING, PONG, CLOSE])
     @pytest.mark.parametrize("reserved", range(1, 8))
     def test_with_a_reserved_bit_is_refused(self, opcode: int, reserved: int) -> None:
@@ -256,9 +260,9 @@ class TestViolation:
         bad, good = client_frame(TEXT, mask=None), client_frame(PONG, b"1")
         assert read(bad + good, good, client_frame(TEXT, b"\xff")) == ([], 1002)
 
-    def test_says_what_was_wrong_in_a_close_frame_s_size(self) -> None:
+    def test_says_what_was_wrong(self) -> None:
         reader = FrameReader(MOST)
-        reader.read(client_frame(TEXT, b"secret", mask=None))
+        reader.read(client_frame(TEXT, b"a", mask=None))
         assert reader.violation is not None
         assert reader.violation.reason == "a frame without a mask"
 
@@ -267,7 +271,7 @@ class TestViolation:
         tracemalloc.start()
         try:
             reader.read(fragments(TEXT, b"a" * 90_000, b"")[0])
-            reader.read(client_frame(CONTINUATION, b"\xff"))
+            reader.read(client_frame(CONTINUATION, b"\xff", final=False))
             used, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

