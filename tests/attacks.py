@@ -480,7 +480,7 @@ ATTACKS = [
     Attack(requests_too_fast, 4029),
     Attack(not_utf_8, 1007),
     Attack(endless_fragments, 1009),
-    Attack(endless_empty_fragments, 4008, slow=True),
+    Attack(endless_empty_fragments, 1009),
     Attack(binary_frame, 4000),
     Attack(unknown_type, 4000),
     Attack(deep_json, 4000),

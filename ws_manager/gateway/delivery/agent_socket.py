@@ -150,7 +150,7 @@ class AgentSocket:
     def receive(self, data: bytes) -> None:
         """Take received bytes. Once the peer has broken a rule or the socket has ended, they are thrown away."""
         session = self.session
-        if session.reads_no_more or self._ended.done():
+        if self._ended.done():
             return
         now = self._now()
         # In pieces, so that of a flood not much is read before it is noticed.
@@ -159,9 +159,14 @@ class AgentSocket:
                 self._take_frame(frame, now)
             if session.reads_no_more or self._ended.done():
                 break
-        if self._reader.violation is not None and not self._ended.done():
-            session.close(*self._reader.violation)
+        violation = self._reader.violation
+        if violation is not None and not self._ended.done():
+            session.close(*violation)
         self._report()
+        if violation is not None or session.reads_no_more:
+            # The writer sends the Close frame, unless it has.
+            self.lost()
+            return
         self._take_requests()
         if self._pong is not None or session.has_work:
             self.wake()
