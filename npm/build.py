@@ -36,8 +36,9 @@ ON_WINDOWS = ("colorama",)
 LEFT_OUT = {
     "pip": "sqlite-utils installs plugins with it",
     "tzdata": "all our times are UTC",
+    "uvloop": "the gateway is faster with it, but it is compiled",
 }
-"""Requirements that no command of ours ever imports, and what they are for."""
+"""Requirements that every command of ours can do without, and what they are for."""
 
 NOT_NEEDED = {".exe", ".c", ".h", ".pyx", ".pxd", ".pxi", ".pyi", ".pyc", ".hash"}
 COMPILED_FILES = {".so", ".pyd", ".dylib", ".dll"}

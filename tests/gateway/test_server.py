@@ -18,6 +18,7 @@ from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Closure
 from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.protocol.gateway_session import GatewaySession
 
 
 class Seen(logging.Handler):
@@ -209,14 +210,19 @@ class TestLedgerInTrouble:
             finally:
                 running.db.execute("ROLLBACK")
 
-    async def test_defect_with_one_socket_ends_that_socket_alone(self, database: Path) -> None:
+    async def test_defect_with_one_socket_ends_that_socket_alone(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async with gateway(database) as running:
             broken = await running.agent()
 
-            def tick(now: float) -> bool:
-                raise ZeroDivisionError
+            def tick(session: GatewaySession, now: float) -> bool:
+                if session.ws_id == "ws-001":
+                    raise ZeroDivisionError
+                return usual(session, now)
 
-            running.server._hub._sockets["ws-001"].session.tick = tick  # type: ignore[method-assign]
+            usual = GatewaySession.tick
+            monkeypatch.setattr(GatewaySession, "tick", tick)
             other = await running.agent("cipher", "ws-002")
             assert await broken.closed() == 1006
             await other.send(PING, b"still here?")

@@ -10,7 +10,8 @@ from typing import Any, Optional
 import pytest
 
 from ws_manager.models import PendingMessage, Receipt, Rejection, Written
-from ws_manager.protocol.gateway_session import MAX_ANSWERS, QUEUE_BYTES, WRITE_BYTES, GatewaySession, Window
+from ws_manager.protocol.gateway_session import MAX_ANSWERS, QUEUE_BYTES, WRITE_BYTES, GatewaySession
+from ws_manager.protocol.in_flight import Window
 from ws_manager.protocol.message_frames import Framed, MessageFrames
 
 NONCE = b"8 bytes."

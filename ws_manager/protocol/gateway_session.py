@@ -15,7 +15,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Optional, Union
 
 from ws_manager.errors import InvalidInput
@@ -34,8 +33,9 @@ from ws_manager.protocol.frames import (
     failure_frame,
     parse_agent_frame,
 )
-from ws_manager.protocol.in_flight import InFlight
+from ws_manager.protocol.in_flight import USUAL, InFlight, Window
 from ws_manager.protocol.message_frames import Framed
+from ws_manager.protocol.pings import Pings
 from ws_manager.protocol.wire import ping_frame, text_frame
 from ws_manager.protocol.writings import Writings
 
@@ -43,20 +43,8 @@ WRITE_BYTES = 64 * 1024
 QUEUE_BYTES = 32 * 1024
 RECEIPT_SECONDS = 0.05
 MAX_ANSWERS, MAX_ANSWER_BYTES = 100, 128 * 1024
-NONCE_BYTES = 8
 FRAMES_PER_SECOND = 100
 _ENVELOPE = 200
-_PINGS_KEPT = 16
-_COUNT_BYTES = 4
-_COUNTS = 256**_COUNT_BYTES
-
-
-@dataclass(frozen=True)
-class Window:
-    """How much may be unconfirmed at a time. One message always may, whatever its size."""
-
-    messages: int = 1000
-    bytes: int = 1024 * 1024
 
 
 class GatewaySession:
@@ -66,7 +54,7 @@ class GatewaySession:
         ws_id: the connection.
         epoch: the number of this socket's registration; its reports carry it.
         confirmed_seq: the highest seq that was confirmed before.
-        nonce: `NONCE_BYTES` random bytes that are unique to this socket. Each Ping carries them and a count.
+        nonce: of its `Pings`.
         explicit_ack: True if only the agent's acks confirm messages.
         heartbeat: seconds between Pings.
         timeout: seconds without a sign of life after which the session ends.
@@ -87,6 +75,15 @@ class GatewaySession:
         heard_at: when the last frame of the peer was received.
     """
 
+    # fmt: off
+    __slots__ = (
+        "_answer_bytes", "_answers", "_bytes", "_explicit_ack", "_flooded", "_frames", "_full",
+        "_heartbeat", "_in_flight", "_ping_at", "_ping_due", "_pings", "_queue", "_queued", "_receipt_at",
+        "_receipt_interval", "_timeout", "_unpinged", "_usual_window", "_window", "_writings", "_written",
+        "close_with", "cursor", "epoch", "heard_at", "latency", "live", "reports", "requests", "ws_id",
+    )
+    # fmt: on
+
     def __init__(
         self,
         *,
@@ -100,7 +97,7 @@ class GatewaySession:
         now: float,
         cautious: bool = False,
         receipt_interval: float = RECEIPT_SECONDS,
-        window: Window = Window(),
+        window: Window = USUAL,
         frames_per_second: int = FRAMES_PER_SECOND,
     ) -> None:
         self.ws_id = ws_id
@@ -112,7 +109,7 @@ class GatewaySession:
         self.requests: list[AgentRequest] = []
         self.latency: Optional[float] = None
         self.heard_at = now
-        self._nonce = nonce
+        self._pings = Pings(nonce)
         self._explicit_ack = explicit_ack
         self._heartbeat = heartbeat
         self._timeout = timeout
@@ -130,10 +127,6 @@ class GatewaySession:
         self._writings = Writings()
         self._answers: list[bytes] = []
         self._answer_bytes = 0
-        # By payload: the highest seq that was written before, and when the Ping was sent.
-        self._pings: dict[bytes, tuple[int, float]] = {}
-        self._ping_count = 0
-        self._pinged_seq = 0
         self._ping_at = now + heartbeat
         self._ping_due = False
         self._frames = Bucket(frames_per_second, frames_per_second, now)
@@ -306,20 +299,14 @@ class GatewaySession:
         """
         if self._explicit_ack or not self._in_flight or not self.takes_receipts:
             return None
-        return None if self._pings and self._pinged_seq >= self._written else self._new_ping(now)
+        return None if self._pings and self._pings.seq >= self._written else self._new_ping(now)
 
     def _new_ping(self, now: float) -> bytes:
         self._ping_due = False
         self._receipt_at = now + self._receipt_interval
         self._unpinged = 0
         self._ping_at = now + self._heartbeat
-        self._ping_count = (self._ping_count + 1) % _COUNTS
-        self._pinged_seq = self._written
-        payload = self._nonce + self._ping_count.to_bytes(_COUNT_BYTES, "big")
-        self._pings[payload] = (self._written, now)
-        if len(self._pings) > _PINGS_KEPT:
-            del self._pings[next(iter(self._pings))]
-        return payload
+        return self._pings.new(self._written, now)
 
     def receipt_due_in(self, now: float) -> Optional[float]:
         """Return the seconds until the next receipt Ping may be sent; None if none is wanted."""
@@ -329,26 +316,21 @@ class GatewaySession:
 
     def _wants_receipt(self) -> bool:
         """Return whether something was written after the last Ping, and no receipt Ping is unanswered."""
-        if self._explicit_ack or self._written <= self._pinged_seq:
+        if self._explicit_ack or self._written <= self._pings.seq:
             return False
-        return not self._pings or self._pinged_seq < self._in_flight.first
+        return not self._pings or self._pings.seq < self._in_flight.first
 
     # What was read
 
     def pong(self, payload: bytes, now: float) -> None:
         """Take a Pong: a sign of life. With the payload of a Ping it confirms what was written before that Ping."""
         self.heard_at = now
-        ping = self._pings.get(payload)
-        if ping is None:
+        answered = self._pings.answered(payload)
+        if answered is None:
             self._count_frame(now)
             return
-        seq, sent_at = ping
+        seq, sent_at = answered
         self.latency = now - sent_at
-        # It answers the earlier Pings too: a peer may answer only the last (RFC 6455 section 5.5.3).
-        for earlier in list(self._pings):
-            del self._pings[earlier]
-            if earlier == payload:
-                break
         if not self._explicit_ack and self.takes_receipts:
             self._confirm(seq)
 

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 
 _SPENT = 256
 """Used items at the front of the arrays after which they are removed."""
 
 
+@dataclass(frozen=True)
+class Window:
+    """How much may be unconfirmed at a time. One message always may, whatever its size."""
+
+    messages: int = 1000
+    bytes: int = 1024 * 1024
+
+
+USUAL = Window()
+"""The window of a socket that has refused nothing."""
+
+
 class InFlight:
     """Seqs in ascending order, each with its size in bytes."""
+
+    __slots__ = (
+        "_seqs",
+        "_sizes",
+        "_start",
+    )
 
     def __init__(self) -> None:
         self._seqs = array("q")

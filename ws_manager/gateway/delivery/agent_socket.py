@@ -48,6 +48,36 @@ class AgentSocket:
         clock: the time of day, in seconds since 1970.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_buffered",
+        "_clock",
+        "_close_timer",
+        "_drain",
+        "_ended",
+        "_expires_at",
+        "_limits",
+        "_now",
+        "_parked",
+        "_peer_closed",
+        "_performer",
+        "_performing",
+        "_pong",
+        "_pump",
+        "_reader",
+        "_receipt_timer",
+        "_report_to_ledger",
+        "_requests",
+        "_shrunk_at",
+        "_transport",
+        "_turned_away",
+        "_wake",
+        "agent",
+        "logged_at",
+        "recorded_at",
+        "session",
+    )
+
     def __init__(
         self,
         agent: str,

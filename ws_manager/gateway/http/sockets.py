@@ -34,7 +34,8 @@ from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.models import Closure, Connection
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode
 from ws_manager.protocol.frames import connected_frame
-from ws_manager.protocol.gateway_session import NONCE_BYTES, GatewaySession
+from ws_manager.protocol.gateway_session import GatewaySession
+from ws_manager.protocol.pings import NONCE_BYTES
 from ws_manager.tokens import Claims
 
 _log = logging.getLogger("ws_manager.gateway")

@@ -59,6 +59,26 @@ class TcpPeer(asyncio.BufferedProtocol):
         idle_until: the monotonic time until which it may be without a request.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_arrived",
+        "_buffer",
+        "_bytes",
+        "_early",
+        "_loop",
+        "_lost",
+        "_made",
+        "_read_bytes",
+        "_socket",
+        "address",
+        "dropped",
+        "handler",
+        "idle_until",
+        "surplus",
+        "transport",
+        "unread",
+    )
+
     def __init__(
         self,
         handler: web.RequestHandler,
