@@ -142,7 +142,7 @@ def receipts(ledger: Ledger, ws_ids: Sequence[str], clock: Clock) -> list[Receip
 
     pending = {ws_id: ledger.delivery.pending(ws_id, 0, 100) for ws_id in ws_ids}
     return [
-        Receipt(ws_id, 1, messages[0].seq, messages[-1].seq, clock.utc_now())
+        Receipt(ws_id, 1, [message.seq for message in messages], clock.utc_now())
         for ws_id, messages in pending.items()
     ]
 
