@@ -7,8 +7,9 @@ VENV ?= .venv
 RUN = $(VENV)/bin
 PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
+SOAK_SECONDS ?= 300
 
-.PHONY: help test conformance npm test-npm demo bench pictures lint format types check clean
+.PHONY: help test soak conformance npm test-npm demo bench pictures lint format types check clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -32,6 +33,11 @@ $(VENV)/.installed: $(VENV)/.runnable
 
 test: $(VENV)/.installed ## Run the tests, with branch coverage
 	"$(RUN)/python" -m pytest --cov --cov-report=term-missing:skip-covered $(TESTS)
+
+# Ten minutes. Shorter: make soak SOAK_SECONDS=30
+soak: $(VENV)/.runnable ## Show that the gateway loses nothing, whatever breaks: five minutes on each event loop
+	"$(RUN)/python" -m tests.soak.run --loop asyncio --seconds $(SOAK_SECONDS)
+	"$(RUN)/python" -m tests.soak.run --loop uvloop --seconds $(SOAK_SECONDS)
 
 # Apart from the rest: there is none for Python 3.9, and no source of it for a platform without a wheel.
 $(VENV)/.conformance: $(VENV)/.installed

@@ -1,0 +1,258 @@
+"""What goes wrong in a soak, chosen at random by the seed. Every kind comes in each round, most of them often."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any, Callable
+
+from tests.soak.cast import Member
+from tests.soak.gateway import Gateway
+
+PAUSE = 0.35
+"""Seconds between two faults, on average."""
+
+_ENDS = ("kill", "stop", "restart")
+"""What every second round does without, so that some gateways live longer."""
+
+_VICTIMS = 8
+"""Agents to whom half of a round's faults happen, so that several meet: a take-over of one that does not read."""
+
+_ROUND = {
+    "kill": 3,
+    "stop": 2,
+    "restart": 1,
+    "suspend": 3,
+    "reset": 8,
+    "half_close": 5,
+    "close": 6,
+    "refuse": 2,
+    "take_over": 8,
+    "knock": 4,
+    "deafen": 6,
+    "mute": 6,
+    "connect": 4,
+    "disconnect": 2,
+    "hold": 4,
+    "hold_and_connect": 6,
+    "prune": 4,
+}
+
+
+class Background:
+    """A command that runs beside the rest."""
+
+    def __init__(self, what: str, arguments: list[str], codes: tuple[int, ...], then: Callable[[str], None]):
+        self.what = what
+        self.codes = codes
+        self.then = then
+        self.process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+
+class Faults:
+    """Makes faults.
+
+    Args:
+        seed: decides which, and when.
+        members: the agents.
+        gateway: the gateway.
+        order: gives an order to the agents.
+        registered: is told that a command has registered a ws_id again, not before one time and not after another.
+        look: makes sure that everything that is confirmed now has been seen.
+
+    Attributes:
+        made: how many of each kind.
+        log: a line for each, oldest first.
+        pruned: messages that were deleted.
+        complaints: commands that have failed.
+    """
+
+    def __init__(
+        self,
+        seed: str,
+        members: list[Member],
+        gateway: Gateway,
+        database: Path,
+        log: Path,
+        order: Callable[[dict[str, Any]], None],
+        registered: Callable[[str, float, float], None],
+        look: Callable[[], None],
+    ) -> None:
+        self.made: Counter[str] = Counter()
+        self.log: list[str] = []
+        self.pruned = 0
+        self.complaints: list[str] = []
+        self._random = Random(seed)
+        self._members = members
+        self._gateway = gateway
+        self._database = database
+        self._file = log.open("w", encoding="utf-8")
+        self._order = order
+        self._registered = registered
+        self._look = look
+        self._rounds = 0
+        self._round: list[str] = []
+        self._victims: list[Member] = []
+        self._next_at = time.monotonic()
+        self._background: list[Background] = []
+
+    def step(self) -> None:
+        """Make the next one if it is due, and see what those before have become."""
+        self._reap()
+        if time.monotonic() < self._next_at:
+            return
+        if not self._round:
+            self._rounds += 1
+            left_out = () if self._rounds % 2 else _ENDS
+            self._round = [
+                kind for kind, times in _ROUND.items() for _ in range(times) if kind not in left_out
+            ]
+            self._random.shuffle(self._round)
+            self._victims = self._random.sample(self._members, _VICTIMS)
+        kind = self._round.pop()
+        self.made[kind] += 1
+        getattr(self, f"_{kind}")()
+        self._next_at = time.monotonic() + self._random.expovariate(1 / PAUSE)
+
+    def end(self) -> None:
+        """Wait for what runs beside the rest."""
+        while self._background:
+            self._reap()
+            time.sleep(0.02)
+
+    def _note(self, text: str) -> None:
+        now = time.time()
+        stamp = time.strftime("%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}"
+        self.log.append(f"{now:.3f} ({stamp}Z) {text}")
+        print(self.log[-1], file=self._file, flush=True)
+
+    def _seconds(self, least: float, most: float) -> float:
+        return round(self._random.uniform(least, most), 2)
+
+    def _somebody(self) -> Member:
+        return self._random.choice(self._random.choice([self._members, self._victims]))
+
+    # The gateway
+
+    def _kill(self) -> None:
+        self._note("SIGKILL to the gateway")
+        self._gateway.kill()
+        self._gateway.start()
+        self._note(f"gateway {self._gateway.starts} is ready")
+
+    def _stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self._note(f"{number.name} to the gateway")
+        self._gateway.stop(number)
+        self._gateway.start()
+        self._note(f"gateway {self._gateway.starts} is ready")
+
+    def _restart(self) -> None:
+        self._stop(signal.SIGHUP)
+
+    def _suspend(self) -> None:
+        seconds = self._seconds(0.1, 2)
+        self._note(f"SIGSTOP to the gateway for {seconds} s")
+        self._gateway.suspend(seconds)
+
+    # The agents
+
+    def _tell(self, order: str, ws_id: str, **how: object) -> None:
+        self._note(" ".join([ws_id, order, *(f"{name}={value}" for name, value in how.items())]))
+        self._order({"do": order, "ws_id": ws_id, **how})
+
+    def _reset(self) -> None:
+        self._tell("reset", self._somebody().ws_id)
+
+    def _half_close(self) -> None:
+        self._tell("half_close", self._somebody().ws_id)
+
+    def _close(self) -> None:
+        code = self._random.choice([1001, 1001, 1000, 1012])
+        self._tell("close", self._somebody().ws_id, code=code, seconds=self._seconds(0, 2))
+
+    def _refuse(self) -> None:
+        self._tell("close", self._somebody().ws_id, code=1009, seconds=0)
+
+    def _take_over(self) -> None:
+        self._tell("take_over", self._somebody().ws_id, seconds=self._random.choice([0, 0.1, 0.5]))
+
+    def _knock(self) -> None:
+        self._tell("knock", self._somebody().ws_id)
+
+    def _deafen(self) -> None:
+        self._tell("deafen", self._somebody().ws_id, seconds=self._seconds(0.3, 6))
+
+    def _mute(self) -> None:
+        self._tell("mute", self._somebody().ws_id, seconds=self._seconds(0.3, 6))
+
+    # Other processes
+
+    def _run(
+        self,
+        arguments: list[str],
+        then: Callable[[str], None] = lambda _: None,
+        codes: tuple[int, ...] = (0,),
+        module: str = "ws_manager",
+    ) -> None:
+        what = " ".join([module, *arguments])
+        self._note(what)
+        database = ["--db", str(self._database)] if module == "ws_manager" else [str(self._database)]
+        program = [sys.executable, "-m", module, *database, *arguments]
+        self._background.append(Background(what, program, codes, then))
+
+    def _reap(self) -> None:
+        for command in list(self._background):
+            if command.process.poll() is None:
+                continue
+            self._background.remove(command)
+            output, errors = command.process.communicate()
+            self._note(f"{command.what} has ended with {command.process.returncode}")
+            if command.process.returncode in command.codes:
+                command.then(output)
+            else:
+                self.complaints.append(f"{command.what} ended with {command.process.returncode}: {errors}")
+
+    def _connect(self) -> None:
+        member, begun = self._somebody(), time.time()
+        self._run(
+            ["connect", member.agent, "--ws-id", member.ws_id],
+            lambda _: self._registered(member.ws_id, begun, time.time()),
+        )
+
+    def _disconnect(self) -> None:
+        # 3: it is not active, because its agent has said goodbye.
+        self._run(["disconnect", self._somebody().ws_id], codes=(0, 3))
+
+    def _hold(self) -> None:
+        self._run([str(self._seconds(0.1, 3))], module="tests.soak.holder")
+
+    def _hold_and_connect(self) -> None:
+        member = self._somebody()
+
+        def ended(output: str) -> None:
+            times = json.loads(output)
+            self._registered(member.ws_id, times["begun"], times["ended"])
+
+        arguments = [str(self._seconds(0.1, 0.6)), member.ws_id, member.agent]
+        self._run(arguments, ended, module="tests.soak.holder")
+
+    def _prune(self) -> None:
+        self._look()
+        age = self._random.randint(3, 8)
+        self._run(["prune", "--older-than", f"{age}s", "--json"], self._count_pruned)
+
+    def _count_pruned(self, output: str) -> None:
+        self.pruned += json.loads(output)["messages"]
