@@ -19,7 +19,7 @@ import termios
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
@@ -50,7 +50,7 @@ class Clock:
     def utc_now(self) -> str:
         return models.timestamp(NOW - timedelta(seconds=self.ago))
 
-    def new_ids(self, count: int) -> list[str]:
+    def new_ids(self, count: int, beside: Optional[str] = None) -> list[str]:
         return [f"5f0c31d2-7a{next(self._ids):02x}-4e1b-9c46-2d8be0a7f93c" for _ in range(count)]
 
     def take_over(self) -> None:

@@ -766,6 +766,20 @@ class TestNotThisProtocol:
         assert not agent.wants_backlog
 
 
+def test_write_whose_messages_were_all_rejected_needs_no_receipt() -> None:
+    agent = session(explicit=True)
+    for seq in (1, 2, 3):
+        agent.take_live(message(seq))
+        agent.next_write(f"time {seq}")
+    say(agent, type="reject", seq=2)
+    say(agent, type="ack", seq=3)
+    assert agent.reports == [
+        Rejection("ws-001", 3, 2, ""),
+        Receipt("ws-001", 3, [1], "time 1"),
+        Receipt("ws-001", 3, [3], "time 3"),
+    ]
+
+
 class TestPush:
     """The fast path: what was just committed goes out in one write, with its Ping."""
 
@@ -979,6 +993,7 @@ class Model:
             if isinstance(report, Rejection):
                 self.rejected.add(report.seq)
                 continue
+            assert report.seqs
             assert set(report.seqs) <= set(self.written)
             self.confirmed |= set(report.seqs)
 

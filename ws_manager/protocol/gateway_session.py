@@ -429,11 +429,11 @@ class GatewaySession:
         self._bytes -= size
         self._full = False
         self._end_caution()
-        start = 0
         for writing in self._writings.take_through(confirmed[-1]):
-            end = bisect_right(confirmed, writing.last, start)
-            self.reports.append(Receipt(self.ws_id, self.epoch, confirmed[start:end], writing.at))
-            start = end
+            end = bisect_right(confirmed, writing.last)
+            seqs, confirmed = confirmed[:end], confirmed[end:]
+            if seqs:  # All that was written then may have been rejected.
+                self.reports.append(Receipt(self.ws_id, self.epoch, seqs, writing.at))
 
     def _end_caution(self) -> None:
         """Use the usual window once the backlog is confirmed."""
