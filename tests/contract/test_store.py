@@ -9,7 +9,16 @@ from typing import Optional
 import pytest
 
 from ws_manager import InvalidInput
-from ws_manager.models import Connection, Message, PendingMessage, Receipt, Registration, new_id, utc_now
+from ws_manager.models import (
+    Connection,
+    Message,
+    PendingMessage,
+    Receipt,
+    Registration,
+    SignOfLife,
+    new_id,
+    utc_now,
+)
 from ws_manager.repository.engines import engine_of
 from ws_manager.repository.findings import BroadcastState, MessageFilter, StoredEvent
 from ws_manager.repository.records import DeliveryCounts, NewBroadcast, NewMessage
@@ -158,10 +167,36 @@ class TestConnections:
         with store.atomic():
             register(store, "ws-001", "octavia")
             assert not store.connections.socket_closed("ws-001", 1, 1006, "lost")
-            assert not store.connections.heartbeat_of_epoch("ws-001", 1, utc_now(), utc_now())
+            sign = SignOfLife("ws-001", 1, utc_now(), None, logged=False)
+            assert store.connections.heard([sign], utc_now()) == set()
         found = store.connections.find("ws-001")
         assert found is not None
         assert (found.confirmed_seq, found.close_code) == (0, None)
+
+
+class TestSignsOfLife:
+    LATER = "2099-01-01T00:00:00.000000+00:00"
+
+    def heard(self, store: Store, *signs: tuple[str, int, str], now: str = LATER) -> set[Registration]:
+        with store.atomic():
+            return store.connections.heard(
+                [SignOfLife(ws_id, epoch, at, None, logged=False) for ws_id, epoch, at in signs], now
+            )
+
+    def test_of_many_are_written_together(self, store: Store) -> None:
+        with store.atomic():
+            store.connections.disconnect("ws-003", utc_now(), "done")
+        at = utc_now()
+        signs = [("ws-001", 1, at), ("ws-002", 2, at), ("ws-003", 1, at), ("ws-none", 1, at)]
+        assert self.heard(store, *signs) == {("ws-001", 1)}
+        found = [store.connections.find(ws_id) for ws_id in ("ws-001", "ws-002", "ws-003")]
+        assert [each is not None and each.last_heartbeat == at for each in found] == [True, False, False]
+
+    def test_a_later_one_stays_unless_it_is_in_the_future(self, store: Store) -> None:
+        assert self.heard(store, ("ws-001", 1, self.LATER)) == {("ws-001", 1)}
+        assert self.heard(store, ("ws-001", 1, utc_now())) == set()
+        now = utc_now()
+        assert self.heard(store, ("ws-001", 1, now), now=now) == {("ws-001", 1)}
 
 
 class TestMessages:

@@ -249,6 +249,12 @@ class TestSignsOfLife:
         assert found(ledger, "ws-001") == before
         assert db_of(delivery).rows("SELECT * FROM heartbeat_log") == []
 
+    def test_of_several_the_latest_counts(self, delivery: Delivery, ledger: Ledger) -> None:
+        first, last = utc_now(), utc_now()
+        delivery.settle([SignOfLife("ws-001", 1, last, 12, True), SignOfLife("ws-001", 1, first, 11, False)])
+        assert found(ledger, "ws-001").last_heartbeat == last
+        assert db_of(delivery).rows("SELECT ts, latency_ms FROM heartbeat_log") == [(last, 12)]
+
     def test_overwrite_one_that_a_clock_left_in_the_future(self, delivery: Delivery, ledger: Ledger) -> None:
         db_of(delivery).execute("UPDATE connections SET last_heartbeat = ?", (LATER,))
         before = utc_now()

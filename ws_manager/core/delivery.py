@@ -21,6 +21,7 @@ from ws_manager.models import (
     Gateway,
     PendingMessage,
     Receipt,
+    Registration,
     Rejection,
     SignOfLife,
     SocketReport,
@@ -88,7 +89,7 @@ class Delivery:
     # The outcome
 
     def settle(self, reports: Iterable[SocketReport]) -> set[str]:
-        """Write what sockets report, in one transaction: first the receipts, then the rest in order.
+        """Write what sockets report, in one transaction: receipts, then signs of life, then the rest in order.
 
         Receipts mark what they name as delivered; rejections set a message aside; closures and signs of
         life go to the connection. What names an older epoch than the row's is void and changes nothing.
@@ -104,6 +105,7 @@ class Delivery:
             # First: a receipt never names what was rejected before it, and what it confirms is not set aside later.
             if receipts:
                 void = {ws_id for ws_id, _epoch in self._store.receipts.settle(receipts, now)}
+            self._note_life([report for report in batch if isinstance(report, SignOfLife)], now)
             for report in batch:
                 if isinstance(report, Rejection):
                     holds = self._reject(report, now)
@@ -111,9 +113,6 @@ class Delivery:
                     holds = self._note_written(report)
                 elif isinstance(report, Closure):
                     self._close(report, now)
-                    continue
-                elif isinstance(report, SignOfLife):
-                    self._note_life(report, now)
                     continue
                 else:
                     continue
@@ -147,10 +146,19 @@ class Delivery:
         if current and ended and self._store.connections.disconnect(ws_id, now, reason, code):
             self._store.events.insert("disconnected", now, ws_id, detail=reason)
 
-    def _note_life(self, sign: SignOfLife, now: str) -> None:
-        ws_id, epoch, at, latency_ms, logged = sign
-        if self._store.connections.heartbeat_of_epoch(ws_id, epoch, at, now) and logged:
-            self._store.heartbeat_log.insert(ws_id, at, latency_ms)
+    def _note_life(self, signs: list[SignOfLife], now: str) -> None:
+        if not signs:
+            return
+        latest: dict[Registration, SignOfLife] = {}
+        for sign in signs:
+            registration = (sign.ws_id, sign.epoch)
+            known = latest.get(registration)
+            if known is None or sign.at >= known.at:
+                latest[registration] = sign
+        written = self._store.connections.heard(list(latest.values()), now)
+        for sign in signs:
+            if sign.logged and (sign.ws_id, sign.epoch) in written:
+                self._store.heartbeat_log.insert(sign.ws_id, sign.at, sign.latency_ms)
 
     # The life of a socket
 

@@ -16,6 +16,7 @@ from ws_manager.models import (
     PendingMessage,
     Receipt,
     Registration,
+    SignOfLife,
 )
 from ws_manager.repository.findings import (
     ActiveConnection,
@@ -111,10 +112,15 @@ class Connections(Protocol):
     def heartbeat(self, ws_id: str, at: str) -> bool:
         """Write a sign of life. False if the connection is not active."""
 
-    def heartbeat_of_epoch(self, ws_id: str, epoch: int, at: str, now: str) -> bool:
-        """Write a sign of life of one registration. False if it is void, or a later one is there already.
+    def heard(self, signs: Sequence[SignOfLife], now: str) -> set[Registration]:
+        """Write signs of life, and return the registrations for which one was written.
 
-        One in the future does not count as later: the clock was set back since.
+        None is written where the registration is void or not active, or where a later sign is there already. One in
+        the future does not count as later: the clock was set back since.
+
+        Args:
+            signs: at least one, at most one for each registration.
+            now: the present time.
         """
 
     def has_epoch(self, ws_id: str, epoch: int) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
-from ws_manager.models import ACTIVE, DISCONNECTED, Connection
+from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Registration, SignOfLife
 from ws_manager.repository.records import ListedConnection, Recipients, SilentConnection
 from ws_manager.repository.sqlite.database import Database, Row
 from ws_manager.repository.sqlite.messages import PENDING
@@ -214,14 +214,23 @@ class Connections:
             ).rowcount
         )
 
-    def heartbeat_of_epoch(self, ws_id: str, epoch: int, at: str, now: str) -> bool:
-        return bool(
-            self._db.execute(
-                "UPDATE connections SET last_heartbeat = ? WHERE ws_id = ? AND epoch = ?"
-                " AND status = 'active' AND (last_heartbeat < ? OR last_heartbeat > ?)",
-                (at, ws_id, epoch, at, now),
-            ).rowcount
+    def heard(self, signs: Sequence[SignOfLife], now: str) -> set[Registration]:
+        heard = json.dumps([[sign.ws_id, sign.epoch, sign.at] for sign in signs])
+        rows = self._db.rows(
+            "SELECT connections.id, heard.ws_id, heard.epoch, heard.at"
+            " FROM (SELECT json_extract(value, '$[0]') AS ws_id, json_extract(value, '$[1]') AS epoch,"
+            " json_extract(value, '$[2]') AS at FROM json_each(?)) AS heard"
+            " CROSS JOIN connections ON connections.ws_id = heard.ws_id AND connections.epoch = heard.epoch"
+            f" WHERE status = '{ACTIVE}' AND (last_heartbeat < heard.at OR last_heartbeat > ?)",
+            (heard, now),
         )
+        self._db.execute(
+            "UPDATE connections SET last_heartbeat = heard.at"
+            " FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[3]') AS at"
+            " FROM json_each(?)) AS heard WHERE connections.id = heard.id",
+            (json.dumps(rows),),
+        )
+        return {(ws_id, epoch) for _, ws_id, epoch, _ in rows}
 
     def has_epoch(self, ws_id: str, epoch: int) -> bool:
         return bool(
