@@ -139,7 +139,7 @@ class GatewayServer:
         self._pump = Pump(self._threads)
         self._receipts = ReceiptWriter(self._threads)
         self._hub = Hub(
-            self._threads, self._receipts.report, options.heartbeat_timeout, options.log_interval, now
+            self._threads, self._receipts.report, options.heartbeat_timeout, options.log_interval, now, clock
         )
         # From a connection to a socket.
         limits = options.limits
@@ -167,7 +167,6 @@ class GatewayServer:
             self._hub,
             self._refusal_log,
             self._now,
-            self._clock,
         )
 
     def _application(self) -> web.Application:

@@ -117,20 +117,15 @@ class GatewaySession:
         self._usual_window = window
         self._receipt_interval = receipt_interval
         self._receipt_at = now
-        self._unpinged = 0
         self._queue: deque[Framed] = deque()
-        self._queued = 0
         self._in_flight = InFlight()
-        self._bytes = 0
-        self._full = False
-        self._written = 0
+        self._bytes = self._queued = self._unpinged = self._written = 0
         self._writings = Writings()
         self._answers: list[bytes] = []
         self._answer_bytes = 0
         self._ping_at = now + heartbeat
-        self._ping_due = False
         self._frames = Bucket(frames_per_second, frames_per_second, now)
-        self._flooded = False
+        self._flooded = self._full = self._ping_due = False
 
     @property
     def has_frames(self) -> bool:
@@ -390,6 +385,11 @@ class GatewaySession:
     def reads_no_more(self) -> bool:
         """True once the peer has broken a rule: a flood costs as much after a Close frame as before it."""
         return self._flooded or (self.close_with is not None and self.close_with[0] in MISBEHAVIOUR)
+
+    @property
+    def tick_at(self) -> float:
+        """When `tick` has something to do, in monotonic seconds."""
+        return min(self._ping_at, self.heard_at + self._timeout)
 
     def tick(self, now: float) -> bool:
         """Check the heartbeats. Return True if there is something to write or to close now."""

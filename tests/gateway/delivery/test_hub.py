@@ -124,6 +124,9 @@ class TestHeartbeat:
             payload = await agent.ping()
             clock.forward(0.25)
             await agent.send(PONG, payload)
+            await agent.send(PING, b"read so far")
+            assert await agent.frame() == (PONG, b"read so far")
+            clock.forward(2)
             await running.until(lambda: running.db.rows("SELECT * FROM heartbeat_log"))
             assert running.db.rows("SELECT ws_id, latency_ms FROM heartbeat_log") == [("ws-001", 250)]
             assert running.connection().last_heartbeat > seconds_before(utc_now(), 100)

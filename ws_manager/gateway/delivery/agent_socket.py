@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
+import math
 from collections import deque
 from collections.abc import Awaitable, Iterable
 from typing import Callable, Optional
@@ -28,6 +28,7 @@ from ws_manager.protocol.wire import BINARY, PING, PONG, TEXT, close_frame, ping
 MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
 _PIECE_BYTES = 16 * 1024
+_TICK_SOON_SECONDS = 1.0
 _log = logging.getLogger("ws_manager.gateway")
 
 
@@ -44,39 +45,23 @@ class AgentSocket:
         requests: performs the agent's requests.
         limits: what an agent may use.
         now: a monotonic clock, in seconds.
-        expires_at: when its token expires, in seconds since 1970.
-        clock: the time of day, in seconds since 1970.
+        attend: has `tick` called at about a time in monotonic seconds, or before.
+        expires_at: when its token expires, in seconds since 1970; infinity if it does not.
+
+    Attributes:
+        recorded_at: when the peer's last sign of life was reported.
+        record_at: when the next one is due.
+        logged_at: when one was logged.
     """
 
+    # fmt: off
     __slots__ = (
-        "__weakref__",
-        "_buffered",
-        "_clock",
-        "_close_timer",
-        "_drain",
-        "_ended",
-        "_expires_at",
-        "_limits",
-        "_now",
-        "_parked",
-        "_peer_closed",
-        "_performer",
-        "_performing",
-        "_pong",
-        "_pump",
-        "_reader",
-        "_receipt_timer",
-        "_report_to_ledger",
-        "_requests",
-        "_shrunk_at",
-        "_transport",
-        "_turned_away",
-        "_wake",
-        "agent",
-        "logged_at",
-        "recorded_at",
-        "session",
+        "__weakref__", "_attend", "_buffered", "_close_timer", "_drain", "_ended", "_limits", "_now",
+        "_parked", "_peer_closed", "_performer", "_performing", "_pong", "_pump", "_reader",
+        "_receipt_timer", "_report_to_ledger", "_requests", "_shrunk_at", "_tick_at", "_transport",
+        "_turned_away", "_wake", "agent", "expires_at", "logged_at", "record_at", "recorded_at", "session",
     )
+    # fmt: on
 
     def __init__(
         self,
@@ -89,12 +74,13 @@ class AgentSocket:
         requests: RequestPerformer,
         limits: Limits,
         now: Callable[[], float],
+        attend: Callable[[AgentSocket, float], None],
         expires_at: float,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.agent = agent
         self.session = session
-        self.recorded_at = now()
+        self.expires_at = expires_at
+        self.recorded_at = self.record_at = now()
         self.logged_at: Optional[float] = None
         self._transport = transport
         self._drain = drain
@@ -103,8 +89,8 @@ class AgentSocket:
         self._performer = requests
         self._limits = limits
         self._now = now
-        self._expires_at = expires_at
-        self._clock = clock
+        self._attend = attend
+        self._tick_at = -math.inf
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
         self._parked = False
@@ -168,6 +154,7 @@ class AgentSocket:
             if data is not None:
                 self._buffered, self._shrunk_at = 0, now
                 self._transport.write(data)
+                self._tick_soon(now)
                 self._wake_for_receipt()
                 return
         for message in messages:
@@ -189,6 +176,8 @@ class AgentSocket:
                 self._take_frame(frame, now)
             if session.reads_no_more or self._ended.done():
                 break
+        if now >= self.record_at:
+            self._tick_soon(now)
         violation = self._reader.violation
         if violation is not None and not self._ended.done():
             session.close(*violation)
@@ -242,16 +231,22 @@ class AgentSocket:
         at = seconds_before(utc_now(), now - session.heard_at)
         return SignOfLife(session.ws_id, session.epoch, at, latency, logged)
 
-    def tick(self, now: float) -> None:
-        """Check what depends on time: the token, a peer that does not read, and heartbeats. Called once a second."""
-        if self._clock() >= self._expires_at:
-            self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+    def tick(self, now: float) -> float:
+        """Check what depends on time: a peer that does not read, and heartbeats. Return when to call it again."""
         self._look_at_buffer(now)
         if now - self._shrunk_at > self._limits.write_seconds:
             self.session.close(CloseCode.TOO_SLOW, "reads too slowly")
             self.abort()
         elif self.session.tick(now):
-            self._wake.set()
+            self.wake()
+        self._tick_at = now if self._buffered else self.session.tick_at
+        return self._tick_at
+
+    def _tick_soon(self, now: float) -> None:
+        """Have `tick` called within a second or two: something was written, or heard."""
+        if now + _TICK_SOON_SECONDS < self._tick_at:
+            self._tick_at = now + _TICK_SOON_SECONDS
+            self._attend(self, self._tick_at)
 
     def _unwritten(self) -> int:
         """Return how many bytes the kernel has not taken yet."""
@@ -399,6 +394,7 @@ class AgentSocket:
             return False
         self._look_at_buffer(self._now())
         self._put(b"".join(frames))
+        self._tick_soon(self._now())
         return True
 
     def _put(self, data: bytes) -> None:

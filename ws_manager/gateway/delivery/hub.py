@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Callable, Optional
 
 from ws_manager.core.delivery import WhyVoid
@@ -14,6 +14,7 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.delivery.wheel import Wheel
 from ws_manager.models import PendingMessage, SocketReport, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.message_frames import MessageFrames
@@ -45,6 +46,7 @@ class Hub:
         timeout: seconds without a sign of life after which a connection is lost.
         log_interval: least seconds between two rows of one connection in the heartbeat log.
         now: a monotonic clock, in seconds.
+        clock: the time of day, in seconds since 1970; tokens expire by it.
     """
 
     def __init__(
@@ -54,12 +56,17 @@ class Hub:
         timeout: float,
         log_interval: float,
         now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self._threads = threads
         self._report = report
         self._timeout = timeout
         self._log_interval = log_interval
         self._now = now
+        self._clock = clock
+        # By the monotonic clock, and by the time of day.
+        self._due: Wheel[AgentSocket] = Wheel(_TICK_SECONDS)
+        self._expiring: Wheel[AgentSocket] = Wheel(_TICK_SECONDS)
         self._sockets: dict[str, AgentSocket] = {}
         # Includes replaced sockets that are still closing, so that they are timed out too.
         self._open: set[AgentSocket] = set()
@@ -81,6 +88,9 @@ class Hub:
         """Add a socket. Of two sockets with one ws_id, the one with the older registration is closed."""
         session = socket.session
         self._open.add(socket)
+        self.attend(socket, self._now())
+        if socket.expires_at != math.inf:
+            self._expiring.put(socket, socket.expires_at)
         other = self._sockets.get(session.ws_id)
         if other is not None and other.session.epoch > session.epoch:
             socket.close(CloseCode.REPLACED, "replaced by a newer socket")
@@ -94,6 +104,11 @@ class Hub:
         # The registration may have become void before the socket was added.
         self.check([session.ws_id])
 
+    def attend(self, socket: AgentSocket, at: float) -> None:
+        """Look at a socket at about a time in monotonic seconds, at the latest."""
+        if socket in self._open:
+            self._due.put(socket, at)
+
     def give_time(self) -> None:
         """Do not sweep for one full timeout, because agents may have been unable to reconnect."""
         self._open_since = self._now()
@@ -103,6 +118,8 @@ class Hub:
         if self._sockets.get(socket.session.ws_id) is socket:
             del self._sockets[socket.session.ws_id]
         self._open.discard(socket)
+        self._due.discard(socket)
+        self._expiring.discard(socket)
         if not self._open:
             self._emptied.set()
 
@@ -140,14 +157,9 @@ class Hub:
             if loop.time() - began - _TICK_SECONDS > self._timeout / 3:
                 # This process was suspended, so no agent could reconnect meanwhile.
                 self.give_time()
-            for socket in list(self._open):
-                try:
-                    socket.tick(now)
-                except Exception:
-                    # A defect in one socket must not end the gateway.
-                    _log.exception("%s failed and is dropped", socket.session.ws_id)
-                    socket.abort()
-            self._record(now)
+            for socket in self._expiring.due(self._clock()):
+                socket.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+            self._look_at_sockets(now)
             interval = self._timeout / 3
             if now - self._open_since > self._timeout and now - self._swept_at >= interval:
                 self._swept_at = now
@@ -206,20 +218,33 @@ class Hub:
             if reason is not None:
                 socket.close(*_CLOSES[reason])
 
-    def _record(self, now: float) -> None:
-        """Report unconfirmed writes, and each peer's last sign of life about three times per timeout."""
-        signs: list[SocketReport] = []
-        for socket in self._sockets.values():
-            session = socket.session
-            signs += session.unreported_writes()
-            if session.heard_at > socket.recorded_at and now - socket.recorded_at >= self._timeout / 3:
-                logged = socket.logged_at is None or now - socket.logged_at >= self._log_interval
-                if logged:
-                    socket.logged_at = now
-                socket.recorded_at = now
-                signs.append(socket.sign_of_life(now, logged=logged))
-        if signs:
-            self._report(signs)
+    def _look_at_sockets(self, now: float) -> None:
+        """Look at the sockets that are due, and report what is new of them."""
+        reports: list[SocketReport] = []
+        for socket in self._due.due(now):
+            try:
+                again_at = socket.tick(now)
+            except Exception:
+                # A defect in one socket must not end the gateway.
+                _log.exception("%s failed and is dropped", socket.session.ws_id)
+                socket.abort()
+                continue
+            if self._sockets.get(socket.session.ws_id) is socket:
+                reports += self._news(socket, now)
+            self.attend(socket, again_at)
+        if reports:
+            self._report(reports)
+
+    def _news(self, socket: AgentSocket, now: float) -> Iterator[SocketReport]:
+        """Give unconfirmed writes, and the peer's last sign of life about three times per timeout."""
+        session = socket.session
+        yield from session.unreported_writes()
+        if session.heard_at > socket.recorded_at and now >= socket.record_at:
+            logged = socket.logged_at is None or now - socket.logged_at >= self._log_interval
+            if logged:
+                socket.logged_at = now
+            socket.recorded_at, socket.record_at = now, now + self._timeout / 3
+            yield socket.sign_of_life(now, logged=logged)
 
     def _begin_sweep(self) -> None:
         """Sweep in a task of its own, because it may wait long for the write lock."""

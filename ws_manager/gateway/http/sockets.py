@@ -69,7 +69,6 @@ class SocketRoute:
         hub: holds the open sockets.
         refusal_log: notes what is refused.
         now: a monotonic clock, in seconds.
-        clock: the time of day, in seconds since 1970; tokens expire by it.
 
     Attributes:
         stopping: True refuses every further handshake.
@@ -87,7 +86,6 @@ class SocketRoute:
         hub: Hub,
         refusal_log: RefusalLog,
         now: Callable[[], float] = time.monotonic,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.stopping = False
         self._gateway_id = gateway_id
@@ -103,7 +101,6 @@ class SocketRoute:
         self._quotas = Quotas(limits, now)
         self._spending = Spending(limits.send_bytes_per_second, now)
         self._now = now
-        self._clock = clock
         self._opening = 0
 
     async def open(self, request: web.Request) -> web.StreamResponse:
@@ -256,8 +253,8 @@ class SocketRoute:
             RequestPerformer(self._threads, connection.ws_id, claims, account),
             self._limits,
             self._now,
+            self._hub.attend,
             claims.expires_at,
-            self._clock,
         )
 
     async def _run(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
