@@ -16,9 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.ledgers import Ledgers
+from benchmarks.processes import LOOPS
 from benchmarks.rows import ROWS
 
 _HEADER = "| what | median | quartiles | budget | |\n|---|---|---|---|---|"
+
+_LOOPS = "" if "uvloop" in LOOPS else ", asyncio only: `pip install uvloop` to measure both event loops"
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     print(
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.system()}"
-        f" {platform.machine()}, {os.cpu_count()} cores\n\n{_HEADER}",
+        f" {platform.machine()}, {os.cpu_count()} cores{_LOOPS}\n\n{_HEADER}",
         flush=True,
     )
     with tempfile.TemporaryDirectory(prefix="ws-manager-bench-", dir=given.directory) as folder:
