@@ -82,9 +82,14 @@ def test_all_recovers_when_there_is_room(small_disk: Path) -> None:
             assert "the disk is full" in refused.stderr
             assert "make room" in refused.stderr
 
-            asks.process.stdin.write("y" * 50_000 + "\n")
-            asks.process.stdin.flush()
-            assert asks.line() == "ledger the ledger cannot grow: the disk is full"
+            # Some may find room in the log, which grew as far as it could.
+            for _ in range(50):
+                asks.process.stdin.write("y" * 50_000 + "\n")
+                asks.process.stdin.flush()
+                answer = asks.line()
+                if answer != "sent":
+                    break
+            assert answer == "ledger the ledger cannot grow: the disk is full"
 
             filler.unlink()
             asks.process.stdin.write("there is room\n")
@@ -92,10 +97,9 @@ def test_all_recovers_when_there_is_room(small_disk: Path) -> None:
             assert asks.line() == "sent"
             sent = command(database, "send", "ws-hears", '"again"', "--wait", "20s")
             assert sent.returncode == 0, sent.stderr
-            assert [hears.line().rpartition('"content":')[2] for _ in range(2)] == [
-                '"there is room"}',
-                '"again"}',
-            ]
+            heard = (hears.line().rpartition('"content":')[2] for _ in range(60))
+            others = (content for content in heard if not content.startswith('"y'))
+            assert [next(others), next(others)] == ['"there is room"}', '"again"}']
             assert not any("Disconnected" in line for line in hears.errors)
         assert program.end() == 0
 

@@ -38,12 +38,14 @@ class ReceiptWriter:
         # Somebody waits until everything is written.
         self._hurried = asyncio.Event()
 
-    def report(self, reports: Iterable[SocketReport]) -> None:
-        """Queue reports; they are written soon."""
+    def report(self, reports: Iterable[SocketReport], *, at_once: bool = False) -> None:
+        """Queue reports. They are written soon, or at once, because somebody may look at the end of a socket."""
         before = len(self._reports)
         self._reports.extend(reports)
         self._reported_count += len(self._reports) - before
         self._reported.set()
+        if at_once:
+            self._hurried.set()
 
     async def settled(self) -> None:
         """Wait until every report so far is written, also those of a batch that has to be written again."""

@@ -138,7 +138,7 @@ class SocketRoute:
             )
             closure = await self._run(socket, connection, registration[1])
         finally:
-            self._receipts.report([closure])
+            self._receipts.report([closure], at_once=True)
             _log.info(
                 "%s closed: %s (%d)",
                 closure.ws_id,
