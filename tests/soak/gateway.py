@@ -18,16 +18,6 @@ WITHOUT_UVLOOP = (
 OPTIONS = ("--timeout", "3s", "--write-timeout", "2s", "--drain", "1s")
 """Shorter than usual, so that a run sees what happens then."""
 
-_ALLOWED = (
-    # An agent that only knocks is gone before its handshake is answered. Nothing is lost by that.
-    re.compile(r"ConnectionResetError: the peer went away at the handshake$"),
-    # The same while the gateway stops: the loop is closed before aiohttp has noticed that its answer goes nowhere.
-    re.compile(
-        r"^Task was destroyed but it is pending!\n.*RequestHandler\.start\(\).*Task finished.*rror GET /ws >"
-    ),
-)
-"""Errors in the log that the faults explain: part of the traceback, or of the message if there is none."""
-
 
 class Gateway:
     """One gateway after the other.
@@ -139,12 +129,9 @@ class Gateway:
 
 
 def is_error(line: str) -> bool:
-    """Whether a line of the log reports an error that no fault explains. What is not JSON is a traceback."""
+    """Whether a line of the log reports an error. What is not JSON is a traceback."""
     try:
         entry = json.loads(line)
     except ValueError:
         return True
-    if entry.get("level") in ("debug", "info", "warning") and "exception" not in entry:
-        return False
-    text = str(entry.get("exception", entry.get("message", "")))
-    return not any(allowed.search(text) for allowed in _ALLOWED)
+    return entry.get("level") not in ("debug", "info", "warning") or "exception" in entry

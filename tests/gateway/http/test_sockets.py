@@ -10,8 +10,9 @@ from typing import Callable, Optional
 
 import pytest
 
-from tests.support import BINARY, CLOSE, PING, PONG, TEXT, Refused, gateway
+from tests.support import BINARY, CLOSE, PING, PONG, TEXT, Refused, gateway, within
 from ws_manager import add_connection
+from ws_manager.gateway.net.tcp import TcpPeer
 
 
 class TestTakeover:
@@ -240,7 +241,16 @@ class TestLostSocket:
             seqs = running.send_many(3)
             assert await (await running.agent()).messages(3) == seqs
 
-    async def test_at_the_handshake_leaves_no_socket_open(self, database: Path) -> None:
+    async def test_at_the_handshake_leaves_no_socket_open(
+        self, database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual, lost = TcpPeer.connection_lost, asyncio.Event()
+
+        def noted(peer: TcpPeer, error: Optional[BaseException]) -> None:
+            usual(peer, error)
+            lost.set()
+
+        monkeypatch.setattr(TcpPeer, "connection_lost", noted)
         async with gateway(database) as running:
             other = running.db
             other.execute("BEGIN IMMEDIATE")
@@ -250,10 +260,14 @@ class TestLostSocket:
                 b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
+            await running.until(lambda: running.server._sockets._opening)
             connection.close()
+            # The gateway knows that the peer has gone when it has registered it.
+            await within(lost.wait())
             other.execute("ROLLBACK")
             await running.until(lambda: running.ledger.find("ws-001"))
             assert (await running.socket_ended()).close_code == 1006
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 class TestNotThisProtocol:

@@ -126,10 +126,12 @@ class SocketRoute:
         connection = registration[0]
         closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
         try:
-            if request.transport is None:
-                raise ConnectionResetError("the peer went away at the handshake")
-            await admitted.answer.prepare(request)
-            socket = self._socket(request, admitted, registration)
+            try:
+                await admitted.answer.prepare(request)
+                socket = self._socket(request, admitted, registration)
+            except ConnectionError:
+                # The peer has gone, so nobody is left to be answered.
+                return admitted.answer
             _log.info(
                 "%s opened (agent=%s)",
                 connection.ws_id,
