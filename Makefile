@@ -9,7 +9,7 @@ PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
 SOAK_SECONDS ?= 300
 
-.PHONY: help test soak conformance npm test-npm demo bench pictures lint format types check clean
+.PHONY: help test soak conformance npm test-npm demo bench peers pictures lint format types check clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -58,8 +58,14 @@ test-npm: $(VENV)/.installed ## Build the npm package, install it and run all of
 demo: $(VENV)/.runnable ## See it work: a gateway, three agents, a kill and a resume
 	"$(RUN)/python" demo/demo.py
 
-bench: $(VENV)/.installed ## Measure it against its budgets: half an hour, and 10 GB of scratch room
+bench: $(VENV)/.installed ## Measure it against its budgets: an hour, a C compiler, and 10 GB of scratch room
 	"$(RUN)/python" benchmarks/run.py $(ROWS)
+
+# For ROWS=peers, which leaves out what is not there. Debian's packages need root, so that is for you to do.
+peers: $(VENV)/.installed ## Install the servers that `make bench ROWS=peers` compares with
+	"$(RUN)/python" -m pip install --quiet --group peers
+	npm install --prefix benchmarks/peer_servers --no-package-lock --no-audit --no-fund --loglevel=error
+	@echo "Nchan and Mosquitto are Debian's: apt-get install nginx libnginx-mod-nchan mosquitto"
 
 pictures: $(VENV)/.installed ## Draw the pictures of the documentation again
 	"$(RUN)/python" docs/draw_pictures.py
@@ -79,5 +85,5 @@ check: lint types test ## All of the above, once
 
 clean: ## Remove what these targets made
 	rm -rf .venv .venv-* build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf npm/lib npm/LICENSE npm/*.tgz
+	rm -rf npm/lib npm/LICENSE npm/*.tgz benchmarks/peer_servers/node_modules
 	find ws_manager blackroad_websocket_manager tests demo -name __pycache__ -type d -prune -exec rm -rf {} +

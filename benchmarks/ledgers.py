@@ -23,7 +23,7 @@ class Ledgers:
     """Ledgers of given sizes in one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._copies = count(1)
 
     def of(self, connections: int, messages: int = 0) -> Path:
@@ -31,7 +31,7 @@ class Ledgers:
 
         Broadcasts to all of them are what fills it.
         """
-        path = self._folder / f"{connections}-{messages}.db"
+        path = self.folder / f"{connections}-{messages}.db"
         if not path.exists():
             unfinished = path.with_suffix(".part")
             db = connection_to(unfinished)
@@ -47,7 +47,7 @@ class Ledgers:
     @contextmanager
     def copy(self, original: Path) -> Iterator[Database]:
         """Open a copy that may be written to; it is gone after the block."""
-        path = self._folder / f"copy-{next(self._copies)}.db"
+        path = self.folder / f"copy-{next(self._copies)}.db"
         # Nobody has the original open, so it is whole without a -wal file.
         shutil.copyfile(original, path)
         db = connection_to(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import gateway
 from benchmarks.ledgers import MESSAGE, Ledgers
 from benchmarks.measure import Figure, in_turn, middle, quarters, ratios, seconds
+from benchmarks.peers import peers
 from ws_manager import (
     ConnectionPool,
     broadcast,
@@ -264,5 +265,6 @@ ROWS: dict[str, Callable[[Ledgers], list[Figure]]] = {
     "broadcasts": following_broadcasts,
     "batch": batch,
     **gateway.ROWS,
+    "peers": peers,
 }
 """Every row by the name that is typed."""
