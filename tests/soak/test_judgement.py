@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Optional
 
@@ -58,6 +59,9 @@ class Course:
     def delete(self, seq: int) -> None:
         self._db.execute("DELETE FROM messages WHERE id = ?", (seq,))
 
+    def close(self) -> None:
+        self._db.close()
+
     def complaints(self) -> list[str]:
         """The words with which the complaints at the end begin."""
         self.judge.finish()
@@ -65,14 +69,15 @@ class Course:
 
 
 @pytest.fixture
-def course() -> Course:
+def course() -> Iterator[Course]:
     """One socket that has read two messages and confirmed them."""
     course = Course()
     course.sent(1, 2)
     course.socket(1, at=1.0)
     course.read(2.0, 1, 1, 2)
     course.line(3.0, "receipt", 1, 2)
-    return course
+    yield course
+    course.close()
 
 
 def test_what_was_read_and_confirmed_is_no_complaint(course: Course) -> None:
