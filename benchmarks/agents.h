@@ -79,7 +79,7 @@ void keep(struct bytes *bytes, const char *data, size_t size);
 /* Add bytes at the end. */
 void add(struct bytes *bytes, const void *data, size_t size);
 
-/* The number behind the first `name` in these bytes; -1 if there is none. */
+/* The number behind the first `name` in these bytes; -1 without one. */
 long number_after(const char *name, const char *data, size_t size);
 
 #endif

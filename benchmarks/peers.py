@@ -294,7 +294,7 @@ _STARTS: dict[str, Callable[[ExitStack, Ledgers], Server]] = {
 
 
 def _content(number: int, size: int) -> str:
-    """A message of so many bytes."""
+    """Return a message of a size in bytes."""
     head = f'{{"n":{number},"text":"'
     return head + "x" * (size - len(head) - 2) + '"}'
 

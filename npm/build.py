@@ -36,7 +36,7 @@ ON_WINDOWS = ("colorama",)
 LEFT_OUT = {
     "pip": "sqlite-utils installs plugins with it",
     "tzdata": "all our times are UTC",
-    "uvloop": "the gateway is faster with it, but it is compiled",
+    "uvloop": "the gateway's event loop where it is installed; it is compiled",
 }
 """Requirements that every command of ours can do without, and what they are for."""
 

@@ -7,7 +7,7 @@ import zlib
 from random import Random
 from typing import NamedTuple
 
-# Of every twenty agents, so many are of each kind; the others confirm by Pong.
+# How many of every twenty agents are of each kind. The others confirm by Pong.
 _EXPLICIT, _SLOW_BY_PONG, _SLOW_EXPLICIT = 7, 2, 1
 _OF = 20
 # A quote, which is escaped, and characters of two, three and four bytes.
@@ -44,7 +44,7 @@ def cast(count: int) -> list[Member]:
 
 
 def content(key: str, size: int, random: Random) -> str:
-    """A text of about so many bytes that says which one it is, and by which it can be seen whether it is whole."""
+    """Return a text of about this many bytes that names itself, with a checksum that shows whether it is whole."""
     length = max(1, size - len(key) - 10)
     start = random.randrange(len(_PAD))
     pad = (_PAD[start:] + _PAD * (length // len(_PAD) + 1))[:length]

@@ -70,7 +70,7 @@ class Faults:
         members: the agents.
         gateway: the gateway.
         order: gives an order to the agents.
-        registered: is told that a command has registered a ws_id again, not before one time and not after another.
+        registered: called when a command has registered a ws_id again, with the times before and after it.
         look: makes sure that everything that is confirmed now has been seen.
 
     Attributes:

@@ -78,7 +78,7 @@ class Judge:
     # What comes in
 
     def take_sent(self, sent: Sent) -> None:
-        """A sender was told that this is committed."""
+        """Take what a sender has committed."""
         self.sent[sent.key] = sent
         self.addressed += len(sent.to)
 
@@ -204,7 +204,9 @@ class Judge:
                 if row is not None:
                     sent_rows.add(row.seq)
         for seq in self._watched.rows.keys() - sent_rows:
-            self._complain(f"GHOST: {self._watched.rows[seq]} is in the ledger, and no sender was told of it")
+            self._complain(
+                f"GHOST: {self._watched.rows[seq]} is in the ledger, but no sender has committed it"
+            )
 
     def _judge_sent(self, sent: Sent, ws_id: str, row: Optional[Row]) -> None:
         read = self._recipients[ws_id].read.get(sent.key)

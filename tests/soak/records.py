@@ -18,7 +18,7 @@ PENDING, DELIVERED, ASIDE, BOTH = "pending", "delivered", "set aside", "delivere
 
 
 class Sent(NamedTuple):
-    """What a sender was told to be committed: one message, or a broadcast."""
+    """What a sender has committed: one message, or a broadcast."""
 
     key: str
     at: float
@@ -206,5 +206,5 @@ class Watched:
 
 
 def seconds(text: Optional[str]) -> float:
-    """A time of the ledger, in seconds since 1970; 0 if there is none."""
+    """A time of the ledger, in seconds since 1970; 0 for NULL."""
     return datetime.fromisoformat(text).timestamp() if text else 0.0

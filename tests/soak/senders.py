@@ -1,6 +1,6 @@
 """A process that sends: `senders.py DATABASE JOURNAL NAME SEED COUNT`. It ends when its stdin does.
 
-It sends through the library, and at times through the command `send --batch`. What it was told to be committed goes
+It sends through the library, and at times through the command `send --batch`. What was committed goes
 into the journal, a line of JSON for each message or broadcast: `key` (in its content), `at`, `to` (the ws_ids), and
 `msg_id` or `broadcast_id`.
 """

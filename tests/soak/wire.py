@@ -41,7 +41,7 @@ def close_frame(code: int) -> bytes:
 
 
 def close_code(payload: bytes) -> int:
-    """The code in a Close frame; 1005 if there is none."""
+    """The code in a Close frame; 1005 without one."""
     return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
 
 

@@ -107,16 +107,11 @@ class Delivery:
                 void = {ws_id for ws_id, _epoch in self._store.receipts.settle(receipts, now)}
             self._note_life([report for report in batch if isinstance(report, SignOfLife)], now)
             for report in batch:
-                if isinstance(report, Rejection):
-                    holds = self._reject(report, now)
-                elif isinstance(report, Written):
-                    holds = self._note_written(report)
-                elif isinstance(report, Closure):
+                if isinstance(report, Closure):
                     self._close(report, now)
-                    continue
-                else:
-                    continue
-                if not holds:
+                elif (isinstance(report, Rejection) and not self._reject(report, now)) or (
+                    isinstance(report, Written) and not self._note_written(report)
+                ):
                     void.add(report.ws_id)
         return void
 

@@ -25,12 +25,12 @@ _USUAL = frozenset((_FINAL | TEXT, _FINAL | PING, _FINAL | PONG))
 _HEAD_SIZES = bytes([6] * 126 + [8, 14])
 """The size of a header, by the seven bits of its length: two bytes, a longer length of two or eight, and the mask."""
 
-_LEAST_FRAGMENTS = 1000
+_FREE_FRAGMENTS = 100
 _BYTES_OF_A_FRAGMENT = 64
-"""A message may have 1,000 fragments, or one for each 64 bytes of the limit: each takes time, even if it is empty."""
+"""A message may have 100 fragments, and one more for each 64 bytes: each takes time, even if it is empty."""
 
 _TABLES_FROM = 16 * 1024
-"""From so many bytes on, tables undo a mask faster than integers do: 64 KiB, in up to half of the time."""
+"""Bytes from which on tables undo a mask faster than integers do. 64 KiB take half the time."""
 
 _EVERY_BYTE = bytes(range(256))
 _new = tuple.__new__
@@ -79,12 +79,11 @@ class FrameReader:
         violation: the rule that was broken; None as long as none was. Look at it after each `read`.
     """
 
-    __slots__ = ("_ended", "_kept", "_message", "_most_bytes", "_most_fragments", "_needed", "violation")
+    __slots__ = ("_ended", "_kept", "_message", "_most_bytes", "_needed", "violation")
 
     def __init__(self, most_bytes: int) -> None:
         self.violation: Optional[ProtocolViolation] = None
         self._most_bytes = most_bytes
-        self._most_fragments = max(_LEAST_FRAGMENTS, most_bytes // _BYTES_OF_A_FRAGMENT)
         self._ended = False
         self._kept: Optional[bytearray] = None
         self._needed = 0
@@ -192,7 +191,7 @@ class FrameReader:
             message = self._message = _Message(opcode)
         message.payload += payload
         message.fragments += 1
-        if message.fragments > self._most_fragments:
+        if message.fragments > _FREE_FRAGMENTS + len(message.payload) // _BYTES_OF_A_FRAGMENT:
             raise _Refused(CloseCode.TOO_LARGE, "a message was in too many fragments")  # Section 10.4.
         if first & _FINAL:
             self._message = None

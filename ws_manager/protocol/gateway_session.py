@@ -54,7 +54,7 @@ class GatewaySession:
         ws_id: the connection.
         epoch: the number of this socket's registration; its reports carry it.
         confirmed_seq: the highest seq that was confirmed before.
-        nonce: of its `Pings`.
+        nonce: random bytes that are unique to this socket; see `Pings`.
         explicit_ack: True if only the agent's acks confirm messages.
         heartbeat: seconds between Pings.
         timeout: seconds without a sign of life after which the session ends.

@@ -25,11 +25,7 @@ USUAL = Window()
 class InFlight:
     """Seqs in ascending order, each with its size in bytes."""
 
-    __slots__ = (
-        "_seqs",
-        "_sizes",
-        "_start",
-    )
+    __slots__ = ("_seqs", "_sizes", "_start")
 
     def __init__(self) -> None:
         self._seqs = array("q")

@@ -16,7 +16,10 @@ TABLES = (
     "gateways",
     "webhook_events",
 )
-"""The tables of a ledger. An export may have lines of others, which are the engine's own."""
+"""The tables that are exported: all of a ledger's but the journal of receipts.
+
+An export may have lines of others, which are the engine's own.
+"""
 
 
 MOST_COUNTED = 10_000

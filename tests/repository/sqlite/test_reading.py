@@ -135,9 +135,10 @@ class TestOwner:
     def test_sees_what_others_commit_meanwhile(self, database: Path) -> None:
         make(database)
         with contextlib.closing(open_to_read(database)) as db:
-            version = db.data_version()()
+            data_version = db.data_version_reader()
+            before = data_version()
             make(database, "ws-002")
-            assert db.data_version()() != version
+            assert data_version() != before
             assert ledger_over(db).count() == 2
 
     @pytest.mark.parametrize("is_open", [False, True])
@@ -218,12 +219,15 @@ class TestSomebodyElse:
     def test_is_told_when_it_was_written_meanwhile(self, readable: Path) -> None:
         def read() -> bool:
             with contextlib.closing(open_to_read(readable)) as db:
+                data_version = db.data_version_reader()
                 os.write(asked[1], b"1")
                 os.read(written[0], 1)
                 with pytest.raises(LedgerBusy, match="begun to write"):
                     db.rows("SELECT 1")
                 with pytest.raises(LedgerBusy, match="begun to write"):
                     list(db.stream("SELECT 1"))
+                with pytest.raises(LedgerBusy, match="begun to write"):
+                    data_version()
             return True
 
         asked, written = os.pipe(), os.pipe()

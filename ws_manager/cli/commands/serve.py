@@ -346,7 +346,7 @@ async def _serve(options: "GatewayOptions") -> None:
 def _spare_the_collector() -> None:
     """Keep Python's garbage collector from what stays until the end, and let it run less often.
 
-    A socket is freed without it. It would look at all that 10,000 of them have again and again.
+    A socket is freed without the collector, which would look again and again at all that 10,000 sockets have.
     """
     gc.collect()
     gc.freeze()

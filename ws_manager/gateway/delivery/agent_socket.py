@@ -45,7 +45,7 @@ class AgentSocket:
         requests: performs the agent's requests.
         limits: what an agent may use.
         now: a monotonic clock, in seconds.
-        attend: has `tick` called at about a time in monotonic seconds, or before.
+        attend: has `tick` called at a time in monotonic seconds, or before.
         expires_at: when its token expires, in seconds since 1970; infinity if it does not.
 
     Attributes:

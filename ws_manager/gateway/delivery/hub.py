@@ -105,7 +105,7 @@ class Hub:
         self.check([session.ws_id])
 
     def attend(self, socket: AgentSocket, at: float) -> None:
-        """Look at a socket at about a time in monotonic seconds, at the latest."""
+        """Have a socket's `tick` called at a time in monotonic seconds, or before."""
         if socket in self._open:
             self._due.put(socket, at)
 

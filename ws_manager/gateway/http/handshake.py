@@ -13,7 +13,7 @@ from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.strict_json import Json, checked_object
 
-WS_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """What makes a key's answer one that only a WebSocket server gives (RFC 6455 section 1.3)."""
 
 MAX_HANDSHAKE_METADATA = 4 * 1024
@@ -52,7 +52,7 @@ def switched(request: web.Request) -> web.StreamResponse:
     headers = {
         hdrs.UPGRADE: "websocket",
         hdrs.CONNECTION: "Upgrade",
-        hdrs.SEC_WEBSOCKET_ACCEPT: b64encode(sha1(key + WS_KEY).digest()).decode(),  # noqa: S324 - the RFC's choice
+        hdrs.SEC_WEBSOCKET_ACCEPT: b64encode(sha1(key + _GUID).digest()).decode(),  # noqa: S324 - the RFC's choice
     }
     if offered.protocol is not None:
         headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = offered.protocol

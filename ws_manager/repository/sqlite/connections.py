@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Registration, SignOfLife
 from ws_manager.repository.records import ListedConnection, Recipients, SilentConnection
-from ws_manager.repository.sqlite.database import Database, Row
+from ws_manager.repository.sqlite.database import Database, Row, from_json
 from ws_manager.repository.sqlite.messages import PENDING
 from ws_manager.strict_json import nests_deeper
 
@@ -218,16 +218,14 @@ class Connections:
         heard = json.dumps([[sign.ws_id, sign.epoch, sign.at] for sign in signs])
         rows = self._db.rows(
             "SELECT connections.id, heard.ws_id, heard.epoch, heard.at"
-            " FROM (SELECT json_extract(value, '$[0]') AS ws_id, json_extract(value, '$[1]') AS epoch,"
-            " json_extract(value, '$[2]') AS at FROM json_each(?)) AS heard"
+            f" FROM {from_json('ws_id', 'epoch', 'at')} AS heard"
             " CROSS JOIN connections ON connections.ws_id = heard.ws_id AND connections.epoch = heard.epoch"
             f" WHERE status = '{ACTIVE}' AND (last_heartbeat < heard.at OR last_heartbeat > ?)",
             (heard, now),
         )
         self._db.execute(
             "UPDATE connections SET last_heartbeat = heard.at"
-            " FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[3]') AS at"
-            " FROM json_each(?)) AS heard WHERE connections.id = heard.id",
+            f" FROM {from_json('id', 'ws_id', 'epoch', 'at')} AS heard WHERE connections.id = heard.id",
             (json.dumps(rows),),
         )
         return {(ws_id, epoch) for _, ws_id, epoch, _ in rows}

@@ -183,8 +183,8 @@ class Database(sqlite3.Connection):
                 guard.close()
         return True
 
-    def data_version(self) -> Callable[[], int]:
-        """Return a function that reads a number; it changes when another connection has committed to the file.
+    def data_version_reader(self) -> Callable[[], int]:
+        """Return a function that reads `data_version`: it changes when another connection has committed to the file.
 
         The gateway calls it 500 times a second, so it does only what it must.
         """
@@ -193,6 +193,8 @@ class Database(sqlite3.Connection):
         cursor.row_factory = None
 
         def read() -> int:
+            if self.frozen is not None:
+                self.check_file()
             try:
                 return int(cursor.execute("PRAGMA data_version").fetchone()[0])
             except sqlite3.Error:
@@ -255,6 +257,15 @@ class Database(sqlite3.Connection):
             raise LedgerBusy(
                 f"another process has begun to write to {self._asked} while it was read", hint="run it again"
             )
+
+
+def from_json(*columns: str) -> str:
+    """Return a subquery that has the rows of a parameter: JSON text of an array of arrays with these columns.
+
+    One statement for many rows costs a part of a statement for each, and its number of rows is not limited.
+    """
+    values = ", ".join(f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(columns))
+    return f"(SELECT {values} FROM json_each(?))"
 
 
 def replaced(path: Path) -> LedgerReplaced:

@@ -1,6 +1,6 @@
 """The `receipts` table, one row per commit that settles receipts, and the marking of what they confirm.
 
-`ranges` names the messages by their ids, in ascending order: `4-1003,1010,1012`. Nobody but this engine reads it.
+`ranges` names the messages by their ids, in no particular order: `4-1003,1012,1010`. Nobody but this engine reads it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Optional
 
 from ws_manager.models import Receipt, Registration
-from ws_manager.repository.sqlite.database import Database
+from ws_manager.repository.sqlite.database import Database, from_json
 from ws_manager.repository.sqlite.messages import PENDING
 
 _LEAST_RUN = 8
 """Neighbouring ids from this number on are written as a range. A broadcast that everybody confirms is one."""
 
-_CURRENT = (
-    "SELECT json_extract(value, '$[0]') AS ws_id, json_extract(value, '$[1]') AS epoch,"
-    " json_extract(value, '$[2]') AS seq FROM json_each(?)"
-)
+_RAISED = from_json("ws_id", "epoch", "seq")
 
 
 class Receipts:
@@ -30,14 +27,14 @@ class Receipts:
 
     def settle(self, receipts: Sequence[Receipt], at: str) -> set[Registration]:
         void = self._raise_confirmed(receipts)
-        by_writing: dict[str, list[int]] = {}
+        by_writing: dict[Optional[str], list[int]] = {}
         for receipt in receipts:
             if not void or (receipt.ws_id, receipt.epoch) not in void:
-                by_writing.setdefault(receipt.written_at or "", []).extend(receipt.seqs)
+                by_writing.setdefault(receipt.written_at, []).extend(receipt.seqs)
         ranges = []
         for written_at, seqs in by_writing.items():
             runs, others = _runs(sorted(seqs))
-            self._mark(runs, others, at, written_at or None)
+            self._mark(runs, others, at, written_at)
             ranges += [f"{first}-{last}" for first, last in runs]
             ranges += map(str, others)
         if ranges:
@@ -53,14 +50,14 @@ class Receipts:
         raised = json.dumps([[*registration, seq] for registration, seq in highest.items()])
         count = self._db.execute(
             "UPDATE connections SET confirmed_seq = max(confirmed_seq, raised.seq)"
-            f" FROM ({_CURRENT}) AS raised"
+            f" FROM {_RAISED} AS raised"
             " WHERE connections.ws_id = raised.ws_id AND connections.epoch = raised.epoch",
             (raised,),
         ).rowcount
         if count == len(highest):
             return set()
         rows = self._db.rows(
-            f"SELECT ws_id, epoch FROM ({_CURRENT}) AS raised WHERE NOT EXISTS (SELECT 1 FROM connections"
+            f"SELECT ws_id, epoch FROM {_RAISED} AS raised WHERE NOT EXISTS (SELECT 1 FROM connections"
             " WHERE connections.ws_id = raised.ws_id AND connections.epoch = raised.epoch)",
             (raised,),
         )

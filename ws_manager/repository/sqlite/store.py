@@ -153,7 +153,7 @@ class Changes:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._seen: Optional[tuple[int, int]] = None
-        self._data_version = db.data_version()
+        self._data_version = db.data_version_reader()
 
     def happened(self) -> bool:
         # It ignores what this very connection commits, which `total_changes` counts.
