@@ -26,7 +26,7 @@ from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.locks import Lock
+from ws_manager.repository.sqlite.locks import Lock, gateway_lock, living_lock
 from ws_manager.repository.sqlite.store import SqliteStore
 from ws_manager.strict_json import Json
 
@@ -78,6 +78,13 @@ def held(lock: Lock) -> Iterator[Lock]:
         yield lock
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def running(database: Path, gateway_id: str) -> Iterator[None]:
+    """Hold what a gateway with this id holds while it runs."""
+    with held(gateway_lock(database)), held(living_lock(database, gateway_id)):
+        yield
 
 
 def open_socket(

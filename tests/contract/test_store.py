@@ -489,6 +489,15 @@ class TestHold:
         hold.release()
         assert store.gateway_runs() is False
 
+    def test_of_gateway_processes_that_live(self, store: Store, other: Store) -> None:
+        assert store.living_gateways() == frozenset()
+        first, second = store.hold_gateway("g-1"), other.hold_gateway("g-2")
+        assert store.living_gateways() == other.living_gateways() == {"g-1", "g-2"}
+        first.release()
+        assert other.living_gateways() == {"g-2"}
+        second.release()
+        assert store.living_gateways() == frozenset()
+
 
 class TestWebhookEvents:
     def test_wait_until_they_are_routed(self, store: Store) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import db_of, held, ledger_of
+from tests.support import db_of, ledger_of, running
 from ws_manager import Conflict, NotFound, get_db, get_message_history
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.models import Closure, Connection, Gateway, Receipt, Rejection, SignOfLife, utc_now
 from ws_manager.repository.records import Position
 from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.locks import gateway_lock
 from ws_manager.strict_json import Json
 
 LATER = "2099-01-01T00:00:00.000000+00:00"
@@ -281,7 +280,7 @@ class TestSockets:
 
     def test_sweep(self, delivery: Delivery) -> None:
         db_of(delivery).execute("UPDATE connections SET last_heartbeat = '2020-01-01T00:00:00.000000+00:00'")
-        assert delivery.sweep({"ws-009"}, 30) == ["ws-001"]
+        assert delivery.sweep("g", {"ws-009"}, 30, others=True) == ["ws-001"]
 
     def test_void_registration_is_explained(self, delivery: Delivery, ledger: Ledger) -> None:
         assert delivery.why_void("ws-001", 1, "octavia") is None
@@ -307,7 +306,7 @@ class TestHolding:
     def run_gateway(self, delivery: Delivery, gateway_id: str) -> None:
         """Record a gateway as running."""
         now = utc_now()
-        delivery.record_gateway(Gateway(gateway_id, 1, "http://127.0.0.1:1", now, now))
+        delivery.record_gateway(Gateway(gateway_id, 1, "http://127.0.0.1:1", now, now)).release()
 
     def test_gives_the_connection(self, delivery: Delivery) -> None:
         with delivery.holding("ws-002") as connection:
@@ -344,7 +343,7 @@ class TestHolding:
     def test_conflicts_with_a_socket_of_the_running_gateway(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         with (
-            held(gateway_lock(db_of(delivery).path)),
+            running(db_of(delivery).path, "g"),
             pytest.raises(Conflict, match="a socket holds ws-001"),
             delivery.holding("ws-001"),
         ):
@@ -358,13 +357,13 @@ class TestHolding:
     def test_of_one_whose_socket_belonged_to_the_gateway_before(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         self.run_gateway(delivery, "the next")
-        with held(gateway_lock(db_of(delivery).path)), delivery.holding("ws-001"):
+        with running(db_of(delivery).path, "the next"), delivery.holding("ws-001"):
             pass
 
     def test_of_one_whose_socket_is_closed(self, delivery: Delivery) -> None:
         self.run_gateway(delivery, "g")
         delivery.settle([Closure("ws-001", 1, 1006, "lost", False)])
-        with held(gateway_lock(db_of(delivery).path)), delivery.holding("ws-001"):
+        with running(db_of(delivery).path, "g"), delivery.holding("ws-001"):
             pass
 
     def test_confirms(self, delivery: Delivery, ledger: Ledger) -> None:

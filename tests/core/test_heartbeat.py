@@ -12,7 +12,7 @@ from ws_manager.models import Gateway, utc_now
 from ws_manager.repository.engines import store_over
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.gateways import Gateways
-from ws_manager.repository.sqlite.locks import gateway_lock
+from ws_manager.repository.sqlite.locks import gateway_lock, living_lock
 
 NOON = "2026-11-22T12:00:00.000000+00:00"
 
@@ -168,21 +168,41 @@ class TestSweep:
     def test_disconnects_those_that_did_not_come_back(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="this one")
         registered(db, "ws-002", "11:00:00", gateway="the one before")
-        assert sweep(store_over(db), set(), 30, NOON) == ["ws-001", "ws-002"]
+        assert sweep(store_over(db), "g", set(), 30, NOON, others=True) == ["ws-001", "ws-002"]
         assert ledger_over(db).count() == 0
 
     def test_spares_those_whose_socket_is_open(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00", gateway="g")
-        assert sweep(store_over(db), {"ws-001"}, 30, NOON) == []
+        assert sweep(store_over(db), "g", {"ws-001"}, 30, NOON, others=True) == []
 
     def test_spares_those_that_a_command_registered(self, db: Database) -> None:
         registered(db, "ws-001", "11:00:00")
-        assert sweep(store_over(db), set(), 30, NOON) == []
+        assert sweep(store_over(db), "g", set(), 30, NOON, others=True) == []
 
     def test_does_not_take_the_future_for_life(self, db: Database) -> None:
         registered(db, "ws-001", "13:00:00", gateway="g")
-        assert sweep(store_over(db), set(), 30, NOON) == ["ws-001"]
+        assert sweep(store_over(db), "g", set(), 30, NOON, others=True) == ["ws-001"]
 
     def test_spares_the_living(self, db: Database) -> None:
         registered(db, "ws-001", "11:59:31", gateway="g")
-        assert sweep(store_over(db), set(), 30, NOON) == []
+        assert sweep(store_over(db), "g", set(), 30, NOON, others=True) == []
+
+    @pytest.mark.parametrize(
+        ("others", "lost"),
+        [(True, ["ws-mine", "ws-dead"]), (False, ["ws-mine"])],
+        ids=["for the gateways that have ended", "for this one alone"],
+    )
+    def test_leaves_those_of_others_that_live_to_them(
+        self, db: Database, others: bool, lost: list[str]
+    ) -> None:
+        for name, gateway in (
+            ("mine", "g"),
+            ("held", "g"),
+            ("dead", "dead"),
+            ("living", "h"),
+            ("command", None),
+        ):
+            registered(db, f"ws-{name}", "11:00:00", gateway=gateway)
+        registered(db, "ws-heard", "11:59:59", gateway="g")
+        with held(living_lock(db.path, "g")), held(living_lock(db.path, "h")):
+            assert sweep(store_over(db), "g", {"ws-held"}, 30, NOON, others=others) == lost

@@ -95,8 +95,8 @@ def filled(db, ledger: Ledger) -> Ledger:
         ledger.webhooks.take(IncomingEvent(event_id, "invoice.paid", "{}", "1", "nobody", "stripe_invoice"))
     db.execute("UPDATE webhook_events SET status = 'routed' WHERE event_id = 'evt_1'")
     now = utc_now()
-    ledger_over(db).delivery.record_gateway(Gateway("g-2", 1, "http://127.0.0.1:1", now, now))
-    ledger_over(db).delivery.record_gateway(Gateway("g-1", 2, "http://127.0.0.1:2", now, now))
+    ledger_over(db).delivery.record_gateway(Gateway("g-2", 1, "http://127.0.0.1:1", now, now)).release()
+    ledger_over(db).delivery.record_gateway(Gateway("g-1", 2, "http://127.0.0.1:2", now, now)).release()
     return ledger
 
 

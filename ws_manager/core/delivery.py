@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Optional
 
 from ws_manager.core.heartbeat import sweep
-from ws_manager.core.presence import has_socket
+from ws_manager.core.presence import has_socket, living_gateways
 from ws_manager.core.registry import connect
 from ws_manager.errors import Conflict, NotFound
 from ws_manager.models import (
@@ -34,7 +34,7 @@ from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
-    from ws_manager.repository.store import Store
+    from ws_manager.repository.store import Hold, Store
 
 MOST_COUNTED = 1000
 """Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
@@ -180,19 +180,25 @@ class Delivery:
             )
         return connection, pending, known.close_code if known else None
 
-    def record_gateway(self, gateway: Gateway) -> None:
-        """Write that a gateway has started, for those who look for its address."""
-        with self._store.atomic():
-            self._store.gateways.insert(gateway)
+    def record_gateway(self, gateway: Gateway) -> Hold:
+        """Write that a gateway has started, and show that it lives, until the hold is released."""
+        hold = self._store.hold_gateway(gateway.id)
+        try:
+            with self._store.atomic():
+                self._store.gateways.insert(gateway)
+        except BaseException:
+            hold.release()
+            raise
+        return hold
 
     def gateway_seen(self, gateway_id: str) -> None:
         """Write that a gateway is still there."""
         with self._store.atomic():
             self._store.gateways.seen(gateway_id, utc_now())
 
-    def sweep(self, held: set[str], timeout: float) -> list[str]:
+    def sweep(self, gateway_id: str, held: set[str], timeout: float, *, others: bool) -> list[str]:
         """Disconnect what gateways held and that did not come back; see `heartbeat.sweep`."""
-        return sweep(self._store, held, timeout, utc_now())
+        return sweep(self._store, gateway_id, held, timeout, utc_now(), others=others)
 
     def why_void(self, ws_id: str, epoch: int, agent: str) -> Optional[WhyVoid]:
         """Return why a socket's registration no longer holds, or None if it does.
@@ -228,7 +234,7 @@ class Delivery:
             raise Conflict(f"another receiver holds {ws_id}", hint="stop it first")
         with contextlib.ExitStack() as held:
             held.callback(hold.release)
-            if has_socket(self._store, connection):
+            if has_socket(connection, living_gateways(self._store)):
                 raise Conflict(f"a socket holds {ws_id}", hint="its agent receives the messages already")
             yield connection
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ws_manager.core.presence import NOTED_SECONDS, may_run
+from ws_manager.core.presence import NOTED_SECONDS, living_gateways, may_run
 from ws_manager.models import heard_between
 
 if TYPE_CHECKING:
@@ -49,20 +49,33 @@ def check_heartbeats(store: Store, timeout: float, now: str) -> HeartbeatReport:
     return HeartbeatReport(store.connections.recipients().ws_ids, timed_out, spared)
 
 
-def sweep(store: Store, held: Collection[str], timeout: float, now: str) -> list[str]:
-    """For a gateway: disconnect those that it, or one before it, held, and that did not come back.
+def sweep(
+    store: Store, gateway_id: str, held: Collection[str], timeout: float, now: str, *, others: bool
+) -> list[str]:
+    """For a gateway: disconnect those that it held, or one that has ended, and that did not come back.
+
+    What another living gateway held is left to that one.
 
     Args:
         store: the ledger.
-        held: the ws_ids whose sockets are open now. The gateway judges them by a monotonic clock.
+        gateway_id: the gateway that asks.
+        held: the ws_ids of its open sockets. It judges them by a monotonic clock.
         timeout: seconds.
         now: the present time.
+        others: True also disconnects what was held by gateways that have ended.
 
     Returns:
         The ws_ids that were disconnected.
     """
-    silent = store.connections.silent(*heard_between(now, timeout))
-    return _disconnect(store, [each for each in silent if each.gateway and each.ws_id not in held], now)
+    silent = [
+        each
+        for each in store.connections.silent(*heard_between(now, timeout))
+        if each.gateway and each.ws_id not in held and (others or each.gateway == gateway_id)
+    ]
+    if any(each.gateway != gateway_id for each in silent):
+        spared = living_gateways(store) - {gateway_id}
+        silent = [each for each in silent if each.gateway not in spared]
+    return _disconnect(store, silent, now)
 
 
 def _of_gateways_just_ended(silent: list[SilentConnection], timeout: float, now: str) -> list[str]:

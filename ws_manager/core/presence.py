@@ -38,17 +38,20 @@ def running_gateway(store: Store) -> Optional[Gateway]:
     return latest if latest is not None and may_run(store) else None
 
 
-def has_socket(store: Store, connection: Connection, *, runs: Optional[bool] = None) -> bool:
-    """Return whether the running gateway has a socket open on a connection.
+def living_gateways(store: Store) -> frozenset[str]:
+    """Return the ids of the gateway processes that live; `serve --workers` has several.
+
+    If this user may not know it, the times of their last notes decide.
+    """
+    living = store.living_gateways()
+    return store.gateways.seen_since(seconds_before(utc_now(), _SEEN_SECONDS)) if living is None else living
+
+
+def has_socket(connection: Connection, living: frozenset[str]) -> bool:
+    """Return whether a gateway has a socket open on a connection.
 
     Args:
-        store: the ledger.
         connection: as it is in the ledger.
-        runs: whether a gateway runs, if the caller knows; None to find out.
+        living: what `living_gateways` returned.
     """
-    if connection.status != ACTIVE or connection.gateway is None or connection.close_code is not None:
-        return False
-    latest = store.gateways.latest()
-    if latest is None or latest.id != connection.gateway:
-        return False
-    return may_run(store) if runs is None else runs
+    return connection.status == ACTIVE and connection.close_code is None and connection.gateway in living

@@ -131,6 +131,7 @@ class GatewayServer:
         self._now = now
         self._clock = clock
         self._hold: Optional[Hold] = None
+        self._alive: Optional[Hold] = None
         # Between the ledger and the sockets.
         self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
         self._checkpointer = Checkpointer(self._threads)
@@ -139,7 +140,14 @@ class GatewayServer:
         self._pump = Pump(self._threads)
         self._receipts = ReceiptWriter(self._threads)
         self._hub = Hub(
-            self._threads, self._receipts.report, options.heartbeat_timeout, options.log_interval, now, clock
+            self._id,
+            self._threads,
+            self._receipts.report,
+            options.heartbeat_timeout,
+            options.log_interval,
+            now,
+            clock,
+            lambda: True,
         )
         # From a connection to a socket.
         limits = options.limits
@@ -210,8 +218,9 @@ class GatewayServer:
                 await self._serve(stop, ready)
         finally:
             await self._threads.close()
-            if self._hold is not None:
-                self._hold.release()
+            for hold in (self._alive, self._hold):
+                if hold is not None:
+                    hold.release()
 
     async def _serve(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
         """Run every task until `stop` is done or one of the tasks fails; then stop in order."""
@@ -327,7 +336,7 @@ class GatewayServer:
 
     async def _record(self) -> None:
         started = utc_now()
-        await self._threads.write(
+        self._alive = await self._threads.write(
             lambda ledger: ledger.delivery.record_gateway(
                 Gateway(self._id, os.getpid(), self.url, started, started)
             )

@@ -48,6 +48,10 @@ class Changes(Protocol):
 class Hold(Protocol):
     """Something that one process has for itself. The system releases it too when the process ends."""
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """File descriptors that a child process may inherit. The hold lasts until the child has ended too."""
+
     def release(self) -> None:
         """Release it."""
 
@@ -139,6 +143,16 @@ class Store(Protocol):
 
     def gateway_runs(self) -> Optional[bool]:
         """Return whether a gateway runs on this ledger; None if this user may not know."""
+
+    def hold_gateway(self, gateway_id: str) -> Hold:
+        """Show that a gateway process lives, until it releases the hold or ends.
+
+        Raises:
+            LedgerError: that cannot be shown here.
+        """
+
+    def living_gateways(self) -> Optional[frozenset[str]]:
+        """Return the ids of the gateway processes that live; None if this user may not know."""
 
     def hold(self, connection: Connection) -> Optional[Hold]:
         """Hold a connection's messages; None if another receiver holds them."""

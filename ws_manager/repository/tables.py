@@ -287,6 +287,9 @@ class Gateways(Protocol):
     def latest(self) -> Optional[Gateway]:
         """Return the gateway that started last, whether it runs or not."""
 
+    def seen_since(self, at: str) -> frozenset[str]:
+        """Return the ids of the gateways that noted after a time that they run."""
+
 
 class WebhookEvents(Protocol):
     """Events from webhooks, and whether they became messages."""

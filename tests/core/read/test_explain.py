@@ -6,14 +6,13 @@ import os
 
 import pytest
 
-from tests.support import db_of, held, ledger_of
+from tests.support import db_of, ledger_of, running
 from ws_manager import NotFound
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import ledger_over
 from ws_manager.core.read.explain import BAD, GOOD, WAITING, Explanation
 from ws_manager.models import Closure, Gateway, Receipt, Rejection, Written, utc_now
 from ws_manager.repository.sqlite.database import Database
-from ws_manager.repository.sqlite.locks import gateway_lock
 from ws_manager.strict_json import Json
 
 GATEWAY = Gateway("g", os.getpid(), "http://127.0.0.1:1", "2026-01-01", "2026-01-01")
@@ -23,7 +22,7 @@ GATEWAY = Gateway("g", os.getpid(), "http://127.0.0.1:1", "2026-01-01", "2026-01
 def delivery(db: Database) -> Delivery:
     """ws-001 has a socket of the gateway `g`, ws-002 was registered by a command."""
     delivery = ledger_over(db).delivery
-    delivery.record_gateway(GATEWAY)
+    delivery.record_gateway(GATEWAY).release()
     delivery.open_socket("octavia", "ws-001", Json('{"region":"us-west"}'), "g")
     ledger_of(delivery).connect("cipher", "ws-002")
     return delivery
@@ -93,7 +92,7 @@ class TestMessage:
     def test_that_was_written_and_not_confirmed(self, delivery: Delivery) -> None:
         msg_id, seq = sent(delivery)
         delivery.settle([Written("ws-001", 1, seq, seq, utc_now())])
-        with held(gateway_lock(db_of(delivery).path)):
+        with running(db_of(delivery).path, GATEWAY.id):
             verdict = show(delivery, msg_id).verdict
         assert verdict == "pending: written to the socket, and the agent has not confirmed it yet"
 
@@ -101,7 +100,7 @@ class TestMessage:
         msg_id, seq = sent(delivery)
         delivery.settle([Written("ws-001", 1, seq, seq, utc_now())])
         delivery.settle([Closure("ws-001", 1, 1006, "connection lost", ended=False)])
-        with held(gateway_lock(db_of(delivery).path)):
+        with running(db_of(delivery).path, GATEWAY.id):
             answer = show(delivery, msg_id)
         assert answer.verdict == (
             "pending: the socket of ws-001 was lost: connection lost (close code 1006); it may still come back;"
@@ -118,8 +117,8 @@ class TestMessage:
 
     def test_whose_agent_has_not_come_back(self, delivery: Delivery) -> None:
         msg_id, _ = sent(delivery)
-        delivery.record_gateway(GATEWAY._replace(id="h"))
-        with held(gateway_lock(db_of(delivery).path)):
+        delivery.record_gateway(GATEWAY._replace(id="h")).release()
+        with running(db_of(delivery).path, "h"):
             verdict = show(delivery, msg_id).verdict
         assert verdict == "pending: ws-001 has not come back since the gateway was started again"
 
@@ -166,7 +165,7 @@ class TestConnection:
         )
 
     def test_that_is_well(self, delivery: Delivery) -> None:
-        with held(gateway_lock(db_of(delivery).path)):
+        with running(db_of(delivery).path, GATEWAY.id):
             answer = show(delivery, "ws-001")
         assert (answer.kind, answer.verdict) == ("connection", "the socket of ws-001 is open")
         assert happened(answer) == ["opened", "last heard"]
@@ -254,7 +253,7 @@ class TestStanding:
 
     def test_connection_with_a_socket(self, delivery: Delivery) -> None:
         assert show(delivery, "ws-001").standing == WAITING  # no gateway runs
-        with held(gateway_lock(db_of(delivery).path)):
+        with running(db_of(delivery).path, GATEWAY.id):
             assert show(delivery, "ws-001").standing == GOOD
             delivery.settle([Closure("ws-001", 1, 1006, "delivered", ended=False)])
             assert show(delivery, "ws-001").standing == BAD

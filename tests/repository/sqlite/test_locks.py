@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from tests.support import held
 from tests.users import ALICE, BOB, as_root, as_user, listing
 from ws_manager import LedgerError, get_db
-from ws_manager.repository.sqlite.locks import Lock, gateway_lock
+from ws_manager.repository.sqlite.locks import Lock, gateway_lock, living, living_lock, remove_stale
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and owners are POSIX")
 
@@ -22,6 +24,25 @@ posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and owners a
 def lock(db: object, database: Path) -> Lock:
     """A lock of an existing database; nobody holds it, and there is not a file."""
     return gateway_lock(database)
+
+
+@contextlib.contextmanager
+def elsewhere(lock: str, database: Path) -> Iterator[None]:
+    """Have another process hold a lock; it is killed when the block ends."""
+    code = (
+        "import sys; from pathlib import Path; from ws_manager.repository.sqlite.locks import *\n"
+        f"path = Path(sys.argv[1]); lock = {lock}; print(lock.acquire(), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"True\n"
+        try:
+            yield
+        finally:
+            holder.kill()
+            holder.wait()
 
 
 class TestHolding:
@@ -35,18 +56,8 @@ class TestHolding:
         other.release()
 
     def test_ends_with_its_process(self, lock: Lock, database: Path) -> None:
-        code = (
-            "import sys; from pathlib import Path; from ws_manager.repository.sqlite.locks import gateway_lock\n"
-            "lock = gateway_lock(Path(sys.argv[1])); print(lock.acquire(), flush=True); sys.stdin.read()"
-        )
-        with subprocess.Popen(
-            [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as holder:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == b"True\n"
+        with elsewhere("gateway_lock(path)", database):
             assert lock.holder() is True
-            holder.kill()
-            holder.wait()
         assert lock.holder() is False
 
     def test_looking_makes_no_file(self, lock: Lock) -> None:
@@ -135,16 +146,17 @@ class TestFile:
             assert lock.path.read_text() == "a note"
 
 
+@pytest.fixture
+def alices(shared_folder: Path) -> Path:
+    """Alice's ledger, in a folder into which everybody may write."""
+    path = shared_folder / "ledger.db"
+    as_user(ALICE, lambda: get_db(path).close())
+    path.chmod(0o666)
+    return path
+
+
 @as_root
 class TestOwner:
-    @pytest.fixture
-    def alices(self, shared_folder: Path) -> Path:
-        """Alice's ledger, in a folder into which everybody may write."""
-        path = shared_folder / "ledger.db"
-        as_user(ALICE, lambda: get_db(path).close())
-        path.chmod(0o666)
-        return path
-
     def test_of_what_root_makes_is_the_databases(self, alices: Path) -> None:
         with held(gateway_lock(alices)) as lock:
             assert listing(alices.parent)[lock.path.name] == (ALICE, 0)
@@ -176,3 +188,52 @@ class TestOwner:
         with held(gateway_lock(alices)):
             assert as_user(BOB, gateway_lock(alices).holder) is None
             assert as_user(ALICE, gateway_lock(alices).holder) is True
+
+
+class TestLivingGateways:
+    def test_leave_no_file_behind(self, database: Path) -> None:
+        with held(living_lock(database, "g")) as lock:
+            assert lock.path.stat().st_mode & 0o777 == 0o600
+            assert living(database) == {"g"}
+        assert not lock.path.exists()
+
+    def test_of_another_database_do_not_count(self, database: Path) -> None:
+        with held(living_lock(database.with_name("other.db"), "g")):
+            assert living(database) == frozenset()
+
+    @posix
+    def test_that_were_killed_are_found_and_cleared_away(self, database: Path) -> None:
+        with elsewhere("living_lock(path, 'g')", database):
+            remove_stale(database)
+            assert living(database) == {"g"}
+        assert living(database) == frozenset()
+        assert living_lock(database, "g").path.exists()
+        remove_stale(database)
+        assert not living_lock(database, "g").path.exists()
+
+    @as_root
+    def test_are_not_known_to_other_users(self, alices: Path) -> None:
+        with held(living_lock(alices, "g")):
+            assert as_user(BOB, lambda: living(alices)) is None
+            assert as_user(ALICE, lambda: list(living(alices) or ())) == ["g"]
+
+    @as_root
+    def test_are_not_those_that_another_user_pretends(self, alices: Path) -> None:
+        as_user(BOB, living_lock(alices, "g").path.touch)
+        assert living(alices) == frozenset()
+        remove_stale(alices)
+
+    def test_lives_as_long_as_a_child_that_inherited_its_lock(self, database: Path) -> None:
+        lock = gateway_lock(database)
+        assert lock.acquire()
+        with subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()"],
+            stdin=subprocess.PIPE,
+            pass_fds=lock.descriptors,
+        ) as child:
+            lock.release()
+            assert gateway_lock(database).holder() is True
+            assert child.stdin is not None
+            child.stdin.close()
+            child.wait()
+        assert gateway_lock(database).holder() is False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ws_manager.core.presence import has_socket, seems_to_run
+from ws_manager.core.presence import has_socket, living_gateways, seems_to_run
 from ws_manager.errors import NotFound
 from ws_manager.models import ACTIVE, Connection, Event, Message, is_ahead, message_columns, utc_now
 from ws_manager.remedies import LIST_ALL
@@ -67,7 +67,7 @@ def explain(store: Store, identifier: str) -> Explanation:
 
 
 class _Explainer:
-    """Explains things of one ledger. Whether a gateway runs is asked once."""
+    """Explains things of one ledger. What runs is asked once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -75,6 +75,10 @@ class _Explainer:
     @functools.cached_property
     def _gateway_runs(self) -> bool:
         return seems_to_run(self._store)
+
+    @functools.cached_property
+    def _living(self) -> frozenset[str]:
+        return living_gateways(self._store)
 
     def connection(self, connection: Connection) -> Explanation:
         pending = self._store.messages.count_pending(connection.ws_id, connection.confirmed_seq)
@@ -162,7 +166,7 @@ class _Explainer:
         connection = self._store.connections.find(message.recipient_id)
         if connection is None:
             return WAITING, f"pending: there is no connection {message.recipient_id}"
-        if message.written_at and has_socket(self._store, connection, runs=self._gateway_runs):
+        if message.written_at and has_socket(connection, self._living):
             return WAITING, "pending: written to the socket, and the agent has not confirmed it yet"
         ahead = self._store.messages.count_pending_before(
             connection.ws_id, connection.confirmed_seq, message.db_id or 0
@@ -192,7 +196,7 @@ class _Explainer:
                 f"{name} was registered by a command: `receive` takes what is pending{ahead}",
             )
         runs = self._gateway_runs
-        if has_socket(self._store, connection, runs=runs):
+        if has_socket(connection, self._living):
             return GOOD, f"the socket of {name} is open"
         back = (
             "it may still come back"

@@ -41,23 +41,29 @@ class Hub:
     """The sockets of one gateway.
 
     Args:
+        gateway_id: this gateway's id.
         threads: the ledger's threads.
         report: queues reports for the ledger.
         timeout: seconds without a sign of life after which a connection is lost.
         log_interval: least seconds between two rows of one connection in the heartbeat log.
         now: a monotonic clock, in seconds.
         clock: the time of day, in seconds since 1970; tokens expire by it.
+        leads: returns whether this gateway also sweeps what others held that have ended.
     """
 
     def __init__(
         self,
+        gateway_id: str,
         threads: LedgerThreads,
         report: Callable[[Iterable[SocketReport]], None],
         timeout: float,
         log_interval: float,
         now: Callable[[], float],
         clock: Callable[[], float],
+        leads: Callable[[], bool],
     ) -> None:
+        self._gateway_id = gateway_id
+        self._leads = leads
         self._threads = threads
         self._report = report
         self._timeout = timeout
@@ -254,10 +260,10 @@ class Hub:
             self._sweeping.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
-        held = set(self._sockets)
+        held, others = set(self._sockets), self._leads()
 
         def sweep(ledger: Ledger) -> list[str]:
-            return ledger.delivery.sweep(held, self._timeout)
+            return ledger.delivery.sweep(self._gateway_id, held, self._timeout, others=others)
 
         try:
             lost = await self._threads.write(sweep)

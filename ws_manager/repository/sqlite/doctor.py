@@ -17,7 +17,7 @@ from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
 from ws_manager.repository.sqlite.database import resets_wal_safely
 from ws_manager.repository.sqlite.inspection import inspect
 from ws_manager.repository.sqlite.judgement import DAMAGED, FOREIGN, NEWER, Judgement
-from ws_manager.repository.sqlite.locks import gateway_lock
+from ws_manager.repository.sqlite.locks import gateway_lock, living
 from ws_manager.repository.sqlite.opening import OLDEST_SQLITE
 from ws_manager.repository.sqlite.readers import readers
 from ws_manager.repository.sqlite.schema import VERSION
@@ -229,7 +229,9 @@ def _gateway(path: Path, gateway: Optional[Gateway]) -> Finding:
     except LedgerError as error:
         return Finding("gateway", PROBLEM, error.message, error.hint, error.remedy)
     if runs:
-        return Finding("gateway", OK, f"{gateway.url} runs, process {gateway.pid}")
+        workers = len(living(path) or ())
+        several = f", {workers} workers" if workers > 1 else ""
+        return Finding("gateway", OK, f"{gateway.url} runs, process {gateway.pid}{several}")
     if runs is None:
         detail = f"only the file's owner can see whether it runs; the last was seen at {gateway.seen_at}"
         return Finding("gateway", OK, detail)

@@ -29,3 +29,6 @@ class Gateways:
     def latest(self) -> Optional[Gateway]:
         row = self._db.row(LATEST)
         return None if row is None else Gateway(*row)
+
+    def seen_since(self, at: str) -> frozenset[str]:
+        return frozenset(row[0] for row in self._db.rows("SELECT id FROM gateways WHERE seen_at > ?", (at,)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ws_manager.repository.sqlite.overview import Overview
     from ws_manager.repository.sqlite.receipts import Receipts
     from ws_manager.repository.sqlite.webhook_events import WebhookEvents
+
+_LOOK_SECONDS = 0.001
 
 
 class SqliteStore:
@@ -126,6 +129,21 @@ class SqliteStore:
         from ws_manager.repository.sqlite.locks import gateway_lock
 
         return gateway_lock(self.db.path).holder()
+
+    def hold_gateway(self, gateway_id: str) -> Lock:
+        from ws_manager.repository.sqlite.locks import living_lock, remove_stale
+
+        remove_stale(self.db.path)
+        lock = living_lock(self.db.path, gateway_id)
+        while not lock.acquire():
+            # Another gateway looks at this moment whether the file is stale.
+            time.sleep(_LOOK_SECONDS)
+        return lock
+
+    def living_gateways(self) -> Optional[frozenset[str]]:
+        from ws_manager.repository.sqlite.locks import living
+
+        return living(self.db.path)
 
     def hold(self, connection: Connection) -> Optional[Lock]:
         from ws_manager.repository.sqlite.locks import receiver_lock
