@@ -22,6 +22,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger
 from ws_manager.gateway.http.stripe import StripeOptions
 from ws_manager.gateway.limits import Limits
+from ws_manager.gateway.own_quotas import OwnQuotas
 from ws_manager.gateway.server import GatewayOptions, GatewayServer
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
@@ -295,6 +296,13 @@ class RunningGateway:
         self.db = db_of(self.ledger)
         self.pool = ConnectionPool(self.ledger)
         self._agents: list[RawAgent] = []
+
+    @property
+    def quotas(self) -> OwnQuotas:
+        """What the gateway counts."""
+        quotas = self.server._quotas
+        assert isinstance(quotas, OwnQuotas)
+        return quotas
 
     async def agent(
         self,

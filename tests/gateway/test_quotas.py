@@ -16,7 +16,14 @@ from tests.support import Clock, Refused, RunningGateway, gateway, within
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway import quotas
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.quotas import BURST_SECONDS, ENVELOPE, LASTING_SECONDS, Addresses, Spending, TooFast
+from ws_manager.gateway.own_quotas import BURST_SECONDS, OwnQuotas
+from ws_manager.gateway.quotas import (
+    ENVELOPE,
+    LASTING_SECONDS,
+    Account,
+    Addresses,
+    TooFast,
+)
 from ws_manager.tokens import AUDIENCE, mint
 
 KEY = b"the key of this test, not a secret"
@@ -226,7 +233,7 @@ class TestAddress:
             assert await status(again) == 101
             for each in (writer, other_writer, held[1][1], again_writer):
                 each.close()
-        assert running.server._listener._held == {}
+        assert running.quotas._connections == {}
 
     async def test_connections_that_say_nothing_count_and_the_surplus_goes_soon(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
@@ -239,10 +246,10 @@ class TestAddress:
         async with gateway(database, now=clock, limits=Limits(per_address=1)) as running:
             address = urlsplit(running.url)
             silent = [await asyncio.open_connection(address.hostname, address.port) for _ in range(3)]
-            await running.until(lambda: running.server._listener._held == {"127.0.0.1": 3})
+            await running.until(lambda: running.quotas._connections == {"127.0.0.1": 3})
             clock.forward(3)
             assert [await within(reader.read()) for reader, _ in silent[1:]] == [b"", b""]
-            await running.until(lambda: running.server._listener._held == {"127.0.0.1": 1})
+            await running.until(lambda: running.quotas._connections == {"127.0.0.1": 1})
             for _, writer in silent:
                 writer.close()
 
@@ -367,13 +374,13 @@ class TestSpending:
                 assert [result["ok"] for result in results] == [True, False]
 
     def test_budget_is_bounded_in_memory(self) -> None:
-        spending = Spending(1000, Clock())
+        quotas = OwnQuotas(Limits(), Clock())
         for number in range(20_000):
-            spending.account(f"token {number}").spend(1, 100)
-        assert len(spending._buckets) == 10_000
+            quotas.charge(f"token {number}", 100)
+        assert len(quotas._spending) == 10_000
 
     def test_empty_broadcast_costs_something(self) -> None:
-        account = Spending(ENVELOPE, Clock()).account("a token")
+        account = Account(OwnQuotas(Limits(send_bytes_per_second=ENVELOPE), Clock()).charge, "a token")
         account.spend(0, 0)
         with pytest.raises(TooFast):
             account.check()

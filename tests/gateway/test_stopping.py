@@ -294,7 +294,7 @@ async def test_a_handshake_that_ends_while_the_gateway_stops_is_closed_with_the_
         gate.running.db.execute("BEGIN IMMEDIATE")
         # Its registration waits for the write lock.
         late = asyncio.ensure_future(gate.running.agent(ws_id="ws-late"))
-        await until(lambda: gate.running.server._sockets._opening)
+        await until(lambda: len(gate.running.quotas._entered) == 2)
         gate.stop()
         assert (await first.frame())[0] == CLOSE
         gate.running.db.execute("ROLLBACK")

@@ -9,7 +9,17 @@ LARGEST_FRAME = 16 * 1024 * 1024
 LARGEST_RATE = 64 * 1024 * 1024 * 1024
 LEAST_WEBHOOKS, LARGEST_WEBHOOKS = 1024 * 1024, 1024 * 1024 * 1024
 LONGEST_WAIT = 3600.0
+MOST_WORKERS = 64
 
+WORKERS = typer.Option(
+    1,
+    "--workers",
+    metavar="N",
+    min=1,
+    max=MOST_WORKERS,
+    envvar="BLACKROAD_WS_WORKERS",
+    help="Processes that share the work, on Linux: at most one for each core. Limits hold for all of them together.",
+)
 MAX_CONNECTIONS = typer.Option(
     10_000,
     "--max-connections",
@@ -103,13 +113,17 @@ def wait(option: str, text: str, *, least: float) -> float:
     return seconds
 
 
-def webhook_bytes(text: str) -> int:
-    """Return the bytes of `--max-webhook-memory`.
+def webhook_bytes(text: str, workers: int) -> int:
+    """Return the bytes of `--max-webhook-memory` for each worker.
 
     Raises:
-        InvalidInput: it is not a size, is too small for the largest event, or is over 1 GiB.
+        InvalidInput: it is not a size, is too small for the largest event in each worker, or is over 1 GiB.
     """
     size = parse_size(text, "--max-webhook-memory", most=LARGEST_WEBHOOKS)
     if size < LEAST_WEBHOOKS:
         raise InvalidInput(f"--max-webhook-memory is out of range: {text!r}", hint="from 1MiB to 1GiB")
-    return size
+    if size // workers < LEAST_WEBHOOKS:
+        raise InvalidInput(
+            f"--max-webhook-memory is too small for {workers} workers: {text!r}", hint="give 1MiB for each"
+        )
+    return size // workers

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.maintenance import Log
@@ -26,9 +26,13 @@ class Janitor:
         path: the database file.
         logs: seconds to keep the rows of each log.
         keep: seconds to keep what `prune` deletes, such as confirmed messages; None keeps it for ever.
+        leads: returns whether this gateway is the one that deletes.
     """
 
-    def __init__(self, path: Path, logs: Mapping[Log, float], keep: Optional[float]) -> None:
+    def __init__(
+        self, path: Path, logs: Mapping[Log, float], keep: Optional[float], leads: Callable[[], bool]
+    ) -> None:
+        self._leads = leads
         self._ledger = LedgerThread(path, "ws-manager-janitor", Sizes())
         self._logs = logs
         self._keep = keep
@@ -38,18 +42,23 @@ class Janitor:
         try:
             next_prune = 0.0
             while True:
-                try:
-                    await self._ledger.open()
-                    await self._ledger.run(self._trim)
-                    if self._keep is not None and next_prune <= 0:
-                        next_prune = _PRUNE_SECONDS
-                        await self._prune(self._keep)
-                except LedgerError as error:
-                    _log.error("cannot delete old rows, will try again: %s", error.message)
-                next_prune -= _TRIM_SECONDS
+                if self._leads():
+                    next_prune = await self._delete(next_prune)
                 await asyncio.sleep(_TRIM_SECONDS)
         finally:
             await self._ledger.close()
+
+    async def _delete(self, next_prune: float) -> float:
+        """Delete what is due, and return the seconds until `prune` is due again after the next wait."""
+        try:
+            await self._ledger.open()
+            await self._ledger.run(self._trim)
+            if self._keep is not None and next_prune <= 0:
+                next_prune = _PRUNE_SECONDS
+                await self._prune(self._keep)
+        except LedgerError as error:
+            _log.error("cannot delete old rows, will try again: %s", error.message)
+        return next_prune - _TRIM_SECONDS
 
     def _trim(self, ledger: Ledger) -> None:
         for log, seconds in self._logs.items():

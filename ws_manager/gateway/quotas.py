@@ -1,28 +1,36 @@
-"""Limits what one token and one address may use: handshakes, sockets and bytes sent."""
+"""Limits what one token, one address and all of them together may use: handshakes, sockets and bytes sent."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from types import TracebackType
-from typing import Callable, Optional, Union
+from typing import Callable, Optional, Protocol, Union
 
 from ws_manager.errors import GatewayUnavailable, InvalidInput
-from ws_manager.gateway.limits import Limits
-from ws_manager.protocol.bucket import Bucket, Buckets
 from ws_manager.tokens import Claims
 
 LASTING_SECONDS = 60.0
 """The handshake of a socket that stays open for this many seconds is not counted."""
 
-BURST_SECONDS = 10
-"""The handshakes of this many seconds may come at once."""
-
 ENVELOPE = 200
 """Bytes that a message takes besides its content, in the ledger and on the wire."""
 
 
-class TooFast(GatewayUnavailable):
+class OverQuota(GatewayUnavailable):
+    """A caller has the most that it may have: HTTP 503.
+
+    Attributes:
+        option: the option of `serve` that sets the limit.
+    """
+
+    def __init__(self, message: str, option: str, *, hint: Optional[str] = None) -> None:
+        super().__init__(message, hint=hint)
+        self.option = option
+
+
+class TooFast(OverQuota):
     """A caller exceeds a rate: HTTP 429 (RFC 6585 section 4).
 
     Attributes:
@@ -31,8 +39,8 @@ class TooFast(GatewayUnavailable):
 
     code = "busy"
 
-    def __init__(self, message: str, seconds: float, *, hint: Optional[str] = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, option: str, seconds: float, *, hint: Optional[str] = None) -> None:
+        super().__init__(message, option, hint=hint)
         self.seconds = seconds
 
 
@@ -69,22 +77,84 @@ class Addresses:
         return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class HandshakeQuota:
-    """What one handshake and its socket use of the quotas. A context manager, made by `Quotas.handshake`.
+class Quotas(Protocol):
+    """Counts what each token, each address and all of them together use.
 
-    At its end the handshake is counted, unless the socket was open for `LASTING_SECONDS`.
+    `OwnQuotas` counts for one gateway. A worker asks its parent, which counts for all workers, so an answer may take
+    a moment. Calls take effect in their order. A handshake's number is unique within the gateway.
     """
 
-    __slots__ = ("_address", "_began", "_counted", "_quotas", "_token")
+    def arrive(self, address: str) -> asyncio.Future[bool]:
+        """Count a TCP connection of an address. The answer is False if the address has too many with it."""
 
-    def __init__(self, quotas: Quotas, address: Optional[str], began: float) -> None:
+    def depart(self, address: str) -> None:
+        """Stop counting a connection that arrived."""
+
+    async def check_address(self, address: str) -> None:
+        """Check the rate of handshakes from an address.
+
+        Raises:
+            TooFast: there are too many.
+        """
+
+    async def enter(self, number: int, token: Optional[str], ws_id: Optional[str]) -> None:
+        """Count a handshake and its socket from now on. One that replaces an open socket is always let in.
+
+        Args:
+            number: the handshake's.
+            token: the key of its token; None is not counted by token.
+            ws_id: the connection that it asks for.
+
+        Raises:
+            OverQuota: there are too many sockets, or the token has.
+            TooFast: there are too many handshakes with the token.
+        """
+
+    def name(self, number: int, ws_id: str) -> None:
+        """Note the connection that a handshake got which asked for none."""
+
+    def leave(self, number: int) -> None:
+        """Stop counting a handshake and its socket. Nothing happens if it is not counted."""
+
+    def count(self, token: Optional[str], address: Optional[str]) -> None:
+        """Count a handshake against the rates, because it was refused or its socket closed early."""
+
+    def charge(self, key: str, cost: int) -> float:
+        """Charge bytes that are sent to a token or, without tokens, to a ws_id. Call it on the writing thread.
+
+        Args:
+            key: the token's key, or the ws_id.
+            cost: bytes; 0 only checks whether anything may be sent.
+
+        Returns:
+            0, or the seconds after which it can be charged: then nothing was.
+        """
+
+
+class Handshake:
+    """What one handshake and its socket use of the quotas, until the block of this context manager ends.
+
+    Then the handshake counts against the rates, unless its socket was open for `LASTING_SECONDS`.
+
+    Args:
+        quotas: counts it.
+        number: unique within this gateway.
+        address: the address that it counts for; None if it is not counted by address.
+        now: a monotonic clock, in seconds.
+    """
+
+    __slots__ = ("_address", "_began", "_counts", "_now", "_number", "_quotas", "_token")
+
+    def __init__(self, quotas: Quotas, number: int, address: Optional[str], now: Callable[[], float]) -> None:
         self._quotas = quotas
+        self._number = number
         self._address = address
         self._token: Optional[str] = None
-        self._began = began
-        self._counted = True
+        self._now = now
+        self._began = now()
+        self._counts = True
 
-    def __enter__(self) -> HandshakeQuota:
+    def __enter__(self) -> Handshake:
         return self
 
     def __exit__(
@@ -93,136 +163,46 @@ class HandshakeQuota:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        quotas = self._quotas
-        if self._token is not None:
-            quotas.leave(self._token)
-        if self._counted and quotas.now() - self._began < LASTING_SECONDS:
-            quotas.count(self._token, self._address)
+        self._quotas.leave(self._number)
+        if self._counts and self._now() - self._began < LASTING_SECONDS:
+            self._quotas.count(self._token, self._address)
 
-    def check_address(self) -> None:
-        """Check the rate of handshakes from this address.
+    async def check_address(self) -> None:
+        """Check the rate of handshakes from this address; see `Quotas.check_address`."""
+        if self._address is not None:
+            await self._within_rate(self._quotas.check_address(self._address))
 
-        Raises:
-            TooFast: there are too many.
-        """
-        self._check_rate(self._address, "address")
+    async def enter(self, claims: Claims, ws_id: Optional[str]) -> None:
+        """Count the handshake and its socket; see `Quotas.enter`. Without tokens, nothing is counted by token."""
+        await self._within_rate(self._quotas.enter(self._number, claims.key, ws_id))
+        self._token = claims.key
 
-    def check_token(self, claims: Claims) -> None:
-        """Check the rate of handshakes with this token. Without tokens, there is no such rate.
+    def name(self, ws_id: str) -> None:
+        """Note the connection that this handshake got."""
+        self._quotas.name(self._number, ws_id)
 
-        Raises:
-            TooFast: there are too many.
-        """
-        self._check_rate(claims.key, "token")
-
-    def enter(self, claims: Claims, *, takes_over: bool) -> None:
-        """Count a socket of the token until the socket has closed. Without tokens, nothing is counted.
-
-        Args:
-            claims: the token's claims.
-            takes_over: True if the socket replaces an open one.
-
-        Raises:
-            GatewayUnavailable: the token has the most sockets that it may have.
-        """
-        if claims.key is not None:
-            self._quotas.enter(claims.key, takes_over=takes_over)
-            self._token = claims.key
-
-    def _check_rate(self, key: Optional[str], what: str) -> None:
-        bucket = self._quotas.bucket(what, key)
-        if bucket is None or not (seconds := bucket.wait(1, self._quotas.now())):
-            return
-        # A handshake over the rate is not counted: otherwise a client that keeps trying would never get in.
-        self._counted = False
-        raise TooFast(
-            f"too many handshakes with this {what}: their sockets do not last",
-            seconds,
-            hint="come back more slowly",
-        )
-
-
-class Quotas:
-    """What each token and each address uses at present.
-
-    Only handshakes that were refused or whose socket closed early are counted, at their end. So the rate does not
-    slow down many agents that reconnect together after a restart.
-
-    Args:
-        limits: what each token and address may use.
-        now: a monotonic clock, in seconds.
-    """
-
-    def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
-        self.now = now
-        self._per_token = limits.per_token
-        self._sockets: dict[str, int] = {}
-        rate = limits.handshakes_per_second
-        self._rates = {what: Buckets(rate, rate * BURST_SECONDS) for what in ("token", "address")}
-
-    def handshake(self, address: Optional[str]) -> HandshakeQuota:
-        """Begin a handshake from an address. None: the address is not counted."""
-        return HandshakeQuota(self, address, self.now())
-
-    def bucket(self, what: str, key: Optional[str]) -> Optional[Bucket]:
-        """Return the bucket of a `token` or an `address`; None if it has no limit."""
-        return None if key is None else self._rates[what].of(key, self.now())
-
-    def count(self, token: Optional[str], address: Optional[str]) -> None:
-        """Count a handshake that was refused or whose socket closed early."""
-        for bucket in (self.bucket("token", token), self.bucket("address", address)):
-            if bucket is not None:
-                bucket.charge(1, self.now())
-
-    def enter(self, token: str, *, takes_over: bool) -> None:
-        """Count a socket of a token.
-
-        Raises:
-            GatewayUnavailable: the token has the most sockets that it may have.
-        """
-        count = self._sockets.get(token, 0)
-        if count >= self._per_token and not takes_over:
-            raise GatewayUnavailable(
-                f"this token has {count} sockets already",
-                hint="give each agent a token of its own",
-            )
-        self._sockets[token] = count + 1
-
-    def leave(self, token: str) -> None:
-        """Stop counting a socket of a token, because it has closed."""
-        left = self._sockets[token] - 1
-        if left:
-            self._sockets[token] = left
-        else:
-            del self._sockets[token]
-
-
-class Spending:
-    """Limits the bytes that agents send, counted once for each recipient. Use it only on the writing thread.
-
-    Args:
-        rate: bytes a second; unused bytes of one second are kept.
-        now: a monotonic clock, in seconds.
-    """
-
-    def __init__(self, rate: int, now: Callable[[], float]) -> None:
-        self._now = now
-        self._buckets = Buckets(rate, rate)
-
-    def account(self, key: str) -> Account:
-        """Return the account of a token or, without tokens, of a ws_id."""
-        return Account(self._buckets, key, self._now)
+    async def _within_rate(self, check: Awaitable[None]) -> None:
+        try:
+            await check
+        except TooFast:
+            # A handshake over the rate is not counted: otherwise a client that keeps trying would never get in.
+            self._counts = False
+            raise
 
 
 class Account:
-    """The account of one token or one connection in `Spending`."""
+    """Pays for the bytes that agents send, counted once for each recipient. Use it only on the writing thread.
 
-    __slots__ = ("_buckets", "_key", "_now")
+    Args:
+        charge: `Quotas.charge`.
+        key: of the token or, without tokens, the ws_id.
+    """
 
-    def __init__(self, buckets: Buckets, key: str, now: Callable[[], float]) -> None:
-        self._buckets = buckets
+    __slots__ = ("_charge", "_key")
+
+    def __init__(self, charge: Callable[[str, int], float], key: str) -> None:
+        self._charge = charge
         self._key = key
-        self._now = now
 
     def check(self) -> None:
         """Check that anything may be sent, before the recipients are read from the ledger.
@@ -230,9 +210,7 @@ class Account:
         Raises:
             TooFast: nothing may be sent now.
         """
-        now = self._now()
-        if self._buckets.of(self._key, now).left(now) <= 0:
-            raise self._refusal(0)
+        self._pay(0)
 
     def spend(self, recipients: int, size: int) -> None:
         """Charge a message before it is written.
@@ -244,16 +222,17 @@ class Account:
         Raises:
             TooFast: the account does not hold enough.
         """
-        now = self._now()
         # A broadcast without recipients is written to the ledger too.
-        cost = max(1, recipients) * (size + ENVELOPE)
-        if not self._buckets.of(self._key, now).take(cost, now):
-            raise self._refusal(cost)
+        self._pay(max(1, recipients) * (size + ENVELOPE))
 
-    def _refusal(self, cost: int) -> TooFast:
-        now = self._now()
-        seconds = self._buckets.of(self._key, now).wait(max(cost, 1), now)
-        return TooFast(f"over the bytes a second for all recipients: try again in {seconds:.1f} s", seconds)
+    def _pay(self, cost: int) -> None:
+        seconds = self._charge(self._key, cost)
+        if seconds:
+            raise TooFast(
+                f"over the bytes a second for all recipients: try again in {seconds:.1f} s",
+                "--max-send-rate",
+                seconds,
+            )
 
 
 def _is_this_machine(address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> bool:

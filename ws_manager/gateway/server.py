@@ -14,15 +14,15 @@ from typing import Any, Callable, Optional, Union
 
 from aiohttp import web
 
-from ws_manager.core.locations import hold_gateway
 from ws_manager.core.maintenance import Log
 from ws_manager.core.presence import NOTED_SECONDS
-from ws_manager.errors import Conflict, LedgerBusy, LedgerError, LedgerFull
+from ws_manager.errors import LedgerBusy, LedgerError, LedgerFull
 from ws_manager.gateway.delivery.checkpointer import Checkpointer
 from ws_manager.gateway.delivery.hub import Hub
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.receipts import ReceiptWriter
+from ws_manager.gateway.holding import hold_ledger
 from ws_manager.gateway.http.access import Access, check_address, is_loopback
 from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import error_response
@@ -33,9 +33,11 @@ from ws_manager.gateway.janitor import Janitor
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import hosts_to_bind
 from ws_manager.gateway.net.listener import Listener
-from ws_manager.gateway.quotas import Addresses
+from ws_manager.gateway.own_quotas import OwnQuotas
+from ws_manager.gateway.quotas import Addresses, Quotas
 from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.gateway.trouble import Trouble
+from ws_manager.gateway.workers.worker import Worker
 from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.store import Hold
@@ -43,7 +45,6 @@ from ws_manager.settings import HEARTBEAT_TIMEOUT
 from ws_manager.stripe.events import MAX_BODY
 from ws_manager.tokens import MIN_KEY
 
-_HOLD_SECONDS = 2.0
 _FLUSH_SECONDS = 35.0
 _ROOM_SECONDS = 1.0
 _REPORT_SECONDS = 10.0
@@ -106,6 +107,7 @@ class GatewayServer:
         options: how it runs.
         now: a monotonic clock, in seconds.
         clock: the time of day, in seconds since 1970; tokens expire by it.
+        worker: its tie to the others that share its port and its ledger; None if it is alone.
 
     Attributes:
         url: base address, once started.
@@ -120,7 +122,9 @@ class GatewayServer:
         options: GatewayOptions,
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
+        worker: Optional[Worker] = None,
     ) -> None:
+        self._worker = worker
         self._hosts = hosts_to_bind(options.hosts)
         for host in self._hosts:
             check_address(host, tokens=options.key is not None)
@@ -134,9 +138,9 @@ class GatewayServer:
         self._alive: Optional[Hold] = None
         # Between the ledger and the sockets.
         self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
-        self._checkpointer = Checkpointer(self._threads)
+        self._checkpointer = Checkpointer(self._threads, self._leads)
         logs: dict[Log, float] = {"heartbeat_log": options.log_keep, "receipts": options.receipts_keep}
-        self._janitor = Janitor(options.database, logs, options.keep)
+        self._janitor = Janitor(options.database, logs, options.keep, self._leads)
         self._pump = Pump(self._threads)
         self._receipts = ReceiptWriter(self._threads)
         self._hub = Hub(
@@ -147,10 +151,11 @@ class GatewayServer:
             options.log_interval,
             now,
             clock,
-            lambda: True,
+            self._leads,
         )
         # From a connection to a socket.
         limits = options.limits
+        self._quotas: Quotas = OwnQuotas(limits, now) if worker is None else worker.quotas
         self._refusal_log = RefusalLog(now)
         names = Names(self._hosts, options.public_hosts, options.origins)
         # A random key refuses every token until the real key has been read.
@@ -158,10 +163,23 @@ class GatewayServer:
         self._access = Access(names, self._refusal_log, key, clock)
         self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
         self._sockets = self._socket_route()
-        addresses = Addresses(options.proxies)
         self._listener = Listener(
-            self._application(), limits, addresses, self._refusal_log, now, error_response
+            self._application(),
+            limits,
+            self._quotas,
+            Addresses(options.proxies),
+            self._refusal_log,
+            now,
+            error_response,
         )
+
+    async def settled(self) -> None:
+        """Wait until every receipt so far is written."""
+        await self._receipts.settled()
+
+    def _leads(self) -> bool:
+        """Return whether this gateway does what one does for all that serve the ledger."""
+        return self._worker is None or self._worker.leads
 
     def _socket_route(self) -> SocketRoute:
         return SocketRoute(
@@ -169,6 +187,7 @@ class GatewayServer:
             self._options.heartbeat_timeout,
             self._access,
             self._options.limits,
+            self._quotas,
             self._threads,
             self._pump,
             self._receipts,
@@ -301,45 +320,31 @@ class GatewayServer:
             await self._pump.open()
         except (LedgerFull, LedgerBusy):
             # Raises Conflict if another gateway has the file: then waiting is useless.
-            await self._hold_ledger(ledger_is_open=False)
+            await self._hold_ledger()
             raise
         await self._hold_ledger()
         if callable(self._options.key):
             self._access.key = await asyncio.get_running_loop().run_in_executor(None, self._options.key)
 
-    async def _hold_ledger(self, *, ledger_is_open: bool = True) -> None:
-        if self._hold is not None:
-            return
-        deadline = self._now() + _HOLD_SECONDS
-        while (hold := hold_gateway(self._options.database)) is None:
-            # A command that checks whether a gateway runs holds it for a moment.
-            if self._now() < deadline:
-                await asyncio.sleep(0.05)
-                continue
-            other = (
-                await self._threads.read(lambda ledger: ledger.latest_gateway()) if ledger_is_open else None
-            )
-            where = f" at {other.url} (pid {other.pid})" if other else ""
-            raise Conflict(
-                f"another gateway{where} serves {self._options.database}",
-                hint="stop it first, or use another --db",
-            )
-        self._hold = hold
+    async def _hold_ledger(self) -> None:
+        # A worker's parent holds it.
+        if self._hold is None and self._worker is None:
+            self._hold = await hold_ledger(self._options.database, self._now)
 
     async def _listen(self) -> None:
         if self.url:
             return
         options = self._options
-        port = await self._listener.start(self._hosts, options.port, options.tls)
+        shared = self._worker is not None
+        port = await self._listener.start(self._hosts, options.port, options.tls, shared=shared)
         self.urls = _base_addresses(options, self._hosts, port)
         self.url = self.urls[0]
 
     async def _record(self) -> None:
         started = utc_now()
+        pid = os.getpid() if self._worker is None else self._worker.parent
         self._alive = await self._threads.write(
-            lambda ledger: ledger.delivery.record_gateway(
-                Gateway(self._id, os.getpid(), self.url, started, started)
-            )
+            lambda ledger: ledger.delivery.record_gateway(Gateway(self._id, pid, self.url, started, started))
         )
 
     async def _tick(self) -> None:

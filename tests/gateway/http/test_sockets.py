@@ -260,7 +260,7 @@ class TestLostSocket:
                 b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
-            await running.until(lambda: running.server._sockets._opening)
+            await running.until(lambda: running.quotas._entered)
             connection.close()
             # The gateway knows that the peer has gone when it has registered it.
             await within(lost.wait())

@@ -1,10 +1,6 @@
 """`ws-manager serve`: run the gateway in the foreground."""
 
-import asyncio
 import functools
-import gc
-import logging
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -13,9 +9,7 @@ import typer
 
 from ws_manager.cli import serve_limits as limits
 from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
-from ws_manager.cli.process.logs import LEVELS, READY, configure_logging
-from ws_manager.cli.process.sd_notify import notify_supervisor
-from ws_manager.cli.process.signals import ENDING, stop_on_signals
+from ws_manager.cli.process.logs import LEVELS, configure_logging
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import (
     Sizes,
@@ -30,10 +24,6 @@ if TYPE_CHECKING:
     import ssl
 
     from ws_manager.gateway.http.stripe import StripeOptions
-    from ws_manager.gateway.server import GatewayOptions
-
-_COLLECTED_AFTER = 10_000
-"""Objects after which Python's garbage collector looks at the youngest; by default 700 or 2,000."""
 
 _HOST = typer.Option(
     None,
@@ -68,7 +58,8 @@ _STRIPE_ROUTE = typer.Option(
     help="The agent that gets Stripe's events of some types: 'payment_intent.*=billing'. May be repeated; the first "
     "match decides. Events without a match go to every connection. Needs STRIPE_WEBHOOK_SECRET.",
 )
-_START_EXTENDED_SECONDS = 60
+_AS_WORKER = typer.Option(None, "--as-worker", hidden=True)
+_CHANNEL = typer.Option(None, "--channel", hidden=True)
 
 
 def serve(
@@ -78,6 +69,7 @@ def serve(
     ),
     host: Optional[list[str]] = _HOST,
     port: int = typer.Option(8765, "--port", metavar="N", min=0, max=65535, help="Port; 0 is any free port."),
+    workers: int = limits.WORKERS,
     timeout: Optional[str] = typer.Option(
         None,
         "--timeout",
@@ -172,6 +164,8 @@ def serve(
         envvar="BLACKROAD_WS_LOG_LEVEL",
         help=f"One of {', '.join(LEVELS)}. The log has readable lines on a terminal, JSON lines elsewhere.",
     ),
+    as_worker: Optional[int] = _AS_WORKER,
+    channel: Optional[int] = _CHANNEL,
 ) -> None:
     """Run the gateway that agents connect to.
 
@@ -179,6 +173,7 @@ def serve(
     it. SIGHUP ends it too, and asks agents to reconnect at once because it is being restarted.
     """
     from ws_manager.cli.process.open_files import raise_open_file_limit
+    from ws_manager.cli.serving import run_alone, run_worker, run_workers
     from ws_manager.core.locations import check_location
     from ws_manager.gateway.http.access import check_address
     from ws_manager.gateway.http.bodies import LEAST
@@ -187,6 +182,8 @@ def serve(
     from ws_manager.gateway.quotas import Addresses
     from ws_manager.gateway.server import GatewayOptions
 
+    if workers > 1 and not sys.platform.startswith("linux"):
+        raise InvalidInput("--workers above 1 needs Linux", hint="leave it out: one process serves")
     if log_level not in LEVELS:
         raise InvalidInput(f"not a log level: {log_level!r}", hint=f"one of {', '.join(LEVELS)}")
     hosts = tuple(host or ("127.0.0.1",))
@@ -203,7 +200,7 @@ def serve(
         per_address=max_per_address,
         handshakes_per_second=max_handshake_rate,
         send_bytes_per_second=parse_size(max_send_rate, "--max-send-rate", most=limits.LARGEST_RATE),
-        webhook_bytes=limits.webhook_bytes(max_webhook_memory),
+        webhook_bytes=limits.webhook_bytes(max_webhook_memory, workers),
         handshake_seconds=limits.wait("--handshake-timeout", handshake_timeout, least=0.1),
         write_seconds=limits.wait("--write-timeout", write_timeout, least=0.1),
         frame_bytes=parse_size(max_frame, "--max-frame", most=limits.LARGEST_FRAME),
@@ -213,7 +210,7 @@ def serve(
     raise_open_file_limit(max_connections, agents.webhook_bytes // LEAST)
     database = global_options(ctx).database
     # Before the key is read, because that may log.
-    configure_logging(log_level)
+    configure_logging(log_level, as_worker)
     # Before a key is created beside the database.
     check_location(database, shared=shared)
     options = GatewayOptions(
@@ -235,7 +232,12 @@ def serve(
         stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
         shared=shared,
     )
-    _run(options)
+    if as_worker is not None and channel is not None:
+        run_worker(options, as_worker, channel)
+    elif workers == 1:
+        run_alone(options)
+    else:
+        raise typer.Exit(run_workers(options, workers))
 
 
 def _key(database: Path) -> bytes:
@@ -271,86 +273,6 @@ def _stripe(routes: list[str], file: Optional[str], accept_unrouted: bool) -> "O
     if file is not None:
         chosen += load_routes(expanded(file))
     return StripeOptions(tuple(secrets), tuple(chosen), accept_unrouted)
-
-
-def _run(options: "GatewayOptions") -> None:
-    from ws_manager.gateway.http.access import is_loopback
-
-    reachable = [host for host in options.hosts if not is_loopback(host)]
-    if options.tls is None and reachable:
-        logging.getLogger("ws_manager").warning(
-            "without TLS, tokens and messages cross the network unencrypted: give --tls-cert and --tls-key, "
-            "or let only a proxy with TLS reach %s",
-            " and ".join(reachable),
-        )
-    # uvloop may drop bytes that arrive before TLS has started.
-    loop = _new_event_loop() if options.tls is None else asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(_serve(options))
-    finally:
-        loop.close()
-
-
-async def _serve(options: "GatewayOptions") -> None:
-    from ws_manager.core.locations import engine_caveat
-    from ws_manager.gateway.server import GatewayServer
-    from ws_manager.protocol.close_codes import CloseCode
-
-    stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
-
-    restarts: tuple[signal.Signals, ...] = ()
-    # Windows has no SIGHUP.
-    if sys.platform != "win32":
-        restarts = (signal.SIGHUP,)
-
-    def stopped(number: signal.Signals) -> None:
-        # The gateway may have ended by itself.
-        if not stop.done():
-            stop.set_result(CloseCode.RESTARTING if number in restarts else CloseCode.GOING_AWAY)
-        notify_supervisor("STOPPING=1")
-
-    stop_on_signals(stopped, (*ENDING, *restarts))
-    caveat = engine_caveat(options.database)
-    if caveat is not None:
-        logging.getLogger("ws_manager").info(caveat)
-
-    server = GatewayServer(options)
-    waited = False
-
-    def waits(why: str) -> None:
-        nonlocal waited
-        waited = True
-        # Otherwise systemd ends a start that takes longer than TimeoutStartSec (man 3 sd_notify).
-        notify_supervisor(
-            f"STATUS=Waiting, and answering agents 503: {why}\n"
-            f"EXTEND_TIMEOUT_USEC={_START_EXTENDED_SECONDS * 1_000_000}"
-        )
-
-    def ready(url: str) -> None:
-        also = "".join(f", also {other}" for other in server.urls[1:])
-        READY.info(
-            "Ready: %s (database %s)%s",
-            url,
-            options.database,
-            also,
-            extra={"fields": {"url": url, "urls": server.urls, "database": str(options.database)}},
-        )
-        notify_supervisor("READY=1")
-        if waited:
-            notify_supervisor(f"STATUS=Serving {url}")
-        _spare_the_collector()
-
-    await server.run(stop, ready, waits)
-
-
-def _spare_the_collector() -> None:
-    """Keep Python's garbage collector from what stays until the end, and let it run less often.
-
-    A socket is freed without the collector, which would look again and again at all that 10,000 sockets have.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECTED_AFTER, 20, 20)
 
 
 def _tls(certificate: Optional[str], key: Optional[str]) -> "Optional[ssl.SSLContext]":
@@ -401,13 +323,3 @@ def _check_pem(name: str) -> None:
             f"{name} begins with a byte order mark, which OpenSSL cannot read",
             hint="save it as ASCII, or as UTF-8 without the mark",
         )
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's event loop, which is faster; where it cannot be installed, asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop

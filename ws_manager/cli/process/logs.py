@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from typing import Any
+from typing import Any, Optional
 
 from ws_manager.cli.output.text import visible, whole_line
 
@@ -14,17 +14,18 @@ LEVELS = ("debug", "info", "warning", "error")
 """The values of `--log-level`."""
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, worker: Optional[int] = None) -> None:
     """Write the log to stderr from now on.
 
     Args:
         level: the lowest level that is written, one of `LEVELS`; it applies to other packages too.
+        worker: the number of this worker, for every record; None if the process is not one of several.
     """
     handler = logging.StreamHandler(sys.stderr)
     if sys.stderr.isatty():
-        handler.setFormatter(TerminalFormatter())
+        handler.setFormatter(TerminalFormatter(worker))
     else:
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(worker))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # Whoever started the command waits for this line, whatever the level is.
     READY.setLevel(logging.INFO)
@@ -37,8 +38,9 @@ READY = logging.getLogger("ws_manager.ready")
 class TerminalFormatter(logging.Formatter):
     """A readable line. It is escaped, because text from agents, such as the reason of a close, is part of it."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+    def __init__(self, worker: Optional[int] = None) -> None:
+        whose = "" if worker is None else f"[{worker}] "
+        super().__init__(f"%(asctime)s %(levelname)-7s {whose}%(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """Return the line, without the traceback that may follow it."""
@@ -52,8 +54,13 @@ class TerminalFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object per record: `time` (RFC 3339, UTC), `level`, `logger`, `message`, then any extra fields.
 
+    The records of one of several workers have the field `worker`.
     A caller adds fields with `extra={"fields": {…}}`. A traceback is the field `exception`, at the end.
     """
+
+    def __init__(self, worker: Optional[int] = None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
@@ -63,6 +70,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._worker,
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Optional
+from typing import Callable, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
@@ -19,10 +19,12 @@ class Checkpointer:
 
     Args:
         threads: the ledger's threads.
+        leads: returns whether this gateway is the one that makes them.
     """
 
-    def __init__(self, threads: LedgerThreads) -> None:
+    def __init__(self, threads: LedgerThreads, leads: Callable[[], bool]) -> None:
         self._threads = threads
+        self._leads = leads
         self._changes: Optional[Changes] = None
         self._due = False
 
@@ -31,6 +33,8 @@ class Checkpointer:
         trouble = Trouble("make a checkpoint of the ledger")
         while True:
             await asyncio.sleep(_SECONDS)
+            if not self._leads():
+                continue
             try:
                 await self._threads.write(self._checkpoint)
             except LedgerError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
@@ -29,7 +30,7 @@ from ws_manager.gateway.http.errors import error_response
 from ws_manager.gateway.http.handshake import HandshakeQuery, parse_query, switched
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import address_of
-from ws_manager.gateway.quotas import HandshakeQuota, Quotas, Spending
+from ws_manager.gateway.quotas import Account, Handshake, OverQuota, Quotas
 from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.models import Closure, Connection
 from ws_manager.protocol.close_codes import REFUSALS, CloseCode
@@ -63,6 +64,7 @@ class SocketRoute:
         heartbeat_timeout: seconds without a sign of life after which a connection is lost.
         access: checks the requests.
         limits: what agents may use.
+        quotas: count what they use.
         threads: the ledger's threads.
         pump: reads the sockets' backlogs.
         receipts: writes what the sockets report.
@@ -80,6 +82,7 @@ class SocketRoute:
         heartbeat_timeout: float,
         access: Access,
         limits: Limits,
+        quotas: Quotas,
         threads: LedgerThreads,
         pump: Pump,
         receipts: ReceiptWriter,
@@ -98,21 +101,24 @@ class SocketRoute:
         self._receipts = receipts
         self._hub = hub
         self._refusal_log = refusal_log
-        self._quotas = Quotas(limits, now)
-        self._spending = Spending(limits.send_bytes_per_second, now)
+        self._quotas = quotas
         self._now = now
-        self._opening = 0
+        self._handshakes = itertools.count()
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """Answer a handshake, and run its socket until it has closed."""
-        with self._quotas.handshake(address_of(request)) as quota:
+        number, address = next(self._handshakes), address_of(request)
+        with Handshake(self._quotas, number, address, self._now) as handshake:
             try:
-                admitted = self._admit(request, quota)
-                self._opening += 1
-                try:
-                    registration = await self._register(admitted.query)
-                finally:
-                    self._opening -= 1
+                admitted = await self._admit(request, handshake)
+                registration = await self._register(admitted.query)
+                handshake.name(registration[0].ws_id)
+            except OverQuota as error:
+                agent = quoted(request.query.get("agent", ""))
+                self._refusal_log.note(
+                    error.option, f"{error.message} (agent {agent}, from {request.remote})", error.option
+                )
+                return error_response(error)
             except WsManagerError as error:
                 if isinstance(error, LedgerError):
                     # An agent that cannot reconnect because of the ledger must not be swept.
@@ -151,8 +157,8 @@ class SocketRoute:
         await socket.linger()
         return admitted.answer
 
-    def _admit(self, request: web.Request, quota: HandshakeQuota) -> _Admitted:
-        self._check_limit(request, "--max-handshake-rate", quota.check_address)
+    async def _admit(self, request: web.Request, handshake: Handshake) -> _Admitted:
+        await handshake.check_address()
         claims = self._access.check(request)
         answer = switched(request)
         query = parse_query(request.query)
@@ -166,25 +172,8 @@ class SocketRoute:
             raise
         if self.stopping:
             raise GatewayUnavailable("the gateway is shutting down", hint="come back in a moment")
-        # A reconnecting agent replaces its own socket, which may not have been noticed as lost.
-        takes_over = self._hub.holds(query.ws_id)
-        self._check_limit(request, "--max-connections", lambda: self._check_room(takes_over))
-        self._check_limit(request, "--max-handshake-rate", lambda: quota.check_token(claims))
-        self._check_limit(request, "--max-per-token", lambda: quota.enter(claims, takes_over=takes_over))
+        await handshake.enter(claims, query.ws_id)
         return _Admitted(query, claims, answer)
-
-    def _check_room(self, takes_over: bool) -> None:
-        if len(self._hub) + self._opening >= self._limits.connections and not takes_over:
-            raise GatewayUnavailable("the gateway is full", hint="try again later")
-
-    def _check_limit(self, request: web.Request, option: str, check: Callable[[], None]) -> None:
-        """Check the limit that an option sets, and log who has reached it."""
-        try:
-            check()
-        except GatewayUnavailable as error:
-            agent = quoted(request.query.get("agent", ""))
-            self._refusal_log.note(option, f"{error.message} (agent {agent}, from {request.remote})", option)
-            raise
 
     async def _register(self, query: HandshakeQuery) -> Registration:
         """Write the registration, within the time limit of a handshake.
@@ -244,7 +233,7 @@ class SocketRoute:
             frames_per_second=self._limits.frames_per_second,
         )
         claims = admitted.claims
-        account = self._spending.account(claims.key or connection.ws_id)
+        account = Account(self._quotas.charge, claims.key or connection.ws_id)
         return AgentSocket(
             connection.agent,
             transport,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 from collections.abc import Sequence
+from typing import Callable
 
 from ws_manager.errors import Conflict, InvalidInput
 
@@ -28,13 +30,18 @@ def hosts_to_bind(hosts: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
+def bind(
+    hosts: Sequence[str], port: int, *, shared: bool = False, listen: bool = True
+) -> list[socket.socket]:
     """Listen on every host, and return the sockets.
 
     Args:
         hosts: addresses and names of this machine. A name may have several addresses; those that this machine does
             not have are left out.
         port: the port of all hosts; 0 takes one that is free on all of them.
+        shared: True lets other processes of this user bind the same addresses in the same way (SO_REUSEPORT, man 7
+            socket): the system gives each connection to one of those that listen.
+        listen: False only binds.
 
     Raises:
         Conflict: an address or the port cannot be bound.
@@ -44,7 +51,9 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
     for left in reversed(range(_TRIES if port == 0 else 1)):
         with contextlib.ExitStack() as opened:
             try:
-                sockets = _bind_all(resolved, port, opened)
+                sockets = _bind_all(
+                    resolved, port, opened, functools.partial(_bound, shared=shared, listen=listen)
+                )
             except Conflict as error:
                 # The port that was free on the first address may be in use on another.
                 if left and getattr(error.__cause__, "errno", None) == errno.EADDRINUSE:
@@ -66,8 +75,30 @@ def _resolved(host: str) -> list[Address]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
+def reserve(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Bind every host to a port that nobody else has, so that workers can listen there; see `bind`.
+
+    The sockets do not listen. As long as they are open, no other user can bind the port.
+    """
+    for left in reversed(range(_TRIES if port == 0 else 1)):
+        # A socket that shares its address would be bound beside another program's that does, too.
+        alone = bind(hosts, port)
+        free: int = alone[0].getsockname()[1]
+        for each in alone:
+            each.close()
+        try:
+            return bind(hosts, free, shared=True, listen=False)
+        except Conflict:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
 def _bind_all(
-    resolved: dict[str, list[Address]], port: int, opened: contextlib.ExitStack
+    resolved: dict[str, list[Address]],
+    port: int,
+    opened: contextlib.ExitStack,
+    bound: Callable[[socket.AddressFamily, tuple[object, ...], int], socket.socket],
 ) -> list[socket.socket]:
     sockets: dict[tuple[object, ...], socket.socket] = {}
     for host, addresses in resolved.items():
@@ -76,7 +107,7 @@ def _bind_all(
             if address in sockets:
                 continue
             try:
-                sockets[address] = made = opened.enter_context(_listening(family, address, port))
+                sockets[address] = made = opened.enter_context(bound(family, address, port))
                 port = made.getsockname()[1]
             except OSError as error:
                 if error.errno not in _ABSENT:
@@ -87,17 +118,22 @@ def _bind_all(
     return list(sockets.values())
 
 
-def _listening(family: socket.AddressFamily, address: tuple[object, ...], port: int) -> socket.socket:
+def _bound(
+    family: socket.AddressFamily, address: tuple[object, ...], port: int, *, shared: bool, listen: bool
+) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             # On Windows it would let another program bind the same port.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # IPv4 has its own socket, so that a peer's address has only one form.
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((address[0], port, *address[2:]))
-        made.listen(BACKLOG)
+        if listen:
+            made.listen(BACKLOG)
         made.setblocking(False)
     except BaseException:
         made.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from ws_manager.errors import GatewayUnavailable, WsManagerError
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import BACKLOG, bind
 from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate
-from ws_manager.gateway.quotas import Addresses
+from ws_manager.gateway.quotas import Addresses, Quotas
 from ws_manager.gateway.refusal_log import RefusalLog
 
 KEEPALIVE_SECONDS = 15
@@ -42,7 +43,8 @@ class Listener:
 
     Args:
         application: answers the requests. The listener adds a middleware that notes when a request begins and ends.
-        limits: the time for a request, the rate of a connection, and the number of connections of an address.
+        limits: the time for a request, and the rate of a connection.
+        quotas: count the connections of each address.
         addresses: says which address a connection counts for.
         refusal_log: notes what is refused.
         now: a monotonic clock, in seconds.
@@ -53,6 +55,7 @@ class Listener:
         self,
         application: web.Application,
         limits: Limits,
+        quotas: Quotas,
         addresses: Addresses,
         refusal_log: RefusalLog,
         now: Callable[[], float],
@@ -61,8 +64,8 @@ class Listener:
         self._addresses = addresses
         self._error_response = error_response
         self._refusal_log = refusal_log
+        self._quotas = quotas
         self._per_address = limits.per_address
-        self._held: dict[str, int] = {}
         self._handshake_seconds = limits.handshake_seconds
         self._rate = float(max(LEAST_RATE, limits.frame_bytes * limits.frames_per_second))
         self._now = now
@@ -83,8 +86,10 @@ class Listener:
             shutdown_timeout=1,
         )
 
-    async def start(self, hosts: Sequence[str], port: int, tls: Optional[ssl.SSLContext]) -> int:
-        """Bind every host to the same port, and return the port.
+    async def start(
+        self, hosts: Sequence[str], port: int, tls: Optional[ssl.SSLContext], *, shared: bool = False
+    ) -> int:
+        """Bind every host to the same port, and return the port. `shared` lets other workers bind it too.
 
         Raises:
             Conflict: a host or the port cannot be bound.
@@ -94,7 +99,7 @@ class Listener:
         self._tls = tls
         self._most_waiting = MOST_WAITING if tls is None else MOST_WAITING_TLS
         loop = asyncio.get_running_loop()
-        sockets = await loop.run_in_executor(None, bind, hosts, port)
+        sockets = await loop.run_in_executor(None, functools.partial(bind, hosts, port, shared=shared))
         bound: int = sockets[0].getsockname()[1]
         for each in sockets:
             self._servers.append(await loop.create_server(self._accept, sock=each, backlog=BACKLOG))
@@ -137,21 +142,18 @@ class Listener:
         if address is None:
             return
         peer.address = address
-        self._held[address] = count = self._held.get(address, 0) + 1
-        if count > self._per_address:
-            peer.surplus = True
-            if peer.handler in self._waiting:
-                self._wait(peer, SURPLUS_SECONDS)
+        peer.admitted = self._quotas.arrive(address)
+        peer.admitted.add_done_callback(functools.partial(self._counted, peer))
+
+    def _counted(self, peer: TcpPeer, admitted: asyncio.Future[bool]) -> None:
+        if not admitted.cancelled() and not admitted.result() and peer.handler in self._waiting:
+            self._wait(peer, SURPLUS_SECONDS)
 
     def _lost(self, peer: TcpPeer) -> None:
         self._forget(peer)
         address, peer.address = peer.address, None
         if address is not None:
-            left = self._held[address] - 1
-            if left:
-                self._held[address] = left
-            else:
-                del self._held[address]
+            self._quotas.depart(address)
 
     def _wait(self, peer: TcpPeer, seconds: float) -> None:
         peer.idle_until = self._now() + seconds
@@ -163,15 +165,17 @@ class Listener:
     def _middleware(self) -> Middleware:
         @web.middleware
         async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
-            peer = self._waiting.pop(request.protocol, None)
+            peer, admitted = self._waiting.pop(request.protocol, None), True
             try:
-                if peer is not None and peer.surplus:
+                if peer is not None and peer.admitted is not None:
+                    admitted = await peer.admitted
+                if peer is not None and not admitted:
                     return self._turned_away(peer)
                 return await handler(request)
             finally:
                 if peer is not None and peer.transport is not None:
                     peer.unread = None if request.content.is_eof() else request.content
-                    self._wait(peer, SURPLUS_SECONDS if peer.surplus else KEEPALIVE_SECONDS)
+                    self._wait(peer, KEEPALIVE_SECONDS if admitted else SURPLUS_SECONDS)
 
         return timed
 

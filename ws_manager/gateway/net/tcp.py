@@ -51,10 +51,10 @@ class TcpPeer(asyncio.BufferedProtocol):
 
     Attributes:
         address: the address that it counts for; None before `arrived`, or if it is not counted.
+        admitted: False if it is over its address's limit; None if it is not counted.
         handler: see the argument.
         transport: the transport; during the TLS handshake, the one below TLS. None before and after the connection.
         dropped: True if `drop` was called.
-        surplus: True if it is over its address's limit.
         unread: the body of a request that was answered before all of it had arrived.
         idle_until: the monotonic time until which it may be without a request.
     """
@@ -71,10 +71,10 @@ class TcpPeer(asyncio.BufferedProtocol):
         "_read_bytes",
         "_socket",
         "address",
+        "admitted",
         "dropped",
         "handler",
         "idle_until",
-        "surplus",
         "transport",
         "unread",
     )
@@ -91,7 +91,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         self.handler = handler
         self.transport: Optional[asyncio.Transport] = None
         self.dropped = False
-        self.surplus = False
+        self.admitted: Optional[asyncio.Future[bool]] = None
         self.unread: Optional[StreamReader] = None
         self.idle_until = 0.0
         self._loop = asyncio.get_running_loop()

@@ -1,0 +1,1 @@
+"""Several gateway processes that share a port and a ledger: `serve --workers N`."""

@@ -1,0 +1,256 @@
+"""The parent of several workers: it holds the ledger, reserves the port, and starts again what has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+from ws_manager.gateway.holding import hold_ledger
+from ws_manager.gateway.net.binding import hosts_to_bind, reserve
+from ws_manager.gateway.own_quotas import OwnQuotas
+from ws_manager.gateway.server import GatewayOptions
+from ws_manager.gateway.workers.channel import Channel
+from ws_manager.gateway.workers.shares import Share
+from ws_manager.repository.store import Hold
+
+_log = logging.getLogger("ws_manager.gateway")
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
+"""Seconds until a worker that ended is started again. The wait doubles each time."""
+
+LASTING_SECONDS = 60.0
+"""After a worker that ran for this long, the wait is the first one again."""
+
+_PARENTS_OWN = ("NOTIFY_SOCKET",)
+"""Environment variables that a worker does not get: only the parent speaks to the service manager."""
+
+
+class WorkerProcess:
+    """One of the workers, whichever process is it now.
+
+    Attributes:
+        number: from 1.
+        ready: True while it accepts connections.
+    """
+
+    def __init__(self, number: int, share: Share) -> None:
+        self.number = number
+        self.ready = False
+        self.share = share
+        self._process: Optional[asyncio.subprocess.Process] = None
+        self._signal: Optional[signal.Signals] = None
+
+    async def run(
+        self, command: Sequence[str], descriptors: Sequence[int], channel: Channel, port: int
+    ) -> int:
+        """Start the process and wait for its end.
+
+        Args:
+            command: what to run, without the descriptor of the worker's end of the channel, which follows.
+            descriptors: further ones that it inherits.
+            channel: this end.
+            port: to listen on.
+
+        Returns:
+            Its exit code; below 0 it is the signal that ended it.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *descriptors),
+                # It gets no signals from the terminal: the parent passes them on.
+                start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name not in _PARENTS_OWN},
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        await channel.open(ours)
+        self.share.channel = channel
+        talking = asyncio.ensure_future(channel.run())
+        try:
+            channel.tell("join", self.number, port, os.getpid())
+            if self._signal is not None:
+                # It came while the process was being started.
+                self._process.send_signal(self._signal)
+            return await self._process.wait()
+        finally:
+            self.ready = False
+            self.share.channel = None
+            # What it said before its end is taken.
+            await asyncio.wait({talking}, timeout=1)
+            talking.cancel()
+            self.share.release()
+            self._process = None
+
+    def end(self, number: signal.Signals) -> None:
+        """Pass on a signal that ends the worker."""
+        self._signal = number
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+class Supervisor:
+    """Runs workers over one ledger.
+
+    Args:
+        options: how each of them runs.
+        count: of workers.
+        command: returns what starts a worker of a number, without its last argument: the descriptor of its channel.
+        now: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        options: GatewayOptions,
+        count: int,
+        command: Callable[[int], Sequence[str]],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._command = command
+        self._now = now
+        self._port = 0
+        self._hold: Optional[Hold] = None
+        self._waits: Callable[[str], None] = lambda _why: None
+        quotas = OwnQuotas(options.limits, now)
+        holders: dict[str, tuple[Share, int]] = {}
+        self._workers = [WorkerProcess(number, Share(quotas, holders)) for number in range(1, count + 1)]
+        self._leader: Optional[WorkerProcess] = None
+        self._changed = asyncio.Event()
+        self._urls: list[str] = []
+        self._serving = False
+        self._stopping = asyncio.Event()
+
+    async def run(
+        self,
+        stop: asyncio.Future[signal.Signals],
+        ready: Callable[[list[str]], None],
+        waits: Callable[[str], None],
+    ) -> int:
+        """Run the workers until `stop` is done. Its result is the signal that they get.
+
+        The first worker is started alone: what keeps it from starting would keep the others too.
+
+        Args:
+            stop: ends them.
+            ready: called with the base addresses when all workers accept connections.
+            waits: called with the reason, at least every 40 seconds while the start has to wait.
+
+        Returns:
+            0, or the exit code of a worker that could not start.
+
+        Raises:
+            Conflict: another gateway holds this ledger, or an address is in use.
+            LedgerError: the ledger cannot be held here.
+        """
+        self._waits = waits
+        self._hold = await hold_ledger(self._options.database, self._now)
+        reserved: list[socket.socket] = []
+        tasks: list[asyncio.Task[int]] = []
+        try:
+            hosts = hosts_to_bind(self._options.hosts)
+            reserved = await asyncio.get_running_loop().run_in_executor(
+                None, reserve, hosts, self._options.port
+            )
+            self._port = reserved[0].getsockname()[1]
+            return await self._run(stop, ready, tasks)
+        finally:
+            for each in reserved:
+                each.close()
+            self._hold.release()
+
+    async def _run(
+        self,
+        stop: asyncio.Future[signal.Signals],
+        ready: Callable[[list[str]], None],
+        tasks: list[asyncio.Task[int]],
+    ) -> int:
+        waiting = iter(self._workers)
+        changed: Optional[asyncio.Task[bool]] = None
+        try:
+            while not stop.done():
+                if all(worker.ready for worker in self._workers[: len(tasks)]):
+                    # One after the other.
+                    following = next(waiting, None)
+                    if following is not None:
+                        tasks.append(asyncio.ensure_future(self._keep(following)))
+                    elif not self._serving:
+                        self._serving = True
+                        ready(self._urls)
+                changed = asyncio.ensure_future(self._changed.wait())
+                waited_for: list[asyncio.Future[Any]] = [stop, changed, *tasks]
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                self._changed.clear()
+                ended = [task for task in tasks if task.done()]
+                if ended:
+                    return ended[0].result()
+            return 0
+        finally:
+            await self._end(tasks, stop.result() if stop.done() else signal.SIGTERM)
+
+    async def _end(self, tasks: Sequence[asyncio.Task[int]], number: signal.Signals) -> None:
+        """Pass the signal on, and wait until every worker has ended."""
+        self._stopping.set()
+        for worker in self._workers:
+            worker.end(number)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self, worker: WorkerProcess) -> int:
+        """Run a worker, and again whenever it ends. Return the exit code of one that cannot start."""
+        wait = FIRST_WAIT
+        while True:
+            began = self._now()
+            code = await self._once(worker)
+            if self._stopping.is_set():
+                return 0
+            if code > 0 and not self._serving:
+                return code
+            if self._now() - began >= LASTING_SECONDS:
+                wait = FIRST_WAIT
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            _log.error("worker %d %s; it starts again in %.1f s", worker.number, how, wait)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+                return 0
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _once(self, worker: WorkerProcess) -> int:
+        def ready(urls: list[str]) -> None:
+            worker.ready, self._urls = True, urls
+            self._appoint()
+            self._changed.set()
+
+        def waits(why: str) -> None:
+            if not self._serving:
+                self._waits(why)
+
+        channel = Channel({**worker.share.handlers(), "ready": ready, "waits": waits})
+        assert self._hold is not None
+        try:
+            return await worker.run(self._command(worker.number), self._hold.descriptors, channel, self._port)
+        finally:
+            if self._leader is worker:
+                self._leader = None
+                self._appoint()
+
+    def _appoint(self) -> None:
+        """Give a worker that accepts connections the role of the one that works for all, if nobody has it."""
+        if self._leader is None and not self._stopping.is_set():
+            self._leader = next((worker for worker in self._workers if worker.ready), None)
+            if self._leader is not None and self._leader.share.channel is not None:
+                self._leader.share.channel.tell("lead")
