@@ -118,9 +118,12 @@ async def _worker(options: GatewayOptions, number: int, descriptor: int) -> None
     stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
 
     def orphaned() -> None:
-        if not stop.done():
-            _log.error("worker %d ends, because its parent has ended", number)
-            stop.set_result(CloseCode.RESTARTING)
+        if stop.done():
+            # A second signal has ended the parent at once.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        _log.error("worker %d ends, because its parent has ended", number)
+        stop.set_result(CloseCode.RESTARTING)
 
     worker = Worker()
     await worker.join(descriptor, orphaned)
