@@ -101,14 +101,56 @@ def make_own(path: Path, database: Path) -> int:
         )
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _CAREFULLY, 0o600)
     try:
-        if os.name == "posix" and owner(database) != user():
-            status = database.stat()
-            os.fchown(descriptor, status.st_uid, status.st_gid)
+        _give(descriptor, database)
     except BaseException:
         os.close(descriptor)
         path.unlink()
         raise
     return descriptor
+
+
+def open_or_make_own(path: Path, database: Path) -> int:
+    """Open one of our files for reading and writing, mode 0600, and make a missing one.
+
+    Raises:
+        LedgerError: as `open_own` and `make_own`.
+        OSError: it cannot be made, or may not be opened.
+    """
+    while True:
+        try:
+            descriptor = open_own(path, database, write=True)
+            break
+        except FileNotFoundError:
+            pass
+        # If it exists now, another process was first.
+        with contextlib.suppress(FileExistsError):
+            return make_own(path, database)
+    try:
+        if os.name == "posix" and stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            # Whoever can open it can hold a lock on it.
+            os.fchmod(descriptor, 0o600)
+        # Root may have been killed before it gave the file away.
+        _give(descriptor, database)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Return whether a path leads to an open file still: it may have been removed or renamed meanwhile."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
+def _give(descriptor: int, database: Path) -> None:
+    """Give a file that root has made to the database's owner."""
+    if os.name == "posix" and os.fstat(descriptor).st_uid != owner(database) != user():
+        status = database.stat()
+        os.fchown(descriptor, status.st_uid, status.st_gid)
 
 
 def _check(path: Path, status: os.stat_result, database: Path) -> None:
@@ -120,7 +162,8 @@ def _check(path: Path, status: os.stat_result, database: Path) -> None:
         return
     if status.st_nlink > 1:
         raise _refused(path, f"has {status.st_nlink} names (hard links)", "remove it, or the other names")
-    if status.st_uid != owner(database):
+    # Root makes a file, and then gives it to the owner: for a moment it is root's, and empty.
+    if status.st_uid != owner(database) and (user(), status.st_uid, status.st_size) != (0, 0, 0):
         raise _refused(
             path,
             f"belongs to the user {status.st_uid}, and {real(database)} to {owner(database)}",
