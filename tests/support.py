@@ -126,6 +126,8 @@ class RawAgent:
         self.pings: list[bytes] = []
         self._reader = reader
         self._writer = writer
+        # Before Python 3.11 only one may wait for a writer that is full.
+        self._draining = asyncio.Lock()
 
     async def send(self, opcode: int, payload: bytes = b"", *, last: bool = True) -> None:
         """Send one masked frame; not the last one of its message where `last` is False."""
@@ -141,7 +143,12 @@ class RawAgent:
         key = int.from_bytes((mask * (length // 4 + 1))[:length], "big")
         body = (int.from_bytes(payload, "big") ^ key).to_bytes(length, "big")
         self._writer.write(bytes([(0x80 if last else 0) | opcode]) + size + mask + body)
-        await within(self._writer.drain())
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Wait until there is room for more to send."""
+        async with self._draining:
+            await within(self._writer.drain())
 
     async def say(self, **frame: object) -> None:
         """Send a JSON text frame."""
