@@ -22,8 +22,9 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger
 from ws_manager.gateway.http.stripe import StripeOptions
 from ws_manager.gateway.limits import Limits
+from ws_manager.gateway.options import GatewayOptions
 from ws_manager.gateway.own_quotas import OwnQuotas
-from ws_manager.gateway.server import GatewayOptions, GatewayServer
+from ws_manager.gateway.server import GatewayServer
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.sqlite.database import Database
