@@ -15,7 +15,8 @@ from ws_manager.gateway.workers.shares import Share
 
 
 def shares(limits: Limits, count: int = 2) -> list[Share]:
-    quotas, holders = OwnQuotas(limits, Clock()), {}
+    quotas = OwnQuotas(limits, Clock())
+    holders: dict[str, tuple[Share, int]] = {}
     return [Share(quotas, holders) for _ in range(count)]
 
 
