@@ -232,6 +232,8 @@ class Supervisor:
     async def _once(self, worker: WorkerProcess) -> int:
         def ready(urls: list[str]) -> None:
             worker.ready, self._urls = True, urls
+            if self._serving:
+                _log.info("worker %d serves again", worker.number)
             self._appoint()
             self._changed.set()
 
