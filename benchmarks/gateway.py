@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 
 from benchmarks.ledgers import Ledgers, add_pending
 from benchmarks.measure import Figure, middle, quarters
 from benchmarks.processes import LOOPS, Gateway, Load, Peak, serving, socket_memory, wait_for
-from ws_manager.core.ledger import ledger_over
+from ws_manager.core.ledger import ledger_over, open_ledger
 from ws_manager.repository.sqlite.database import Database
 
 KIB, MIB = 1024, 1024 * 1024
@@ -338,6 +340,34 @@ def latency(ledgers: Ledgers) -> list[Figure]:
     return figures
 
 
+def beside(ledgers: Ledgers) -> list[Figure]:
+    """Single messages to one agent, alone, and while 1,000 others get a broadcast every 100 ms."""
+    with ledgers.copy(ledgers.of(10)) as db, serving(db.path, LOOPS[0]) as (gateway, load):
+        load.open("crowd", "pong", CROWD, gateway.port)
+        load.open("only", "pong", 1, gateway.port)
+        alone = _latencies(db, load, "only", 1, 500, 0.037)
+        ended = threading.Event()
+        sender = threading.Thread(target=_broadcast_until, args=(ended, db.path))
+        sender.start()
+        during = _latencies(db, load, "only", 1, 1000, 0.037)
+        ended.set()
+        sender.join()
+    later = (_percentile(during, 99) - _percentile(alone, 99)) * 1000
+    return [
+        Figure(
+            f"commit to frame of a single message{name}",
+            f"p50 {_percentile(times, 50) * 1000:.1f} ms, p99 {_percentile(times, 99) * 1000:.1f} ms",
+        )
+        for name, times in (("", alone), (f" while {CROWD:,} others get a broadcast every 100 ms", during))
+    ] + [Figure("… how much later, at p99", f"{later:.1f} ms", "at most 30 ms", later <= 30)]
+
+
+def _broadcast_until(ended: threading.Event, path: Path) -> None:
+    with open_ledger(path) as ledger:
+        while not ended.wait(0.1):
+            ledger.broadcast({"n": 0, "text": "x" * 80}, agent="crowd")
+
+
 def idle(ledgers: Ledgers) -> list[Figure]:
     """10,000 sockets that have nothing to do."""
     return [figure for loop in LOOPS for figure in _idle(ledgers, loop, 0.05 if loop == "uvloop" else 0.07)]
@@ -374,6 +404,7 @@ ROWS: dict[str, Callable[[Ledgers], list[Figure]]] = {
     "throughput": throughput,
     "workers": workers,
     "latency": latency,
+    "beside": beside,
     "idle": idle,
     "stalled-one": stalled_one,
     "stalled-many": stalled_many,

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import PONG, gateway, until
 from ws_manager import Ledger, broadcast, open_ledger, settings
+from ws_manager.gateway.delivery import pump
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads, Result
 from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.models import PendingMessage
@@ -227,3 +228,16 @@ async def test_it_may_not_where_a_reading_before_is_not_offered_yet(database: Pa
         messages, live = await pump.backlog("ws-001", sessions.offered[0].seq, 10)
         assert (len(messages), live, len(sessions.offered)) == (1, False, 1)
         threads.go_on.set()
+
+
+async def test_a_single_message_does_not_wait_while_the_pump_rests(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "_LONGEST_REST", 3600.0)
+    monkeypatch.setattr(pump, "_REST_SECONDS_A_MESSAGE", 3600.0)
+    async with gateway(database) as running:
+        agent = await running.agent()
+        sent = running.send_many(pump._MANY)
+        assert await agent.messages(len(sent)) == sent
+        for _ in range(3):
+            assert await agent.messages(1) == [running.send()]

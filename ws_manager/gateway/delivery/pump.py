@@ -22,7 +22,7 @@ _RETRY_SECONDS = 0.5
 _MANY = 100
 _REST_SECONDS_A_MESSAGE = 50e-6
 _LONGEST_REST = 0.1
-"""After many messages the pump rests: what is committed meanwhile goes out together, in fewer writes."""
+"""After many messages the pump rests: the many that are committed meanwhile go out together, in fewer writes."""
 
 
 class LiveSessions(Protocol):
@@ -132,23 +132,44 @@ class Pump:
 
     async def _pump_once(self, sessions: LiveSessions) -> None:
         while True:
-            news = await self._threads.read(self._read_news)
-            sessions.dispatch(news.messages)
-            self._position, self._event_position = news.position, news.event_position
-            self._offered = news.number
-            if news.events:
-                sessions.check({event.ws_id for event in news.events if event.ws_id})
-            count = len(news.messages)
-            # Free them before the next batch is read, which would double the memory.
-            del news
+            count = await self._offer(sessions, _PUMP_ROWS)
             if not count:
                 return
             if count >= _MANY:
-                await asyncio.sleep(min(_LONGEST_REST, count * _REST_SECONDS_A_MESSAGE))
+                await self._rest(sessions, min(_LONGEST_REST, count * _REST_SECONDS_A_MESSAGE))
 
-    def _read_news(self, ledger: Ledger) -> _News:
+    async def _offer(self, sessions: LiveSessions, rows: int, *, few: bool = False) -> int:
+        """Offer the messages that are new, at most so many. Return how many were read.
+
+        With `few`, nothing is offered if there are as many as `rows`: they wait.
+        """
+        news = await self._threads.read(lambda ledger: self._read_news(ledger, rows))
+        count = len(news.messages)
+        if few and count >= rows:
+            return count
+        sessions.dispatch(news.messages)
+        self._position, self._event_position = news.position, news.event_position
+        self._offered = news.number
+        if news.events:
+            sessions.check({event.ws_id for event in news.events if event.ws_id})
+        return count
+
+    async def _rest(self, sessions: LiveSessions, seconds: float) -> None:
+        """Wait for more messages. A few, such as a single one, are offered at once."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except asyncio.TimeoutError:
+                return
+            self._changed.clear()
+            if await self._offer(sessions, _MANY, few=True) >= _MANY:
+                await asyncio.sleep(max(0.0, until - loop.time()))
+
+    def _read_news(self, ledger: Ledger, rows: int) -> _News:
         delivery = ledger.delivery
-        messages, position = delivery.after(self._position, _PUMP_ROWS)
+        messages, position = delivery.after(self._position, rows)
         events, event_position = delivery.events_after(self._event_position)
         self._read += 1
         return _News(messages, events, position, event_position, self._read)
