@@ -8,7 +8,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Iterable
-from typing import Callable, Optional
+from typing import Callable, Optional, Protocol
 
 from aiohttp import ClientError
 
@@ -32,6 +32,16 @@ _TICK_SOON_SECONDS = 1.0
 _log = logging.getLogger("ws_manager.gateway")
 
 
+class Attendant(Protocol):
+    """What calls a socket when time has passed. Times are in monotonic seconds."""
+
+    def attend(self, socket: AgentSocket, at: float) -> None:
+        """Have `tick` called at a time, or before."""
+
+    def attend_receipt(self, socket: AgentSocket, at: float) -> None:
+        """Have `wake` called at a time, or a moment later."""
+
+
 class AgentSocket:
     """An open socket and its session.
 
@@ -45,7 +55,7 @@ class AgentSocket:
         requests: performs the agent's requests.
         limits: what an agent may use.
         now: a monotonic clock, in seconds.
-        attend: has `tick` called at a time in monotonic seconds, or before.
+        attendant: calls it when time has passed.
         expires_at: when its token expires, in seconds since 1970; infinity if it does not.
 
     Attributes:
@@ -56,9 +66,9 @@ class AgentSocket:
 
     # fmt: off
     __slots__ = (
-        "__weakref__", "_attend", "_buffered", "_close_timer", "_drain", "_ended", "_limits", "_now",
+        "__weakref__", "_attendant", "_buffered", "_close_timer", "_drain", "_ended", "_limits", "_now",
         "_parked", "_peer_closed", "_performer", "_performing", "_pong", "_pump", "_reader",
-        "_receipt_timer", "_report_to_ledger", "_requests", "_shrunk_at", "_tick_at", "_transport",
+        "_report_to_ledger", "_requests", "_shrunk_at", "_tick_at", "_transport",
         "_turned_away", "_wake", "agent", "expires_at", "logged_at", "record_at", "recorded_at", "session",
     )
     # fmt: on
@@ -74,7 +84,7 @@ class AgentSocket:
         requests: RequestPerformer,
         limits: Limits,
         now: Callable[[], float],
-        attend: Callable[[AgentSocket, float], None],
+        attendant: Attendant,
         expires_at: float,
     ) -> None:
         self.agent = agent
@@ -89,14 +99,13 @@ class AgentSocket:
         self._performer = requests
         self._limits = limits
         self._now = now
-        self._attend = attend
+        self._attendant = attendant
         self._tick_at = -math.inf
         self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
         self._parked = False
         self._requests: deque[AgentRequest] = deque()
         self._performing: Optional[asyncio.Future[None]] = None
-        self._receipt_timer: Optional[asyncio.TimerHandle] = None
         self._turned_away = False
         self._close_timer: Optional[asyncio.TimerHandle] = None
         self._reader = FrameReader(limits.frame_bytes)
@@ -121,9 +130,8 @@ class AgentSocket:
         finally:
             # The writer sends our Close frame last, so it may finish. A writer that is blocked is cancelled.
             self._wake.set()
-            for timer in (self._receipt_timer, self._close_timer):
-                if timer is not None:
-                    timer.cancel()
+            if self._close_timer is not None:
+                self._close_timer.cancel()
             if self.session.close_with is None:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -155,7 +163,7 @@ class AgentSocket:
                 self._buffered, self._shrunk_at = 0, now
                 self._transport.write(data)
                 self._tick_soon(now)
-                self._wake_for_receipt()
+                self._wake_for_receipt(now)
                 return
         for message in messages:
             if session.queue_is_full and self._may_write():
@@ -211,7 +219,7 @@ class AgentSocket:
             if not self.session.has_work:
                 return
             if not self.session.has_frames and not self.session.wants_backlog:
-                self._wake_for_receipt()
+                self._wake_for_receipt(self._now())
                 return
         self._wake.set()
 
@@ -246,7 +254,7 @@ class AgentSocket:
         """Have `tick` called within a second or two: something was written, or heard."""
         if now + _TICK_SOON_SECONDS < self._tick_at:
             self._tick_at = now + _TICK_SOON_SECONDS
-            self._attend(self, self._tick_at)
+            self._attendant.attend(self, self._tick_at)
 
     def _unwritten(self) -> int:
         """Return how many bytes the kernel has not taken yet."""
@@ -354,7 +362,7 @@ class AgentSocket:
                 await self._drain()
                 self._look_at_buffer(self._now())
             if not session.wants_backlog:
-                self._wake_for_receipt()
+                self._wake_for_receipt(self._now())
                 return
             await self._read_backlog()
 
@@ -406,15 +414,11 @@ class AgentSocket:
         if self._transport.is_closing():
             raise ConnectionResetError("the connection is closing")
 
-    def _wake_for_receipt(self) -> None:
-        """Set a timer for the next receipt Ping, if one has to wait."""
-        due_in = self.session.receipt_due_in(self._now())
-        if due_in and self._receipt_timer is None:
-            self._receipt_timer = asyncio.get_running_loop().call_later(due_in, self._receipt_is_due)
-
-    def _receipt_is_due(self) -> None:
-        self._receipt_timer = None
-        self.wake()
+    def _wake_for_receipt(self, now: float) -> None:
+        """Be woken for the next receipt Ping, if one has to wait."""
+        due_in = self.session.receipt_due_in(now)
+        if due_in:
+            self._attendant.attend_receipt(self, now + due_in)
 
     def _report(self) -> None:
         if self.session.reports:

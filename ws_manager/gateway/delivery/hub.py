@@ -13,6 +13,7 @@ from ws_manager.core.delivery import WhyVoid
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
+from ws_manager.gateway.delivery.alarm import Alarm
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.wheel import Wheel
 from ws_manager.models import PendingMessage, SocketReport, utc_now
@@ -67,6 +68,7 @@ class Hub:
         # By the monotonic clock, and by the time of day.
         self._due: Wheel[AgentSocket] = Wheel(_TICK_SECONDS)
         self._expiring: Wheel[AgentSocket] = Wheel(_TICK_SECONDS)
+        self._receipts_due: Alarm[AgentSocket] = Alarm(now, self._wake)
         self._sockets: dict[str, AgentSocket] = {}
         # Includes replaced sockets that are still closing, so that they are timed out too.
         self._open: set[AgentSocket] = set()
@@ -109,6 +111,11 @@ class Hub:
         if socket in self._open:
             self._due.put(socket, at)
 
+    def attend_receipt(self, socket: AgentSocket, at: float) -> None:
+        """Have a socket's `wake` called at a time in monotonic seconds, or at most about 10 ms later."""
+        if socket in self._open:
+            self._receipts_due.put(socket, at)
+
     def give_time(self) -> None:
         """Do not sweep for one full timeout, because agents may have been unable to reconnect."""
         self._open_since = self._now()
@@ -120,6 +127,7 @@ class Hub:
         self._open.discard(socket)
         self._due.discard(socket)
         self._expiring.discard(socket)
+        self._receipts_due.discard(socket)
         if not self._open:
             self._emptied.set()
 
@@ -225,15 +233,19 @@ class Hub:
             try:
                 again_at = socket.tick(now)
             except Exception:
-                # A defect in one socket must not end the gateway.
-                _log.exception("%s failed and is dropped", socket.session.ws_id)
-                socket.abort()
+                _drop(socket)
                 continue
             if self._sockets.get(socket.session.ws_id) is socket:
                 reports += self._news(socket, now)
             self.attend(socket, again_at)
         if reports:
             self._report(reports)
+
+    def _wake(self, socket: AgentSocket) -> None:
+        try:
+            socket.wake()
+        except Exception:
+            _drop(socket)
 
     def _news(self, socket: AgentSocket, now: float) -> Iterator[SocketReport]:
         """Give unconfirmed writes, and the peer's last sign of life about three times per timeout."""
@@ -267,3 +279,9 @@ class Hub:
             return
         if lost:
             _log.info("%d connection(s) lost: no heartbeat for %.0f s", len(lost), self._timeout)
+
+
+def _drop(socket: AgentSocket) -> None:
+    """Drop a socket that has raised an error: a defect in one must not end the gateway."""
+    _log.exception("%s failed and is dropped", socket.session.ws_id)
+    socket.abort()

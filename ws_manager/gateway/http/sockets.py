@@ -255,7 +255,7 @@ class SocketRoute:
             RequestPerformer(self._threads, connection.ws_id, claims, account),
             self._limits,
             self._now,
-            self._hub.attend,
+            self._hub,
             claims.expires_at,
         )
 
