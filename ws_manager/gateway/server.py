@@ -256,6 +256,8 @@ class GatewayServer:
             seconds=self._options.limits.close_seconds,
         )
         await self._listener.close()
+        # Last, because a handshake may have been under way.
+        await self._sockets.close()
 
     async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
         """Open the ledger and listen. Return False if `stop` was done before that was possible."""

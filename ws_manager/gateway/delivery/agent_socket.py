@@ -7,10 +7,8 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from typing import Callable, Optional, Protocol
-
-from aiohttp import ClientError
 
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.pump import Pump
@@ -47,8 +45,7 @@ class AgentSocket:
 
     Args:
         agent: the connection's agent.
-        transport: the transport of the request that was answered with 101.
-        drain: waits until the transport has written its buffer.
+        peer: its connection, which was answered with 101 and has a transport.
         session: the state of the protocol.
         pump: reads the backlog.
         report: queues reports for the ledger.
@@ -66,8 +63,8 @@ class AgentSocket:
 
     # fmt: off
     __slots__ = (
-        "__weakref__", "_attendant", "_buffered", "_close_timer", "_drain", "_ended", "_limits", "_now",
-        "_parked", "_peer_closed", "_performer", "_performing", "_pong", "_pump", "_reader",
+        "__weakref__", "_attendant", "_buffered", "_close_timer", "_ended", "_limits", "_now",
+        "_parked", "_peer", "_peer_closed", "_performer", "_performing", "_pong", "_pump", "_reader",
         "_report_to_ledger", "_requests", "_shrunk_at", "_tick_at", "_transport",
         "_turned_away", "_wake", "agent", "expires_at", "logged_at", "record_at", "recorded_at", "session",
     )
@@ -76,8 +73,7 @@ class AgentSocket:
     def __init__(
         self,
         agent: str,
-        transport: asyncio.Transport,
-        drain: Callable[[], Awaitable[None]],
+        peer: TcpPeer,
         session: GatewaySession,
         pump: Pump,
         report: Callable[[Iterable[SocketReport]], None],
@@ -92,8 +88,9 @@ class AgentSocket:
         self.expires_at = expires_at
         self.recorded_at = self.record_at = now()
         self.logged_at: Optional[float] = None
-        self._transport = transport
-        self._drain = drain
+        assert peer.transport is not None
+        self._peer = peer
+        self._transport = peer.transport
         self._pump = pump
         self._report_to_ledger = report
         self._performer = requests
@@ -114,18 +111,12 @@ class AgentSocket:
         self._buffered = 0
         self._shrunk_at = now()
         # With 0, `drain` waits until the kernel has everything: a peer that does not read costs one write, not two.
-        transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=0)
 
     async def run(self, greeting: str) -> Closure:
-        """Send the greeting, read and write until the socket has closed, and return how it closed."""
+        """Send the greeting, write until the socket has closed, and return how it closed."""
         writer = asyncio.create_task(self._write(greeting))
-        peer = self._transport.get_protocol()
         try:
-            if isinstance(peer, TcpPeer):
-                peer.upgrade(self)
-            else:
-                # A transport without a protocol is closed.
-                self.lost()
             await self._ended
         finally:
             # The writer sends our Close frame last, so it may finish. A writer that is blocked is cancelled.
@@ -209,8 +200,10 @@ class AgentSocket:
         A TCP connection that is closed with unread data is reset, and the Close frame would be lost.
         """
         if self._turned_away:
-            await asyncio.sleep(TURN_AWAY_SECONDS)
-            self._transport.abort()
+            try:
+                await asyncio.sleep(TURN_AWAY_SECONDS)
+            finally:
+                self._transport.abort()
 
     def wake(self) -> None:
         """Write what there is to write: at once if the transport has room, otherwise in the writing task."""
@@ -327,7 +320,7 @@ class AgentSocket:
                 self._turn_away(code, reason)
             else:
                 self._say_close(code, reason)
-        except (ClientError, ConnectionError):
+        except ConnectionError:
             # The connection is lost or closed. The reader notices it too; unconfirmed messages stay pending.
             self._transport.close()
         except Exception:
@@ -359,7 +352,7 @@ class AgentSocket:
         session = self.session
         while session.close_with is None:
             while self._write_now():
-                await self._drain()
+                await self._peer.drain()
                 self._look_at_buffer(self._now())
             if not session.wants_backlog:
                 self._wake_for_receipt(self._now())

@@ -70,7 +70,7 @@ class Listener:
         self._servers: list[asyncio.AbstractServer] = []
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
-        # Connections without a request at present, the longest waiting first. A WebSocket is one long request.
+        # Connections without a request at present, the longest waiting first. Those of WebSockets are not among them.
         self._waiting: dict[web.RequestHandler, TcpPeer] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
@@ -154,11 +154,13 @@ class Listener:
                 del self._held[address]
 
     def _wait(self, peer: TcpPeer, seconds: float) -> None:
-        peer.idle_until = self._now() + seconds
-        self._waiting[peer.handler] = peer
+        if peer.handler is not None:
+            peer.idle_until = self._now() + seconds
+            self._waiting[peer.handler] = peer
 
     def _forget(self, peer: TcpPeer) -> None:
-        self._waiting.pop(peer.handler, None)
+        if peer.handler is not None:
+            self._waiting.pop(peer.handler, None)
 
     def _middleware(self) -> Middleware:
         @web.middleware
@@ -169,7 +171,7 @@ class Listener:
                     return self._turned_away(peer)
                 return await handler(request)
             finally:
-                if peer is not None and peer.transport is not None:
+                if peer is not None and peer.transport is not None and peer.handler is not None:
                     peer.unread = None if request.content.is_eof() else request.content
                     self._wait(peer, SURPLUS_SECONDS if peer.surplus else KEEPALIVE_SECONDS)
 
