@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import ssl
 import struct
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from aiohttp import web
 
 from tests.gateway.test_limits import connected, ended
 from tests.support import LIMIT, PING, PONG, TEXT, RawAgent, RunningGateway, gateway, within
@@ -143,6 +145,48 @@ async def is_replaced(running: RunningGateway, agent: RawAgent) -> None:
     other = await running.agent()
     await agent.closed()
     other.drop()
+
+
+HANDSHAKE = (
+    b"GET /ws?agent=octavia&ws_id=ws-001 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class TestUpgrade:
+    async def test_frame_that_comes_with_the_handshake_is_read(self, database: Path) -> None:
+        async with gateway(database) as running:
+            reader, writer = await connected(running)
+            writer.write(HANDSHAKE + masked(PING, b"early"))
+            await within(reader.readuntil(b"\r\n\r\n"))
+            agent = RawAgent(reader, writer)
+            assert (await agent.json())["type"] == "connected"
+            assert await agent.frame() == (PONG, b"early")
+            agent.drop()
+
+    async def test_connection_no_longer_waits_for_a_request(self, database: Path) -> None:
+        async with gateway(database) as running:
+            agent = await running.agent()
+            await running.until(lambda: not of_aiohttp())
+            assert not running.server._listener._waiting
+            await agent.send(PING, b"open")
+            assert await agent.frame() == (PONG, b"open")
+
+    async def test_nothing_of_its_request_is_kept(self, database: Path, alive: weakref.WeakSet[Any]) -> None:
+        async with gateway(database) as running:
+            await running.agent()
+            await running.until(lambda: not of_aiohttp())
+            assert len(alive) == 2
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """A frame of a client, with a mask that changes nothing."""
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+def of_aiohttp() -> list[object]:
+    """What aiohttp has made for connections, and has not been freed."""
+    return [each for each in gc.get_objects() if type(each) in (web.RequestHandler, web.Request)]
 
 
 class TestNothingIsKept:

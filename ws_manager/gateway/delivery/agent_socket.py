@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections import deque
 from collections.abc import Iterable
 from typing import Callable, Optional, Protocol
 
@@ -66,7 +65,7 @@ class AgentSocket:
         "__weakref__", "_attendant", "_buffered", "_close_timer", "_ended", "_limits", "_now",
         "_parked", "_peer", "_peer_closed", "_performer", "_performing", "_pong", "_pump", "_reader",
         "_report_to_ledger", "_requests", "_shrunk_at", "_tick_at", "_transport",
-        "_turned_away", "_wake", "agent", "expires_at", "logged_at", "record_at", "recorded_at", "session",
+        "_turned_away", "_woken", "agent", "expires_at", "logged_at", "record_at", "recorded_at", "session",
     )
     # fmt: on
 
@@ -98,10 +97,11 @@ class AgentSocket:
         self._now = now
         self._attendant = attendant
         self._tick_at = -math.inf
-        self._wake = asyncio.Event()
         self._pong: Optional[bytes] = None
-        self._parked = False
-        self._requests: deque[AgentRequest] = deque()
+        # What the writing task waits for, and whether it has something to do at its next turn.
+        self._parked: Optional[asyncio.Future[None]] = None
+        self._woken = False
+        self._requests: list[AgentRequest] = []
         self._performing: Optional[asyncio.Future[None]] = None
         self._turned_away = False
         self._close_timer: Optional[asyncio.TimerHandle] = None
@@ -120,7 +120,7 @@ class AgentSocket:
             await self._ended
         finally:
             # The writer sends our Close frame last, so it may finish. A writer that is blocked is cancelled.
-            self._wake.set()
+            self._wake_writer()
             if self._close_timer is not None:
                 self._close_timer.cancel()
             if self.session.close_with is None:
@@ -214,12 +214,12 @@ class AgentSocket:
             if not self.session.has_frames and not self.session.wants_backlog:
                 self._wake_for_receipt(self._now())
                 return
-        self._wake.set()
+        self._wake_writer()
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket. If it is closing already, the first code is kept."""
         self.session.close(code, reason)
-        self._wake.set()
+        self._wake_writer()
 
     def abort(self) -> None:
         """Drop the connection without a Close frame. Nothing else ends a blocked write."""
@@ -296,7 +296,7 @@ class AgentSocket:
 
     async def _perform(self) -> None:
         while self._requests:
-            request = self._requests.popleft()
+            request = self._requests.pop(0)
             self.session.answer(await self._performer.perform(request))
             self.wake()
         self._performing = None
@@ -311,10 +311,7 @@ class AgentSocket:
                     _log.error("cannot read the ledger: %s", error)
                     self.session.close(CloseCode.RESTARTING, "the ledger cannot be read")
                     continue
-                self._parked = True
-                await self._wake.wait()
-                self._parked = False
-                self._wake.clear()
+                await self._park()
             code, reason = self.session.close_with
             if code in MISBEHAVIOUR:
                 self._turn_away(code, reason)
@@ -327,6 +324,19 @@ class AgentSocket:
             # A defect. Without its writer, the socket would stay open and silent.
             self._transport.abort()
             raise
+
+    async def _park(self) -> None:
+        """Wait until there is something to do. It does what `asyncio.Event` would, in a tenth of its memory."""
+        if not self._woken:
+            self._parked = asyncio.get_running_loop().create_future()
+            await self._parked
+            self._parked = None
+        self._woken = False
+
+    def _wake_writer(self) -> None:
+        self._woken = True
+        if self._parked is not None and not self._parked.done():
+            self._parked.set_result(None)
 
     def _turn_away(self, code: int, reason: str) -> None:
         """Send the Close frame and take nothing more, because a flood costs as much after it as before."""
@@ -368,7 +378,7 @@ class AgentSocket:
     def _may_write(self) -> bool:
         """Return whether the transport has room and the writing task is waiting."""
         return (
-            self._parked
+            self._parked is not None
             and self.session.close_with is None
             and not self._transport.is_closing()
             and not self._unwritten()
