@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ws_manager.errors import GatewayUnavailable, WsManagerError
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import BACKLOG, bind
-from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate
+from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate, peer_of
 from ws_manager.gateway.quotas import Addresses
 from ws_manager.gateway.refusal_log import RefusalLog
 
@@ -71,7 +71,7 @@ class Listener:
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
         # Connections without a request at present, the longest waiting first. Those of WebSockets are not among them.
-        self._waiting: dict[web.RequestHandler, TcpPeer] = {}
+        self._waiting: dict[TcpPeer, None] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
             application,
@@ -113,7 +113,7 @@ class Listener:
     def tick(self) -> None:
         """Drop the connections whose time is over. Call it about once a second."""
         now = self._now()
-        for peer in list(self._waiting.values()):
+        for peer in list(self._waiting):
             if now >= peer.idle_until:
                 self._forget(peer)
                 peer.drop()
@@ -121,7 +121,7 @@ class Listener:
     def _accept(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None
         if len(self._waiting) >= self._most_waiting:
-            oldest = next(iter(self._waiting.values()))
+            oldest = next(iter(self._waiting))
             self._forget(oldest)
             oldest.drop()
         peer = TcpPeer(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
@@ -140,7 +140,7 @@ class Listener:
         self._held[address] = count = self._held.get(address, 0) + 1
         if count > self._per_address:
             peer.surplus = True
-            if peer.handler in self._waiting:
+            if peer in self._waiting:
                 self._wait(peer, SURPLUS_SECONDS)
 
     def _lost(self, peer: TcpPeer) -> None:
@@ -154,24 +154,24 @@ class Listener:
                 del self._held[address]
 
     def _wait(self, peer: TcpPeer, seconds: float) -> None:
-        if peer.handler is not None:
-            peer.idle_until = self._now() + seconds
-            self._waiting[peer.handler] = peer
+        peer.idle_until = self._now() + seconds
+        self._waiting[peer] = None
 
     def _forget(self, peer: TcpPeer) -> None:
-        if peer.handler is not None:
-            self._waiting.pop(peer.handler, None)
+        self._waiting.pop(peer, None)
 
     def _middleware(self) -> Middleware:
         @web.middleware
         async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
-            peer = self._waiting.pop(request.protocol, None)
+            peer = peer_of(request)
+            if peer is not None:
+                self._forget(peer)
             try:
                 if peer is not None and peer.surplus:
                     return self._turned_away(peer)
                 return await handler(request)
             finally:
-                if peer is not None and peer.transport is not None and peer.handler is not None:
+                if peer is not None and peer.transport is not None and not peer.upgraded:
                     peer.unread = None if request.content.is_eof() else request.content
                     self._wait(peer, SURPLUS_SECONDS if peer.surplus else KEEPALIVE_SECONDS)
 

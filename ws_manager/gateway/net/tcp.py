@@ -53,7 +53,6 @@ class TcpPeer(asyncio.BufferedProtocol):
 
     Attributes:
         address: the address that it counts for; None before `arrived`, or if it is not counted.
-        handler: see the argument; None after the upgrade.
         transport: the transport; during the TLS handshake, the one below TLS. None before and after the connection.
         dropped: True if `drop` was called.
         surplus: True if it is over its address's limit.
@@ -68,6 +67,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         "_bytes",
         "_drained",
         "_early",
+        "_handler",
         "_loop",
         "_lost",
         "_made",
@@ -76,7 +76,6 @@ class TcpPeer(asyncio.BufferedProtocol):
         "_socket",
         "address",
         "dropped",
-        "handler",
         "idle_until",
         "surplus",
         "transport",
@@ -92,7 +91,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         lost: Callable[[TcpPeer], None],
     ) -> None:
         self.address: Optional[str] = None
-        self.handler: Optional[web.RequestHandler] = handler
+        self._handler: Optional[web.RequestHandler] = handler
         self.transport: Optional[asyncio.Transport] = None
         self.dropped = False
         self.surplus = False
@@ -110,20 +109,25 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._early: list[bytes] = []
         self._socket: Optional[UpgradedSocket] = None
 
+    @property
+    def upgraded(self) -> bool:
+        """True after the upgrade."""
+        return self._handler is None
+
     def upgrade(self, socket: UpgradedSocket) -> None:
         """Pass what is received to a socket from now on, and what has come since its handshake at once.
 
         Call it in the handler of the request, after the answer is written to its end. What the handler returns then
         is not written.
         """
-        handler = self.handler
+        handler = self._handler
         assert handler is not None
         self._socket = socket
         self._read_bytes = READ_BYTES
         # aiohttp keeps what came behind the request for the parser that takes over.
         handler.set_parser(cast(Any, _Rest(socket)))
         # For aiohttp the connection ends here. Without the transport it cannot close it.
-        self.handler = handler.transport = None
+        self._handler = handler.transport = None
         handler.connection_lost(None)
 
     async def drain(self) -> None:
@@ -153,8 +157,8 @@ class TcpPeer(asyncio.BufferedProtocol):
         if not self.arrive(cast(asyncio.Transport, transport)):
             return
         self._made = True
-        assert self.handler is not None
-        self.handler.connection_made(transport)
+        assert self._handler is not None
+        self._handler.connection_made(transport)
         early, self._early = self._early, []
         for data in early:
             self.data_received(data)
@@ -166,9 +170,9 @@ class TcpPeer(asyncio.BufferedProtocol):
             socket.lost()
         self._lost(self)
         self._end_drain()
-        if self.handler is not None:
+        if self._handler is not None:
             # Also if it was never made: aiohttp breaks the reference cycles of its protocol in this call only.
-            self.handler.connection_lost(exc)
+            self._handler.connection_lost(exc)
         if self.unread is not None:
             # Otherwise aiohttp waits for the rest of the body.
             self.unread.feed_eof()
@@ -188,23 +192,23 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._pay(len(data))
         if self._socket is not None:
             self._socket.receive(data)
-        elif self.handler is not None:
-            self.handler.data_received(data)
+        elif self._handler is not None:
+            self._handler.data_received(data)
 
     def eof_received(self) -> None:  # noqa: D102 - as above
-        if self.handler is not None:
-            self.handler.eof_received()
+        if self._handler is not None:
+            self._handler.eof_received()
 
     def pause_writing(self) -> None:  # noqa: D102 - as above
         self._paused = True
-        if self.handler is not None:
-            self.handler.pause_writing()
+        if self._handler is not None:
+            self._handler.pause_writing()
 
     def resume_writing(self) -> None:  # noqa: D102 - as above
         self._paused = False
         self._end_drain()
-        if self.handler is not None:
-            self.handler.resume_writing()
+        if self._handler is not None:
+            self._handler.resume_writing()
 
     def _end_drain(self) -> None:
         drained, self._drained = self._drained, None
@@ -219,7 +223,7 @@ class TcpPeer(asyncio.BufferedProtocol):
 
     def _read_on(self) -> None:
         # While aiohttp has enough of a request's body, it has paused the transport too, and will resume it.
-        if self.handler is not None and self.handler._reading_paused:
+        if self._handler is not None and self._handler._reading_paused:
             return
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
