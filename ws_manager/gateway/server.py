@@ -216,7 +216,7 @@ class GatewayServer:
     async def _serve(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
         """Run every task until `stop` is done or one of the tasks fails; then stop in order."""
         receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
-        pump = asyncio.create_task(self._pump.run(self._hub))
+        pump = asyncio.create_task(self._pump.run(self._hub.fast_path.dispatch, self._hub.check))
         tasks = [
             receipts,
             pump,

@@ -169,7 +169,7 @@ class GatewaySession:
         """True while no message is taken before something is written. More wait in the ledger, not in memory."""
         return self._queued >= QUEUE_BYTES
 
-    def push(self, messages: list[Framed], at: str, now: float) -> Optional[bytes]:
+    def take_at_once(self, messages: list[Framed], at: str, now: float) -> Optional[bytes]:
         """Take messages that were just committed, and return all that is to be written at once, with its Ping.
 
         This is the fast path of a live session that has nothing queued. Return None and take nothing if another

@@ -179,7 +179,7 @@ async def pumping(database: Path) -> AsyncIterator[tuple[Ledger, LateThreads, Pu
         await threads.open()
         pump = Pump(threads)
         await pump.open()
-        running = asyncio.ensure_future(pump.run(sessions))
+        running = asyncio.ensure_future(pump.run(sessions.dispatch, sessions.check))
         try:
             yield ledger, threads, pump, sessions
         finally:

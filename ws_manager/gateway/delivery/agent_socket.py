@@ -19,7 +19,7 @@ from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, i
 from ws_manager.protocol.frame_reader import Frame, FrameReader
 from ws_manager.protocol.frames import AgentRequest, failure_frame
 from ws_manager.protocol.gateway_session import GatewaySession
-from ws_manager.protocol.message_frames import Framed, MessageFrames
+from ws_manager.protocol.message_frames import MessageFrames
 from ws_manager.protocol.wire import BINARY, PING, PONG, TEXT, close_frame, ping_frame, pong_frame, text_frame
 
 MAX_REQUESTS = 100
@@ -139,29 +139,49 @@ class AgentSocket:
                 asyncio.get_running_loop().call_later(self._limits.write_seconds, self._transport.abort)
         return self._closure()
 
-    def push(self, messages: list[Framed], at: str, now: float) -> None:
-        """Write messages that were just committed to a live session, as soon as it and the peer can take them.
+    def is_free(self) -> bool:
+        """Return whether messages may be written at once: there is room, and no Pong of the socket's waits."""
+        return self._pong is None and self.has_room()
 
-        Args:
-            messages: at least one, in order.
-            at: the present time as UTC text.
-            now: the present time in monotonic seconds.
+    def has_room(self) -> bool:
+        """Return whether the kernel has taken all that was written, and the writing task is waiting."""
+        return (
+            self._parked is not None
+            and self.session.close_with is None
+            and not self._transport.is_closing()
+            and not self._unwritten()
+        )
+
+    def write(self, data: bytes, now: float) -> None:
+        """Write messages that the session has taken. The socket must be free. `now` is in monotonic seconds."""
+        self._buffered, self._shrunk_at = 0, now
+        self._transport.write(data)
+        self._tick_soon(now)
+        self._wake_for_receipt(now)
+
+    def write_queued(self) -> bool:
+        """Write what is ready, at most 64 KiB and a Ping. Return False if there was nothing.
+
+        All frames go out in one write. One write for each frame, as in aiohttp, takes twice the time.
+
+        Raises:
+            ConnectionResetError: the transport is closing.
         """
-        session = self.session
-        if self._pong is None and self._may_write():
-            data = session.push(messages, at, now)
-            if data is not None:
-                self._buffered, self._shrunk_at = 0, now
-                self._transport.write(data)
-                self._tick_soon(now)
-                self._wake_for_receipt(now)
-                return
-        for message in messages:
-            if session.queue_is_full and self._may_write():
-                self._write_now()
-            if not session.take_live(message):
-                break
-        self.wake()
+        # Check it before the session counts anything as written.
+        self._make_sure_it_is_open()
+        frames = self.session.next_write(utc_now()) if self.session.has_frames else []
+        if self._pong is not None:
+            frames.append(pong_frame(self._pong))
+            self._pong = None
+        ping = self.session.next_ping(self._now())
+        if ping is not None:
+            frames.append(ping_frame(ping))
+        if not frames:
+            return False
+        self._look_at_buffer(self._now())
+        self._put(b"".join(frames))
+        self._tick_soon(self._now())
+        return True
 
     def receive(self, data: bytes) -> None:
         """Take received bytes. Once the peer has broken a rule or the socket has ended, they are thrown away."""
@@ -207,8 +227,8 @@ class AgentSocket:
 
     def wake(self) -> None:
         """Write what there is to write: at once if the transport has room, otherwise in the writing task."""
-        if self._may_write():
-            self._write_now()
+        if self.has_room():
+            self.write_queued()
             if not self.session.has_work:
                 return
             if not self.session.has_frames and not self.session.wants_backlog:
@@ -361,7 +381,7 @@ class AgentSocket:
     async def _flush(self) -> None:
         session = self.session
         while session.close_with is None:
-            while self._write_now():
+            while self.write_queued():
                 await self._peer.drain()
                 self._look_at_buffer(self._now())
             if not session.wants_backlog:
@@ -374,39 +394,6 @@ class AgentSocket:
         session = self.session
         messages, live = await self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
         session.take_backlog(map(MessageFrames().of, messages), live=live)
-
-    def _may_write(self) -> bool:
-        """Return whether the transport has room and the writing task is waiting."""
-        return (
-            self._parked is not None
-            and self.session.close_with is None
-            and not self._transport.is_closing()
-            and not self._unwritten()
-        )
-
-    def _write_now(self) -> bool:
-        """Write what is ready, at most 64 KiB and a Ping. Return False if there was nothing.
-
-        All frames go out in one write. One write for each frame, as in aiohttp, takes twice the time.
-
-        Raises:
-            ConnectionResetError: the transport is closing.
-        """
-        # Check it before the session counts anything as written.
-        self._make_sure_it_is_open()
-        frames = self.session.next_write(utc_now()) if self.session.has_frames else []
-        if self._pong is not None:
-            frames.append(pong_frame(self._pong))
-            self._pong = None
-        ping = self.session.next_ping(self._now())
-        if ping is not None:
-            frames.append(ping_frame(ping))
-        if not frames:
-            return False
-        self._look_at_buffer(self._now())
-        self._put(b"".join(frames))
-        self._tick_soon(self._now())
-        return True
 
     def _put(self, data: bytes) -> None:
         self._make_sure_it_is_open()

@@ -14,19 +14,16 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
 from ws_manager.gateway.delivery.alarm import Alarm
+from ws_manager.gateway.delivery.fast_path import FastPath
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.wheel import Wheel
-from ws_manager.models import PendingMessage, SocketReport, utc_now
+from ws_manager.models import SocketReport
 from ws_manager.protocol.close_codes import CloseCode
-from ws_manager.protocol.message_frames import MessageFrames
 
 _log = logging.getLogger("ws_manager.gateway")
 _TICK_SECONDS = 1.0
 _BATCH_SECONDS = 0.1
 _LEAST_BATCH = 100
-
-_STAMP_SECONDS = 0.001
-"""What is written within this time is written at the same time: then one statement marks it."""
 
 # The code and the reason with which a socket is closed when its registration is void.
 _CLOSES: dict[WhyVoid, tuple[CloseCode, str]] = {
@@ -48,6 +45,9 @@ class Hub:
         log_interval: least seconds between two rows of one connection in the heartbeat log.
         now: a monotonic clock, in seconds.
         clock: the time of day, in seconds since 1970; tokens expire by it.
+
+    Attributes:
+        fast_path: takes committed messages to the sockets.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Hub:
         self._expiring: Wheel[AgentSocket] = Wheel(_TICK_SECONDS)
         self._receipts_due: Alarm[AgentSocket] = Alarm(now, self._wake)
         self._sockets: dict[str, AgentSocket] = {}
+        self.fast_path = FastPath(self._sockets, now)
         # Includes replaced sockets that are still closing, so that they are timed out too.
         self._open: set[AgentSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,21 +131,6 @@ class Hub:
         self._receipts_due.discard(socket)
         if not self._open:
             self._emptied.set()
-
-    def dispatch(self, messages: list[PendingMessage]) -> None:
-        """Write committed messages to the live sessions; the others read their backlog."""
-        by_recipient: dict[str, list[PendingMessage]] = {}
-        for message in messages:
-            by_recipient.setdefault(message.recipient_id, []).append(message)
-        framed = MessageFrames().of
-        at, stamped = "", -math.inf
-        for recipient_id, its_own in by_recipient.items():
-            socket = self._sockets.get(recipient_id)
-            if socket is not None and socket.session.live:
-                now = self._now()
-                if now - stamped > _STAMP_SECONDS:
-                    at, stamped = utc_now(), now
-                socket.push([framed(message) for message in its_own], at, now)
 
     def check(self, ws_ids: Iterable[str]) -> None:
         """Check whether the registrations of these connections are still valid; close the sockets of void ones."""

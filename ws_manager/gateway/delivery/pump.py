@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
@@ -25,14 +25,8 @@ _LONGEST_REST = 0.1
 """After many messages the pump rests: what is committed meanwhile goes out together, in fewer writes."""
 
 
-class LiveSessions(Protocol):
-    """What the pump needs of the hub."""
-
-    def dispatch(self, messages: list[PendingMessage]) -> None:
-        """Offer committed messages to the live sessions."""
-
-    def check(self, ws_ids: Iterable[str]) -> None:
-        """Check whether the registrations of these connections are still valid: the ledger has new events of them."""
+Dispatch = Callable[[list[PendingMessage]], None]
+Check = Callable[[Iterable[str]], None]
 
 
 class _News(NamedTuple):
@@ -75,11 +69,13 @@ class Pump:
             lambda ledger: ledger.delivery.positions()
         )
 
-    async def run(self, sessions: LiveSessions) -> None:
+    async def run(self, dispatch: Dispatch, check: Check) -> None:
         """Offer new messages until cancelled.
 
         Args:
-            sessions: gets the messages, and the connections that have events.
+            dispatch: offers committed messages to the live sessions.
+            check: checks whether the registrations of these connections are still valid, because the ledger has new
+                events of them.
 
         Raises:
             LedgerReplaced: the ledger is no longer the one that was opened.
@@ -93,7 +89,7 @@ class Pump:
             lambda error: None if replaced.done() else replaced.set_exception(error),
         )
         watcher.start()
-        pumping = asyncio.ensure_future(self._pump(sessions))
+        pumping = asyncio.ensure_future(self._pump(dispatch, check))
         try:
             await asyncio.gather(replaced, pumping)
         finally:
@@ -116,13 +112,13 @@ class Pump:
             messages, complete, read_before = await self._threads.read(read)
         return messages, complete and read_before == self._offered
 
-    async def _pump(self, sessions: LiveSessions) -> None:
+    async def _pump(self, dispatch: Dispatch, check: Check) -> None:
         trouble = Trouble("read the ledger")
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._pump_once(sessions)
+                await self._pump_once(dispatch, check)
             except LedgerError as error:
                 trouble.began(error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -130,14 +126,14 @@ class Pump:
             else:
                 trouble.ended()
 
-    async def _pump_once(self, sessions: LiveSessions) -> None:
+    async def _pump_once(self, dispatch: Dispatch, check: Check) -> None:
         while True:
             news = await self._threads.read(self._read_news)
-            sessions.dispatch(news.messages)
+            dispatch(news.messages)
             self._position, self._event_position = news.position, news.event_position
             self._offered = news.number
             if news.events:
-                sessions.check({event.ws_id for event in news.events if event.ws_id})
+                check({event.ws_id for event in news.events if event.ws_id})
             count = len(news.messages)
             # Free them before the next batch is read, which would double the memory.
             del news
