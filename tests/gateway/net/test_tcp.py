@@ -12,10 +12,12 @@ import weakref
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Callable
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 
+from tests.acceptance.processes import made_certificate
 from tests.gateway.test_limits import connected, ended
 from tests.support import LIMIT, PING, PONG, TEXT, RawAgent, RunningGateway, gateway, within
 from ws_manager.gateway.limits import Limits
@@ -156,11 +158,7 @@ HANDSHAKE = (
 class TestUpgrade:
     async def test_frame_that_comes_with_the_handshake_is_read(self, database: Path) -> None:
         async with gateway(database) as running:
-            reader, writer = await connected(running)
-            writer.write(HANDSHAKE + masked(PING, b"early"))
-            await within(reader.readuntil(b"\r\n\r\n"))
-            agent = RawAgent(reader, writer)
-            assert (await agent.json())["type"] == "connected"
+            agent = await opened(*await connected(running))
             assert await agent.frame() == (PONG, b"early")
             agent.drop()
 
@@ -177,6 +175,15 @@ class TestUpgrade:
             await running.agent()
             await running.until(lambda: not of_aiohttp())
             assert len(alive) == 2
+
+
+async def opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> RawAgent:
+    """Open a socket, and send a Ping together with the handshake. Read the greeting."""
+    writer.write(HANDSHAKE + masked(PING, b"early"))
+    await within(reader.readuntil(b"\r\n\r\n"))
+    agent = RawAgent(reader, writer)
+    agent.greeting = await agent.json()
+    return agent
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
@@ -213,6 +220,19 @@ class TestNothingIsKept:
 
 
 class TestTls:
+    async def test_what_the_kernel_has_taken_holds_nothing_up(self, database: Path, tmp_path: Path) -> None:
+        folder = made_certificate(tmp_path / "tls", "DNS:localhost")
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        client = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+        async with gateway(database, tls=server) as running:
+            port = urlsplit(running.url).port
+            agent = await opened(*await within(asyncio.open_connection("localhost", port, ssl=client)))
+            assert await agent.frame() == (PONG, b"early")
+            running.send("late")
+            assert (await agent.message())["content"] == "late"
+            agent.drop()
+
     async def test_for_one_handshake_too_many_the_oldest_is_dropped(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

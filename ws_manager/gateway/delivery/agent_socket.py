@@ -382,7 +382,9 @@ class AgentSocket:
         session = self.session
         while session.close_with is None:
             while self.write_queued():
-                await self._peer.drain()
+                # asyncio's TLS transport pauses writing with every other write, also where nothing waits.
+                if self._unwritten():
+                    await self._peer.drain()
                 self._look_at_buffer(self._now())
             if not session.wants_backlog:
                 self._wake_for_receipt(self._now())
