@@ -126,6 +126,7 @@ class SocketRoute:
             unless_open.callback(self._note_end, _lost_early(connection.ws_id, connection.epoch))
             try:
                 await admitted.answer.prepare(request)
+                # So that aiohttp has nothing left to write when the connection is taken from it.
                 await admitted.answer.write_eof()
                 if peer is None or peer.transport is None:
                     raise ConnectionResetError("the peer went away at the handshake")
