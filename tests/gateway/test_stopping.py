@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import pytest
 
-from tests.support import CLOSE, LIMIT, PONG, TEXT, Closed, RawAgent, Refused, gateway, until
+from tests.support import BINARY, CLOSE, LIMIT, PONG, TEXT, Closed, RawAgent, Refused, gateway, until
 from ws_manager import get_db, get_message_history
 from ws_manager.gateway.delivery import hub
 from ws_manager.gateway.limits import Limits
@@ -302,3 +302,29 @@ async def test_a_handshake_that_ends_while_the_gateway_stops_is_closed_with_the_
         assert await agent.closed() == 1001
         await first.send(CLOSE, struct.pack("!H", 1001))
         await gate.stopped()
+
+
+class TestPeerThatMisbehaved:
+    """It has a second to read why its socket was closed, and keeps its connection open."""
+
+    async def test_has_read_its_code_when_the_gateway_has_stopped(self, database: Path) -> None:
+        async with Stoppable(database) as gate:
+            agent = await gate.running.agent()
+            await agent.send(BINARY, b"")
+            await gate.running.socket_ended()
+            gate.stop()
+            assert await agent.closed() == 4000
+            await gate.stopped()
+
+    async def test_does_not_keep_the_gateway_from_stopping(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ws_manager.gateway.delivery.agent_socket.TURN_AWAY_SECONDS", 10 * LIMIT)
+        monkeypatch.setattr("ws_manager.gateway.http.sockets.TURN_AWAY_SECONDS", 0.01)
+
+        async with Stoppable(database) as gate:
+            agent = await gate.running.agent()
+            await agent.send(BINARY, b"")
+            assert await agent.closed() == 4000
+            gate.stop()
+            await gate.stopped()

@@ -785,7 +785,7 @@ class TestPush:
 
     def test_messages_and_their_ping_in_one(self) -> None:
         agent = session()
-        data = agent.push([message(1), message(2)], "now", 1.0)
+        data = agent.take_at_once([message(1), message(2)], "now", 1.0)
         assert data is not None
         assert pushed(data) == ([1, 2], [payload(1)])
         agent.pong(payload(1), 2.0)
@@ -793,22 +793,25 @@ class TestPush:
 
     def test_no_second_ping_before_the_answer(self) -> None:
         agent = session()
-        agent.push([message(1)], "now", 1.0)
-        data = agent.push([message(2)], "now", 2.0)
+        agent.take_at_once([message(1)], "now", 1.0)
+        data = agent.take_at_once([message(2)], "now", 2.0)
         assert data is not None
         assert pushed(data) == ([2], [])
         agent.pong(payload(1), 3.0)
         assert receipts(agent) == [(1, 1)]
 
     def test_no_ping_with_explicit_ack(self) -> None:
-        data = session(explicit=True).push([message(1)], "now", 1.0)
+        data = session(explicit=True).take_at_once([message(1)], "now", 1.0)
         assert data is not None
         assert pushed(data) == ([1], [])
 
     def left_alone(self, agent: GatewaySession, *messages: Framed) -> bool:
         """Whether the session refuses a push and takes nothing of it."""
         before = agent.cursor, agent.unconfirmed
-        return agent.push([*messages], "now", 1.0) is None and (agent.cursor, agent.unconfirmed) == before
+        return (
+            agent.take_at_once([*messages], "now", 1.0) is None
+            and (agent.cursor, agent.unconfirmed) == before
+        )
 
     def test_not_over_what_is_queued(self) -> None:
         agent = session()
@@ -833,13 +836,13 @@ class TestPush:
 
     def test_not_beyond_the_window_of_messages(self) -> None:
         agent = session(window=Window(messages=2))
-        assert agent.push([message(1)], "now", 1.0) is not None
+        assert agent.take_at_once([message(1)], "now", 1.0) is not None
         assert self.left_alone(agent, message(2), message(3))
-        assert agent.push([message(2)], "now", 1.0) is not None
+        assert agent.take_at_once([message(2)], "now", 1.0) is not None
 
     def test_not_beyond_the_window_of_bytes(self) -> None:
         agent = session(window=Window(bytes=300))
-        assert agent.push([message(1)], "now", 1.0) is not None
+        assert agent.take_at_once([message(1)], "now", 1.0) is not None
         assert self.left_alone(agent, message(2, json.dumps("x" * 200)))
 
     def test_not_beyond_one_write(self) -> None:
@@ -934,7 +937,7 @@ class Model:
             rows, self.position, self.offered = self.pumped
             self.pumped = None
             if rows and self.session.live and self.backlog is None and self.random.random() < 0.5:
-                data = self.session.push([self.row(seq) for seq in rows], "now", self.now)
+                data = self.session.take_at_once([self.row(seq) for seq in rows], "now", self.now)
                 if data is not None:
                     seqs, pings = pushed(data)
                     assert seqs == rows

@@ -195,7 +195,7 @@ class GatewayServer:
     async def _serve(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
         """Run every task until `stop` is done or one of the tasks fails; then stop in order."""
         receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
-        pump = asyncio.create_task(self._pump.run(self._hub))
+        pump = asyncio.create_task(self._pump.run(self._hub.fast_path.dispatch, self._hub.check))
         tasks = [
             receipts,
             pump,
@@ -235,6 +235,8 @@ class GatewayServer:
             seconds=self._options.limits.close_seconds,
         )
         await self._listener.close()
+        # Last, because a handshake may have been under way.
+        await self._sockets.close()
 
     async def _start(self, stop: asyncio.Future[CloseCode], waits: Callable[[str], None]) -> bool:
         """Open the ledger and listen. Return False if `stop` was done before that was possible."""

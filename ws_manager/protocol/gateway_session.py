@@ -13,7 +13,6 @@ Two kinds of receipt:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterable
 from typing import Optional, Union
 
@@ -117,7 +116,7 @@ class GatewaySession:
         self._usual_window = window
         self._receipt_interval = receipt_interval
         self._receipt_at = now
-        self._queue: deque[Framed] = deque()
+        self._queue: list[Framed] = []
         self._in_flight = InFlight()
         self._bytes = self._queued = self._unpinged = self._written = 0
         self._writings = Writings()
@@ -135,13 +134,8 @@ class GatewaySession:
     @property
     def has_work(self) -> bool:
         """True if there is something to write, to read from the backlog, or to close."""
-        return bool(
-            self.has_frames
-            or self.close_with
-            or self._ping_due
-            or self.wants_backlog
-            or self._wants_receipt()
-        )
+        waits = self.has_frames or self._ping_due or self.wants_backlog or self._wants_receipt()
+        return waits or self.close_with is not None
 
     # Messages to deliver
 
@@ -175,7 +169,7 @@ class GatewaySession:
         """True while no message is taken before something is written. More wait in the ledger, not in memory."""
         return self._queued >= QUEUE_BYTES
 
-    def push(self, messages: list[Framed], at: str, now: float) -> Optional[bytes]:
+    def take_at_once(self, messages: list[Framed], at: str, now: float) -> Optional[bytes]:
         """Take messages that were just committed, and return all that is to be written at once, with its Ping.
 
         This is the fast path of a live session that has nothing queued. Return None and take nothing if another
@@ -256,17 +250,20 @@ class GatewaySession:
         They count as written at the time `at` (UTC text).
         """
         frames, self._answers, self._answer_bytes = self._answers, [], 0
-        first, size = self._queue[0][0] if self._queue else 0, 0
-        while self._queue and (not size or size + len(self._queue[0][1]) <= WRITE_BYTES):
-            seq, frame = self._queue.popleft()
+        size = taken = 0
+        for seq, frame in self._queue:
+            if size and size + len(frame) > WRITE_BYTES:
+                break
             self._in_flight.append(seq, len(frame))
-            self._written = seq
-            size += len(frame)
             frames.append(frame)
-        self._queued -= size
-        self._unpinged += size
-        if size:
+            size += len(frame)
+            taken += 1
+        if taken:
+            first, self._written = self._queue[0][0], self._queue[taken - 1][0]
             self._writings.add(first, self._written, at)
+            del self._queue[:taken]
+            self._queued -= size
+            self._unpinged += size
         return frames
 
     def unreported_writes(self) -> list[Written]:

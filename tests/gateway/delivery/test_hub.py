@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
+from typing import Callable
 
 import pytest
 
 from tests.support import PING, PONG, Clock, RawAgent, Refused, RunningGateway, gateway, run
 from ws_manager.gateway.delivery import hub
+from ws_manager.gateway.delivery.agent_socket import AgentSocket
 from ws_manager.gateway.limits import Limits
 from ws_manager.models import seconds_before, utc_now
 
@@ -141,6 +143,54 @@ class TestHeartbeat:
             clock.forward(10)
             await agent.send(PONG, await agent.ping())
             await running.confirmed(seq)
+
+
+async def waiting(running: RunningGateway, *ws_ids: str) -> list[RawAgent]:
+    """Agents with a message whose receipt Ping has to wait: the one before it was answered just now."""
+    agents = [await running.agent("octavia", ws_id) for ws_id in ws_ids]
+    for ws_id, agent in zip(ws_ids, agents):
+        seq = running.send(None, ws_id)
+        await agent.message()
+        await agent.send(PONG, await agent.ping())
+        await running.confirmed(seq)
+        running.send(None, ws_id)
+        await agent.message()
+    assert running.server._hub._receipts_due.runs
+    return agents
+
+
+class TestReceiptPing:
+    async def test_that_waits_comes_once_it_is_due(self, database: Path) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
+            agents = await waiting(running, "ws-001", "ws-002")
+            clock.forward(0.06)
+            for agent in agents:
+                await agent.ping()
+            await running.until(lambda: not running.server._hub._receipts_due.runs)
+
+    async def test_nothing_waits_for_a_socket_that_has_ended(self, database: Path) -> None:
+        async with gateway(database, now=Clock(), heartbeat_timeout=YEARS) as running:
+            (await waiting(running, "ws-001"))[0].drop()
+            await running.socket_ended()
+            assert not running.server._hub._receipts_due.runs
+
+    async def test_defect_of_one_socket_keeps_no_other_from_its_own(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = Clock()
+        async with gateway(database, now=clock, heartbeat_timeout=YEARS) as running:
+            _, agent = await waiting(running, "ws-001", "ws-002")
+            broken = running.server._hub._sockets["ws-001"].session
+
+            def wake(socket: AgentSocket, usual: Callable[[AgentSocket], None] = AgentSocket.wake) -> None:
+                assert socket.session is not broken
+                usual(socket)
+
+            monkeypatch.setattr(AgentSocket, "wake", wake)
+            clock.forward(0.06)
+            await agent.ping()
+            assert (await running.socket_ended()).close_code == 1006
 
 
 class TestPeerThatDoesNotRead:

@@ -180,7 +180,7 @@ async def pumping(database: Path) -> AsyncIterator[tuple[Ledger, LateThreads, Pu
         await threads.open()
         pump = Pump(threads)
         await pump.open()
-        running = asyncio.ensure_future(pump.run(sessions))
+        running = asyncio.ensure_future(pump.run(sessions.dispatch, sessions.check))
         try:
             yield ledger, threads, pump, sessions
         finally:
@@ -240,4 +240,5 @@ async def test_a_single_message_does_not_wait_while_the_pump_rests(
         sent = running.send_many(pump._MANY)
         assert await agent.messages(len(sent)) == sent
         for _ in range(3):
-            assert await agent.messages(1) == [running.send()]
+            seq = running.send()
+            assert await agent.messages(1) == [seq]

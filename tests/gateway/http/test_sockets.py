@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support import BINARY, CLOSE, PING, PONG, TEXT, Refused, gateway, within
 from ws_manager import add_connection
+from ws_manager.gateway.delivery.hub import Hub
 from ws_manager.gateway.net.tcp import TcpPeer
 
 
@@ -126,13 +128,19 @@ class TestCommands:
             assert await (await running.agent()).messages(1) == [seq]
 
     async def test_disconnect_between_registration_and_the_opened_socket_is_not_missed(
-        self, database: Path
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        usual, checked = Hub.check, asyncio.Event()
+
+        def noted(hub: Hub, ws_ids: Iterable[str]) -> None:
+            usual(hub, ws_ids)
+            if running.connection().status == "disconnected":
+                checked.set()
+
+        monkeypatch.setattr(Hub, "check", noted)
         async with gateway(database) as running:
             hub = running.server._hub
             add = hub.add
-            checked = asyncio.Event()
-            check = hub.check
 
             def late(socket: object) -> None:
                 # The event was read and dealt with before the hub knows of the socket.
@@ -143,13 +151,7 @@ class TestCommands:
                 await checked.wait()
                 add(socket)  # type: ignore[arg-type]
 
-            def note(ws_ids: object) -> None:
-                check(ws_ids)  # type: ignore[arg-type]
-                row = running.connection()
-                if row.status == "disconnected":
-                    checked.set()
-
-            hub.add, hub.check = late, note  # type: ignore[method-assign]
+            hub.add = late  # type: ignore[method-assign]
             agent = await running.agent()
             assert await agent.closed() == 4010
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import ssl
 import struct
@@ -11,9 +12,12 @@ import weakref
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Callable
+from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
+from tests.acceptance.processes import made_certificate
 from tests.gateway.test_limits import connected, ended
 from tests.support import LIMIT, PING, PONG, TEXT, RawAgent, RunningGateway, gateway, within
 from ws_manager.gateway.limits import Limits
@@ -145,6 +149,53 @@ async def is_replaced(running: RunningGateway, agent: RawAgent) -> None:
     other.drop()
 
 
+HANDSHAKE = (
+    b"GET /ws?agent=octavia&ws_id=ws-001 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class TestUpgrade:
+    async def test_frame_that_comes_with_the_handshake_is_read(self, database: Path) -> None:
+        async with gateway(database) as running:
+            agent = await opened(*await connected(running))
+            assert await agent.frame() == (PONG, b"early")
+            agent.drop()
+
+    async def test_connection_no_longer_waits_for_a_request(self, database: Path) -> None:
+        async with gateway(database) as running:
+            agent = await running.agent()
+            await running.until(lambda: not of_aiohttp())
+            assert not running.server._listener._waiting
+            await agent.send(PING, b"open")
+            assert await agent.frame() == (PONG, b"open")
+
+    async def test_nothing_of_its_request_is_kept(self, database: Path, alive: weakref.WeakSet[Any]) -> None:
+        async with gateway(database) as running:
+            await running.agent()
+            await running.until(lambda: not of_aiohttp())
+            assert len(alive) == 2
+
+
+async def opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> RawAgent:
+    """Open a socket, and send a Ping together with the handshake. Read the greeting."""
+    writer.write(HANDSHAKE + masked(PING, b"early"))
+    await within(reader.readuntil(b"\r\n\r\n"))
+    agent = RawAgent(reader, writer)
+    agent.greeting = await agent.json()
+    return agent
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """A frame of a client, with a mask that changes nothing."""
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+def of_aiohttp() -> list[object]:
+    """What aiohttp has made for connections, and has not been freed."""
+    return [each for each in gc.get_objects() if type(each) in (web.RequestHandler, web.Request)]
+
+
 class TestNothingIsKept:
     @pytest.mark.parametrize("end", [says_goodbye, vanishes, is_disconnected_by_an_operator, is_replaced])
     async def test_of_a_socket_that_ends(
@@ -169,6 +220,19 @@ class TestNothingIsKept:
 
 
 class TestTls:
+    async def test_what_the_kernel_has_taken_holds_nothing_up(self, database: Path, tmp_path: Path) -> None:
+        folder = made_certificate(tmp_path / "tls", "DNS:localhost")
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        client = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+        async with gateway(database, tls=server) as running:
+            port = urlsplit(running.url).port
+            agent = await opened(*await within(asyncio.open_connection("localhost", port, ssl=client)))
+            assert await agent.frame() == (PONG, b"early")
+            running.send("late")
+            assert (await agent.message())["content"] == "late"
+            agent.drop()
+
     async def test_for_one_handshake_too_many_the_oldest_is_dropped(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -13,19 +13,17 @@ from ws_manager.core.delivery import WhyVoid
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
+from ws_manager.gateway.delivery.alarm import Alarm
+from ws_manager.gateway.delivery.fast_path import FastPath
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.wheel import Wheel
-from ws_manager.models import PendingMessage, SocketReport, utc_now
+from ws_manager.models import SocketReport
 from ws_manager.protocol.close_codes import CloseCode
-from ws_manager.protocol.message_frames import MessageFrames
 
 _log = logging.getLogger("ws_manager.gateway")
 _TICK_SECONDS = 1.0
 _BATCH_SECONDS = 0.1
 _LEAST_BATCH = 100
-
-_STAMP_SECONDS = 0.001
-"""What is written within this time is written at the same time: then one statement marks it."""
 
 # The code and the reason with which a socket is closed when its registration is void.
 _CLOSES: dict[WhyVoid, tuple[CloseCode, str]] = {
@@ -49,6 +47,9 @@ class Hub:
         now: a monotonic clock, in seconds.
         clock: the time of day, in seconds since 1970; tokens expire by it.
         leads: returns whether this gateway also sweeps what others held that have ended.
+
+    Attributes:
+        fast_path: takes committed messages to the sockets.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Hub:
         # By the monotonic clock, and by the time of day.
         self._due: Wheel[AgentSocket] = Wheel(_TICK_SECONDS)
         self._expiring: Wheel[AgentSocket] = Wheel(_TICK_SECONDS)
+        self._receipts_due: Alarm[AgentSocket] = Alarm(now, self._wake)
         self._sockets: dict[str, AgentSocket] = {}
+        self.fast_path = FastPath(self._sockets, now)
         # Includes replaced sockets that are still closing, so that they are timed out too.
         self._open: set[AgentSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,6 +118,11 @@ class Hub:
         if socket in self._open:
             self._due.put(socket, at)
 
+    def attend_receipt(self, socket: AgentSocket, at: float) -> None:
+        """Have a socket's `wake` called at a time in monotonic seconds, or at most about 10 ms later."""
+        if socket in self._open:
+            self._receipts_due.put(socket, at)
+
     def give_time(self) -> None:
         """Do not sweep for one full timeout, because agents may have been unable to reconnect."""
         self._open_since = self._now()
@@ -126,23 +134,9 @@ class Hub:
         self._open.discard(socket)
         self._due.discard(socket)
         self._expiring.discard(socket)
+        self._receipts_due.discard(socket)
         if not self._open:
             self._emptied.set()
-
-    def dispatch(self, messages: list[PendingMessage]) -> None:
-        """Write committed messages to the live sessions; the others read their backlog."""
-        by_recipient: dict[str, list[PendingMessage]] = {}
-        for message in messages:
-            by_recipient.setdefault(message.recipient_id, []).append(message)
-        framed = MessageFrames().of
-        at, stamped = "", -math.inf
-        for recipient_id, its_own in by_recipient.items():
-            socket = self._sockets.get(recipient_id)
-            if socket is not None and socket.session.live:
-                now = self._now()
-                if now - stamped > _STAMP_SECONDS:
-                    at, stamped = utc_now(), now
-                socket.push([framed(message) for message in its_own], at, now)
 
     def check(self, ws_ids: Iterable[str]) -> None:
         """Check whether the registrations of these connections are still valid; close the sockets of void ones."""
@@ -231,15 +225,19 @@ class Hub:
             try:
                 again_at = socket.tick(now)
             except Exception:
-                # A defect in one socket must not end the gateway.
-                _log.exception("%s failed and is dropped", socket.session.ws_id)
-                socket.abort()
+                _drop(socket)
                 continue
             if self._sockets.get(socket.session.ws_id) is socket:
                 reports += self._news(socket, now)
             self.attend(socket, again_at)
         if reports:
             self._report(reports)
+
+    def _wake(self, socket: AgentSocket) -> None:
+        try:
+            socket.wake()
+        except Exception:
+            _drop(socket)
 
     def _news(self, socket: AgentSocket, now: float) -> Iterator[SocketReport]:
         """Give unconfirmed writes, and the peer's last sign of life about three times per timeout."""
@@ -273,3 +271,9 @@ class Hub:
             return
         if lost:
             _log.info("%d connection(s) lost: no heartbeat for %.0f s", len(lost), self._timeout)
+
+
+def _drop(socket: AgentSocket) -> None:
+    """Drop a socket that has raised an error: a defect in one must not end the gateway."""
+    _log.exception("%s failed and is dropped", socket.session.ws_id)
+    socket.abort()

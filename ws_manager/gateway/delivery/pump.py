@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
@@ -25,14 +25,8 @@ _LONGEST_REST = 0.1
 """After many messages the pump rests: the many that are committed meanwhile go out together, in fewer writes."""
 
 
-class LiveSessions(Protocol):
-    """What the pump needs of the hub."""
-
-    def dispatch(self, messages: list[PendingMessage]) -> None:
-        """Offer committed messages to the live sessions."""
-
-    def check(self, ws_ids: Iterable[str]) -> None:
-        """Check whether the registrations of these connections are still valid: the ledger has new events of them."""
+Dispatch = Callable[[list[PendingMessage]], None]
+Check = Callable[[Iterable[str]], None]
 
 
 class _News(NamedTuple):
@@ -75,11 +69,13 @@ class Pump:
             lambda ledger: ledger.delivery.positions()
         )
 
-    async def run(self, sessions: LiveSessions) -> None:
+    async def run(self, dispatch: Dispatch, check: Check) -> None:
         """Offer new messages until cancelled.
 
         Args:
-            sessions: gets the messages, and the connections that have events.
+            dispatch: offers committed messages to the live sessions.
+            check: checks whether the registrations of these connections are still valid, because the ledger has new
+                events of them.
 
         Raises:
             LedgerReplaced: the ledger is no longer the one that was opened.
@@ -93,7 +89,7 @@ class Pump:
             lambda error: None if replaced.done() else replaced.set_exception(error),
         )
         watcher.start()
-        pumping = asyncio.ensure_future(self._pump(sessions))
+        pumping = asyncio.ensure_future(self._pump(dispatch, check))
         try:
             await asyncio.gather(replaced, pumping)
         finally:
@@ -116,13 +112,13 @@ class Pump:
             messages, complete, read_before = await self._threads.read(read)
         return messages, complete and read_before == self._offered
 
-    async def _pump(self, sessions: LiveSessions) -> None:
+    async def _pump(self, dispatch: Dispatch, check: Check) -> None:
         trouble = Trouble("read the ledger")
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._pump_once(sessions)
+                await self._pump_once(dispatch, check)
             except LedgerError as error:
                 trouble.began(error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -130,15 +126,15 @@ class Pump:
             else:
                 trouble.ended()
 
-    async def _pump_once(self, sessions: LiveSessions) -> None:
+    async def _pump_once(self, dispatch: Dispatch, check: Check) -> None:
         while True:
-            count = await self._offer(sessions, _PUMP_ROWS)
+            count = await self._offer(dispatch, check, _PUMP_ROWS)
             if not count:
                 return
             if count >= _MANY:
-                await self._rest(sessions, min(_LONGEST_REST, count * _REST_SECONDS_A_MESSAGE))
+                await self._rest(dispatch, check, min(_LONGEST_REST, count * _REST_SECONDS_A_MESSAGE))
 
-    async def _offer(self, sessions: LiveSessions, rows: int, *, few: bool = False) -> int:
+    async def _offer(self, dispatch: Dispatch, check: Check, rows: int, *, few: bool = False) -> int:
         """Offer the messages that are new, at most so many. Return how many were read.
 
         With `few`, nothing is offered if there are as many as `rows`: they wait.
@@ -147,14 +143,14 @@ class Pump:
         count = len(news.messages)
         if few and count >= rows:
             return count
-        sessions.dispatch(news.messages)
+        dispatch(news.messages)
         self._position, self._event_position = news.position, news.event_position
         self._offered = news.number
         if news.events:
-            sessions.check({event.ws_id for event in news.events if event.ws_id})
+            check({event.ws_id for event in news.events if event.ws_id})
         return count
 
-    async def _rest(self, sessions: LiveSessions, seconds: float) -> None:
+    async def _rest(self, dispatch: Dispatch, check: Check, seconds: float) -> None:
         """Wait for more messages. A few, such as a single one, are offered at once."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -164,7 +160,7 @@ class Pump:
             except asyncio.TimeoutError:
                 return
             self._changed.clear()
-            if await self._offer(sessions, _MANY, few=True) >= _MANY:
+            if await self._offer(dispatch, check, _MANY, few=True) >= _MANY:
                 await asyncio.sleep(max(0.0, until - loop.time()))
 
     def _read_news(self, ledger: Ledger, rows: int) -> _News:

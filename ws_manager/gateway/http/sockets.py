@@ -7,6 +7,7 @@ import itertools
 import logging
 import secrets
 import time
+from contextlib import ExitStack
 from typing import Callable, NamedTuple, Optional
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from ws_manager.errors import (
     NotAuthorised,
     WsManagerError,
 )
-from ws_manager.gateway.delivery.agent_socket import AgentSocket
+from ws_manager.gateway.delivery.agent_socket import TURN_AWAY_SECONDS, AgentSocket
 from ws_manager.gateway.delivery.hub import Hub
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.pump import Pump
@@ -29,7 +30,7 @@ from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.errors import error_response
 from ws_manager.gateway.http.handshake import HandshakeQuery, parse_query, switched
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.net.tcp import address_of
+from ws_manager.gateway.net.tcp import TcpPeer, peer_of
 from ws_manager.gateway.quotas import Account, Handshake, OverQuota, Quotas
 from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.models import Closure, Connection
@@ -104,11 +105,16 @@ class SocketRoute:
         self._quotas = quotas
         self._now = now
         self._handshakes = itertools.count()
+        self._running: set[asyncio.Task[None]] = set()
 
     async def open(self, request: web.Request) -> web.StreamResponse:
-        """Answer a handshake, and run its socket until it has closed."""
-        number, address = next(self._handshakes), address_of(request)
-        with Handshake(self._quotas, number, address, self._now) as handshake:
+        """Answer a handshake. Its socket outlives the request, in a task of its own."""
+        peer = peer_of(request)
+        address = None if peer is None else peer.address
+        with ExitStack() as unless_open:
+            handshake = unless_open.enter_context(
+                Handshake(self._quotas, next(self._handshakes), address, self._now)
+            )
             try:
                 admitted = await self._admit(request, handshake)
                 registration = await self._register(admitted.query)
@@ -124,38 +130,64 @@ class SocketRoute:
                     # An agent that cannot reconnect because of the ledger must not be swept.
                     self._hub.give_time()
                 return error_response(error)
-            return await self._serve(request, admitted, registration)
-
-    async def _serve(
-        self, request: web.Request, admitted: _Admitted, registration: Registration
-    ) -> web.StreamResponse:
-        connection = registration[0]
-        closure = Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)
-        try:
+            connection, pending, _ = registration
+            unless_open.callback(self._note_end, _lost_early(connection.ws_id, connection.epoch))
             try:
                 await admitted.answer.prepare(request)
-                socket = self._socket(request, admitted, registration)
+                # So that aiohttp has nothing left to write when the connection is taken from it.
+                await admitted.answer.write_eof()
+                if peer is None or peer.transport is None:
+                    raise ConnectionResetError("the peer went away at the handshake")
             except ConnectionError:
                 # The peer has gone, so nobody is left to be answered.
                 return admitted.answer
-            _log.info(
-                "%s opened (agent=%s)",
-                connection.ws_id,
-                connection.agent,
-                extra={"fields": {"ws_id": connection.ws_id, "agent": connection.agent}},
-            )
-            closure = await self._run(socket, connection, registration[1])
-        finally:
-            self._receipts.report([closure], at_once=True)
-            _log.info(
-                "%s closed: %s (%d)",
-                closure.ws_id,
-                closure.reason,
-                closure.code,
-                extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
-            )
-        await socket.linger()
+            socket = self._socket(peer, admitted, registration)
+            self._begin(socket, self._greeting(connection, pending), handshake)
+            unless_open.pop_all()
+            peer.upgrade(socket)
         return admitted.answer
+
+    async def close(self) -> None:
+        """Wait until the sockets have ended, after the hub has closed them; those that take too long are cut off."""
+        if self._running:
+            # Peers that misbehaved have a second to read the Close frame.
+            await asyncio.wait(self._running, timeout=TURN_AWAY_SECONDS)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _begin(self, socket: AgentSocket, greeting: str, handshake: Handshake) -> None:
+        ws_id, agent = socket.session.ws_id, socket.agent
+        _log.info("%s opened (agent=%s)", ws_id, agent, extra={"fields": {"ws_id": ws_id, "agent": agent}})
+        self._hub.add(socket)
+        task = asyncio.ensure_future(self._serve(socket, greeting, handshake))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _serve(self, socket: AgentSocket, greeting: str, handshake: Handshake) -> None:
+        """Run a socket until it has closed, and report how it did."""
+        closure = _lost_early(socket.session.ws_id, socket.session.epoch)
+        with handshake:
+            try:
+                closure = await socket.run(greeting)
+            except Exception:
+                # A defect in one socket must not end the gateway.
+                _log.exception("%s failed and is dropped", closure.ws_id)
+                socket.abort()
+            finally:
+                self._hub.remove(socket)
+                self._note_end(closure)
+            await socket.linger()
+
+    def _note_end(self, closure: Closure) -> None:
+        self._receipts.report([closure], at_once=True)
+        _log.info(
+            "%s closed: %s (%d)",
+            closure.ws_id,
+            closure.reason,
+            closure.code,
+            extra={"fields": {"ws_id": closure.ws_id, "code": closure.code}},
+        )
 
     async def _admit(self, request: web.Request, handshake: Handshake) -> _Admitted:
         await handshake.check_address()
@@ -211,15 +243,10 @@ class SocketRoute:
         """Close a registration that was written after its handshake had been refused."""
         if not writing.cancelled() and writing.exception() is None:
             connection = writing.result()[0]
-            self._receipts.report(
-                [Closure(connection.ws_id, connection.epoch, CloseCode.LOST, "lost at the handshake", False)]
-            )
+            self._receipts.report([_lost_early(connection.ws_id, connection.epoch)])
 
-    def _socket(self, request: web.Request, admitted: _Admitted, registration: Registration) -> AgentSocket:
+    def _socket(self, peer: TcpPeer, admitted: _Admitted, registration: Registration) -> AgentSocket:
         connection, _, last_code = registration
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the peer went away at the handshake")
         session = GatewaySession(
             ws_id=connection.ws_id,
             epoch=connection.epoch,
@@ -236,20 +263,19 @@ class SocketRoute:
         account = Account(self._quotas.charge, claims.key or connection.ws_id)
         return AgentSocket(
             connection.agent,
-            transport,
-            request.writer.drain,
+            peer,
             session,
             self._pump,
             self._receipts.report,
             RequestPerformer(self._threads, connection.ws_id, claims, account),
             self._limits,
             self._now,
-            self._hub.attend,
+            self._hub,
             claims.expires_at,
         )
 
-    async def _run(self, socket: AgentSocket, connection: Connection, pending: int) -> Closure:
-        greeting = connected_frame(
+    def _greeting(self, connection: Connection, pending: int) -> str:
+        return connected_frame(
             ws_id=connection.ws_id,
             agent=connection.agent,
             resumed=connection.epoch > 1,
@@ -257,8 +283,8 @@ class SocketRoute:
             seq=connection.confirmed_seq,
             heartbeat=self._heartbeat,
         )
-        self._hub.add(socket)
-        try:
-            return await socket.run(greeting)
-        finally:
-            self._hub.remove(socket)
+
+
+def _lost_early(ws_id: str, epoch: int) -> Closure:
+    """Return the end of a socket that got no further than its handshake."""
+    return Closure(ws_id, epoch, CloseCode.LOST, "lost at the handshake", ended=False)

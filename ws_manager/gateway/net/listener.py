@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ws_manager.errors import GatewayUnavailable, WsManagerError
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import BACKLOG, bind
-from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate
+from ws_manager.gateway.net.tcp import READ_BYTES, TcpPeer, TlsGate, peer_of
 from ws_manager.gateway.quotas import Addresses, Quotas
 from ws_manager.gateway.refusal_log import RefusalLog
 
@@ -73,8 +73,8 @@ class Listener:
         self._servers: list[asyncio.AbstractServer] = []
         self._tls: Optional[ssl.SSLContext] = None
         self._most_waiting = MOST_WAITING
-        # Connections without a request at present, the longest waiting first. A WebSocket is one long request.
-        self._waiting: dict[web.RequestHandler, TcpPeer] = {}
+        # Connections without a request at present, the longest waiting first. Those of WebSockets are not among them.
+        self._waiting: dict[TcpPeer, None] = {}
         application.middlewares.append(self._middleware())
         self._runner = web.AppRunner(
             application,
@@ -118,7 +118,7 @@ class Listener:
     def tick(self) -> None:
         """Drop the connections whose time is over. Call it about once a second."""
         now = self._now()
-        for peer in list(self._waiting.values()):
+        for peer in list(self._waiting):
             if now >= peer.idle_until:
                 self._forget(peer)
                 peer.drop()
@@ -126,7 +126,7 @@ class Listener:
     def _accept(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None
         if len(self._waiting) >= self._most_waiting:
-            oldest = next(iter(self._waiting.values()))
+            oldest = next(iter(self._waiting))
             self._forget(oldest)
             oldest.drop()
         peer = TcpPeer(self._runner.server(), self._rate, self._buffer, self._arrived, self._lost)
@@ -146,7 +146,7 @@ class Listener:
         peer.admitted.add_done_callback(functools.partial(self._counted, peer))
 
     def _counted(self, peer: TcpPeer, admitted: asyncio.Future[bool]) -> None:
-        if not admitted.cancelled() and not admitted.result() and peer.handler in self._waiting:
+        if not admitted.cancelled() and not admitted.result() and peer in self._waiting:
             self._wait(peer, SURPLUS_SECONDS)
 
     def _lost(self, peer: TcpPeer) -> None:
@@ -157,15 +157,17 @@ class Listener:
 
     def _wait(self, peer: TcpPeer, seconds: float) -> None:
         peer.idle_until = self._now() + seconds
-        self._waiting[peer.handler] = peer
+        self._waiting[peer] = None
 
     def _forget(self, peer: TcpPeer) -> None:
-        self._waiting.pop(peer.handler, None)
+        self._waiting.pop(peer, None)
 
     def _middleware(self) -> Middleware:
         @web.middleware
         async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
-            peer, admitted = self._waiting.pop(request.protocol, None), True
+            peer, admitted = peer_of(request), True
+            if peer is not None:
+                self._forget(peer)
             try:
                 if peer is not None and peer.admitted is not None:
                     admitted = await peer.admitted
@@ -173,7 +175,7 @@ class Listener:
                     return self._turned_away(peer)
                 return await handler(request)
             finally:
-                if peer is not None and peer.transport is not None:
+                if peer is not None and peer.transport is not None and not peer.upgraded:
                     peer.unread = None if request.content.is_eof() else request.content
                     self._wait(peer, KEEPALIVE_SECONDS if admitted else SURPLUS_SECONDS)
 

@@ -35,6 +35,8 @@ class UpgradedSocket(Protocol):
 class TcpPeer(asyncio.BufferedProtocol):
     """Passes everything on to aiohttp's protocol, and after an upgrade what is received to a socket.
 
+    After an upgrade aiohttp has no part in the connection, because what it keeps is more than a socket's own memory.
+
     It adds three things:
 
     * A limit of bytes a second, on average. The rest stays in the kernel's buffer, which stops the peer. It also
@@ -52,7 +54,6 @@ class TcpPeer(asyncio.BufferedProtocol):
     Attributes:
         address: the address that it counts for; None before `arrived`, or if it is not counted.
         admitted: False if it is over its address's limit; None if it is not counted.
-        handler: see the argument.
         transport: the transport; during the TLS handshake, the one below TLS. None before and after the connection.
         dropped: True if `drop` was called.
         unread: the body of a request that was answered before all of it had arrived.
@@ -64,16 +65,18 @@ class TcpPeer(asyncio.BufferedProtocol):
         "_arrived",
         "_buffer",
         "_bytes",
+        "_drained",
         "_early",
+        "_handler",
         "_loop",
         "_lost",
         "_made",
+        "_paused",
         "_read_bytes",
         "_socket",
         "address",
         "admitted",
         "dropped",
-        "handler",
         "idle_until",
         "transport",
         "unread",
@@ -88,7 +91,7 @@ class TcpPeer(asyncio.BufferedProtocol):
         lost: Callable[[TcpPeer], None],
     ) -> None:
         self.address: Optional[str] = None
-        self.handler = handler
+        self._handler: Optional[web.RequestHandler] = handler
         self.transport: Optional[asyncio.Transport] = None
         self.dropped = False
         self.admitted: Optional[asyncio.Future[bool]] = None
@@ -101,15 +104,37 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._arrived = arrived
         self._lost = lost
         self._made = False
+        self._paused = False
+        self._drained: Optional[asyncio.Future[None]] = None
         self._early: list[bytes] = []
         self._socket: Optional[UpgradedSocket] = None
 
+    @property
+    def upgraded(self) -> bool:
+        """True after the upgrade."""
+        return self._handler is None
+
     def upgrade(self, socket: UpgradedSocket) -> None:
-        """Pass what is received to a socket from now on, and what has come since its handshake at once."""
+        """Pass what is received to a socket from now on, and what has come since its handshake at once.
+
+        Call it in the handler of the request, after the answer is written to its end. What the handler returns then
+        is not written.
+        """
+        handler = self._handler
+        assert handler is not None
         self._socket = socket
         self._read_bytes = READ_BYTES
         # aiohttp keeps what came behind the request for the parser that takes over.
-        self.handler.set_parser(cast(Any, _Rest(socket)))
+        handler.set_parser(cast(Any, _Rest(socket)))
+        # For aiohttp the connection ends here. Without the transport it cannot close it.
+        self._handler = handler.transport = None
+        handler.connection_lost(None)
+
+    async def drain(self) -> None:
+        """Wait until the transport has written its buffer, or the connection is lost. Only one may wait at a time."""
+        if self._paused and self.transport is not None:
+            self._drained = self._loop.create_future()
+            await self._drained
 
     def drop(self) -> None:
         """Abort the connection, or mark it so that it is aborted when it begins: it may not have begun yet."""
@@ -132,7 +157,8 @@ class TcpPeer(asyncio.BufferedProtocol):
         if not self.arrive(cast(asyncio.Transport, transport)):
             return
         self._made = True
-        self.handler.connection_made(transport)
+        assert self._handler is not None
+        self._handler.connection_made(transport)
         early, self._early = self._early, []
         for data in early:
             self.data_received(data)
@@ -143,8 +169,10 @@ class TcpPeer(asyncio.BufferedProtocol):
         if socket is not None:
             socket.lost()
         self._lost(self)
-        # Also if it was never made: aiohttp breaks the reference cycles of its protocol in this call only.
-        self.handler.connection_lost(exc)
+        self._end_drain()
+        if self._handler is not None:
+            # Also if it was never made: aiohttp breaks the reference cycles of its protocol in this call only.
+            self._handler.connection_lost(exc)
         if self.unread is not None:
             # Otherwise aiohttp waits for the rest of the body.
             self.unread.feed_eof()
@@ -164,17 +192,28 @@ class TcpPeer(asyncio.BufferedProtocol):
         self._pay(len(data))
         if self._socket is not None:
             self._socket.receive(data)
-        else:
-            self.handler.data_received(data)
+        elif self._handler is not None:
+            self._handler.data_received(data)
 
     def eof_received(self) -> None:  # noqa: D102 - as above
-        self.handler.eof_received()
+        if self._handler is not None:
+            self._handler.eof_received()
 
     def pause_writing(self) -> None:  # noqa: D102 - as above
-        self.handler.pause_writing()
+        self._paused = True
+        if self._handler is not None:
+            self._handler.pause_writing()
 
     def resume_writing(self) -> None:  # noqa: D102 - as above
-        self.handler.resume_writing()
+        self._paused = False
+        self._end_drain()
+        if self._handler is not None:
+            self._handler.resume_writing()
+
+    def _end_drain(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
 
     def _pay(self, size: int) -> None:
         seconds = self._bytes.charge(size, self._loop.time())
@@ -184,7 +223,7 @@ class TcpPeer(asyncio.BufferedProtocol):
 
     def _read_on(self) -> None:
         # While aiohttp has enough of a request's body, it has paused the transport too, and will resume it.
-        if self._socket is None and self.handler._reading_paused:
+        if self._handler is not None and self._handler._reading_paused:
             return
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -204,10 +243,10 @@ class _Rest:
         """Do nothing: `TcpPeer` reports that the connection is lost."""
 
 
-def address_of(request: web.Request) -> Optional[str]:
-    """Return the address that a request's connection counts for; None if it is not counted, or is lost."""
+def peer_of(request: web.Request) -> Optional[TcpPeer]:
+    """Return a request's connection; None if it is lost."""
     protocol = None if request.transport is None else request.transport.get_protocol()
-    return protocol.address if isinstance(protocol, TcpPeer) else None
+    return protocol if isinstance(protocol, TcpPeer) else None
 
 
 class TlsGate(asyncio.Protocol):
