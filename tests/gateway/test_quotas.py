@@ -50,7 +50,7 @@ async def flood(running: RunningGateway, count: int, access_token: str, *, same:
 
 
 def _is_gone(running: RunningGateway, ws_id: str) -> bool:
-    return not running.server._hub.holds(ws_id)
+    return ws_id not in running.server._hub._sockets
 
 
 def events(running: RunningGateway) -> int:

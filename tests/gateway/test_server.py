@@ -278,7 +278,7 @@ class TestLedgerInTrouble:
     async def test_defect_of_the_pump_ends_the_gateway(self, database: Path) -> None:
         server = GatewayServer(GatewayOptions(database, port=0))
 
-        def broken(_: object) -> None:
+        def broken(*_: object) -> None:
             raise ZeroDivisionError
 
         server._pump._read_news = broken  # type: ignore[assignment,method-assign]

@@ -1,6 +1,7 @@
 """The fast path of a message: from the pump's reading to one write on its agent's socket. Most messages go this way.
 
 1. The pump reads what was committed since its last reading (`Pump.run`), and gives it all to `FastPath.dispatch`.
+   After many messages it rests up to 100 ms, so that the next many go out together; a few do not wait for that.
 2. The messages of each recipient become frames. `MessageFrames` encodes what a broadcast's recipients share once.
 3. A socket takes its messages at once if it is free (`AgentSocket.is_free`: the kernel has taken all that was
    written before), and if its session has nothing queued and room in its window (`GatewaySession.take_at_once`).

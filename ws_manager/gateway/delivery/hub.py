@@ -89,10 +89,6 @@ class Hub:
         """Return the number of open sockets, including those that are closing."""
         return len(self._open)
 
-    def holds(self, ws_id: Optional[str]) -> bool:
-        """Return whether this gateway has a socket of a connection."""
-        return ws_id in self._sockets
-
     def add(self, socket: AgentSocket) -> None:
         """Add a socket. Of two sockets with one ws_id, the one with the older registration is closed."""
         session = socket.session
