@@ -67,7 +67,8 @@ class Gateway:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, *_PYTHON[loop], "--db", str(database)),
-                    *("serve", "--no-auth", "--port", str(port), "--workers", str(workers)),
+                    *("serve", "--no-auth", "--port", str(port)),
+                    *(("--workers", str(workers)) if workers > 1 else ()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
