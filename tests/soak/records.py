@@ -55,6 +55,7 @@ class Link:
         rejected: what it has rejected, and when.
         refused: it was closed with 1009 after this seq.
         closed: when and why it has ended.
+        cut_off: when it was closed with the code that says that an operator has disconnected it.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Link:
     rejected: dict[int, float] = field(default_factory=dict)
     refused: Optional[int] = None
     closed: str = "open"
+    cut_off: float = math.inf
 
     def read_at(self, seq: int) -> Optional[float]:
         """When it has read a message; None if it has not."""
@@ -96,14 +98,33 @@ class Recipient:
     Attributes:
         links: its sockets, by number.
         by_commands: its registrations by commands.
+        disconnected: when each command that has disconnected it began and ended.
         read: the seq and the msg_id of every message that it has read, by key.
         highest: the highest seq of them.
     """
 
     links: dict[int, Link] = field(default_factory=dict)
     by_commands: list[Registration] = field(default_factory=list)
+    disconnected: list[tuple[float, float]] = field(default_factory=list)
     read: dict[str, tuple[int, str]] = field(default_factory=dict)
     highest: int = 0
+
+    def open_links(self) -> list[Link]:
+        """Its sockets that are open, or are about to be."""
+        return [link for link in self.links.values() if link.closed == "open"]
+
+    def is_cut_off_without_cause(self, link: Link) -> bool:
+        """Whether the gateway says that an operator has disconnected a socket, and nobody has.
+
+        It may say so of an older socket too, if the newer one has said goodbye.
+        """
+        return (
+            link.cut_off < math.inf
+            and not any(
+                other.begun < link.cut_off for other in self.links.values() if other.number > link.number
+            )
+            and not any(begun < link.cut_off and link.begun < ended for begun, ended in self.disconnected)
+        )
 
     def registrations(self) -> list[Registration]:
         """All that are known for sure."""

@@ -9,6 +9,7 @@ from typing import Optional
 
 import pytest
 
+from tests.soak.cast import BY_GATEWAY
 from tests.soak.judgement import Judge
 from tests.soak.records import Sent, Watched
 
@@ -184,6 +185,34 @@ def test_what_is_pending_may_not(course: Course) -> None:
     course.judge.look()
     course.delete(1)
     assert course.complaints() == ["GONE", "LOST"]
+
+
+def test_who_is_called_disconnected_was_disconnected_by_a_command(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.judge.take_disconnection(WS_ID, 5.0, 5.5)
+    course.line(6.0, "closed", 1, f"{BY_GATEWAY}4010")
+    assert course.complaints() == []
+
+
+@pytest.mark.parametrize("times", [(0.1, 0.9), (6.5, 7.0)])
+def test_not_by_one_before_the_socket_or_after_its_end(course: Course, times: tuple[float, float]) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.judge.take_disconnection(WS_ID, *times)
+    course.line(6.0, "closed", 1, f"{BY_GATEWAY}4010")
+    assert course.complaints() == ["CUT"]
+
+
+def test_a_socket_with_a_newer_one_may_be_called_so(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.socket(2, at=5.0)
+    course.line(6.0, "closed", 1, f"{BY_GATEWAY}4010")
+    assert course.complaints() == []
+    assert course.judge.doubled == []
+
+
+def test_a_connection_with_two_open_sockets_is_doubled(course: Course) -> None:
+    course.socket(2, at=5.0)
+    assert course.judge.doubled == [WS_ID]
 
 
 def test_what_nobody_has_sent_is_a_ghost(course: Course) -> None:
