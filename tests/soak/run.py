@@ -25,7 +25,7 @@ from tests.soak.cast import cast
 from tests.soak.faults import Faults
 from tests.soak.gateway import PATIENCE, Gateway
 from tests.soak.judgement import Judge
-from tests.soak.records import Tail, Watched, sent_in
+from tests.soak.records import Events, Tail, Watched, sent_in
 from ws_manager import get_db
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +84,7 @@ class Soak:
         self.gateway = Gateway(folder, self.database, loop, workers)
         members = cast(count)
         self.watched = Watched(self._db)
+        self._events = Events(self._db)
         self.judge = Judge((member.ws_id for member in members), self.watched)
         journal = folder / "agents.journal"
         self._agents = Helper(
@@ -127,7 +128,7 @@ class Soak:
 
     def problems(self) -> list[str]:
         """What is wrong so far."""
-        return [*self._failures, *self.judge.complaints, *self.gateway.complaints, *self.faults.complaints]
+        return [*self._failures, *self.gateway.complaints, *self.faults.complaints, *self.judge.complaints]
 
     def look(self) -> None:
         """Take what has come, and judge it."""
@@ -136,6 +137,8 @@ class Soak:
                 self.judge.take_sent(sent)
         for line in self._agents_tail.lines():
             self.judge.take_line(line)
+        for swept in self._events.swept():
+            self.judge.take_swept(swept)
         self.judge.look()
         self.gateway.look()
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.soak.cast import BY_GATEWAY
 from tests.soak.judgement import Judge
-from tests.soak.records import Sent, Watched
+from tests.soak.records import Sent, Swept, Watched
 
 WS_ID = "pong-000"
 
@@ -213,6 +213,29 @@ def test_a_socket_with_a_newer_one_may_be_called_so(course: Course) -> None:
 def test_a_connection_with_two_open_sockets_is_doubled(course: Course) -> None:
     course.socket(2, at=5.0)
     assert course.judge.doubled == [WS_ID]
+
+
+def test_who_has_no_socket_may_be_called_lost(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.line(5.0, "closed", 1, "reset by the agent")
+    course.judge.take_swept(Swept(WS_ID, 6.0))
+    assert course.complaints() == []
+
+
+@pytest.mark.parametrize("why", ["reset by the agent", f"{BY_GATEWAY}1001"])
+@pytest.mark.parametrize("at", [5.0, 7.5])
+def test_not_who_has_one_or_was_just_sent_away(course: Course, why: str, at: float) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.line(7.0, "closed", 1, why)
+    course.judge.take_swept(Swept(WS_ID, at))
+    assert course.complaints() == (["SWEPT"] if at < 7.0 or why.startswith(BY_GATEWAY) else [])
+
+
+def test_who_is_deaf_may_not_know_that_its_socket_has_ended(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.line(4.5, "deaf", 1)
+    course.judge.take_swept(Swept(WS_ID, 6.0))
+    assert course.complaints() == []
 
 
 def test_what_nobody_has_sent_is_a_ghost(course: Course) -> None:
