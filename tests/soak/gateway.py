@@ -22,7 +22,9 @@ PATIENCE = 60.0
 OPTIONS = ("--timeout", "3s", "--write-timeout", "2s", "--drain", "1s")
 """Shorter than usual, so that a run sees what happens then."""
 
-_CONFLICT = 6
+_CONFLICT, _OTHER = 6, "another gateway"
+"""How a `serve` ends on a ledger that is being served, and what it says."""
+
 _GONE_SECONDS = 25.0
 """How long workers may take to end once their parent has: they close their sockets and write the last receipts."""
 
@@ -124,6 +126,10 @@ class Gateway:
             if code != _CONFLICT or not seen or time.monotonic() > deadline:
                 break
             refused += 1
+            text = " ".join(self._lines(self.starts))
+            if _OTHER not in text:
+                # The port is in use, too; but another gateway could have another port.
+                self.complaints.append(f"gateway {self.starts} was refused, but not for the ledger: {text}")
         if code is None and left:
             self.complaints.append(f"gateway {self.starts} is ready while workers of {before} run: {left}")
         elif code is not None:
