@@ -35,6 +35,9 @@ SURPLUS_SECONDS = 2.0
 
 _LINGERING_SECONDS = 2.0
 
+_LAST_SECONDS = 1.0
+"""How long the end waits for requests that are being answered."""
+
 
 class Listener:
     """The listening sockets and their connections.
@@ -83,8 +86,10 @@ class Listener:
             handle_signals=False,
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=_LINGERING_SECONDS,
-            shutdown_timeout=1,
+            shutdown_timeout=_LAST_SECONDS,
         )
+        # One task for each request that is being answered.
+        self._answering: set[asyncio.Task[object]] = set()
 
     async def start(
         self, hosts: Sequence[str], port: int, tls: Optional[ssl.SSLContext], *, shared: bool = False
@@ -113,6 +118,13 @@ class Listener:
     async def close(self) -> None:
         """Close every connection."""
         self.stop_accepting()
+        # aiohttp would wait too, but it fails if a request ends just when it gives up (`RequestHandler.shutdown`).
+        if self._answering:
+            _, late = await asyncio.wait(self._answering, timeout=_LAST_SECONDS)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=_LAST_SECONDS)
         await self._runner.cleanup()
 
     def tick(self) -> None:
@@ -166,6 +178,7 @@ class Listener:
         @web.middleware
         async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
             peer, admitted = self._waiting.pop(request.protocol, None), True
+            self._note_answering()
             try:
                 if peer is not None and peer.admitted is not None:
                     admitted = await peer.admitted
@@ -178,6 +191,12 @@ class Listener:
                     self._wait(peer, KEEPALIVE_SECONDS if admitted else SURPLUS_SECONDS)
 
         return timed
+
+    def _note_answering(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     def _turned_away(self, peer: TcpPeer) -> web.Response:
         self._refusal_log.note(
