@@ -9,7 +9,7 @@ PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
 SOAK_SECONDS ?= 300
 
-.PHONY: help test soak conformance npm test-npm demo bench peers pictures lint format types check clean
+.PHONY: help test test-uvloop soak conformance npm test-npm demo bench peers pictures lint format types check clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -33,6 +33,9 @@ $(VENV)/.installed: $(VENV)/.runnable
 
 test: $(VENV)/.installed ## Run the tests, with branch coverage
 	"$(RUN)/python" -m pytest --cov --cov-report=term-missing:skip-covered $(TESTS)
+
+test-uvloop: $(VENV)/.installed ## Run the tests of sockets on the event loop that most gateways have
+	"$(RUN)/python" -m pytest --loop=uvloop tests/gateway tests/client
 
 # A quarter of an hour. Shorter: make soak SOAK_SECONDS=30
 soak: $(VENV)/.runnable ## Show that the gateway loses nothing, whatever breaks: five minutes on each event loop, then with workers

@@ -301,6 +301,31 @@ def _delay(what: str, times: list[float], most_p50: int, most_p99: int) -> Figur
     )
 
 
+def workers(ledgers: Ledgers) -> list[Figure]:
+    """One process and two, in turn, with all cores for everybody."""
+    speeds: dict[int, list[float]] = {1: [], 2: []}
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for count in (1, 2) * 3:
+        with ledgers.copy(ledgers.of(10)) as db, serving(db.path, workers=count) as (gateway, load):
+            load.open("crowd", "pong", CROWD, gateway.port)
+            time.sleep(1)
+            for number in range(3):
+                cpu, began = gateway.cpu(), time.monotonic()
+                _latencies(db, load, "crowd", CROWD, BROADCASTS, 0.0)
+                wait_for(lambda: db.value("SELECT count(*) FROM messages WHERE delivered = 0") == 0)
+                if number:
+                    speeds[count].append(CROWD * BROADCASTS / (time.monotonic() - began))
+                    rates[count].append(CROWD * BROADCASTS / (gateway.cpu() - cpu))
+    return [
+        Figure(
+            f"{CROWD:,} sockets, 100 broadcasts back to back, with {count} worker(s)",
+            f"{middle(speeds[count]):,.0f} a second ({middle(rates[count]):,.0f} per CPU-second)",
+            spread=quarters(speeds[count], digits=0),
+        )
+        for count in (1, 2)
+    ]
+
+
 def latency(ledgers: Ledgers) -> list[Figure]:
     """From commit to frame on a gateway that has nothing else to do."""
     figures = []
@@ -347,6 +372,7 @@ def _idle(ledgers: Ledgers, loop: str, budget: float) -> list[Figure]:
 
 ROWS: dict[str, Callable[[Ledgers], list[Figure]]] = {
     "throughput": throughput,
+    "workers": workers,
     "latency": latency,
     "idle": idle,
     "stalled-one": stalled_one,

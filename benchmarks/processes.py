@@ -61,13 +61,13 @@ def on_core(number: int) -> Iterator[None]:
 class Gateway:
     """`ws-manager serve` in a process of its own, with the event loop that it chooses, or with another."""
 
-    def __init__(self, database: Path, port: int = 0, loop: str = "") -> None:
+    def __init__(self, database: Path, port: int = 0, loop: str = "", workers: int = 1) -> None:
         self._log = database.with_suffix(".log")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, *_PYTHON[loop], "--db", str(database)),
-                    *("serve", "--no-auth", "--port", str(port)),
+                    *("serve", "--no-auth", "--port", str(port), "--workers", str(workers)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -87,8 +87,8 @@ class Gateway:
         return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
     def cpu(self) -> float:
-        """Seconds of CPU until now."""
-        return cpu_of(self.pid)
+        """Seconds of CPU until now, of its workers too."""
+        return cpu_of(self.pid, *_children(self.pid))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process.poll() is None:
@@ -147,14 +147,14 @@ class Peak(threading.Thread):
 
 
 @contextmanager
-def serving(database: Path, loop: str = "") -> Iterator[tuple[Gateway, Load]]:
+def serving(database: Path, loop: str = "", workers: int = 1) -> Iterator[tuple[Gateway, Load]]:
     """A gateway that has already served an agent, and a process for agents.
 
     With a loop, each has a core of its own, and this thread shares that of the agents for the time of the block.
     """
     with ExitStack() as stack:
         with on_core(SERVER_CORE) if loop else nullcontext():
-            gateway = Gateway(database, loop=loop)
+            gateway = Gateway(database, loop=loop, workers=workers)
         stack.callback(gateway.end)
         if loop:
             stack.enter_context(on_core(LOAD_CORE))
@@ -197,6 +197,12 @@ def cpu_of(*pids: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process has started; see man 5 proc, /proc/pid/task/tid/children."""
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
 def socket_memory() -> int:

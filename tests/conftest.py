@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import shutil
@@ -25,6 +26,21 @@ for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
     _number = getattr(signal, _name, None)
     if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the event loop be chosen. `serve` uses uvloop where it can, and asyncio's own everywhere else."""
+    parser.addoption("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="the tests' event loop")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make every event loop of this process the chosen one."""
+    if config.getoption("--loop") == "uvloop":
+        try:
+            import uvloop
+        except ImportError:
+            raise pytest.UsageError("uvloop is not installed here: leave out --loop") from None
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:

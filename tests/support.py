@@ -22,8 +22,9 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger
 from ws_manager.gateway.http.stripe import StripeOptions
 from ws_manager.gateway.limits import Limits
+from ws_manager.gateway.options import GatewayOptions
 from ws_manager.gateway.own_quotas import OwnQuotas
-from ws_manager.gateway.server import GatewayOptions, GatewayServer
+from ws_manager.gateway.server import GatewayServer
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.sqlite.database import Database
@@ -126,6 +127,8 @@ class RawAgent:
         self.pings: list[bytes] = []
         self._reader = reader
         self._writer = writer
+        # Before Python 3.11 only one may wait for a writer that is full.
+        self._draining = asyncio.Lock()
 
     async def send(self, opcode: int, payload: bytes = b"", *, last: bool = True) -> None:
         """Send one masked frame; not the last one of its message where `last` is False."""
@@ -141,7 +144,12 @@ class RawAgent:
         key = int.from_bytes((mask * (length // 4 + 1))[:length], "big")
         body = (int.from_bytes(payload, "big") ^ key).to_bytes(length, "big")
         self._writer.write(bytes([(0x80 if last else 0) | opcode]) + size + mask + body)
-        await within(self._writer.drain())
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Wait until there is room for more to send."""
+        async with self._draining:
+            await within(self._writer.drain())
 
     async def say(self, **frame: object) -> None:
         """Send a JSON text frame."""

@@ -36,6 +36,24 @@ def unsigned(**header: object) -> str:
     return b".".join([*(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts), b""]).decode()
 
 
+# Before each step at which the making of a key changes files, `at_step` is called with its number, from 0.
+STEPS = """
+import os, sys
+from pathlib import Path
+from ws_manager.tokens import key_path, signing_key
+database, steps, busy = Path(sys.argv[1]), 0, False
+CHANGES = "os.link", "os.rename", "os.remove", "os.truncate", "os.chmod", "os.chown", "fcntl.flock"
+def step(event, arguments):
+    global steps, busy
+    changes = event in CHANGES or event == "open" and arguments[2] & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)
+    if changes and not busy:
+        busy = True
+        at_step(steps)
+        steps, busy = steps + 1, False
+sys.addaudithook(step)
+"""
+
+
 class TestToken:
     def test_says_what_it_was_made_with(self) -> None:
         token = mint(KEY, "octavia", ws_id="ws-001", scopes=("send", "connect"), ttl=60, now=NOW)
@@ -195,11 +213,49 @@ class TestKey:
     ) -> None:
         keys = run_together(
             "from pathlib import Path\nfrom ws_manager.tokens import signing_key\n"
-            "print(signing_key(Path(sys.argv[1]), create=True))",
-            6,
+            "for number in range(100): print(signing_key(Path(f'{sys.argv[1]}-{number}'), create=True))",
+            4,
             database,
         )
         assert len(set(keys)) == 1
+
+    def test_is_whole_for_all_who_read_it_at_any_moment(
+        self, database: Path, run_python: Callable[..., str]
+    ) -> None:
+        code = (
+            "seen = []\n"
+            "def at_step(number): seen.append(signing_key(database, create=False))\n"
+            "key = signing_key(database, create=True)\n"
+            "seen.append(signing_key(database, create=False))\n"
+            "print(seen[0] is None and set(seen) == {None, key}, len(seen) > 2)"
+        )
+        assert run_python(STEPS + code, database) == "True True\n"
+
+    def test_is_never_written_over_one_that_was_made_meanwhile(
+        self, database: Path, run_python: Callable[..., str]
+    ) -> None:
+        code = (
+            "def at_step(number):\n"
+            "    if number == 2: key_path(database).write_text('k' * 64); key_path(database).chmod(0o600)\n"
+            "print(signing_key(database, create=True).decode())"
+        )
+        assert run_python(STEPS + code, database) == "k" * 64 + "\n"
+        assert sorted(database.parent.iterdir()) == [key_path(database)]
+
+    def test_is_made_after_a_kill_at_any_moment(self, tmp_path: Path, run_python: Callable[..., str]) -> None:
+        code = (
+            "def at_step(number):\n"
+            "    if number == int(sys.argv[2]): print('killed', flush=True); os._exit(0)\n"
+            "signing_key(database, create=True)"
+        )
+        for kill in range(100):
+            database = tmp_path / str(kill) / "ledger.db"
+            killed = run_python(STEPS + code, database, kill)
+            assert signing_key(database, create=True)
+            assert sorted(database.parent.iterdir()) == [key_path(database)]
+            if not killed:
+                break
+        assert kill > 2
 
     def test_comes_from_the_environment_first(self, database: Path) -> None:
         assert signing_key(database, create=True, environ={"BLACKROAD_WS_SECRET": "s" * 32}) == b"s" * 32
@@ -263,6 +319,25 @@ class TestKeyFile:
         with pytest.raises(LedgerError, match="hard links"):
             signing_key(database, create=False)
 
+    def test_holds_nothing_of_a_draft_that_a_killed_process_has_left(self, database: Path) -> None:
+        draft = database.with_name("ledger.db.key.new")
+        draft.write_text("x" * 200)
+        draft.chmod(0o644)
+        key = signing_key(database, create=True)
+        assert key is not None
+        assert b"x" * 100 not in key
+        assert sorted(database.parent.iterdir()) == [key_path(database)]
+
+    def test_is_not_written_through_a_link_in_the_place_of_its_draft(
+        self, tmp_path: Path, database: Path
+    ) -> None:
+        precious = tmp_path / "precious"
+        precious.write_text("keep me")
+        database.with_name("ledger.db.key.new").symlink_to(precious)
+        with pytest.raises(LedgerError, match=r"ledger.db.key.new is a link: it is not used"):
+            signing_key(database, create=True)
+        assert precious.read_text() == "keep me"
+
     def test_that_is_a_pipe_keeps_nobody_waiting(self, database: Path) -> None:
         os.mkfifo(key_path(database), 0o600)
         with pytest.raises(LedgerError, match="is not an ordinary file"):
@@ -293,6 +368,51 @@ class TestKeyFile:
         assert key is not None
         assert listing(shared_folder)["ledger.db.key"][0] == ALICE
         assert as_user(ALICE, lambda: (signing_key(path, create=False) or b"").decode()) == key.decode()
+
+    @as_root
+    def test_of_roots_making_is_the_owners_after_a_kill_at_any_moment(
+        self, shared_folder: Path, run_python: Callable[..., str]
+    ) -> None:
+        code = (
+            "def at_step(number):\n"
+            "    if number == int(sys.argv[2]): print('killed', flush=True); os._exit(0)\n"
+            "signing_key(database, create=True)"
+        )
+        path = shared_folder / "ledger.db"
+        as_user(ALICE, lambda: get_db(path).close())
+        for kill in range(100):
+            killed = run_python(STEPS + code, path, kill)
+            assert signing_key(path, create=True)
+            assert {name: owner for name, (owner, _) in listing(shared_folder).items()} == {
+                "ledger.db": ALICE,
+                "ledger.db.key": ALICE,
+            }
+            key_path(path).unlink()
+            if not killed:
+                break
+        assert kill > 3
+
+    @as_root
+    def test_of_root_is_one_while_another_root_makes_it(
+        self, shared_folder: Path, run_python: Callable[..., str]
+    ) -> None:
+        path = shared_folder / "ledger.db"
+        as_user(ALICE, lambda: get_db(path).close())
+        code = (
+            "import subprocess\n"
+            "ASK = 'import sys; from pathlib import Path; from ws_manager.tokens import signing_key\\n' \\\n"
+            "    'print(signing_key(Path(sys.argv[1]), create=True).decode())'\n"
+            "def at_step(number):\n"
+            "    if number == int(sys.argv[2]): at_step.other = subprocess.check_output(\n"
+            "        [sys.executable, '-c', ASK, str(database)], text=True, timeout=60)\n"
+            "at_step.other = None\n"
+            "mine = signing_key(database, create=True).decode()\n"
+            "print(at_step.other in (None, mine + chr(10)))"
+        )
+        # Up to the step that takes the lock: from there on the other waits.
+        for moment in range(3):
+            assert run_python(STEPS + code, path, moment) == "True\n"
+            key_path(path).unlink()
 
     @as_root
     def test_is_made_by_the_owner_alone(self, shared_folder: Path) -> None:

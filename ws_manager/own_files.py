@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,14 +103,122 @@ def make_own(path: Path, database: Path) -> int:
         )
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _CAREFULLY, 0o600)
     try:
-        if os.name == "posix" and owner(database) != user():
-            status = database.stat()
-            os.fchown(descriptor, status.st_uid, status.st_gid)
+        _give(descriptor, database)
     except BaseException:
         os.close(descriptor)
         path.unlink()
         raise
     return descriptor
+
+
+def open_or_make_own(path: Path, database: Path) -> int:
+    """Open one of our files for reading and writing, mode 0600, and make a missing one.
+
+    Raises:
+        LedgerError: as `open_own` and `make_own`.
+        OSError: it cannot be made, or may not be opened.
+    """
+    while True:
+        try:
+            descriptor = open_own(path, database, write=True)
+            break
+        except FileNotFoundError:
+            pass
+        # If it exists now, another process was first.
+        with contextlib.suppress(FileExistsError):
+            return make_own(path, database)
+    try:
+        if os.name == "posix" and stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            # Whoever can open it can hold a lock on it.
+            os.fchmod(descriptor, 0o600)
+        # Root may have been killed before it gave the file away.
+        _give(descriptor, database)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_whole(path: Path, content: bytes, database: Path) -> None:
+    """Make one of our files with its content, mode 0600, unless something has its name.
+
+    It is written as a draft beside it, and renamed: it has one name at any time, and nobody sees a part of it. If
+    several processes do it at the same time, the content of one of them is there.
+
+    Raises:
+        LedgerError: as `make_own`, or a draft that another process has left is not ours.
+        OSError: it cannot be made; there is no draft then.
+    """
+    if sys.platform == "win32":
+        _rename_new(path, content, database)
+        return
+    import fcntl
+
+    # All have the same draft, and its lock decides who writes it. So one that a killed process has left is used.
+    draft = Path(f"{path}.new")
+    while not os.path.lexists(path):
+        descriptor = open_or_make_own(draft, database)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # If not, another process was first.
+            if is_at(draft, descriptor):
+                _fill_and_rename(draft, descriptor, path, content)
+        finally:
+            os.close(descriptor)
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Return whether a path leads to an open file still: it may have been removed or renamed meanwhile."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
+def _fill_and_rename(draft: Path, descriptor: int, path: Path, content: bytes) -> None:
+    """Write a draft whose lock is held, and rename it unless something has the name."""
+    try:
+        os.ftruncate(descriptor, 0)
+        _fill(descriptor, content)
+        if not os.path.lexists(path):
+            draft.rename(path)
+            return
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    draft.unlink()
+
+
+def _rename_new(path: Path, content: bytes, database: Path) -> None:
+    """Do what `make_whole` does where an open file cannot be renamed, and renaming replaces nothing: on Windows."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = make_own(draft, database)
+    try:
+        try:
+            _fill(descriptor, content)
+        finally:
+            os.close(descriptor)
+        draft.rename(path)
+    except FileExistsError:
+        draft.unlink()
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _fill(descriptor: int, content: bytes) -> None:
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _give(descriptor: int, database: Path) -> None:
+    """Give a file that root has made to the database's owner."""
+    if os.name == "posix" and os.fstat(descriptor).st_uid != owner(database) != user():
+        status = database.stat()
+        os.fchown(descriptor, status.st_uid, status.st_gid)
 
 
 def _check(path: Path, status: os.stat_result, database: Path) -> None:
@@ -120,7 +230,8 @@ def _check(path: Path, status: os.stat_result, database: Path) -> None:
         return
     if status.st_nlink > 1:
         raise _refused(path, f"has {status.st_nlink} names (hard links)", "remove it, or the other names")
-    if status.st_uid != owner(database):
+    # Root makes a file, and then gives it to the owner: for a moment it is root's, and empty.
+    if status.st_uid != owner(database) and (user(), status.st_uid, status.st_size) != (0, 0, 0):
         raise _refused(
             path,
             f"belongs to the user {status.st_uid}, and {real(database)} to {owner(database)}",

@@ -6,7 +6,6 @@ A token is a JWT (RFC 7519) signed with HS256 (RFC 7518 section 3.2) by the key 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import math
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ws_manager.errors import InvalidInput, LedgerError, LedgerFull, NotAuthorised, is_full
-from ws_manager.own_files import beside, make_own, opened, real
+from ws_manager.own_files import beside, make_whole, opened, real
 from ws_manager.remedies import MAKE_TOKEN, PLACE_KEY
 from ws_manager.settings import MAX_TIMEOUT, signing_secret
 from ws_manager.text import decode
@@ -292,23 +291,10 @@ def _bare(key: bytes) -> bytes:
 
 
 def _make(path: Path, database: Path) -> None:
-    """Make a key file of mode 0600, unless another process was first.
-
-    It gets its name when it is complete, so that nobody reads half a key; a hard link never replaces a file.
-    """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    """Make a key file of mode 0600, unless another process was first."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = make_own(draft, database)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(48) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            draft.unlink()
+        make_whole(path, f"{secrets.token_urlsafe(48)}\n".encode("ascii"), database)
     except OSError as error:
         raise (LedgerFull if is_full(error) else LedgerError)(
             f"cannot make the signing key {path}: {os.strerror(error.errno or errno.EIO)}",

@@ -11,11 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.commands import EVERY
-from tests.support import held
+from tests.support import running
 from tests.users import ALICE, BOB, Ended, as_root, as_user, listing
 from ws_manager import ConnectionPool, add_connection, get_db
 from ws_manager.cli.app import app
-from ws_manager.repository.sqlite.locks import gateway_lock
 from ws_manager.tokens import key_path
 
 READING = [
@@ -255,7 +254,7 @@ class TestSomebodyElse:
         db = get_db(path)
         db.execute("INSERT INTO gateways (id, pid, url) VALUES ('g', 1, 'http://127.0.0.1:1')")
         db.execute("UPDATE connections SET gateway = 'g'")
-        with held(gateway_lock(path)):
+        with running(path, "g"):
             assert "the socket of ws-001 is open" in bob("show", "ws-001").stdout
             assert "only the file's owner can see" in bob("doctor").stdout
         db.execute("UPDATE gateways SET seen_at = '2020-01-01T00:00:00.000000+00:00'")

@@ -19,6 +19,7 @@ from tests.support import (
     RunningGateway,
     gateway,
     handshake,
+    until,
     within,
 )
 from ws_manager.gateway.limits import Limits
@@ -159,10 +160,14 @@ async def test_requests_that_cannot_be_done_at_once_are_answered_busy(
 
     async with gateway(database) as running:
         agent = await running.agent()
+        socket = running.server._hub._sockets["ws-001"]
         running.db.execute("BEGIN IMMEDIATE")
-        for ref in range(4):
+        await agent.say(type="send", ref=0, to="ws-001", content=0)
+        # It is being done: those that come with it would wait behind it.
+        await until(lambda: socket._performing is not None and not socket._requests)
+        for ref in range(1, 4):
             await agent.say(type="send", ref=ref, to="ws-001", content=ref)
-        # One is being done, two wait.
+        # Two wait.
         refused = await agent.json()
         assert (refused["ref"], refused["error"]["code"]) == (3, "busy")
         running.db.execute("ROLLBACK")

@@ -15,7 +15,8 @@ from tests.support import LIMIT, PING, PONG, Clock, Refused, db_of, gateway, ref
 from ws_manager import get_db
 from ws_manager.errors import Conflict, LedgerError, LedgerReplaced
 from ws_manager.gateway.limits import Limits
-from ws_manager.gateway.server import GatewayOptions, GatewayServer
+from ws_manager.gateway.options import GatewayOptions
+from ws_manager.gateway.server import GatewayServer
 from ws_manager.models import Closure
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.gateway_session import GatewaySession

@@ -17,7 +17,8 @@ from ws_manager.cli.process.sd_notify import notify_supervisor
 from ws_manager.cli.process.signals import ENDING, stop_on_signals
 from ws_manager.core.locations import engine_caveat
 from ws_manager.gateway.http.access import is_loopback
-from ws_manager.gateway.server import GatewayOptions, GatewayServer
+from ws_manager.gateway.options import GatewayOptions
+from ws_manager.gateway.server import GatewayServer
 from ws_manager.protocol.close_codes import CloseCode
 
 _COLLECTED_AFTER = 10_000

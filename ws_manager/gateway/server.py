@@ -6,11 +6,8 @@ import asyncio
 import math
 import os
 import secrets
-import ssl
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional
 
 from aiohttp import web
 
@@ -28,11 +25,11 @@ from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import error_response
 from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.http.sockets import SocketRoute
-from ws_manager.gateway.http.stripe import PATH, StripeOptions, StripeRoute
+from ws_manager.gateway.http.stripe import PATH, StripeRoute
 from ws_manager.gateway.janitor import Janitor
-from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.binding import hosts_to_bind
 from ws_manager.gateway.net.listener import Listener
+from ws_manager.gateway.options import GatewayOptions
 from ws_manager.gateway.own_quotas import OwnQuotas
 from ws_manager.gateway.quotas import Addresses, Quotas
 from ws_manager.gateway.refusal_log import RefusalLog
@@ -41,7 +38,6 @@ from ws_manager.gateway.workers.worker import Worker
 from ws_manager.models import Gateway, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.store import Hold
-from ws_manager.settings import HEARTBEAT_TIMEOUT
 from ws_manager.stripe.events import MAX_BODY
 from ws_manager.tokens import MIN_KEY
 
@@ -53,51 +49,6 @@ _REASONS = {
     CloseCode.GOING_AWAY: "the gateway is shutting down",
     CloseCode.RESTARTING: "the gateway is restarting",
 }
-
-
-@dataclass(frozen=True)
-class GatewayOptions:
-    """How a gateway runs.
-
-    Attributes:
-        database: the ledger's file.
-        hosts: the addresses to bind; `::` is every address. Without a key, only loopback addresses are allowed.
-        port: the port of all addresses; 0 takes a free one.
-        heartbeat_timeout: seconds without a sign of life after which a connection is lost.
-        drain_seconds: over which the gateway spreads the closes of many sockets when it stops.
-        key: the key that signs tokens, or a function that reads or creates it. The function runs in a thread, after
-            the ledger was opened. None: no tokens are required, and every program on this machine may connect.
-        public_hosts: further names by which clients address the gateway.
-        origins: origins of web pages on other hosts that may connect.
-        proxies: addresses and networks of proxies. The limits per address do not apply to them.
-        tls: the TLS context for https and wss; None serves http and ws.
-        limits: what agents may use.
-        log_interval: least seconds between two rows of one connection in the heartbeat log.
-        log_keep: seconds to keep those rows.
-        receipts_keep: seconds to keep the journal of receipts.
-        keep: seconds to keep confirmed messages and other finished rows; None keeps them for ever.
-        stripe: how Stripe's webhook events are received; None turns that off.
-        shared: True allows the ledger in another program's database.
-    """
-
-    database: Path
-    hosts: tuple[str, ...] = ("127.0.0.1",)
-    port: int = 8765
-    heartbeat_timeout: float = HEARTBEAT_TIMEOUT
-    drain_seconds: float = 5.0
-    # Not in the repr, because a repr may be logged.
-    key: Union[bytes, Callable[[], bytes], None] = field(default=None, repr=False)
-    public_hosts: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
-    proxies: tuple[str, ...] = ()
-    tls: Optional[ssl.SSLContext] = None
-    limits: Limits = field(default_factory=Limits)
-    log_interval: float = 60.0
-    log_keep: float = 86400.0
-    receipts_keep: float = 86400.0
-    keep: Optional[float] = None
-    stripe: Optional[StripeOptions] = None
-    shared: bool = False
 
 
 class GatewayServer:

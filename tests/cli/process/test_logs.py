@@ -30,6 +30,11 @@ def test_json_line_has_the_fields_that_were_given() -> None:
     assert json.loads(line).items() >= {"ws_id": "ws-001", "code": 1001}.items()
 
 
+def test_the_lines_of_a_worker_say_which_one_it_is() -> None:
+    assert json.loads(JsonFormatter(2).format(record("closed")))["worker"] == 2
+    assert TerminalFormatter(2).format(record("closed")).endswith("WARNING [2] closed")
+
+
 def test_json_stays_on_one_line_whatever_is_in_it() -> None:
     try:
         raise ValueError("two\nlines")

@@ -20,7 +20,7 @@ from ws_manager.errors import InvalidInput
 from ws_manager.gateway.delivery import hub
 from ws_manager.gateway.http.access import check_address
 from ws_manager.gateway.http.names import Names
-from ws_manager.gateway.server import GatewayOptions
+from ws_manager.gateway.options import GatewayOptions
 from ws_manager.tokens import AUDIENCE, SCOPES, mint
 
 KEY = b"the key of this test, not a secret"

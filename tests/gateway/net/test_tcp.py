@@ -121,7 +121,7 @@ async def _flood(agent, data: bytes) -> None:
     try:
         while True:
             agent._writer.write(data)
-            await within(agent._writer.drain())
+            await agent.drain()
     except ConnectionError:
         pass
 

@@ -162,6 +162,18 @@ class TestOwner:
             assert listing(alices.parent)[lock.path.name] == (ALICE, 0)
         assert as_user(ALICE, lambda: gateway_lock(alices).acquire())
 
+    def test_gets_what_root_has_made_and_not_given_away_yet(self, alices: Path) -> None:
+        # Another process of root's is between making and giving it, or was killed there.
+        gateway_lock(alices).path.touch(mode=0o600)
+        assert gateway_lock(alices).holder() is False
+        with held(gateway_lock(alices)) as lock:
+            assert listing(alices.parent)[lock.path.name] == (ALICE, 0)
+
+    def test_gets_nothing_of_roots_that_holds_something(self, alices: Path) -> None:
+        gateway_lock(alices).path.write_text("root's own")
+        with pytest.raises(LedgerError, match="belongs to the user 0"):
+            gateway_lock(alices).acquire()
+
     def test_alone_may_make_it(self, alices: Path) -> None:
         def use() -> str:
             with pytest.raises(LedgerError) as refused:

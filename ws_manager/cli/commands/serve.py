@@ -179,8 +179,8 @@ def serve(
     from ws_manager.gateway.http.bodies import LEAST
     from ws_manager.gateway.http.names import Names
     from ws_manager.gateway.limits import Limits
+    from ws_manager.gateway.options import GatewayOptions
     from ws_manager.gateway.quotas import Addresses
-    from ws_manager.gateway.server import GatewayOptions
 
     if workers > 1 and not sys.platform.startswith("linux"):
         raise InvalidInput("--workers above 1 needs Linux", hint="leave it out: one process serves")

@@ -60,6 +60,11 @@ class Channel:
             for answer in waiting.values():
                 _fail(answer, _gone())
 
+    def close(self) -> None:
+        """Close this end: `run` returns."""
+        if self._writer is not None:
+            self._writer.close()
+
     def call(self, name: str, *arguments: object) -> asyncio.Future[Any]:
         """Call a handler of the other end, and return its answer.
 

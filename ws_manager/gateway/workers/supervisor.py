@@ -14,8 +14,8 @@ from typing import Any, Callable, Optional
 
 from ws_manager.gateway.holding import hold_ledger
 from ws_manager.gateway.net.binding import hosts_to_bind, reserve
+from ws_manager.gateway.options import GatewayOptions
 from ws_manager.gateway.own_quotas import OwnQuotas
-from ws_manager.gateway.server import GatewayOptions
 from ws_manager.gateway.workers.channel import Channel
 from ws_manager.gateway.workers.shares import Share
 from ws_manager.repository.store import Hold
@@ -232,6 +232,8 @@ class Supervisor:
     async def _once(self, worker: WorkerProcess) -> int:
         def ready(urls: list[str]) -> None:
             worker.ready, self._urls = True, urls
+            if self._serving:
+                _log.info("worker %d serves again", worker.number)
             self._appoint()
             self._changed.set()
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 from pathlib import Path
 from typing import Optional
 
 from ws_manager.errors import LedgerError, LedgerFull, is_full
-from ws_manager.own_files import beside, make_own, open_own, opened
+from ws_manager.own_files import beside, is_at, open_or_make_own, opened
 
 _SUFFIX = ".lock"
 _LIVING = "gateway-"
@@ -51,7 +50,7 @@ class Lock:
         """
         while True:
             try:
-                descriptor = self._open()
+                descriptor = open_or_make_own(self.path, self._database)
             except OSError as error:
                 raise (LedgerFull if is_full(error) else LedgerError)(
                     f"cannot open the lock file {self.path}: {error.strerror}",
@@ -60,7 +59,7 @@ class Lock:
             try:
                 if not _take(descriptor, shared=False):
                     return False
-                if self._is_at_its_place(descriptor):
+                if is_at(self.path, descriptor):
                     self._descriptor, descriptor = descriptor, -1
                     return True
             finally:
@@ -92,32 +91,6 @@ class Lock:
             return False
         except OSError:
             return None
-
-    def _open(self) -> int:
-        """Open the lock file, and make a missing one."""
-        while True:
-            try:
-                descriptor = open_own(self.path, self._database, write=True)
-                break
-            except FileNotFoundError:
-                pass
-            try:
-                return make_own(self.path, self._database)
-            except FileExistsError:
-                # Another process was first.
-                continue
-        if os.name == "posix" and stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-            # Whoever can open it can hold it.
-            os.fchmod(descriptor, 0o600)
-        return descriptor
-
-    def _is_at_its_place(self, descriptor: int) -> bool:
-        """Return whether the file is still the one that others would lock: it may have been removed meanwhile."""
-        try:
-            there = os.stat(self.path, follow_symlinks=False)
-        except OSError:
-            return False
-        return os.path.samestat(there, os.fstat(descriptor))
 
 
 def gateway_lock(database: Path) -> Lock:
