@@ -185,7 +185,7 @@ class Faults:
         self._gateway.kill_worker(self._random)
 
     def _suspend_worker(self) -> None:
-        seconds = self._seconds(*self._random.choice([_SHORTER, _SHORTER, _LONGER]))
+        seconds = self._seconds(*self._random.choice([_SHORTER, _LONGER]))
         self._note(f"SIGSTOP to a worker for {seconds} s")
         self._gateway.suspend_worker(self._random, seconds)
 
