@@ -37,10 +37,11 @@ test: $(VENV)/.installed ## Run the tests, with branch coverage
 test-uvloop: $(VENV)/.installed ## Run the tests of sockets on the event loop that most gateways have
 	"$(RUN)/python" -m pytest --loop=uvloop tests/gateway tests/client
 
-# Ten minutes. Shorter: make soak SOAK_SECONDS=30
-soak: $(VENV)/.runnable ## Show that the gateway loses nothing, whatever breaks: five minutes on each event loop
+# A quarter of an hour. Shorter: make soak SOAK_SECONDS=30
+soak: $(VENV)/.runnable ## Show that the gateway loses nothing, whatever breaks: five minutes on each event loop, then with workers
 	"$(RUN)/python" -m tests.soak.run --loop asyncio --seconds $(SOAK_SECONDS)
 	"$(RUN)/python" -m tests.soak.run --loop uvloop --seconds $(SOAK_SECONDS)
+	"$(RUN)/python" -m tests.soak.run --loop uvloop --workers 2 --seconds $(SOAK_SECONDS)
 
 # Apart from the rest: there is none for Python 3.9, and no source of it for a platform without a wheel.
 $(VENV)/.conformance: $(VENV)/.installed

@@ -7,13 +7,17 @@ import contextlib
 import struct
 from pathlib import Path
 from typing import Any, Optional
+from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
-from tests.support import BINARY, CLOSE, LIMIT, PONG, TEXT, Closed, RawAgent, Refused, gateway, until
+from tests.support import BINARY, CLOSE, LIMIT, PONG, TEXT, Clock, Closed, RawAgent, Refused, gateway, until
 from ws_manager import get_db, get_message_history
 from ws_manager.gateway.delivery import hub
+from ws_manager.gateway.http.sockets import SocketRoute
 from ws_manager.gateway.limits import Limits
+from ws_manager.models import seconds_before, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.sqlite.locks import gateway_lock
 
@@ -85,6 +89,50 @@ async def test_handshake_meanwhile_is_answered_503(database: Path) -> None:
             await gate.running.agent()
         assert refused.value.status == 503
         assert gate.running.ledger.find("ws-001") is None
+
+
+async def test_whoever_was_sent_away_is_not_swept_meanwhile(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(hub, "_TICK_SECONDS", 0.005)
+    async with Stoppable(database, now=clock, heartbeat_timeout=30) as gate:
+        # It does not answer the Close frame, so the gateway waits for it, and its hub goes on.
+        await gate.running.agent("cipher", "ws-002", pongs=False)
+        agent = await gate.running.agent()
+        gate.stop()
+        assert await agent.closed() == CloseCode.GOING_AWAY
+        agent.drop()
+        await gate.running.socket_ended()
+        gate.running.db.execute("UPDATE connections SET last_heartbeat = ?", (seconds_before(utc_now(), 31),))
+        clock.forward(31)
+        await gate.stopped()
+    with contextlib.closing(get_db(database)) as db:
+        assert dict(db.execute("SELECT ws_id, status FROM connections"))["ws-001"] == "active"
+
+
+async def test_request_that_ends_when_the_gateway_waits_no_longer_is_no_defect(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = asyncio.Event()
+
+    async def until_given_up(_route: SocketRoute, request: web.Request) -> web.Response:
+        begun.set()
+        # No event tells of this: aiohttp gives up within one turn of the loop.
+        while (waiter := request.protocol._handler_waiter) is None or not waiter.cancelled():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        return web.Response()
+
+    monkeypatch.setattr(SocketRoute, "open", until_given_up)
+    async with Stoppable(database) as gate:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gate.running.server.url).port)
+        writer.write(b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await asyncio.wait_for(begun.wait(), LIMIT)
+        gate.stop()
+        assert await asyncio.wait_for(reader.read(), LIMIT) == b""
+        await gate.stopped()
+        writer.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 class TestBetweenTheCloseFrames:

@@ -10,6 +10,7 @@ for most words the ws_id and the number of the socket:
     receipt SEQ         it is about to confirm what it has read up to here, by Pong or by ack
     reject SEQ          it is about to reject one
     refused SEQ         it is about to close, as if it could not take this one
+    deaf                it is about to read nothing for a while
     closed WHY          the socket has ended
     wrong WHAT          the gateway has done what it may not do
     clock               everything before this time is in the journal
@@ -191,6 +192,7 @@ class Agents:
         """Read nothing for a while."""
         agent.deaf_until = time.monotonic() + seconds
         for link in agent.links:
+            self._journal.note(time.time(), "deaf", agent.member.ws_id, link.number)
             self._read_later(agent, link, seconds)
 
     def do_mute(self, agent: Agent, seconds: float) -> None:

@@ -13,6 +13,9 @@ _OF = 20
 # A quote, which is escaped, and characters of two, three and four bytes.
 _PAD = 'abcdefghij klmnopqrstuvwxyz"é€🛰 0123456789'
 
+SLOW = "slow"
+"""How the ws_ids of those begin that read slowly."""
+
 BY_GATEWAY = "the gateway has closed it with "
 """How the agents' journal says that the gateway has sent a Close frame; its code follows."""
 
@@ -34,9 +37,9 @@ def cast(count: int) -> list[Member]:
         if place < _EXPLICIT:
             kind, explicit, slow = "ack", True, False
         elif place < _EXPLICIT + _SLOW_BY_PONG:
-            kind, explicit, slow = "slow-pong", False, True
+            kind, explicit, slow = f"{SLOW}-pong", False, True
         elif place < _EXPLICIT + _SLOW_BY_PONG + _SLOW_EXPLICIT:
-            kind, explicit, slow = "slow-ack", True, True
+            kind, explicit, slow = f"{SLOW}-ack", True, True
         else:
             kind, explicit, slow = "pong", False, False
         members.append(Member(f"{kind}-{number:03d}", kind, explicit, slow))

@@ -18,7 +18,7 @@ from tests.soak.gateway import Gateway
 PAUSE = 0.35
 """Seconds between two faults, on average."""
 
-_ENDS = ("kill", "stop", "restart")
+_ENDS = ("kill", "stop", "restart", "kill_parent")
 """What every second round does without, so that some gateways live longer."""
 
 _VICTIMS = 8
@@ -43,6 +43,12 @@ _ROUND = {
     "hold_and_connect": 6,
     "prune": 4,
 }
+
+_ROUND_OF_WORKERS = {"kill_worker": 5, "suspend_worker": 5, "suspend_parent": 1, "kill_parent": 2}
+"""What is added if the gateway has workers."""
+
+_SHORTER, _LONGER = (0.1, 2.5), (3.2, 6)
+"""Seconds for which one process is suspended: less than the heartbeat timeout, or more."""
 
 
 class Background:
@@ -71,7 +77,9 @@ class Faults:
         gateway: the gateway.
         order: gives an order to the agents.
         registered: called when a command has registered a ws_id again, with the times before and after it.
+        disconnected: the same, when a command has disconnected a ws_id.
         look: makes sure that everything that is confirmed now has been seen.
+        workers: that the gateway has; 1 if it is one process.
 
     Attributes:
         made: how many of each kind.
@@ -89,7 +97,9 @@ class Faults:
         log: Path,
         order: Callable[[dict[str, Any]], None],
         registered: Callable[[str, float, float], None],
+        disconnected: Callable[[str, float, float], None],
         look: Callable[[], None],
+        workers: int = 1,
     ) -> None:
         self.made: Counter[str] = Counter()
         self.log: list[str] = []
@@ -102,6 +112,8 @@ class Faults:
         self._file = log.open("w", encoding="utf-8")
         self._order = order
         self._registered = registered
+        self._disconnected = disconnected
+        self._kinds = {**_ROUND, **(_ROUND_OF_WORKERS if workers > 1 else {})}
         self._look = look
         self._rounds = 0
         self._round: list[str] = []
@@ -112,13 +124,14 @@ class Faults:
     def step(self) -> None:
         """Make the next one if it is due, and see what those before have become."""
         self._reap()
+        self._gateway.resume()
         if time.monotonic() < self._next_at:
             return
         if not self._round:
             self._rounds += 1
             left_out = () if self._rounds % 2 else _ENDS
             self._round = [
-                kind for kind, times in _ROUND.items() for _ in range(times) if kind not in left_out
+                kind for kind, times in self._kinds.items() for _ in range(times) if kind not in left_out
             ]
             self._random.shuffle(self._round)
             self._victims = self._random.sample(self._members, _VICTIMS)
@@ -166,6 +179,26 @@ class Faults:
         seconds = self._seconds(0.1, 2)
         self._note(f"SIGSTOP to the gateway for {seconds} s")
         self._gateway.suspend(seconds)
+
+    def _kill_worker(self) -> None:
+        self._note("SIGKILL to a worker")
+        self._gateway.kill_worker(self._random)
+
+    def _suspend_worker(self) -> None:
+        seconds = self._seconds(*self._random.choice([_SHORTER, _LONGER]))
+        self._note(f"SIGSTOP to a worker for {seconds} s")
+        self._gateway.suspend_worker(self._random, seconds)
+
+    def _suspend_parent(self) -> None:
+        seconds = self._seconds(*_SHORTER)
+        self._note(f"SIGSTOP to the parent for {seconds} s")
+        self._gateway.suspend_parent(seconds)
+
+    def _kill_parent(self) -> None:
+        seconds = self._random.choice([0.0, self._seconds(*_LONGER)])
+        self._note(f"SIGKILL to the parent, while a worker is suspended for {seconds} s")
+        refused = self._gateway.kill_parent(self._random, seconds)
+        self._note(f"gateway {self._gateway.starts} is ready; {refused} before it were refused")
 
     # The agents
 
@@ -233,8 +266,11 @@ class Faults:
         )
 
     def _disconnect(self) -> None:
+        ws_id, begun = self._somebody().ws_id, time.time()
         # 3: it is not active, because its agent has said goodbye.
-        self._run(["disconnect", self._somebody().ws_id], codes=(0, 3))
+        self._run(
+            ["disconnect", ws_id], lambda _: self._disconnected(ws_id, begun, time.time()), codes=(0, 3)
+        )
 
     def _hold(self) -> None:
         self._run([str(self._seconds(0.1, 3))], module="tests.soak.holder")

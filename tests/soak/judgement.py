@@ -10,6 +10,8 @@ The rules, each with the word by which a complaint begins:
 * ASIDE: only what an agent has rejected, or has refused three times, is set aside, and that is not delivered.
 * GHOST: what is in the ledger or was read was sent, and to this agent.
 * GONE: only what is confirmed is deleted.
+* CUT: the gateway says that an operator has disconnected a connection only if a command has.
+* SWEPT: a connection is called lost only if it has no open socket, and was not sent away within the timeout.
 * WRONG: an agent got a frame that it should not get.
 """
 
@@ -20,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Optional
 
-from tests.soak.cast import BY_GATEWAY
+from tests.soak.cast import BY_GATEWAY, SLOW
 from tests.soak.records import (
     ASIDE,
     BOTH,
@@ -31,6 +33,7 @@ from tests.soak.records import (
     Registration,
     Row,
     Sent,
+    Swept,
     Watched,
 )
 
@@ -75,6 +78,11 @@ class Judge:
         self._unproven: list[Row] = []
         self._blamed: set[Optional[int]] = set()
 
+    @property
+    def doubled(self) -> list[str]:
+        """The connections that have more than one open socket."""
+        return [ws_id for ws_id, recipient in self._recipients.items() if len(recipient.open_links()) > 1]
+
     # What comes in
 
     def take_sent(self, sent: Sent) -> None:
@@ -85,6 +93,15 @@ class Judge:
     def take_registration(self, ws_id: str, begun: float, ended: float) -> None:
         """A command has registered a connection again, in this time."""
         self._recipients[ws_id].by_commands.append(Registration(begun, ended, "a command"))
+
+    def take_disconnection(self, ws_id: str, begun: float, ended: float) -> None:
+        """A command has disconnected a connection, in this time."""
+        self._recipients[ws_id].disconnected.append((begun, ended))
+
+    def take_swept(self, swept: Swept) -> None:
+        """A gateway has called a connection lost. Slow agents are left out: they see late that a socket has ended."""
+        if not swept.ws_id.startswith(SLOW):
+            self._recipients[swept.ws_id].swept.append(swept.at)
 
     def take_line(self, line: str) -> None:
         """A line of the agents' journal."""
@@ -110,13 +127,16 @@ class Judge:
             self.sockets += 1
         elif word == "reject":
             link.rejected[int(rest[0])] = at
+        elif word == "deaf":
+            link.deaf = True
         elif word == "refused":
             link.refused = int(rest[0])
         elif word == "closed":
             link.closed = f"ended at {at:.3f}: {rest[0]}"
             _, by_gateway, code = rest[0].partition(BY_GATEWAY)
             self.codes.update([code] if by_gateway else [])
-            if not any(other.closed == "open" for other in recipient.links.values()):
+            link.closed_at, link.closed_with = at, code
+            if not recipient.open_links():
                 self.greeted.discard(ws_id)
         else:
             self._complain(f"WRONG: {ws_id}, socket {number} at {at:.3f}: {rest[0]}")
@@ -189,6 +209,11 @@ class Judge:
             for key, (seq, _) in recipient.read.items():
                 if key not in self.sent or ws_id not in self.sent[key].to:
                     self._complain(f"GHOST: {ws_id} has read {key}, which was not sent to it", ws_id, seq)
+            for link in filter(recipient.is_cut_off_without_cause, recipient.links.values()):
+                self._complain(f"CUT: {ws_id}, socket {link.number}: no command disconnected it", ws_id)
+            for at in recipient.swept:
+                if recipient.is_swept_without_cause(at):
+                    self._complain(f"SWEPT: {ws_id} was called lost at {at:.3f}", ws_id)
         self._judge_table()
 
     def _judge_all_sent(self) -> None:

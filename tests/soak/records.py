@@ -14,6 +14,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+BY_OPERATOR = "4010"
+"""The close code that says that an operator has disconnected a connection."""
+
+_SENT_AWAY = ("1001", "1012")
+
+TIMEOUT = 3.0
+"""Seconds: the heartbeat timeout of the gateway."""
+
+_LAG = 1.0
+"""Seconds by which an agent may be late to see that its socket has ended."""
+
 PENDING, DELIVERED, ASIDE, BOTH = "pending", "delivered", "set aside", "delivered and set aside"
 
 
@@ -55,6 +66,9 @@ class Link:
         rejected: what it has rejected, and when.
         refused: it was closed with 1009 after this seq.
         closed: when and why it has ended.
+        closed_at: when it has ended.
+        closed_with: the code with which the gateway has closed it, if it has.
+        deaf: it has read nothing for a while, so it may have seen its end late.
     """
 
     number: int
@@ -67,6 +81,9 @@ class Link:
     rejected: dict[int, float] = field(default_factory=dict)
     refused: Optional[int] = None
     closed: str = "open"
+    closed_at: float = math.inf
+    closed_with: str = ""
+    deaf: bool = False
 
     def read_at(self, seq: int) -> Optional[float]:
         """When it has read a message; None if it has not."""
@@ -96,14 +113,44 @@ class Recipient:
     Attributes:
         links: its sockets, by number.
         by_commands: its registrations by commands.
+        disconnected: when each command that has disconnected it began and ended.
+        swept: when a gateway has called it lost.
         read: the seq and the msg_id of every message that it has read, by key.
         highest: the highest seq of them.
     """
 
     links: dict[int, Link] = field(default_factory=dict)
     by_commands: list[Registration] = field(default_factory=list)
+    disconnected: list[tuple[float, float]] = field(default_factory=list)
+    swept: list[float] = field(default_factory=list)
     read: dict[str, tuple[int, str]] = field(default_factory=dict)
     highest: int = 0
+
+    def open_links(self) -> list[Link]:
+        """Its sockets that are open, or are about to be."""
+        return [link for link in self.links.values() if link.closed == "open"]
+
+    def is_cut_off_without_cause(self, link: Link) -> bool:
+        """Whether the gateway says that an operator has disconnected a socket, and nobody has.
+
+        It may say so of an older socket too, if the newer one has said goodbye.
+        """
+        return (
+            link.closed_with == BY_OPERATOR
+            and not any(
+                other.begun < link.closed_at for other in self.links.values() if other.number > link.number
+            )
+            and not any(begun < link.closed_at and link.begun < ended for begun, ended in self.disconnected)
+        )
+
+    def is_swept_without_cause(self, at: float) -> bool:
+        """Whether a connection was called lost while its socket was open, or soon after a gateway sent it away."""
+        begun = [link for link in self.links.values() if link.begun < at]
+        if not begun or begun[-1].greeted > at or begun[-1].deaf:
+            return False
+        link = begun[-1]
+        sent_away = link.closed_with in _SENT_AWAY and link.closed_at > at - TIMEOUT
+        return sent_away or link.closed_at > at + _LAG
 
     def registrations(self) -> list[Registration]:
         """All that are known for sure."""
@@ -140,6 +187,35 @@ def sent_in(tail: Tail) -> Iterator[Sent]:
     for line in tail.lines():
         noted = json.loads(line)
         yield Sent(noted["key"], noted["at"], noted["to"], noted.get("msg_id"), noted.get("broadcast_id"))
+
+
+class Swept(NamedTuple):
+    """A connection that a gateway has disconnected without closing a socket of it: none came back in time."""
+
+    ws_id: str
+    at: float
+
+
+_EVENTS = "SELECT id, ts, ws_id, kind, detail FROM events WHERE id > ? ORDER BY id"
+_LOST = "heartbeat timeout"
+
+
+class Events:
+    """The table of events, read as it grows."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._place = 0
+
+    def swept(self) -> Iterator[Swept]:
+        """Give what was swept since the last time."""
+        closed = ("", "")
+        for place, at, ws_id, kind, detail in self._db.execute(_EVENTS, (self._place,)):
+            self._place = place
+            if kind == "closed":
+                closed = ws_id, at
+            elif kind == "disconnected" and detail == _LOST and closed != (ws_id, at):
+                yield Swept(ws_id, seconds(at))
 
 
 _SELECT = (

@@ -1,8 +1,9 @@
 """A randomised run that shows that the gateway loses nothing: `make soak`.
 
 Real agents, senders and commands use a real gateway, while it is killed, stopped and suspended, sockets break and are
-taken over, and others hold the write lock or delete what is confirmed. `judgement.py` has the rules. A seed gives the
-same faults again, though not at the same moment of the gateway. Linux only.
+taken over, and others hold the write lock or delete what is confirmed. With `--workers` the gateway has several
+processes, and one of them alone is killed or suspended too. `judgement.py` has the rules. A seed gives the same
+faults again, though not at the same moment of the gateway. Linux only.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from tests.soak.cast import cast
 from tests.soak.faults import Faults
 from tests.soak.gateway import PATIENCE, Gateway
 from tests.soak.judgement import Judge
-from tests.soak.records import Tail, Watched, sent_in
+from tests.soak.records import Events, Tail, Watched, sent_in
 from ws_manager import get_db
 
 ROOT = Path(__file__).parents[2]
 SENDERS = "ab"
 MOST_MEMORY = 100 * 1024 * 1024
-"""Bytes that the gateway may have: over twice what it needs."""
+"""Bytes that each process of the gateway may have: over twice what it needs."""
 
 _LOOK_SECONDS = 0.5
 _PATIENCE_IN_VAIN = 5.0
@@ -74,15 +75,16 @@ class Helper:
 class Soak:
     """One run in a folder."""
 
-    def __init__(self, folder: Path, loop: str, seed: int, count: int) -> None:
+    def __init__(self, folder: Path, loop: str, seed: int, count: int, workers: int = 1) -> None:
         self.database = folder / "ledger.db"
         self._folder = folder
         self._seed = seed
         self._count = count
         self._db = get_db(self.database)
-        self.gateway = Gateway(folder, self.database, loop)
+        self.gateway = Gateway(folder, self.database, loop, workers)
         members = cast(count)
         self.watched = Watched(self._db)
+        self._events = Events(self._db)
         self.judge = Judge((member.ws_id for member in members), self.watched)
         journal = folder / "agents.journal"
         self._agents = Helper(
@@ -99,7 +101,9 @@ class Soak:
             folder / "faults.log",
             self._agents.order,
             self.judge.take_registration,
+            self.judge.take_disconnection,
             self.look,
+            workers,
         )
         self._failures: list[str] = []
 
@@ -124,7 +128,7 @@ class Soak:
 
     def problems(self) -> list[str]:
         """What is wrong so far."""
-        return [*self._failures, *self.judge.complaints, *self.gateway.complaints, *self.faults.complaints]
+        return [*self._failures, *self.gateway.complaints, *self.faults.complaints, *self.judge.complaints]
 
     def look(self) -> None:
         """Take what has come, and judge it."""
@@ -133,6 +137,8 @@ class Soak:
                 self.judge.take_sent(sent)
         for line in self._agents_tail.lines():
             self.judge.take_line(line)
+        for swept in self._events.swept():
+            self.judge.take_swept(swept)
         self.judge.look()
         self.gateway.look()
 
@@ -187,9 +193,16 @@ class Soak:
             self._failures += sender.end()
         self.faults.end()
         self._agents.order({"do": "calm"})
-        if not self._wait(lambda: not self.watched.pending and len(self.judge.greeted) == self._count):
+        if not self._wait(self._settled):
             away = self._count - len(self.judge.greeted)
-            self._failures.append(f"{self.watched.pending} messages are pending, and {away} agents are away")
+            self._failures.append(
+                f"{self.watched.pending} messages are pending, {away} agents are away, with two sockets are"
+                f" {self.judge.doubled}, and processes run: {self.gateway.pids()}"
+            )
+
+    def _settled(self) -> bool:
+        everybody = len(self.judge.greeted) == self._count and not self.judge.doubled
+        return everybody and not self.watched.pending and self.gateway.complete()
 
     def _close(self) -> None:
         """Stop everything in order, and judge the whole."""
@@ -211,21 +224,24 @@ class Soak:
         if doctor.returncode or found:
             self._failures.append(f"doctor ended with {doctor.returncode}: {found}")
         if self.gateway.most_memory > MOST_MEMORY:
-            self._failures.append(f"the gateway took {self.gateway.most_memory >> 20} MiB of memory")
+            self._failures.append(
+                f"a process of the gateway took {self.gateway.most_memory >> 20} MiB of memory"
+            )
 
 
-def summary(soak: Soak, seconds: float, loop: str, seed: int, problems: list[str]) -> str:
+def summary(soak: Soak, given: argparse.Namespace, seed: int, problems: list[str]) -> str:
     """What a run was, and what was wrong with it."""
     judge, faults = soak.judge, soak.faults
     codes = ", ".join(f"{code} {times}" for code, times in sorted(judge.codes.items()))
     made = ", ".join(f"{kind} {times}" for kind, times in sorted(faults.made.items()))
     lines = [
-        f"soak: {seconds:.0f} s on {loop}, seed {seed}",
+        f"soak: {given.seconds:.0f} s on {given.loop}, workers {given.workers}, seed {seed}",
         f"messages: {judge.addressed} in {len(judge.sent)} sends; {judge.read} read, {judge.again} came again,"
         f" {judge.aside} set aside, {faults.pruned} pruned",
         f"faults: {made}",
         f"sockets: {judge.sockets} greeted; the gateway closed them with {codes or 'no code'}",
-        f"gateway: {soak.gateway.starts} starts, at most {soak.gateway.most_memory >> 20} MiB",
+        f"gateway: {soak.gateway.starts} starts, {soak.gateway.refused} of them refused,"
+        f" at most {soak.gateway.most_memory >> 20} MiB a process",
     ]
     if problems:
         lines += ["the last faults:", *faults.log[-_SHOWN_FAULTS:]]
@@ -244,15 +260,16 @@ def main() -> int:
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--agents", type=int, default=80)
+    parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     if given.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
         print("uvloop is not installed here: pip install uvloop", file=sys.stderr)
         return 1
     seed = int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="ws-manager-soak-"))
-    soak = Soak(folder, given.loop, seed, given.agents)
+    soak = Soak(folder, given.loop, seed, given.agents, given.workers)
     problems = soak.run(given.seconds)
-    print(summary(soak, given.seconds, given.loop, seed, problems))
+    print(summary(soak, given, seed, problems))
     if problems:
         print(f"the ledger, the journals and the logs are in {folder}")
         return 1

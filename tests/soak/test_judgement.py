@@ -9,8 +9,9 @@ from typing import Optional
 
 import pytest
 
+from tests.soak.cast import BY_GATEWAY
 from tests.soak.judgement import Judge
-from tests.soak.records import Sent, Watched
+from tests.soak.records import Sent, Swept, Watched
 
 WS_ID = "pong-000"
 
@@ -184,6 +185,57 @@ def test_what_is_pending_may_not(course: Course) -> None:
     course.judge.look()
     course.delete(1)
     assert course.complaints() == ["GONE", "LOST"]
+
+
+def test_who_is_called_disconnected_was_disconnected_by_a_command(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.judge.take_disconnection(WS_ID, 5.0, 5.5)
+    course.line(6.0, "closed", 1, f"{BY_GATEWAY}4010")
+    assert course.complaints() == []
+
+
+@pytest.mark.parametrize("times", [(0.1, 0.9), (6.5, 7.0)])
+def test_not_by_one_before_the_socket_or_after_its_end(course: Course, times: tuple[float, float]) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.judge.take_disconnection(WS_ID, *times)
+    course.line(6.0, "closed", 1, f"{BY_GATEWAY}4010")
+    assert course.complaints() == ["CUT"]
+
+
+def test_a_socket_with_a_newer_one_may_be_called_so(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.socket(2, at=5.0)
+    course.line(6.0, "closed", 1, f"{BY_GATEWAY}4010")
+    assert course.complaints() == []
+    assert course.judge.doubled == []
+
+
+def test_a_connection_with_two_open_sockets_is_doubled(course: Course) -> None:
+    course.socket(2, at=5.0)
+    assert course.judge.doubled == [WS_ID]
+
+
+def test_who_has_no_socket_may_be_called_lost(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.line(5.0, "closed", 1, "reset by the agent")
+    course.judge.take_swept(Swept(WS_ID, 6.0))
+    assert course.complaints() == []
+
+
+@pytest.mark.parametrize("why", ["reset by the agent", f"{BY_GATEWAY}1001"])
+@pytest.mark.parametrize("at", [5.0, 7.5])
+def test_not_who_has_one_or_was_just_sent_away(course: Course, why: str, at: float) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.line(7.0, "closed", 1, why)
+    course.judge.take_swept(Swept(WS_ID, at))
+    assert course.complaints() == (["SWEPT"] if at < 7.0 or why.startswith(BY_GATEWAY) else [])
+
+
+def test_who_is_deaf_may_not_know_that_its_socket_has_ended(course: Course) -> None:
+    course.confirmed(4.0, 1, 2)
+    course.line(4.5, "deaf", 1)
+    course.judge.take_swept(Swept(WS_ID, 6.0))
+    assert course.complaints() == []
 
 
 def test_what_nobody_has_sent_is_a_ghost(course: Course) -> None:

@@ -128,6 +128,9 @@ async def _worker(options: GatewayOptions, number: int, descriptor: int) -> None
 
     worker = Worker()
     await worker.join(descriptor, orphaned)
+    if stop.done():
+        # The parent may have ended before it said where to listen.
+        return
     # Until now, a signal ends it at once.
     _stop_with_a_code(stop)
     server = GatewayServer(dataclasses.replace(options, port=worker.port), worker=worker)

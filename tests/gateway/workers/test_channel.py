@@ -121,3 +121,22 @@ class TestEnd:
             with contextlib.suppress(GatewayUnavailable):
                 caller.call("unknown")
         assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+    async def test_of_the_other_process_is_no_defect_until_it_is_noticed(self) -> None:
+        ours, theirs = socket.socketpair()
+        end = Channel({})
+        await end.open(ours)
+        running = asyncio.ensure_future(end.run())
+        # It has not read everything when it ends: the transport fails before the end of the stream is read.
+        end.tell("leave", 1)
+        await asyncio.sleep(0)
+        theirs.close()
+        answers = []
+        while not running.done():
+            end.tell("leave", 2)
+            answers.append(end.call("enter", 3, None, None))
+            await asyncio.sleep(0)
+        await within(running)
+        for answer in answers:
+            with pytest.raises(GatewayUnavailable):
+                await within(answer)

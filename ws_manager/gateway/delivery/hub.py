@@ -162,7 +162,7 @@ class Hub:
                 self._begin_sweep()
 
     async def close(self, code: int, reason: str, *, drain: float, seconds: float) -> None:
-        """Close every socket.
+        """Close every socket, and sweep no more.
 
         Args:
             code: close code (RFC 6455 section 7.4).
@@ -171,6 +171,8 @@ class Hub:
                 100 sockets are closed together.
             seconds: after which sockets that are still open are dropped.
         """
+        # Nobody whom it sends away can come back to it. The next gateway gives them their time.
+        self._swept_at = math.inf
         waiting = list(self._open)
         batch = max(_LEAST_BATCH, math.ceil(len(waiting) * _BATCH_SECONDS / max(drain, _BATCH_SECONDS)))
         for start in range(0, len(waiting), batch):

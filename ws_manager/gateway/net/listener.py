@@ -35,6 +35,9 @@ SURPLUS_SECONDS = 2.0
 
 _LINGERING_SECONDS = 2.0
 
+_LAST_SECONDS = 1.0
+"""How long the end waits for requests that are being answered."""
+
 
 class Listener:
     """The listening sockets and their connections.
@@ -83,8 +86,11 @@ class Listener:
             handle_signals=False,
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=_LINGERING_SECONDS,
-            shutdown_timeout=1,
+            shutdown_timeout=_LAST_SECONDS,
         )
+        # One task for each request that is being answered.
+        # The task of each request that is being answered. It goes on with the next request of its connection.
+        self._answering: dict[asyncio.Future[None], asyncio.Task[object]] = {}
 
     async def start(
         self, hosts: Sequence[str], port: int, tls: Optional[ssl.SSLContext], *, shared: bool = False
@@ -113,6 +119,14 @@ class Listener:
     async def close(self) -> None:
         """Close every connection."""
         self.stop_accepting()
+        # aiohttp would wait too, but it fails if a request ends just when it gives up (`RequestHandler.shutdown`).
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=_LAST_SECONDS)
+        late = list(self._answering.values())
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_LAST_SECONDS)
         await self._runner.cleanup()
 
     def tick(self) -> None:
@@ -168,6 +182,10 @@ class Listener:
             peer, admitted = peer_of(request), True
             if peer is not None:
                 self._forget(peer)
+            task = asyncio.current_task()
+            assert task is not None
+            answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._answering[answered] = task
             try:
                 if peer is not None and peer.admitted is not None:
                     admitted = await peer.admitted
@@ -175,6 +193,8 @@ class Listener:
                     return self._turned_away(peer)
                 return await handler(request)
             finally:
+                del self._answering[answered]
+                answered.set_result(None)
                 if peer is not None and peer.transport is not None and not peer.upgraded:
                     peer.unread = None if request.content.is_eof() else request.content
                     self._wait(peer, KEEPALIVE_SECONDS if admitted else SURPLUS_SECONDS)

@@ -94,7 +94,8 @@ class Channel:
         self._send({"call": name, "arguments": arguments})
 
     def _send(self, message: dict[str, Any]) -> None:
-        if self._writer is not None:
+        # The transport may have failed without `run` knowing yet. Then uvloop raises.
+        if self._writer is not None and not self._writer.transport.is_closing():
             self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     def _take(self, message: dict[str, Any]) -> None:
