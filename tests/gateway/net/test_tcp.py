@@ -224,7 +224,9 @@ class TestTls:
         self, database: Path, tmp_path: Path, pytestconfig: pytest.Config
     ) -> None:
         if pytestconfig.getoption("--loop") == "uvloop":
-            pytest.skip("serve runs TLS on asyncio's loop: uvloop may drop bytes that come before it has started")
+            pytest.skip(
+                "serve runs TLS on asyncio's loop: uvloop may drop bytes that come before it has started"
+            )
         folder = made_certificate(tmp_path / "tls", "DNS:localhost")
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
