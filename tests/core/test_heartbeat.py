@@ -188,6 +188,16 @@ class TestSweep:
         assert sweep(store_over(db), "g", set(), 30, NOON, others=True) == []
 
     @pytest.mark.parametrize(
+        ("seen_at", "lost"), [("11:59:31", []), ("11:59:29", ["ws-001"]), ("12:00:05", ["ws-001"])]
+    )
+    def test_those_of_a_gateway_that_ended_keep_one_time_out(
+        self, db: Database, seen_at: str, lost: list[str]
+    ) -> None:
+        registered(db, "ws-001", "11:00:00", gateway="ended")
+        Gateways(db).insert(Gateway("ended", 1, "http://x", NOON, f"2026-11-22T{seen_at}"))
+        assert sweep(store_over(db), "g", set(), 30, NOON, others=True) == lost
+
+    @pytest.mark.parametrize(
         ("others", "lost"),
         [(True, ["ws-mine", "ws-dead"]), (False, ["ws-mine"])],
         ids=["for the gateways that have ended", "for this one alone"],

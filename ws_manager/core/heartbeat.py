@@ -43,7 +43,8 @@ def check_heartbeats(store: Store, timeout: float, now: str) -> HeartbeatReport:
         if may_run(store):
             silent = [each for each in silent if not each.gateway]
         else:
-            spared = _of_gateways_just_ended(silent, timeout, now)
+            # A gateway may have ended this long after it noted that it runs.
+            spared = _of_gateways_seen_within(timeout + NOTED_SECONDS, silent, now)
     kept = set(spared)
     timed_out = _disconnect(store, [each for each in silent if each.ws_id not in kept], now)
     return HeartbeatReport(store.connections.recipients().ws_ids, timed_out, spared)
@@ -54,7 +55,8 @@ def sweep(
 ) -> list[str]:
     """For a gateway: disconnect those that it held, or one that has ended, and that did not come back.
 
-    What another living gateway held is left to that one.
+    What another living gateway held is left to that one. Agents of one that has ended keep one timeout from its last
+    note that it ran.
 
     Args:
         store: the ledger.
@@ -73,14 +75,20 @@ def sweep(
         if each.gateway and each.ws_id not in held and (others or each.gateway == gateway_id)
     ]
     if any(each.gateway != gateway_id for each in silent):
-        spared = living_gateways(store) - {gateway_id}
-        silent = [each for each in silent if each.gateway not in spared]
+        others_living = living_gateways(store) - {gateway_id}
+        # Those of one that has ended had no gateway for a while: they come back.
+        spared = set(_of_gateways_seen_within(timeout, silent, now))
+        silent = [
+            each
+            for each in silent
+            if each.gateway == gateway_id or (each.gateway not in others_living and each.ws_id not in spared)
+        ]
     return _disconnect(store, silent, now)
 
 
-def _of_gateways_just_ended(silent: list[SilentConnection], timeout: float, now: str) -> list[str]:
-    """Return the ws_ids whose gateway may have ended within the timeout."""
-    since, until = heard_between(now, timeout + NOTED_SECONDS)
+def _of_gateways_seen_within(seconds: float, silent: list[SilentConnection], now: str) -> list[str]:
+    """Return the ws_ids whose gateway has noted within this time that it runs."""
+    since, until = heard_between(now, seconds)
     return [each.ws_id for each in silent if each.gateway_seen_at and since <= each.gateway_seen_at <= until]
 
 
