@@ -19,7 +19,9 @@ STDOUT, STDERR = 90, 91
 def main():
     if sys.version_info < (3, 9):
         sys.exit("it is Python %d.%d.%d" % sys.version_info[:3])
-    take_over()
+    # A worker of `serve --workers` is started by its parent, which has these files already.
+    if "--as-worker" not in sys.argv:
+        take_over()
     newer = [os.path.join(HERE, "newer")] if sys.version_info >= (3, 10) else []
     # The folder of this file was put first by Python; what is here is not to be imported by name.
     sys.path[0:1] = newer + [os.path.join(HERE, "common")]

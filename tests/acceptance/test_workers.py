@@ -26,6 +26,8 @@ from tests.acceptance.processes import (
 )
 from tests.support import LIMIT, PING, PONG, Closed, RawAgent, Refused, handshake, open_db, within
 from ws_manager.core.ledger import Ledger, ledger_over
+from ws_manager.errors import Conflict
+from ws_manager.gateway.net.binding import bind
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.locks import gateway_lock, living
 from ws_manager.tokens import mint, signing_key
@@ -217,6 +219,33 @@ class TestTogether:
         with gateway(database, "--workers", "2") as (_, url):
             played(agents(url))
 
+    def test_what_was_acknowledged_does_not_come_again_in_another(
+        self, database: Path, db: Database, ledger: Ledger
+    ) -> None:
+        """The receipts wait for the write lock while the agent goes away and comes back."""
+
+        async def agents(url: str) -> None:
+            connected = Agents(url)
+            seen = set()
+            for number in range(10):
+                agent = await connected.open("ws-001", ack="explicit")
+                seen.add(db.value("SELECT gateway FROM connections WHERE ws_id = 'ws-001'"))
+                ledger.send("ws-001", number)
+                message = await agent.json()
+                assert message["content"] == number
+                db.execute("BEGIN IMMEDIATE")
+                await agent.ack(message["seq"])
+                await agent.say_goodbye()
+                again = asyncio.ensure_future(connected.open("ws-001", ack="explicit"))
+                # The handshake comes to where it has to wait.
+                await asyncio.wait({again}, timeout=0.1)
+                db.execute("ROLLBACK")
+                assert (await again).greeting["pending"] == 0
+            assert len(seen) == 2
+
+        with gateway(database, "--workers", "2") as (_, url):
+            played(agents(url))
+
 
 class TestLimits:
     def test_hold_for_all_of_them(self, database: Path, db: Database) -> None:
@@ -362,6 +391,35 @@ def _refused(url: str) -> bool:
     return False
 
 
+class TestEndingWorker:
+    def test_its_agents_come_back_to_the_others_at_once(self, database: Path) -> None:
+        async def agents(url: str, program: Program, token: str) -> None:
+            connected = Agents(url, token)
+            await connected.statuses(250)
+            os.kill(children(program)[0], signal.SIGHUP)
+            program.error_line("worker 1 ended with exit code 0")
+            connected.opened.clear()
+            assert await connected.statuses(50, first=300) == [101] * 50
+
+        with gateway_with_tokens(database, "--workers", "2", "--drain", "0s") as (program, url):
+            played(agents(url, program, minted(database, "connect")[0]))
+
+    def test_a_signal_that_comes_again_does_not_cut_it_short(self, database: Path) -> None:
+        async def agents(url: str, program: Program) -> None:
+            connected = Agents(url)
+            await connected.statuses(250)
+            workers = children(program)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+                for worker in workers:
+                    os.kill(worker, number)
+            program.send(signal.SIGTERM)
+            assert [await agent.closed() for agent in connected.opened.values()] == [1001] * 250
+
+        with gateway(database, "--workers", "2", "--drain", "1s") as (program, url):
+            played(agents(url, program))
+            assert program.wait() == 0
+
+
 class TestDeadWorker:
     def test_is_started_again_and_the_others_serve_meanwhile(self, database: Path, db: Database) -> None:
         async def agents(url: str, program: Program) -> None:
@@ -464,6 +522,14 @@ class TestPort:
                     6,
                     True,
                 )
+
+    def test_is_kept_while_no_worker_listens(self, database: Path) -> None:
+        with gateway(database, "--workers", "2") as (program, url):
+            port = _address(url)[1]
+            for worker in children(program):
+                os.kill(worker, signal.SIGKILL)
+            with pytest.raises(Conflict, match="in use"):
+                bind(["127.0.0.1"], port)
 
     def test_of_one_set_is_not_shared_with_another(self, database: Path, tmp_path: Path) -> None:
         with gateway(database, "--workers", "2") as (_, url):

@@ -114,16 +114,12 @@ def wait(option: str, text: str, *, least: float) -> float:
 
 
 def webhook_bytes(text: str, workers: int) -> int:
-    """Return the bytes of `--max-webhook-memory` for each worker.
+    """Return the bytes of `--max-webhook-memory` for each worker: enough for the largest event.
 
     Raises:
-        InvalidInput: it is not a size, is too small for the largest event in each worker, or is over 1 GiB.
+        InvalidInput: it is not a size, is too small for the largest event, or is over 1 GiB.
     """
     size = parse_size(text, "--max-webhook-memory", most=LARGEST_WEBHOOKS)
     if size < LEAST_WEBHOOKS:
         raise InvalidInput(f"--max-webhook-memory is out of range: {text!r}", hint="from 1MiB to 1GiB")
-    if size // workers < LEAST_WEBHOOKS:
-        raise InvalidInput(
-            f"--max-webhook-memory is too small for {workers} workers: {text!r}", hint="give 1MiB for each"
-        )
-    return size // workers
+    return max(LEAST_WEBHOOKS, size // workers)

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from ws_manager.cli.process.logs import READY
 from ws_manager.cli.process.sd_notify import notify_supervisor
-from ws_manager.cli.process.signals import ENDING, stop_on_signals
+from ws_manager.cli.process.signals import ENDING, not_ignored, stop_on_signals
 from ws_manager.core.locations import engine_caveat
 from ws_manager.gateway.http.access import is_loopback
 from ws_manager.gateway.options import GatewayOptions
@@ -93,7 +93,7 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 async def _alone(options: GatewayOptions) -> None:
     stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
-    _stop_with_a_code(stop)
+    _on_signals(stop, _code)
     server = GatewayServer(options)
     told = _Progress(options)
 
@@ -131,10 +131,13 @@ async def _worker(options: GatewayOptions, number: int, descriptor: int) -> None
     if stop.done():
         # The parent may have ended before it said where to listen.
         return
-    # Until now, a signal ends it at once.
-    _stop_with_a_code(stop)
+    # Until now, a signal ends it at once. From now on the first one counts: a service manager may send it to all
+    # processes, and the parent again. A second signal to the parent ends the worker by the parent's end.
+    loop = asyncio.get_running_loop()
+    for each in not_ignored((*ENDING, *_RESTARTS)):
+        loop.add_signal_handler(each, _set_code, stop, each)
     server = GatewayServer(dataclasses.replace(options, port=worker.port), worker=worker)
-    worker.settle = server.settled
+    worker.settle, worker.give_time = server.settled, server.give_time
 
     def ready(_url: str) -> None:
         worker.ready(server.urls)
@@ -143,9 +146,14 @@ async def _worker(options: GatewayOptions, number: int, descriptor: int) -> None
     await server.run(stop, ready, worker.waits)
 
 
-def _stop_with_a_code(stop: asyncio.Future[CloseCode]) -> None:
-    """Let a signal end the gateway, with the close code for its sockets."""
-    _on_signals(stop, lambda number: CloseCode.RESTARTING if number in _RESTARTS else CloseCode.GOING_AWAY)
+def _set_code(stop: asyncio.Future[CloseCode], number: signal.Signals) -> None:
+    if not stop.done():
+        stop.set_result(_code(number))
+
+
+def _code(number: signal.Signals) -> CloseCode:
+    """Return the close code for the sockets of a gateway that a signal ends."""
+    return CloseCode.RESTARTING if number in _RESTARTS else CloseCode.GOING_AWAY
 
 
 def _on_signals(stop: asyncio.Future[Any], result: Callable[[signal.Signals], object]) -> None:
@@ -194,19 +202,22 @@ class _Progress:
 
 
 def _command(number: int) -> list[str]:
-    """Return what starts a worker: this very command line in a fresh Python, which looks for modules where we did."""
+    """Return what starts a worker: this very command in a fresh Python, started as we were."""
+    main = sys.modules["__main__"]
+    file, spec = getattr(main, "__file__", None), main.__spec__
+    if spec is not None and spec.parent:
+        started = ["-m", spec.parent]
+    elif file is not None:
+        started = [file]
+    else:
+        started = [
+            "-c",
+            f"import sys; sys.path[:] = {sys.path!r}; from ws_manager.__main__ import main; main()",
+        ]
     arguments = [argument for argument in sys.argv[1:] if argument != "--"]
-    return [
-        sys.executable,
-        # -I, -S, -X utf8 and the like.
-        *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-        "-c",
-        f"import sys; sys.path[:] = {sys.path!r}; from ws_manager.__main__ import main; main()",
-        *arguments,
-        "--as-worker",
-        str(number),
-        "--channel",
-    ]
+    # -I, -S, -X utf8 and the like.
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, *started, *arguments, "--as-worker", str(number), "--channel"]
 
 
 def _spare_the_collector() -> None:

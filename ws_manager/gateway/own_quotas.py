@@ -46,7 +46,7 @@ class OwnQuotas:
         return answer
 
     def depart(self, address: str) -> None:
-        _subtract(self._connections, address)
+        subtract(self._connections, address)
 
     async def check_address(self, address: str) -> None:
         self.check_rate("address", address)
@@ -82,9 +82,9 @@ class OwnQuotas:
     def leave(self, number: Hashable) -> None:
         token, ws_id = self._entered.pop(number, (None, None))
         if token is not None:
-            _subtract(self._per_token, token)
+            subtract(self._per_token, token)
         if ws_id is not None:
-            _subtract(self._per_ws_id, ws_id)
+            subtract(self._per_ws_id, ws_id)
 
     def count(self, token: Optional[str], address: Optional[str]) -> None:
         for what, key in (("token", token), ("address", address)):
@@ -114,7 +114,8 @@ class OwnQuotas:
             )
 
 
-def _subtract(counts: Counter[str], key: str) -> None:
+def subtract(counts: Counter[str], key: str) -> None:
+    """Count one less, and keep no zeros."""
     counts[key] -= 1
     if not counts[key]:
         del counts[key]

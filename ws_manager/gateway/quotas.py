@@ -85,7 +85,10 @@ class Quotas(Protocol):
     """
 
     def arrive(self, address: str) -> asyncio.Future[bool]:
-        """Count a TCP connection of an address. The answer is False if the address has too many with it."""
+        """Count a TCP connection of an address. The answer is False if the address has too many with it.
+
+        It is `GatewayUnavailable` if there is none.
+        """
 
     def depart(self, address: str) -> None:
         """Stop counting a connection that arrived."""
@@ -111,7 +114,7 @@ class Quotas(Protocol):
         """
 
     def name(self, number: int, ws_id: str) -> None:
-        """Note the connection that a handshake got which asked for none."""
+        """Note the connection of a handshake, once it is registered."""
 
     def leave(self, number: int) -> None:
         """Stop counting a handshake and its socket. Nothing happens if it is not counted."""
@@ -177,6 +180,10 @@ class Handshake:
         await self._within_rate(self._quotas.enter(self._number, claims.key, ws_id))
         self._token = claims.key
 
+    def spare(self) -> None:
+        """Do not count the handshake against the rates, because it is the gateway that ends it."""
+        self._counts = False
+
     def name(self, ws_id: str) -> None:
         """Note the connection that this handshake got."""
         self._quotas.name(self._number, ws_id)
@@ -184,8 +191,11 @@ class Handshake:
     async def _within_rate(self, check: Awaitable[None]) -> None:
         try:
             await check
-        except TooFast:
+        except OverQuota as error:
             # A handshake over the rate is not counted: otherwise a client that keeps trying would never get in.
+            self._counts = not isinstance(error, TooFast)
+            raise
+        except GatewayUnavailable:
             self._counts = False
             raise
 

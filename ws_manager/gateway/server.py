@@ -124,6 +124,10 @@ class GatewayServer:
             error_response,
         )
 
+    def give_time(self) -> None:
+        """Keep lost connections for one more timeout, because their agents may have been unable to come back."""
+        self._hub.give_time()
+
     async def settled(self) -> None:
         """Wait until every receipt so far is written."""
         await self._receipts.settled()

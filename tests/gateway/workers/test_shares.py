@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
 from tests.support import Clock, within
+from ws_manager.errors import GatewayUnavailable
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.own_quotas import BURST_SECONDS, OwnQuotas
 from ws_manager.gateway.quotas import OverQuota, TooFast
@@ -41,6 +42,7 @@ async def test_a_worker_that_ends_leaves_nothing_behind() -> None:
     one, two = calls(first, second)
     await one["arrive"]("192.0.2.7")
     one["enter"](1, "token", "ws-1")
+    one["name"](1, "ws-1")
     one["enter"](2, "token", None)
     one["name"](2, "ws-2")
     with pytest.raises(OverQuota, match="full"):
@@ -77,23 +79,82 @@ def test_bytes_sent_count_together() -> None:
     assert two["charge"]("token", 0) > 0.5
 
 
-async def test_one_that_takes_over_waits_for_the_receipts_of_the_worker_before() -> None:
-    first, second = shares(Limits(connections=1))
-    one, two = calls(first, second)
+class Settling:
+    """The channel of a worker that has receipts to write."""
 
-    class Before:
-        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self) -> None:
+        self.written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def call(self, name: str) -> asyncio.Future[None]:
-            assert name == "settle"
-            return self.asked
+    def call(self, name: str) -> asyncio.Future[None]:
+        assert name == "settle"
+        return self.written
 
-    first.channel = Before()  # type: ignore[assignment]
-    one["enter"](1, None, "ws-1")
-    waiting = asyncio.ensure_future(two["enter"](1, None, "ws-1"))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    Before.asked.set_result(None)
-    await within(waiting)
-    # The same worker writes them first by itself.
-    assert two["enter"](2, None, "ws-1") is None
+
+class TestTakeOver:
+    @staticmethod
+    def held_by_the_first(
+        limits: Optional[Limits] = None,
+    ) -> tuple[Share, asyncio.Future[None], dict[str, Any], dict[str, Any]]:
+        first, second = shares(limits or Limits())
+        settling = Settling()
+        first.channel = settling  # type: ignore[assignment]
+        one, two = calls(first, second)
+        one["enter"](1, None, "ws-1")
+        one["name"](1, "ws-1")
+        return first, settling.written, one, two
+
+    @pytest.mark.parametrize("left", [False, True], ids=["open", "closed"])
+    async def test_waits_for_the_receipts_of_the_worker_before(self, left: bool) -> None:
+        _, written, one, two = self.held_by_the_first(Limits(connections=1))
+        if left:
+            one["leave"](1)
+        waiting = asyncio.ensure_future(two["enter"](1, None, "ws-1"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        written.set_result(None)
+        await within(waiting)
+
+    async def test_waits_no_longer_once_all_are_written(self) -> None:
+        _, _, one, two = self.held_by_the_first()
+        one["leave"](1)
+        one["forget"](1)
+        assert two["enter"](1, None, "ws-1") is None
+
+    async def test_in_the_same_worker_waits_for_nothing_here(self) -> None:
+        _, _, one, _ = self.held_by_the_first()
+        assert one["enter"](2, None, "ws-1") is None
+
+    async def test_that_is_refused_later_changes_nothing(self) -> None:
+        _, written, _, two = self.held_by_the_first()
+        waiting = []
+        for number in (1, 2):
+            waiting.append(asyncio.ensure_future(two["enter"](number, None, "ws-1")))
+            await asyncio.sleep(0)
+            assert not waiting[-1].done()
+            two["leave"](number)
+            two["forget"](number)
+        written.set_result(None)
+        await within(asyncio.gather(*waiting))
+
+    async def test_of_a_worker_that_does_not_answer_is_refused(self) -> None:
+        _, written, _, two = self.held_by_the_first()
+        written.set_exception(GatewayUnavailable("late"))
+        with pytest.raises(GatewayUnavailable):
+            await within(two["enter"](1, None, "ws-1"))
+
+    async def test_of_a_worker_that_dies_meanwhile_is_let_in(self) -> None:
+        first, written, _, two = self.held_by_the_first()
+        waiting = asyncio.ensure_future(two["enter"](1, None, "ws-1"))
+        await asyncio.sleep(0)
+        first.channel = None
+        written.set_exception(GatewayUnavailable("gone"))
+        await within(waiting)
+
+
+async def test_nothing_is_left_of_addresses_that_have_gone() -> None:
+    (first,) = shares(Limits(), 1)
+    (one,) = calls(first)
+    for number in range(100):
+        await one["arrive"](f"2001:db8:{number:x}::/64")
+        one["depart"](f"2001:db8:{number:x}::/64")
+    assert len(first._connections) == 0

@@ -126,9 +126,11 @@ class SocketRoute:
                 )
                 return error_response(error)
             except WsManagerError as error:
-                if isinstance(error, LedgerError):
-                    # An agent that cannot reconnect because of the ledger must not be swept.
+                if isinstance(error, (LedgerError, GatewayUnavailable)):
+                    # An agent that cannot reconnect because of the gateway must not be swept.
                     self._hub.give_time()
+                if isinstance(error, GatewayUnavailable):
+                    handshake.spare()
                 return error_response(error)
             connection, pending, _ = registration
             unless_open.callback(self._note_end, _lost_early(connection.ws_id, connection.epoch))
@@ -177,6 +179,9 @@ class SocketRoute:
             finally:
                 self._hub.remove(socket)
                 self._note_end(closure)
+                if self.stopping:
+                    # Otherwise an agent of a worker that ends could not come back to the others.
+                    handshake.spare()
             await socket.linger()
 
     def _note_end(self, closure: Closure) -> None:

@@ -78,7 +78,7 @@ def _resolved(host: str) -> list[Address]:
 def reserve(hosts: Sequence[str], port: int) -> list[socket.socket]:
     """Bind every host to a port that nobody else has, so that workers can listen there; see `bind`.
 
-    The sockets do not listen. As long as they are open, no other user can bind the port.
+    The sockets do not listen. As long as they are open, nobody else can bind the port without SO_REUSEPORT.
     """
     for left in reversed(range(_TRIES if port == 0 else 1)):
         # A socket that shares its address would be bound beside another program's that does, too.
@@ -87,10 +87,15 @@ def reserve(hosts: Sequence[str], port: int) -> list[socket.socket]:
         for each in alone:
             each.close()
         try:
-            return bind(hosts, free, shared=True, listen=False)
+            bound = bind(hosts, free, shared=True, listen=False)
         except Conflict:
             if not left:
                 raise
+            continue
+        for each in bound:
+            # With it, others that set it too could bind the port as long as nobody listens.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        return bound
     raise AssertionError("unreachable")
 
 

@@ -160,7 +160,9 @@ class Listener:
         peer.admitted.add_done_callback(functools.partial(self._counted, peer))
 
     def _counted(self, peer: TcpPeer, admitted: asyncio.Future[bool]) -> None:
-        if not admitted.cancelled() and not admitted.result() and peer in self._waiting:
+        if admitted.cancelled() or admitted.exception() is not None or admitted.result():
+            return
+        if peer in self._waiting:
             self._wait(peer, SURPLUS_SECONDS)
 
     def _lost(self, peer: TcpPeer) -> None:
@@ -192,6 +194,8 @@ class Listener:
                 if peer is not None and not admitted:
                     return self._turned_away(peer)
                 return await handler(request)
+            except GatewayUnavailable as error:
+                return self._error_response(error)
             finally:
                 del self._answering[answered]
                 answered.set_result(None)

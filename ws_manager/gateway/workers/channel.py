@@ -46,7 +46,8 @@ class Channel:
         """Take calls and answers until the other end closes, or its process ends; then close this end."""
         assert self._reader is not None and self._writer is not None
         try:
-            while line := await self._reader.readline():
+            # What a process that was killed has begun to write has no end.
+            while (line := await self._reader.readline()).endswith(b"\n"):
                 self._take(json.loads(line))
         except ConnectionError:
             # A process that is killed may leave what it did not read.

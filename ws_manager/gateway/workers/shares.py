@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 from collections import Counter
 from collections.abc import Awaitable
 from typing import Optional
 
 from ws_manager.errors import GatewayUnavailable
-from ws_manager.gateway.own_quotas import OwnQuotas
+from ws_manager.gateway.own_quotas import OwnQuotas, subtract
 from ws_manager.gateway.workers.channel import Channel, Handler
-
-_SETTLE_SECONDS = 1.0
-"""How long a handshake waits for the receipts of the socket that it replaces."""
 
 
 class Share:
@@ -22,18 +17,23 @@ class Share:
 
     Args:
         quotas: of all workers together.
-        holders: which worker holds a ws_id, and by which handshake; all shares have the same.
+        holders: which worker has the socket of a ws_id or receipts of it that are not written yet, and by which
+            handshake. All shares have the same.
+
+    Attributes:
+        channel: to the process; None if there is none.
     """
 
     def __init__(self, quotas: OwnQuotas, holders: dict[str, tuple[Share, int]]) -> None:
+        self.channel: Optional[Channel] = None
         self._quotas = quotas
         self._holders = holders
         self._connections: Counter[str] = Counter()
-        self._entered: dict[int, Optional[str]] = {}
-        self.channel: Optional[Channel] = None
+        self._entered: set[int] = set()
+        self._held: dict[int, str] = {}
 
     def handlers(self) -> dict[str, Handler]:
-        """Return what the worker may call; see `Quotas`."""
+        """Return what the worker may call: `Quotas`, and `forget`."""
         return {
             "arrive": self._arrive,
             "depart": self._depart,
@@ -41,6 +41,7 @@ class Share:
             "enter": self._enter,
             "name": self._name,
             "leave": self._leave,
+            "forget": self._forget,
             "count": self._quotas.count,
             "charge": self._quotas.charge,
         }
@@ -51,41 +52,49 @@ class Share:
             self._depart(address)
         for number in list(self._entered):
             self._leave(number)
+        for number in list(self._held):
+            self._forget(number)
 
     def _arrive(self, address: str) -> Awaitable[bool]:
         self._connections[address] += 1
         return self._quotas.arrive(address)
 
     def _depart(self, address: str) -> None:
-        self._connections[address] -= 1
+        subtract(self._connections, address)
         self._quotas.depart(address)
 
     def _enter(self, number: int, token: Optional[str], ws_id: Optional[str]) -> Optional[Awaitable[None]]:
         self._quotas.admit((self, number), token, ws_id)
-        self._entered[number] = None
-        if ws_id is None:
-            return None
-        before, _ = self._holders.get(ws_id, (self, number))
-        self._take(number, ws_id)
+        self._entered.add(number)
+        holder, _ = self._holders.get(ws_id or "", (self, number))
         # A registration voids the receipts of the one before it. In the same worker they are written first anyway.
-        return None if before is self else before._settled()
+        return None if holder is self else holder._settled()
 
     def _name(self, number: int, ws_id: str) -> None:
         self._quotas.name((self, number), ws_id)
-        self._take(number, ws_id)
-
-    def _take(self, number: int, ws_id: str) -> None:
-        self._entered[number] = ws_id
+        self._held[number] = ws_id
         self._holders[ws_id] = self, number
 
     def _leave(self, number: int) -> None:
-        ws_id = self._entered.pop(number, None)
+        self._entered.discard(number)
         self._quotas.leave((self, number))
+
+    def _forget(self, number: int) -> None:
+        """Take note that the receipts of a handshake's socket, which has left, are all written."""
+        ws_id = self._held.pop(number, None)
         if ws_id is not None and self._holders.get(ws_id) == (self, number):
             del self._holders[ws_id]
 
     async def _settled(self) -> None:
-        """Wait until the worker has written the receipts that it has."""
-        if self.channel is not None:
-            with contextlib.suppress(GatewayUnavailable, asyncio.TimeoutError):
-                await asyncio.wait_for(self.channel.call("settle"), _SETTLE_SECONDS)
+        """Wait until the worker has written the receipts that it has. A dead one has none.
+
+        Raises:
+            GatewayUnavailable: it does not answer.
+        """
+        channel = self.channel
+        try:
+            if channel is not None:
+                await channel.call("settle")
+        except GatewayUnavailable:
+            if self.channel is channel:
+                raise

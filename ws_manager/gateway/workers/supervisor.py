@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import time
@@ -17,6 +16,7 @@ from ws_manager.gateway.net.binding import hosts_to_bind, reserve
 from ws_manager.gateway.options import GatewayOptions
 from ws_manager.gateway.own_quotas import OwnQuotas
 from ws_manager.gateway.workers.channel import Channel
+from ws_manager.gateway.workers.process import WorkerProcess
 from ws_manager.gateway.workers.shares import Share
 from ws_manager.repository.store import Hold
 
@@ -28,79 +28,11 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 LASTING_SECONDS = 60.0
 """After a worker that ran for this long, the wait is the first one again."""
 
-_PARENTS_OWN = ("NOTIFY_SOCKET",)
-"""Environment variables that a worker does not get: only the parent speaks to the service manager."""
+_LAST_SECONDS = 60.0
+"""How long a worker may take to end, apart from `--drain`: it may have to wait for the write lock."""
 
-
-class WorkerProcess:
-    """One of the workers, whichever process is it now.
-
-    Attributes:
-        number: from 1.
-        ready: True while it accepts connections.
-    """
-
-    def __init__(self, number: int, share: Share) -> None:
-        self.number = number
-        self.ready = False
-        self.share = share
-        self._process: Optional[asyncio.subprocess.Process] = None
-        self._signal: Optional[signal.Signals] = None
-
-    async def run(
-        self, command: Sequence[str], descriptors: Sequence[int], channel: Channel, port: int
-    ) -> int:
-        """Start the process and wait for its end.
-
-        Args:
-            command: what to run, without the descriptor of the worker's end of the channel, which follows.
-            descriptors: further ones that it inherits.
-            channel: this end.
-            port: to listen on.
-
-        Returns:
-            Its exit code; below 0 it is the signal that ended it.
-        """
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *descriptors),
-                # It gets no signals from the terminal: the parent passes them on.
-                start_new_session=True,
-                env={name: value for name, value in os.environ.items() if name not in _PARENTS_OWN},
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        await channel.open(ours)
-        self.share.channel = channel
-        talking = asyncio.ensure_future(channel.run())
-        try:
-            channel.tell("join", self.number, port, os.getpid())
-            if self._signal is not None:
-                # It came while the process was being started.
-                self._process.send_signal(self._signal)
-            return await self._process.wait()
-        finally:
-            self.ready = False
-            self.share.channel = None
-            # What it said before its end is taken.
-            await asyncio.wait({talking}, timeout=1)
-            talking.cancel()
-            self.share.release()
-            self._process = None
-
-    def end(self, number: signal.Signals) -> None:
-        """Pass on a signal that ends the worker."""
-        self._signal = number
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+_ENDED_BY_SIGNAL = {128 + signal.SIGTERM: signal.SIGTERM, 128 + signal.SIGINT: signal.SIGINT}
+"""Exit codes of a worker that a signal has ended while it started."""
 
 
 class Supervisor:
@@ -198,31 +130,47 @@ class Supervisor:
                 self._changed.clear()
                 ended = [task for task in tasks if task.done()]
                 if ended:
-                    return ended[0].result()
-            return 0
-        finally:
-            await self._end(tasks, stop.result() if stop.done() else signal.SIGTERM)
+                    code = ended[0].result()
+                    await self._end(tasks, signal.SIGTERM)
+                    return code
+        except BaseException:
+            await self._end(tasks, signal.SIGTERM)
+            raise
+        return await self._end(tasks, stop.result())
 
-    async def _end(self, tasks: Sequence[asyncio.Task[int]], number: signal.Signals) -> None:
-        """Pass the signal on, and wait until every worker has ended."""
+    async def _end(self, tasks: Sequence[asyncio.Task[int]], number: signal.Signals) -> int:
+        """Pass the signal on, and wait until every worker has ended. Return the highest of their exit codes."""
         self._stopping.set()
         for worker in self._workers:
             worker.end(number)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._options.drain_seconds + _LAST_SECONDS)
+            if late:
+                _log.error("%d worker(s) have not ended in time and are killed", len(late))
+                for worker in self._workers:
+                    worker.kill()
+                await asyncio.wait(late)
+        return max((task.result() for task in tasks if task.exception() is None), default=0)
 
     async def _keep(self, worker: WorkerProcess) -> int:
         """Run a worker, and again whenever it ends. Return the exit code of one that cannot start."""
         wait = FIRST_WAIT
         while True:
             began = self._now()
-            code = await self._once(worker)
+            try:
+                code = await self._once(worker)
+                how = _how_it_ended(code)
+            except (OSError, RuntimeError) as error:
+                # Such as too many processes or open files.
+                if not self._serving:
+                    raise
+                code, how = 0, f"cannot be started: {error}"
             if self._stopping.is_set():
-                return 0
-            if code > 0 and not self._serving:
+                return max(code, 0)
+            if code > 0 and code not in _ENDED_BY_SIGNAL and not self._serving:
                 return code
             if self._now() - began >= LASTING_SECONDS:
                 wait = FIRST_WAIT
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             _log.error("worker %d %s; it starts again in %.1f s", worker.number, how, wait)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
@@ -243,16 +191,25 @@ class Supervisor:
 
         channel = Channel({**worker.share.handlers(), "ready": ready, "waits": waits})
         assert self._hold is not None
+        began = self._now()
         try:
             return await worker.run(self._command(worker.number), self._hold.descriptors, channel, self._port)
         finally:
             if self._leader is worker:
                 self._leader = None
                 self._appoint()
+            if self._now() - began >= self._options.heartbeat_timeout and self._leader is not None:
+                # Its agents may not have been able to come back for some time before it ended.
+                self._leader.tell("give_time")
 
     def _appoint(self) -> None:
         """Give a worker that accepts connections the role of the one that works for all, if nobody has it."""
         if self._leader is None and not self._stopping.is_set():
             self._leader = next((worker for worker in self._workers if worker.ready), None)
-            if self._leader is not None and self._leader.share.channel is not None:
-                self._leader.share.channel.tell("lead")
+            if self._leader is not None:
+                self._leader.tell("lead")
+
+
+def _how_it_ended(code: int) -> str:
+    number = -code if code < 0 else _ENDED_BY_SIGNAL.get(code)
+    return f"ended with exit code {code}" if number is None else f"was ended by {signal.Signals(number).name}"

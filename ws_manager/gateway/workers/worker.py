@@ -22,6 +22,7 @@ class Worker:
             workers held that have ended.
         quotas: of all workers together.
         settle: set it to what waits until every receipt so far is written.
+        give_time: set it to what keeps lost connections for one more timeout.
     """
 
     number: int
@@ -31,10 +32,19 @@ class Worker:
     def __init__(self) -> None:
         self.leads = False
         self.settle: Callable[[], Awaitable[None]] = _nothing
+        self.give_time: Callable[[], None] = lambda: None
         self._joined = asyncio.Event()
-        self._channel = Channel({"join": self._join, "lead": self._lead, "settle": lambda: self.settle()})
+        self._channel = Channel(
+            {
+                "join": self._join,
+                "lead": self._lead,
+                "settle": lambda: self.settle(),
+                "give_time": lambda: self.give_time(),
+                "answer": lambda: True,
+            }
+        )
         self._running: Optional[asyncio.Task[None]] = None
-        self.quotas = ParentQuotas(self._channel)
+        self.quotas = ParentQuotas(self._channel, lambda: self.settle())
 
     async def join(self, descriptor: int, ended: Callable[[], None]) -> None:
         """Meet the parent.
