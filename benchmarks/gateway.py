@@ -287,23 +287,25 @@ class _Run(NamedTuple):
 
 
 def _throughput(ledgers: Ledgers, loop: str) -> _Run:
+    together, _ = _rounds(ledgers, loop, 0.0, 3)
+    paced, times = _rounds(ledgers, loop, 0.1, 1)
+    return _Run(together, paced, times)
+
+
+def _rounds(ledgers: Ledgers, loop: str, every: float, rounds: int) -> tuple[float, list[float]]:
+    """Return messages per CPU-second, and the seconds from commit to frame, after half a round to warm up."""
     with ledgers.copy(ledgers.of(10)) as db, serving(db.path, loop) as (gateway, load):
         load.open("crowd", "pong", CROWD, gateway.port)
         time.sleep(1)
 
-        def rate(every: float, rounds: int) -> tuple[float, list[float]]:
-            before, times = gateway.cpu(), []
-            for _ in range(rounds):
-                times += _latencies(db, load, "crowd", CROWD, BROADCASTS, every)
-                wait_for(lambda: db.value("SELECT count(*) FROM messages WHERE delivered = 0") == 0)
-            return rounds * CROWD * BROADCASTS / (gateway.cpu() - before), times
-
-        # To warm up.
-        rate(0.0, 1)
-        together = rate(0.0, 3)[0]
-        paced, times = rate(0.1, 1)
+        _latencies(db, load, "crowd", CROWD, BROADCASTS // 2, every)
+        before, times = gateway.cpu(), []
+        for _ in range(rounds):
+            times += _latencies(db, load, "crowd", CROWD, BROADCASTS, every)
+            wait_for(lambda: db.value("SELECT count(*) FROM messages WHERE delivered = 0") == 0)
+        rate = rounds * CROWD * BROADCASTS / (gateway.cpu() - before)
         assert load("state", "crowd")["disorder"] == 0
-    return _Run(together, paced, times)
+    return rate, times
 
 
 def _rate(what: str, rates: list[float], budget: int) -> Figure:

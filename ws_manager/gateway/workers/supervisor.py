@@ -165,9 +165,10 @@ class Supervisor:
                 if not self._serving:
                     raise
                 code, how = 0, f"cannot be started: {error}"
+            failed = code > 0 and code not in _ENDED_BY_SIGNAL
             if self._stopping.is_set():
-                return max(code, 0)
-            if code > 0 and code not in _ENDED_BY_SIGNAL and not self._serving:
+                return code if failed else 0
+            if failed and not self._serving:
                 return code
             if self._now() - began >= LASTING_SECONDS:
                 wait = FIRST_WAIT
