@@ -44,6 +44,12 @@ class Changes(Protocol):
     def happened(self) -> bool:
         """Return whether anything may have been committed since the last call. The first call says yes."""
 
+    def wait(self) -> None:
+        """Wait until somebody may have committed: at most about 2 ms longer than that, and at most 20 ms."""
+
+    def close(self) -> None:
+        """Free what `wait` takes of the system."""
+
 
 class Hold(Protocol):
     """Something that one process has for itself. The system releases it too when the process ends."""

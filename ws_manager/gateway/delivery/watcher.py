@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from typing import Callable, Optional
@@ -10,12 +11,10 @@ from typing import Callable, Optional
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError, LedgerReplaced
 from ws_manager.gateway.trouble import Trouble
+from ws_manager.repository.store import Changes
 
-POLL_SECONDS = 0.002
-"""Seconds between two polls. A poll costs a few microseconds, so polling takes about 1 % of a core."""
-
-_POLLS_A_CHECK = 50
-"""Polls between two checks that the ledger was not deleted or replaced: 0.1 s."""
+_CHECK_SECONDS = 0.1
+"""Seconds between two checks that the ledger was not deleted or replaced."""
 
 _RETRY_SECONDS = 0.5
 
@@ -48,17 +47,17 @@ class Watcher(threading.Thread):
         """Watch until `stop`."""
         ledger: Optional[Ledger] = None
         trouble = Trouble("watch the ledger")
-        polls = 0
+        changes: Optional[Changes] = None
+        checked_at = -math.inf
         try:
             while not self._stopped:
-                # Cheaper than waiting for an event, which takes a lock each time.
-                time.sleep(POLL_SECONDS)
                 try:
-                    if ledger is None:
+                    if ledger is None or changes is None:
                         ledger = self._original.again()
                         changes = ledger.changes()
-                    polls += 1
-                    if polls % _POLLS_A_CHECK == 0:
+                    changes.wait()
+                    if time.monotonic() - checked_at >= _CHECK_SECONDS:
+                        checked_at = time.monotonic()
                         ledger.check()
                     happened = changes.happened()
                 except LedgerReplaced as error:
@@ -72,6 +71,8 @@ class Watcher(threading.Thread):
                 if happened:
                     self._loop.call_soon_threadsafe(self._changed)
         finally:
+            if changes is not None:
+                changes.close()
             if ledger is not None:
                 ledger.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ws_manager.models import Connection
+from ws_manager.repository.sqlite.changes import Changes
 from ws_manager.repository.sqlite.connections import Connections
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.events import Events
@@ -163,20 +164,3 @@ class SqliteStore:
 
     def close(self) -> None:
         self.db.close()
-
-
-class Changes:
-    """Looks at SQLite's `data_version`: it changes when another connection has committed to the file."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._seen: Optional[tuple[int, int]] = None
-        self._data_version = db.data_version_reader()
-
-    def happened(self) -> bool:
-        # It ignores what this very connection commits, which `total_changes` counts.
-        seen = self._data_version(), self._db.total_changes
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        return True
