@@ -257,6 +257,22 @@ async def handshake(
     return reader, writer, int(head.split(" ", 2)[1])
 
 
+async def connect(
+    url: str, query: dict[str, str], *, pongs: bool = True, receive_buffer: int = 0
+) -> RawAgent:
+    """Open a socket, whose greeting is not read yet.
+
+    Raises:
+        Refused: the gateway does not let it in.
+    """
+    reader, writer, status = await handshake(url, urlencode(query), receive_buffer=receive_buffer)
+    if status != 101:
+        body = (await within(reader.read(1000))).decode()
+        writer.close()
+        raise Refused(status, body)
+    return RawAgent(reader, writer, pongs)
+
+
 async def upgrade(
     url: str, query: str, headers: Optional[list[tuple[str, str]]] = None, *, receive_buffer: int = 0
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
@@ -327,12 +343,7 @@ class RunningGateway:
             Refused: the gateway does not let it in.
         """
         names = {"agent": agent, **({"ws_id": ws_id} if ws_id else {}), **query}
-        reader, writer, status = await handshake(self.url, urlencode(names), receive_buffer=receive_buffer)
-        if status != 101:
-            body = (await within(reader.read(1000))).decode()
-            writer.close()
-            raise Refused(status, body)
-        raw = RawAgent(reader, writer, pongs)
+        raw = await connect(self.url, names, pongs=pongs, receive_buffer=receive_buffer)
         self._agents.append(raw)
         raw.greeting = await raw.json()
         return raw

@@ -8,23 +8,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Optional, TypeVar
-from urllib.parse import urlencode
+from typing import Any, ClassVar, Optional, TypeVar
 
 import pytest
 
 from tests.acceptance.processes import (
     COMMAND,
-    PATIENCE,
     Program,
     command,
     gateway,
     gateway_with_tokens,
     running,
 )
-from tests.support import LIMIT, PING, PONG, Closed, RawAgent, Refused, handshake, open_db, within
+from tests.soak.processes import workers_on
+from tests.support import LIMIT, PING, PONG, Closed, RawAgent, Refused, connect, run, until
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.errors import Conflict
 from ws_manager.gateway.net.binding import bind
@@ -50,13 +49,7 @@ class Agents:
 
     async def open(self, ws_id: str, **query: str) -> RawAgent:
         """Connect an agent, and read its greeting."""
-        names = {"agent": "octavia", "ws_id": ws_id, **self._token, **query}
-        reader, writer, status = await handshake(self._url, urlencode(names))
-        if status != 101:
-            body = (await within(reader.read(1000))).decode()
-            writer.close()
-            raise Refused(status, body)
-        agent = RawAgent(reader, writer)
+        agent = await connect(self._url, {"agent": "octavia", "ws_id": ws_id, **self._token, **query})
         self.opened[ws_id] = agent
         self.open_ones.append(agent)
         agent.greeting = await agent.json()
@@ -67,7 +60,7 @@ class Agents:
         self.tasks.append(asyncio.gather(*(agent.closed() for agent in self.opened.values())))
 
     async def statuses(self, count: int, first: int = 0) -> list[int]:
-        """Connect so many at once, and return what each was answered."""
+        """Connect `count` agents at once, and return the status of each handshake."""
 
         async def status(number: int) -> int:
             try:
@@ -80,35 +73,9 @@ class Agents:
 
 
 @pytest.fixture
-def db(database: Path) -> Iterator[Database]:
-    """The ledger, which the test looks at too."""
-    db = open_db(database)
-    yield db
-    db.close()
-
-
-@pytest.fixture
 def ledger(db: Database) -> Ledger:
     """The ledger's verbs."""
     return ledger_over(db)
-
-
-def until(condition: Callable[[], Answer], seconds: float = PATIENCE) -> Answer:
-    """Wait until something is true, bounded, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-    return answer
-
-
-async def until_in_loop(condition: Callable[[], Answer]) -> Answer:
-    """The same, while the event loop goes on."""
-    deadline = time.monotonic() + LIMIT
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.01)
-    return answer
 
 
 def played(scene: Coroutine[Any, Any, None]) -> None:
@@ -130,17 +97,14 @@ def played(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(run())
 
 
-def children(program: Program) -> list[int]:
-    """The processes of the workers, the first one first."""
-    found = []
-    for name in (each.name for each in Path("/proc").iterdir()):
-        try:
-            status = Path(f"/proc/{name}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        if name.isdigit() and status.rpartition(")")[2].split()[1] == str(program.process.pid):
-            found.append(int(name))
-    return sorted(found)
+def workers(program: Program, database: Path) -> list[int]:
+    """The processes of a gateway's workers, in the order of their numbers."""
+    found = {}
+    for pid, parent in workers_on(database).items():
+        if parent == program.process.pid:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found[int(command[command.index(b"--as-worker") + 1])] = pid
+    return [found[number] for number in sorted(found)]
 
 
 def holders(db: Database) -> set[str]:
@@ -164,10 +128,10 @@ class TestTogether:
             for agent in connected.opened.values():
                 assert (await agent.json())["content"] == {"to": "all"}
             connected.answer_pings()
-            await until_in_loop(lambda: db.value("SELECT count(*) FROM messages WHERE delivered = 0") == 0)
+            await until(lambda: db.value("SELECT count(*) FROM messages WHERE delivered = 0") == 0)
 
         with gateway(database, "--workers", "3") as (program, url):
-            assert len(children(program)) == 3
+            assert len(workers(program, database)) == 3
             rows = db.rows("SELECT id, pid, url FROM gateways")
             assert len({row[0] for row in rows}) == 3
             assert {tuple(row[1:]) for row in rows} == {(program.process.pid, url)}
@@ -176,6 +140,22 @@ class TestTogether:
             assert program.end() == 0
         assert living(database) == frozenset()
         assert [path.name for path in database.parent.glob("*.lock")] == ["ledger.db.gateway.lock"]
+
+    @pytest.mark.parametrize(
+        "started",
+        [
+            [sys.executable, "-m", "ws_manager"],
+            [sys.executable, "-c", "from ws_manager.__main__ import main; main()"],
+            [str(Path(sys.executable).with_name("ws-manager"))],
+        ],
+        ids=["as a module", "as code", "as a script"],
+    )
+    def test_they_are_started_as_their_parent_was(self, database: Path, started: list[str]) -> None:
+        serve = ("serve", "--no-auth", "--port", "0", "--workers", "2")
+        with running(*started, "--db", str(database), *serve) as program:
+            program.error_line("Ready: ")
+            assert len(workers(program, database)) == 2
+            assert program.end() == 0
 
     def test_a_second_serve_is_refused(self, database: Path) -> None:
         with gateway(database, "--workers", "2") as (program, url):
@@ -260,8 +240,8 @@ class TestLimits:
             await connected.open(some)
             # One that leaves makes room.
             await connected.opened.pop(some).say_goodbye()
-            await until_in_loop(lambda: ledger_over(db).count() == 13)
-            await until_in_loop_let_in(connected, "ws-more")
+            await until(lambda: ledger_over(db).count() == 13)
+            await let_in_once_there_is_room(connected, "ws-more")
 
         with gateway(database, "--workers", "2", "--max-connections", "14") as (_, url):
             played(agents(url))
@@ -315,7 +295,7 @@ def minted(database: Path, *scopes: str) -> list[str]:
     return [mint(key, "*", scopes=scopes) for _ in range(2)]
 
 
-async def until_in_loop_let_in(connected: Agents, ws_id: str) -> None:
+async def let_in_once_there_is_room(connected: Agents, ws_id: str) -> None:
     """Connect as soon as there is room."""
     deadline = time.monotonic() + LIMIT
     while True:
@@ -345,13 +325,13 @@ class TestEnd:
     def test_a_second_signal_ends_all_at_once(self, database: Path) -> None:
         with gateway(database, "--workers", "2", "--drain", "1h") as (program, url):
             sockets = [socket.create_connection(_address(url)) for _ in range(10)]
-            workers = children(program)
+            pids = workers(program, database)
             program.send(signal.SIGTERM)
-            until(lambda: _refused(url))
+            run(until(lambda: _refused(url)))
             while program.process.poll() is None:
                 program.send(signal.SIGTERM)
             assert program.wait() in (0, -signal.SIGTERM)
-            until(lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in workers))
+            run(until(lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in pids)))
             for each in sockets:
                 each.close()
 
@@ -364,19 +344,19 @@ class TestEnd:
 
         with gateway(database, "--workers", "2", "--drain", "0s") as (program, url):
             played(agents(url, program))
-        until(lambda: gateway_lock(database).holder() is False)
+        run(until(lambda: gateway_lock(database).holder() is False))
         with gateway(database, "--workers", "2"):
             pass
 
     def test_as_long_as_one_lives_no_other_may_serve(self, database: Path) -> None:
         with gateway(database, "--workers", "2") as (program, _):
-            worker = children(program)[0]
+            worker = workers(program, database)[0]
             os.kill(worker, signal.SIGSTOP)
             program.send(signal.SIGKILL)
             program.process.wait()
             assert command(database, "serve", "--no-auth", "--port", "0").returncode == 6
             os.kill(worker, signal.SIGCONT)
-        until(lambda: gateway_lock(database).holder() is False)
+        run(until(lambda: gateway_lock(database).holder() is False))
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -396,7 +376,7 @@ class TestEndingWorker:
         async def agents(url: str, program: Program, token: str) -> None:
             connected = Agents(url, token)
             await connected.statuses(250)
-            os.kill(children(program)[0], signal.SIGHUP)
+            os.kill(workers(program, database)[0], signal.SIGHUP)
             program.error_line("worker 1 ended with exit code 0")
             connected.opened.clear()
             assert await connected.statuses(50, first=300) == [101] * 50
@@ -408,9 +388,9 @@ class TestEndingWorker:
         async def agents(url: str, program: Program) -> None:
             connected = Agents(url)
             await connected.statuses(250)
-            workers = children(program)
+            pids = workers(program, database)
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
-                for worker in workers:
+                for worker in pids:
                     os.kill(worker, number)
             program.send(signal.SIGTERM)
             assert [await agent.closed() for agent in connected.opened.values()] == [1001] * 250
@@ -425,15 +405,15 @@ class TestDeadWorker:
         async def agents(url: str, program: Program) -> None:
             connected = Agents(url)
             await connected.statuses(20)
-            first, second = children(program)
+            first, second = workers(program, database)
             os.kill(first, signal.SIGKILL)
             ended = [agent for agent in connected.opened.values() if await _lost(agent)]
             assert 0 < len(ended) < 20
             program.error_line("worker 1 was ended by SIGKILL; it starts again in 0.1 s")
             program.error_line("worker 1 serves again")
             assert len(living(database) or ()) == 2
-            assert first not in children(program)
-            assert second in children(program)
+            assert first not in workers(program, database)
+            assert second in workers(program, database)
             connected.opened.clear()
             assert await connected.statuses(40, first=100) == [101] * 40
             assert len(holders(db) & (living(database) or frozenset())) == 2
@@ -445,35 +425,38 @@ class TestDeadWorker:
         async def agents(url: str, program: Program) -> None:
             connected = Agents(url)
             assert await connected.statuses(30) == [101] * 8 + [503] * 22
-            for worker in children(program):
+            for worker in workers(program, database):
                 os.kill(worker, signal.SIGKILL)
             for _ in range(2):
                 program.error_line("it starts again")
             connected.opened.clear()
-            await until_in_loop(lambda: len(living(database) or ()) == 2)
+            await until(lambda: len(living(database) or ()) == 2)
             assert await connected.statuses(30, first=100) == [101] * 8 + [503] * 22
 
         with gateway(database, "--workers", "2", "--max-connections", "8") as (program, url):
             played(agents(url, program))
 
     def test_leaves_what_it_held_to_the_one_that_takes_its_role(self, database: Path, db: Database) -> None:
-        """The first worker has the role of sweeping and of checkpoints. It dies, and cannot start again soon."""
+        """The first worker has the role of sweeping and of checkpoints. It dies."""
 
         async def agents(url: str, program: Program) -> None:
             connected = Agents(url)
             await connected.statuses(20)
-            first = _gateway_of(db, children(program)[0], database)
+            first = _gateway_of(workers(program, database)[0], database)
             lost = {row[0] for row in db.rows("SELECT ws_id FROM connections WHERE gateway = ?", (first,))}
             connected.answer_pings()
-            os.kill(children(program)[0], signal.SIGKILL)
+            os.kill(workers(program, database)[0], signal.SIGKILL)
             ledger_over(db).broadcast("x" * 1000)
-            await until_in_loop(
+            await until(
                 lambda: (
                     {row[0] for row in db.rows("SELECT ws_id FROM connections WHERE status <> 'active'")}
                     == lost
                 )
             )
-            await until_in_loop(lambda: db.value("PRAGMA wal_checkpoint(PASSIVE)") == 0)
+            # Only a checkpoint writes to the file itself.
+            before = database.stat().st_mtime_ns
+            ledger_over(db).broadcast("y" * 1000)
+            await until(lambda: database.stat().st_mtime_ns > before)
 
         with gateway(database, "--workers", "2", "--timeout", "2s") as (program, url):
             played(agents(url, program))
@@ -498,7 +481,7 @@ async def _lost(agent: RawAgent) -> bool:
     return False
 
 
-def _gateway_of(db: Database, process: int, database: Path) -> str:
+def _gateway_of(process: int, database: Path) -> str:
     """The id of the gateway that a process is: the one whose lock file it has open."""
     prefix = f"{database.name}.gateway-"
     for link in Path(f"/proc/{process}/fd").iterdir():
@@ -526,7 +509,7 @@ class TestPort:
     def test_is_kept_while_no_worker_listens(self, database: Path) -> None:
         with gateway(database, "--workers", "2") as (program, url):
             port = _address(url)[1]
-            for worker in children(program):
+            for worker in workers(program, database):
                 os.kill(worker, signal.SIGKILL)
             with pytest.raises(Conflict, match="in use"):
                 bind(["127.0.0.1"], port)

@@ -87,7 +87,7 @@ class Quotas(Protocol):
     def arrive(self, address: str) -> asyncio.Future[bool]:
         """Count a TCP connection of an address. The answer is False if the address has too many with it.
 
-        It is `GatewayUnavailable` if there is none.
+        If no answer comes, the future raises `GatewayUnavailable`.
         """
 
     def depart(self, address: str) -> None:

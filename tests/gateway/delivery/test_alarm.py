@@ -20,7 +20,7 @@ class Rung:
         self.alarm: Alarm[str] = Alarm(self.clock, self.items.append)
 
     def put(self, **after: float) -> None:
-        """Put items in, each so many seconds after the present time."""
+        """Put items in. `after` has the seconds from now until each is due."""
         for item, seconds in after.items():
             self.alarm.put(item, self.clock() + seconds)
 

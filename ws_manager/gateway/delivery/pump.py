@@ -135,7 +135,7 @@ class Pump:
                 await self._rest(dispatch, check, min(_LONGEST_REST, count * _REST_SECONDS_A_MESSAGE))
 
     async def _offer(self, dispatch: Dispatch, check: Check, rows: int, *, few: bool = False) -> int:
-        """Offer the messages that are new, at most so many. Return how many were read.
+        """Offer the new messages, at most `rows`. Return the number of messages that were read.
 
         With `few`, nothing is offered if there are as many as `rows`: they wait.
         """

@@ -52,8 +52,9 @@ class Watcher(threading.Thread):
         try:
             while not self._stopped:
                 try:
-                    if ledger is None or changes is None:
+                    if ledger is None:
                         ledger = self._original.again()
+                    if changes is None:
                         changes = ledger.changes()
                     changes.wait()
                     if time.monotonic() - checked_at >= _CHECK_SECONDS:

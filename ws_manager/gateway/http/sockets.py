@@ -291,5 +291,5 @@ class SocketRoute:
 
 
 def _lost_early(ws_id: str, epoch: int) -> Closure:
-    """Return the end of a socket that got no further than its handshake."""
+    """Return the closure of a socket that was lost during its handshake."""
     return Closure(ws_id, epoch, CloseCode.LOST, "lost at the handshake", ended=False)

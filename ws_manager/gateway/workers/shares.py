@@ -21,7 +21,7 @@ class Share:
             handshake. All shares have the same.
 
     Attributes:
-        channel: to the process; None if there is none.
+        channel: to the process; None while it does not run.
     """
 
     def __init__(self, quotas: OwnQuotas, holders: dict[str, tuple[Share, int]]) -> None:

@@ -92,27 +92,21 @@ class Supervisor:
         self._waits = waits
         self._hold = await hold_ledger(self._options.database, self._now)
         reserved: list[socket.socket] = []
-        tasks: list[asyncio.Task[int]] = []
         try:
             hosts = hosts_to_bind(self._options.hosts)
             reserved = await asyncio.get_running_loop().run_in_executor(
                 None, reserve, hosts, self._options.port
             )
             self._port = reserved[0].getsockname()[1]
-            return await self._run(stop, ready, tasks)
+            return await self._run(stop, ready)
         finally:
             for each in reserved:
                 each.close()
             self._hold.release()
 
-    async def _run(
-        self,
-        stop: asyncio.Future[signal.Signals],
-        ready: Callable[[list[str]], None],
-        tasks: list[asyncio.Task[int]],
-    ) -> int:
+    async def _run(self, stop: asyncio.Future[signal.Signals], ready: Callable[[list[str]], None]) -> int:
         waiting = iter(self._workers)
-        changed: Optional[asyncio.Task[bool]] = None
+        tasks: list[asyncio.Task[int]] = []
         try:
             while not stop.done():
                 if all(worker.ready for worker in self._workers[: len(tasks)]):

@@ -9,7 +9,7 @@ from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.log_events import LogEvents, log_events
 
 POLL_SECONDS = 0.002
-"""Seconds between two looks while somebody writes, and always where the system does not tell of writes."""
+"""Seconds between two looks while somebody writes, and always where the system does not report writes."""
 
 SOON_SECONDS = 0.0005
 """Seconds between two looks right after a write, because its commit is near."""
@@ -27,7 +27,7 @@ _AFTER_SECONDS = 0.05
 """How long after a commit the next one is looked for, which often follows soon."""
 
 _MOST_MISSED = 3
-"""Commits without a write that was told of, after which the system is not relied on."""
+"""Commits that the system did not report as writes. After these, its reports are not relied on."""
 
 
 class Changes:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ws_manager.models import Connection
-from ws_manager.repository.sqlite.changes import Changes
 from ws_manager.repository.sqlite.connections import Connections
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.events import Events
@@ -19,6 +18,7 @@ from ws_manager.repository.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
     from ws_manager.repository.sqlite.broadcasts import Broadcasts
+    from ws_manager.repository.sqlite.changes import Changes
     from ws_manager.repository.sqlite.gateways import Gateways
     from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
     from ws_manager.repository.sqlite.history import History
@@ -111,6 +111,9 @@ class SqliteStore:
             self.db.execute("ROLLBACK")
 
     def changes(self) -> Changes:
+        # Only for those who wait: what tells them of writes needs ctypes.
+        from ws_manager.repository.sqlite.changes import Changes
+
         return Changes(self.db)
 
     def check(self) -> None:
