@@ -143,6 +143,9 @@ class RawAgent:
         mask = os.urandom(4)
         key = int.from_bytes((mask * (length // 4 + 1))[:length], "big")
         body = (int.from_bytes(payload, "big") ^ key).to_bytes(length, "big")
+        if self._writer.is_closing():
+            # To write would be a RuntimeError on uvloop, and nothing on asyncio's own loop.
+            raise ConnectionResetError("the connection has ended")
         self._writer.write(bytes([(0x80 if last else 0) | opcode]) + size + mask + body)
         await self.drain()
 

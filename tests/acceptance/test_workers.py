@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar, Optional, TypeVar
@@ -375,11 +376,11 @@ class TestEndingWorker:
     def test_its_agents_come_back_to_the_others_at_once(self, database: Path) -> None:
         async def agents(url: str, program: Program, token: str) -> None:
             connected = Agents(url, token)
-            await connected.statuses(250)
+            assert Counter(await connected.statuses(250)) == {101: 250}
             os.kill(workers(program, database)[0], signal.SIGHUP)
             program.error_line("worker 1 ended with exit code 0")
             connected.opened.clear()
-            assert await connected.statuses(50, first=300) == [101] * 50
+            assert Counter(await connected.statuses(50, first=300)) == {101: 50}
 
         with gateway_with_tokens(database, "--workers", "2", "--drain", "0s") as (program, url):
             played(agents(url, program, minted(database, "connect")[0]))
@@ -387,13 +388,15 @@ class TestEndingWorker:
     def test_a_signal_that_comes_again_does_not_cut_it_short(self, database: Path) -> None:
         async def agents(url: str, program: Program) -> None:
             connected = Agents(url)
-            await connected.statuses(250)
+            assert Counter(await connected.statuses(250)) == {101: 250}
             pids = workers(program, database)
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
                 for worker in pids:
                     os.kill(worker, number)
             program.send(signal.SIGTERM)
-            assert [await agent.closed() for agent in connected.opened.values()] == [1001] * 250
+            # A process gets the lowest of the signals that wait for it first, so either may be the first one.
+            codes = {await agent.closed() for agent in connected.opened.values()}
+            assert codes <= {1001, 1012}
 
         with gateway(database, "--workers", "2", "--drain", "1s") as (program, url):
             played(agents(url, program))
