@@ -301,8 +301,12 @@ async def upgrade(
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
         "Sec-WebSocket-Version: 13",
     ]
-    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-    return reader, writer, (await within(reader.readuntil(b"\r\n\r\n"))).decode()
+    try:
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return reader, writer, (await within(reader.readuntil(b"\r\n\r\n"))).decode()
+    except BaseException:
+        writer.close()
+        raise
 
 
 async def refusal(url: str, query: str, headers: Optional[list[tuple[str, str]]] = None) -> int:

@@ -146,6 +146,15 @@ class TestHandshakesOfAToken:
             clock.forward(1)
             assert await flood(running, 4, mine, same=same) == [101, 101, 429, 429]
 
+    async def test_that_the_ledger_could_not_take_do_not_count(self, database: Path) -> None:
+        limits = Limits(handshakes_per_second=1, handshake_seconds=0.1)
+        async with gateway(database, key=KEY, now=Clock(), limits=limits) as running:
+            mine = token()
+            running.db.execute("BEGIN IMMEDIATE")
+            assert await flood(running, BURST_SECONDS + 1, mine) == [503] * (BURST_SECONDS + 1)
+            running.db.execute("ROLLBACK")
+            await running.agent(access_token=mine)
+
     async def test_refusal_says_when_to_come_back(self, database: Path) -> None:
         limits = Limits(handshakes_per_second=1)
         async with gateway(database, key=KEY, now=Clock(), limits=limits) as running:

@@ -127,9 +127,8 @@ class SocketRoute:
                 return error_response(error)
             except WsManagerError as error:
                 if isinstance(error, (LedgerError, GatewayUnavailable)):
-                    # An agent that cannot reconnect because of the gateway must not be swept.
+                    # An agent that cannot reconnect because of the gateway must not be swept, nor slowed down.
                     self._hub.give_time()
-                if isinstance(error, GatewayUnavailable):
                     handshake.spare()
                 return error_response(error)
             connection, pending, _ = registration
