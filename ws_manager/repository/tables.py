@@ -145,8 +145,8 @@ class Messages(Protocol):
     def after(self, position: Position, limit: int) -> tuple[list[PendingMessage], Position]:
         """Return everybody's pending messages behind a position, and the position that was reached.
 
-        They are in order for each connection: at most `limit`, at most 1 MiB. Nothing up to the new position is left
-        out. It differs from the old one as soon as something was committed.
+        They are in order for each connection: at most `limit`, and at most so many that they take a few MiB of
+        memory. Nothing up to the new position is left out. It differs from the old one as soon as something was committed.
         """
 
     def pending(

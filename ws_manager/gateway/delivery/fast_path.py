@@ -25,7 +25,8 @@ from typing import Callable
 
 from ws_manager.gateway.delivery.agent_socket import AgentSocket
 from ws_manager.models import PendingMessage, utc_now
-from ws_manager.protocol.message_frames import Framed, MessageFrames
+from ws_manager.protocol.in_flight import USUAL
+from ws_manager.protocol.message_frames import MessageFrames
 
 _STAMP_SECONDS = 0.001
 """What is written within this time is written at the same time: then one statement marks it."""
@@ -48,7 +49,7 @@ class FastPath:
         by_recipient: dict[str, list[PendingMessage]] = {}
         for message in messages:
             by_recipient.setdefault(message.recipient_id, []).append(message)
-        framed = MessageFrames().of
+        frames = MessageFrames()
         at, stamped = "", -math.inf
         for recipient_id, its_own in by_recipient.items():
             socket = self._sockets.get(recipient_id)
@@ -56,20 +57,23 @@ class FastPath:
                 now = self._now()
                 if now - stamped > _STAMP_SECONDS:
                     at, stamped = utc_now(), now
-                _push(socket, [framed(message) for message in its_own], at, now)
+                _push(socket, its_own, frames, at, now)
 
 
-def _push(socket: AgentSocket, messages: list[Framed], at: str, now: float) -> None:
+def _push(
+    socket: AgentSocket, messages: list[PendingMessage], frames: MessageFrames, at: str, now: float
+) -> None:
     """Write messages to a live session at once; if that cannot be, leave the fast path."""
     session = socket.session
-    if socket.is_free():
-        data = session.take_at_once(messages, at, now)
+    if socket.is_free() and len(messages) <= USUAL.messages:
+        data = session.take_at_once([frames.of(message) for message in messages], at, now)
         if data is not None:
             socket.write(data, now)
             return
+    # One after the other: of many to one socket, most have no room, and need no frame.
     for message in messages:
         if session.queue_is_full and socket.has_room():
             socket.write_queued()
-        if not session.take_live(message):
+        if not session.take_live(frames.of(message)):
             break
     socket.wake()
