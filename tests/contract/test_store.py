@@ -340,10 +340,10 @@ class TestPositions:
         for number in range(7):
             broadcast(other, str(number))
             if number % 3 == 0:
-                found, position = store.messages.after(position, 2)
+                found, position, _whole = store.messages.after(position, 2)
                 seen += found
         while True:
-            found, reached = store.messages.after(position, 2)
+            found, reached, _whole = store.messages.after(position, 2)
             if not found:
                 break
             seen, position = seen + found, reached
@@ -357,10 +357,11 @@ class TestPositions:
         (message,) = pending(store, "ws-001")
         with store.atomic():
             confirm(store, "ws-001", message.seq)
-        found, reached = store.messages.after(before, 10)
+        found, reached, whole = store.messages.after(before, 10)
         assert found == []
         assert reached != before
-        assert store.messages.after(reached, 10) == ([], reached)
+        assert whole
+        assert store.messages.after(reached, 10) == ([], reached, True)
 
     def test_pending_messages_are_read_in_pieces(self, store: Store) -> None:
         for content in ("1", "2", "3"):

@@ -69,25 +69,25 @@ class TestPending:
         before, _ = delivery.positions()
         ledger.broadcast("a")
         ledger.send("ws-001", "b")
-        rows, reached = delivery.after(before, 10)
+        rows, reached, _whole = delivery.after(before, 10)
         assert [(row.recipient_id, row.content) for row in rows] == [
             ("ws-001", '"a"'),
             ("ws-002", '"a"'),
             ("ws-001", '"b"'),
         ]
-        assert delivery.after(reached, 10) == ([], reached)
+        assert delivery.after(reached, 10) == ([], reached, True)
 
     def test_limit(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(5):
             ledger.send("ws-001", number)
         assert [row.seq for row in delivery.pending("ws-001", 0, 2)] == [1, 2]
-        assert len(delivery.after(Position(0), 3)[0]) == 3
+        assert len(delivery.after(Position(0), 3).messages) == 3
 
     def test_is_read_in_pieces_of_a_mebibyte(self, delivery: Delivery, ledger: Ledger) -> None:
         for _ in range(10):
             ledger.send("ws-001", "x" * 250_000)
         assert len(delivery.pending("ws-001", 0, 1000)) == 5
-        assert len(delivery.after(Position(0), 1000)[0]) == 5
+        assert len(delivery.after(Position(0), 1000).messages) == 5
 
     def test_without_the_confirmed_and_the_set_aside(self, delivery: Delivery, ledger: Ledger) -> None:
         for number in range(3):

@@ -29,7 +29,7 @@ from ws_manager.models import (
     utc_now,
 )
 from ws_manager.remedies import LIST_CONNECTIONS
-from ws_manager.repository.records import MOST_CHARACTERS, Position
+from ws_manager.repository.records import MOST_CHARACTERS, Position, Reading
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
 
@@ -66,11 +66,8 @@ class Delivery:
         """Return the positions behind all messages and behind all events so far."""
         return self._store.messages.position(), self._store.events.position()
 
-    def after(self, position: Position, limit: int) -> tuple[list[PendingMessage], Position]:
-        """Return everybody's pending messages behind a position, and the position that was reached.
-
-        They are in order for each connection: at most `limit`, at most 1 MiB.
-        """
+    def after(self, position: Position, limit: int) -> Reading:
+        """Return everybody's pending messages behind a position: at most `limit`, and a few MiB."""
         return self._store.messages.after(position, limit)
 
     def pending(

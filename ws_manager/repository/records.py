@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import NamedTuple, NewType, Optional
 
-from ws_manager.models import Connection
+from ws_manager.models import Connection, PendingMessage
 
 Position = NewType("Position", object)
 """How far the commits of a ledger were read. Only the store that gave a position can read on from it."""
 
 MOST_CHARACTERS = 1024 * 1024
 """A reading of pending messages ends by default once their contents exceed this."""
+
+
+class Reading(NamedTuple):
+    """Pending messages that were read together.
+
+    Attributes:
+        messages: in order for each connection.
+        position: how far they reach: nothing up to it is left out.
+        whole: whether these were all.
+    """
+
+    messages: list[PendingMessage]
+    position: Position
+    whole: bool
 
 
 class DeliveryCounts(NamedTuple):

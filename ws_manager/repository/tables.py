@@ -35,6 +35,7 @@ from ws_manager.repository.records import (
     NewBroadcast,
     NewMessage,
     Position,
+    Reading,
     Recipients,
     SilentConnection,
 )
@@ -142,11 +143,11 @@ class Messages(Protocol):
     def position(self) -> Position:
         """Return the position behind everything that is committed now."""
 
-    def after(self, position: Position, limit: int) -> tuple[list[PendingMessage], Position]:
-        """Return everybody's pending messages behind a position, and the position that was reached.
+    def after(self, position: Position, limit: int) -> Reading:
+        """Return everybody's pending messages behind a position.
 
-        They are in order for each connection: at most `limit`, and at most so many that they take a few MiB of
-        memory. Nothing up to the new position is left out. It differs from the old one as soon as something was committed.
+        At most `limit`, and at most so many that they take a few MiB of memory. The position that they reach differs
+        from the old one as soon as something was committed.
         """
 
     def pending(

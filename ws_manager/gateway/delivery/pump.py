@@ -33,7 +33,7 @@ class _News(NamedTuple):
     """What one reading found after the last positions, the new positions, and the reading's number.
 
     Attributes:
-        caught_up: whether there is nothing behind the new position yet.
+        whole: whether there was nothing more to read.
     """
 
     messages: list[PendingMessage]
@@ -41,7 +41,7 @@ class _News(NamedTuple):
     position: Position
     event_position: Position
     number: int
-    caught_up: bool
+    whole: bool
 
 
 class Pump:
@@ -60,7 +60,7 @@ class Pump:
         # readings, of backlogs too, so their order tells which saw what.
         self._read = 0
         self._offered = 0
-        self._caught_up = True
+        self._whole = True
         self._changed = asyncio.Event()
         # However many agents catch up, the pump waits for at most this many reads.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
@@ -137,7 +137,7 @@ class Pump:
             count = await self._offer(dispatch, check, _PUMP_ROWS)
             if not count:
                 return
-            if count >= _MANY and self._caught_up:
+            if count >= _MANY and self._whole:
                 await self._rest(dispatch, check, min(_LONGEST_REST, count * _REST_SECONDS_A_MESSAGE))
 
     async def _offer(self, dispatch: Dispatch, check: Check, rows: int, *, few: bool = False) -> int:
@@ -152,7 +152,7 @@ class Pump:
         dispatch(news.messages)
         self._position, self._event_position = news.position, news.event_position
         self._offered = news.number
-        self._caught_up = news.caught_up
+        self._whole = news.whole
         if news.events:
             check({event.ws_id for event in news.events if event.ws_id})
         return count
@@ -172,8 +172,7 @@ class Pump:
 
     def _read_news(self, ledger: Ledger, rows: int) -> _News:
         delivery = ledger.delivery
-        messages, position = delivery.after(self._position, rows)
+        messages, position, whole = delivery.after(self._position, rows)
         events, event_position = delivery.events_after(self._event_position)
         self._read += 1
-        caught_up = position == delivery.positions()[0]
-        return _News(messages, events, position, event_position, self._read, caught_up)
+        return _News(messages, events, position, event_position, self._read, whole)
