@@ -17,6 +17,7 @@ class Parent:
     """A channel to a parent that answers with what the test says."""
 
     def __init__(self) -> None:
+        self.is_open = True
         self.asked: list[tuple[object, ...]] = []
         self.answers: dict[str, Any] = {}
 
@@ -95,3 +96,16 @@ async def test_a_handshake_is_forgotten_when_its_receipts_are_written() -> None:
     written.set()
     await within(asyncio.gather(*asking._settling))
     assert parent.asked == [("leave", 7), ("forget", 7)]
+
+
+class TestParentThatIsGone:
+    @pytest.mark.parametrize("there", [True, False])
+    async def test_is_not_the_trouble_of_one_that_does_not_answer(
+        self, there: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        parent = Parent()
+        parent.answers["enter"] = GatewayUnavailable("the gateway cannot answer now")
+        parent.is_open = there
+        with pytest.raises(GatewayUnavailable):
+            await quotas(parent).enter(1, "token", None)
+        assert bool(caplog.records) == there

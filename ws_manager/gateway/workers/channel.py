@@ -38,6 +38,11 @@ class Channel:
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the other end is there, as far as this one knows."""
+        return self._writer is not None
+
     async def open(self, connection: socket.socket) -> None:
         """Take this end's socket. Calls can be made from now on."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=_LONGEST_LINE)

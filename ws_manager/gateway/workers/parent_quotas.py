@@ -87,7 +87,9 @@ class ParentQuotas:
             self._trouble.ended()
             raise
         except GatewayUnavailable as error:
-            self._trouble.began(error)
+            if self._channel.is_open:
+                self._trouble.began(error)
+            # Otherwise the parent has ended, and so does this worker, which says so.
             raise
         self._trouble.ended()
         return answer
