@@ -153,7 +153,11 @@ class TestHandshakesOfAToken:
             running.db.execute("BEGIN IMMEDIATE")
             assert await flood(running, BURST_SECONDS + 1, mine) == [503] * (BURST_SECONDS + 1)
             running.db.execute("ROLLBACK")
-            await running.agent(access_token=mine)
+            statuses = [503]
+            while statuses == [503]:
+                # Those that were given up are taken from the queue first.
+                statuses = await flood(running, 1, mine)
+            assert statuses == [101]
 
     async def test_refusal_says_when_to_come_back(self, database: Path) -> None:
         limits = Limits(handshakes_per_second=1)
