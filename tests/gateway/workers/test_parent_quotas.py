@@ -10,6 +10,7 @@ import pytest
 from tests.support import within
 from ws_manager.errors import GatewayUnavailable
 from ws_manager.gateway.workers import parent_quotas
+from ws_manager.gateway.workers.channel import NoAnswer
 from ws_manager.gateway.workers.parent_quotas import ParentQuotas
 
 
@@ -75,7 +76,7 @@ async def test_trouble_is_logged_once_and_its_end_too(caplog: pytest.LogCaptureF
     caplog.set_level("INFO")
     parent = Parent()
     asking = quotas(parent)
-    parent.answers["enter"] = GatewayUnavailable("the gateway cannot answer now")
+    parent.answers["enter"] = NoAnswer("the gateway cannot answer now")
     for number in range(3):
         with pytest.raises(GatewayUnavailable):
             await asking.enter(number, None, None)
@@ -98,14 +99,23 @@ async def test_a_handshake_is_forgotten_when_its_receipts_are_written() -> None:
     assert parent.asked == [("leave", 7), ("forget", 7)]
 
 
-class TestParentThatIsGone:
-    @pytest.mark.parametrize("there", [True, False])
-    async def test_is_not_the_trouble_of_one_that_does_not_answer(
-        self, there: bool, caplog: pytest.LogCaptureFixture
+class TestTrouble:
+    @pytest.mark.parametrize(
+        ("answer", "there", "logged"),
+        [
+            (NoAnswer("no answer"), True, True),
+            # The worker ends, and says why.
+            (NoAnswer("no answer"), False, False),
+            # This is what the parent says: another worker, which has the receipts, does not answer.
+            (GatewayUnavailable("the gateway cannot answer now"), True, False),
+        ],
+    )
+    async def test_is_a_parent_that_does_not_answer(
+        self, answer: Exception, there: bool, logged: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         parent = Parent()
-        parent.answers["enter"] = GatewayUnavailable("the gateway cannot answer now")
+        parent.answers["enter"] = answer
         parent.is_open = there
         with pytest.raises(GatewayUnavailable):
             await quotas(parent).enter(1, "token", None)
-        assert bool(caplog.records) == there
+        assert bool(caplog.records) == logged

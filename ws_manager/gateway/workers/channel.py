@@ -16,6 +16,7 @@ _log = logging.getLogger("ws_manager.gateway")
 
 _ANSWER_SECONDS = 10.0
 _LONGEST_LINE = 256 * 1024
+_CANNOT, _HINT = "the gateway cannot answer now", "come back in a moment"
 
 Handler = Callable[..., Union[bool, float, Awaitable[Any], None]]
 """What a call runs: it takes JSON values. What it returns, or what that awaitable returns, is the answer."""
@@ -74,8 +75,8 @@ class Channel:
     def call(self, name: str, *arguments: object) -> asyncio.Future[Any]:
         """Call a handler of the other end, and return its answer.
 
-        The answer is an error if it does not come in time or the other end has gone: `GatewayUnavailable`, or what
-        the handler raised.
+        The answer is an error if it does not come in time or the other end has gone: `NoAnswer`, or what the handler
+        raised.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
@@ -148,8 +149,12 @@ class Channel:
             self._send({"number": number, "error": _described(error)})
 
 
-def _gone() -> GatewayUnavailable:
-    return GatewayUnavailable("the gateway cannot answer now", hint="come back in a moment")
+class NoAnswer(GatewayUnavailable):
+    """The other end has gone, or does not answer in time. Another `GatewayUnavailable` is its answer."""
+
+
+def _gone() -> NoAnswer:
+    return NoAnswer(_CANNOT, hint=_HINT)
 
 
 def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
@@ -168,7 +173,7 @@ def _described(error: Exception) -> dict[str, Any]:
 
 def _error(described: dict[str, Any]) -> GatewayUnavailable:
     if not described:
-        return _gone()
+        return GatewayUnavailable(_CANNOT, hint=_HINT)
     message, option, hint = described["message"], described["option"], described["hint"]
     if described["seconds"] is None:
         return OverQuota(message, option, hint=hint)

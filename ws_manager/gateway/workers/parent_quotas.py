@@ -9,9 +9,8 @@ from collections.abc import Awaitable
 from typing import Any, Callable, Optional
 
 from ws_manager.errors import GatewayUnavailable
-from ws_manager.gateway.quotas import OverQuota
 from ws_manager.gateway.trouble import Trouble
-from ws_manager.gateway.workers.channel import Channel
+from ws_manager.gateway.workers.channel import Channel, NoAnswer
 
 _CHARGE_SECONDS = 1.0
 """How long the writing thread waits for an answer: it may hold the ledger's write lock."""
@@ -83,13 +82,13 @@ class ParentQuotas:
     async def _ask(self, name: str, *arguments: object) -> Any:  # noqa: ANN401 - a JSON value
         try:
             answer = await self._channel.call(name, *arguments)
-        except OverQuota:
-            self._trouble.ended()
-            raise
-        except GatewayUnavailable as error:
+        except NoAnswer as error:
             if self._channel.is_open:
                 self._trouble.began(error)
             # Otherwise the parent has ended, and so does this worker, which says so.
+            raise
+        except GatewayUnavailable:
+            self._trouble.ended()
             raise
         self._trouble.ended()
         return answer
