@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, command, gateway, listener, running
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
+from ws_manager.forms import WIRE_FIELDS
 from ws_manager.models import Broadcast
 from ws_manager.repository.sqlite.database import Database
 
@@ -21,7 +22,7 @@ def test_a_broadcast_from_another_process_is_printed_and_confirmed(database: Pat
         message = json.loads(agent.line())
         assert (sent.returncode, sent.stdout) == (0, "Broadcast to 1 connection(s)\n")
         assert message["content"] == {"event": "deploy"}
-        assert set(message) == {"seq", "id", "msg_type", "sender", "sent_at", "content"}
+        assert set(message) == set(WIRE_FIELDS)
 
 
 def test_count_leaves_the_rest_pending(database: Path, db: Database, pool: ConnectionPool) -> None:

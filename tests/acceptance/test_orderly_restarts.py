@@ -106,7 +106,7 @@ class Agents:
                         if frame["type"] == "connected":
                             await self._greet(name)
                         else:
-                            await self._take(name, frame["id"])
+                            await self._take(name, frame["msg_id"])
             await asyncio.sleep(0.1)
 
     async def _client(self, name: str) -> None:
@@ -125,7 +125,7 @@ class Agents:
                 while not greetings.empty():
                     greetings.get_nowait()
                     await self._greet(name)
-                await self._take(name, message.id)
+                await self._take(name, message.msg_id)
                 await client.ack(message)
 
 

@@ -187,7 +187,7 @@ class TestASignalWhileMessagesKeepComing:
         many_messages(ledger)
         with started(database, "history", "--follow", "--since", "1h") as process:
             lines = self.lines(process, number, 128 + number)
-        assert [json.loads(line)["id"] for line in lines] == list(range(1, len(lines) + 1))
+        assert [json.loads(line)["seq"] for line in lines] == list(range(1, len(lines) + 1))
         assert len(lines) < MANY
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -623,7 +623,7 @@ class TestSpeaking:
         ):
             msg_id = await within(speaker.send("ws-002", {"hello": 1}, "note"))
             message = await hearer.next()
-            assert (message.id, message.sender, message.msg_type) == (msg_id, "ws-001", "note")
+            assert (message.msg_id, message.sender_id, message.msg_type) == (msg_id, "ws-001", "note")
 
     async def test_broadcast_returns_the_number_of_recipients(self, database: Path) -> None:
         async with (

@@ -32,9 +32,11 @@ def message(seq: int, message_id: str = "") -> str:
         {
             "type": "message",
             "seq": seq,
-            "id": message_id or f"id-{seq}",
+            "msg_id": message_id or f"id-{seq}",
             "msg_type": "data",
-            "sender": None,
+            "sender_id": None,
+            "recipient_id": "ws-001",
+            "broadcast_id": None,
             "sent_at": "2026-11-22T17:15:18.644305+00:00",
             "content": {"n": seq},
         }

@@ -29,7 +29,7 @@ from ws_manager.protocol.frames import (
 
 
 def message_frame(message: PendingMessage) -> str:
-    return (message_start(message.seq, message.msg_id) + message_tail(message)).decode()
+    return (message_start(message) + message_tail(message)).decode()
 
 
 GREETING = {
@@ -44,9 +44,11 @@ GREETING = {
 MESSAGE = {
     "type": "message",
     "seq": 41,
-    "id": "id-41",
+    "msg_id": "id-41",
     "msg_type": "broadcast",
-    "sender": None,
+    "sender_id": None,
+    "recipient_id": "ws-001",
+    "broadcast_id": None,
     "sent_at": "2026-11-22T17:15:18.644305+00:00",
     "content": {},
 }
@@ -63,10 +65,10 @@ def test_greeting_is_read_back() -> None:
 
 @pytest.mark.parametrize("text", ['he said "hi"', "back\\slash", "ü€😀", "\u2028", "\x7f\u009b"])
 def test_names_survive_the_wire(text: str) -> None:
-    frame = message_frame(PendingMessage(1, "id-1", text, text, "ws-001", "null", "2026"))
+    frame = message_frame(PendingMessage(1, "id-1", text, text, text, "null", "2026"))
     received = parse_gateway_frame(frame)
     assert isinstance(received, Received)
-    assert (received.msg_type, received.sender) == (text, text)
+    assert (received.msg_type, received.sender_id, received.recipient_id) == (text, text, text)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_received_message_has_the_text_of_its_content() -> None:
 def test_message_whose_content_cannot_be_taken_is_told_apart(content: str) -> None:
     frame = parse_gateway_frame(message_frame(PendingMessage(7, "id-7", "data", None, "w", content, "2026")))
     assert isinstance(frame, Unreadable)
-    assert (frame.seq, frame.id) == (7, "id-7")
+    assert (frame.seq, frame.msg_id) == (7, "id-7")
     assert frame.reason.startswith("beyond the limits: ")
 
 

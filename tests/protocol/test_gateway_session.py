@@ -677,9 +677,11 @@ class TestWriting:
         assert parsed(agent.next_write()[0]) == {
             "type": "message",
             "seq": 41,
-            "id": "id-41",
+            "msg_id": "id-41",
             "msg_type": "alert",
-            "sender": "ws-9",
+            "sender_id": "ws-9",
+            "recipient_id": "ws-001",
+            "broadcast_id": None,
             "sent_at": "2026-11-22T17:15:18.644305+00:00",
             "content": {"a": "ü"},
         }

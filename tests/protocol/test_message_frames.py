@@ -29,9 +29,11 @@ def test_has_the_documented_fields_in_this_order() -> None:
     assert list(envelope(frame).items()) == [
         ("type", "message"),
         ("seq", 41),
-        ("id", "id-41"),
+        ("msg_id", "id-41"),
+        ("recipient_id", "ws-41"),
         ("msg_type", "news"),
-        ("sender", "ws-9"),
+        ("sender_id", "ws-9"),
+        ("broadcast_id", None),
         ("sent_at", "2026"),
         ("content", {"a": "ü"}),
     ]
@@ -41,7 +43,7 @@ def test_recipients_of_a_broadcast_get_their_own_numbers_and_ids() -> None:
     frames = MessageFrames()
     # The numbers have more and more digits.
     found = [envelope(frames.of(row(10**n, '"all"', "b-1"))[1]) for n in range(8)]
-    assert [(each["seq"], each["id"]) for each in found] == [(10**n, f"id-{10**n}") for n in range(8)]
+    assert [(each["seq"], each["msg_id"]) for each in found] == [(10**n, f"id-{10**n}") for n in range(8)]
     assert {each["content"] for each in found} == {"all"}
 
 

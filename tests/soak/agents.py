@@ -369,7 +369,7 @@ class Agents:
             seq = frame["seq"]
             key, whole = key_of(frame["content"])
             state = "whole" if whole else "broken"
-            self._journal.note(at, "message", member.ws_id, link.number, seq, frame["id"], key, state)
+            self._journal.note(at, "message", member.ws_id, link.number, seq, frame["msg_id"], key, state)
             link.last = seq
             if member.explicit and not self._calm and self._random.random() < _REJECTED:
                 self._reject(agent, link, seq)

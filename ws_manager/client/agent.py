@@ -224,7 +224,7 @@ class AgentClient:
                 committed or not.
         """
         result = await self._request(lambda ref: send_frame(ref, to, content, msg_type))
-        return str(result.id)
+        return str(result.msg_id)
 
     async def broadcast(
         self, content: object, *, agent: Optional[str] = None, msg_type: str = "broadcast"

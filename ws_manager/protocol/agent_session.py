@@ -20,8 +20,9 @@ _REMEMBERED = 2000
 class AgentSession:
     """What an agent keeps across reconnections.
 
-    A message that is sent again because its receipt was lost has the same id. It is not handed out twice, only
-    confirmed again. Messages are compared by id and not by `seq`: a restored ledger may count from an earlier one.
+    A message that is sent again because its receipt was lost has the same msg_id. It is not handed out twice, only
+    confirmed again. Messages are compared by msg_id and not by `seq`: a restored ledger may count from an earlier
+    one.
 
     Attributes:
         ws_id: the connection; None until it is known.
@@ -54,38 +55,38 @@ class AgentSession:
             self.answers.clear()
         elif isinstance(frame, Unreadable):
             self._reached = frame.seq
-            self._remember(frame.id, frame.reason)
+            self._remember(frame.msg_id, frame.reason)
             self.answers.append(reject_frame(frame.seq, frame.reason))
             return None
         elif isinstance(frame, Received):
             self._reached = frame.seq
-            if frame.id in self._handled:
-                reason = self._handled[frame.id]
+            if frame.msg_id in self._handled:
+                reason = self._handled[frame.msg_id]
                 answer = ack_frame(frame.seq) if reason is None else reject_frame(frame.seq, reason)
                 self.answers.append(answer)
                 return None
-            if frame.id in self._handed_out:
+            if frame.msg_id in self._handed_out:
                 # It is being processed; its ack follows.
                 return None
         return frame
 
     def handed_out(self, message: Received) -> None:
         """Note that the agent is processing a message: if it is sent again meanwhile, it is ignored."""
-        self._handed_out[message.id] = None
+        self._handed_out[message.msg_id] = None
 
     def ack(self, message: Received) -> None:
         """Confirm a message: it has been processed, and so has every message before it."""
-        before = list(self._handed_out) if message.id in self._handed_out else [message.id]
+        before = list(self._handed_out) if message.msg_id in self._handed_out else [message.msg_id]
         for earlier in before:
             self._remember(earlier, None)
-            if earlier == message.id:
+            if earlier == message.msg_id:
                 break
         if message.seq <= self._reached:
             self.answers.append(ack_frame(message.seq))
 
     def reject(self, message: Received, reason: str) -> None:
         """Reject a message: the gateway sets it aside."""
-        self._remember(message.id, reason)
+        self._remember(message.msg_id, reason)
         if message.seq <= self._reached:
             self.answers.append(reject_frame(message.seq, reason))
 
@@ -99,8 +100,8 @@ class AgentSession:
         answers, self.answers = self.answers, []
         return answers
 
-    def _remember(self, message_id: str, rejected: Optional[str]) -> None:
-        self._handed_out.pop(message_id, None)
-        self._handled.setdefault(message_id, rejected)
+    def _remember(self, msg_id: str, rejected: Optional[str]) -> None:
+        self._handed_out.pop(msg_id, None)
+        self._handled.setdefault(msg_id, rejected)
         if len(self._handled) > _REMEMBERED:
             del self._handled[next(iter(self._handled))]

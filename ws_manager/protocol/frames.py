@@ -40,9 +40,13 @@ def connected_frame(
     )
 
 
-def message_start(seq: int, msg_id: str) -> bytes:
+def message_start(message: PendingMessage) -> bytes:
     """Write the part of a message's frame that only its recipient gets, in UTF-8. `message_tail` follows."""
-    return b'{"type":"message","seq":%d,"id":"%b",' % (seq, msg_id.encode())
+    return b'{"type":"message","seq":%d,"msg_id":"%b","recipient_id":%b,' % (
+        message.seq,
+        message.msg_id.encode(),
+        _quoted_recipient(message.recipient_id),
+    )
 
 
 def message_tail(message: PendingMessage) -> bytes:
@@ -51,25 +55,25 @@ def message_tail(message: PendingMessage) -> bytes:
     Its content is JSON text and is inserted unchanged.
     """
     return (
-        f'"msg_type":{_quoted(message.msg_type)},"sender":{_quoted(message.sender_id)},'
-        f'"sent_at":"{message.sent_at}","content":{message.content}}}'
+        f'"msg_type":{_quoted(message.msg_type)},"sender_id":{_quoted(message.sender_id)},'
+        f'"broadcast_id":{_quoted(message.broadcast_id)},"sent_at":"{message.sent_at}","content":{message.content}}}'
     ).encode()
 
 
-def result_frame(ref: str, message_id: str, recipients: Optional[int] = None) -> str:
-    """Write the result of a successful request.
+def sent_frame(ref: str, msg_id: str) -> str:
+    """Write the result of a request to send; `ref` is the agent's own name of it, as JSON text."""
+    return f'{{"type":"result","ref":{ref},"ok":true,"msg_id":"{msg_id}"}}'
 
-    Args:
-        ref: the agent's own name of its request, as JSON text; it is returned unchanged.
-        message_id: the msg_id or the broadcast_id.
-        recipients: the number of recipients of a broadcast.
-    """
-    count = "" if recipients is None else f',"recipients":{recipients}'
-    return f'{{"type":"result","ref":{ref},"ok":true,"id":"{message_id}"{count}}}'
+
+def broadcasted_frame(ref: str, broadcast_id: str, recipients: int) -> str:
+    """Write the result of a request to broadcast, with the number of recipients; `ref` as in `sent_frame`."""
+    return (
+        f'{{"type":"result","ref":{ref},"ok":true,"broadcast_id":"{broadcast_id}","recipients":{recipients}}}'
+    )
 
 
 def failure_frame(ref: str, code: str, message: str) -> str:
-    """Write the result of a failed request; `ref` as in `result_frame`."""
+    """Write the result of a failed request; `ref` as in `sent_frame`."""
     error = _dump({"code": code, "message": message})
     return f'{{"type":"result","ref":{ref},"ok":false,"error":{error}}}'
 
@@ -229,7 +233,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Received:
-    """A message, with the field names of the frame.
+    """A message, with the field names of the frame: `ws_manager.forms.WIRE_FIELDS`.
 
     Attributes:
         content: the decoded content; a number in it may be rounded.
@@ -237,9 +241,11 @@ class Received:
     """
 
     seq: int
-    id: str
+    msg_id: str
     msg_type: str
-    sender: Optional[str]
+    sender_id: Optional[str]
+    recipient_id: str
+    broadcast_id: Optional[str]
     sent_at: str
     content: Any
     content_json: Json = field(repr=False)
@@ -254,7 +260,7 @@ class Unreadable:
     """A message that this side cannot decode; it has to be rejected."""
 
     seq: int
-    id: str
+    msg_id: str
     reason: str
 
 
@@ -268,10 +274,19 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a request: the id of what was sent, or the failure."""
+    """The result of a request: the id of what was sent, or the failure.
+
+    Attributes:
+        ref: the request.
+        msg_id: of the message.
+        broadcast_id: of the broadcast.
+        recipients: of the broadcast.
+        failure: why nothing was sent.
+    """
 
     ref: Any
-    id: Optional[str] = None
+    msg_id: Optional[str] = None
+    broadcast_id: Optional[str] = None
     recipients: Optional[int] = None
     failure: Optional[Failure] = None
 
@@ -290,12 +305,14 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
     try:
         if kind == "message":
             if unreadable is not None:
-                return Unreadable(_seq(frame), _field(frame, "id", str), unreadable)
+                return Unreadable(_seq(frame), _field(frame, "msg_id", str), unreadable)
             return Received(
                 _seq(frame),
-                _field(frame, "id", str),
+                _field(frame, "msg_id", str),
                 _field(frame, "msg_type", str),
-                None if frame["sender"] is None else _field(frame, "sender", str),
+                _optional_text(frame, "sender_id"),
+                _field(frame, "recipient_id", str),
+                _optional_text(frame, "broadcast_id"),
                 _field(frame, "sent_at", str),
                 frame["content"],
                 Json(members(text)["content"]),
@@ -310,7 +327,12 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
                 float(_field(frame, "heartbeat", (int, float))),
             )
         if kind == "result" and frame["ok"]:
-            return Result(frame["ref"], _field(frame, "id", str), frame.get("recipients"))
+            if "broadcast_id" in frame:
+                recipients = _field(frame, "recipients", int)
+                return Result(
+                    frame["ref"], broadcast_id=_field(frame, "broadcast_id", str), recipients=recipients
+                )
+            return Result(frame["ref"], _field(frame, "msg_id", str))
         if kind == "result":
             return Result(frame["ref"], failure=_failure(frame))
         if kind == "error":
@@ -349,6 +371,10 @@ def _field(frame: dict[str, Any], name: str, kind: Union[type, tuple[type, ...]]
     return value
 
 
+def _optional_text(frame: dict[str, Any], name: str) -> Optional[str]:
+    return None if frame[name] is None else str(_field(frame, name, str))
+
+
 def _seq(frame: dict[str, Any]) -> int:
     seq = frame.get("seq")
     if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
@@ -375,6 +401,11 @@ def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> st
 
 def _dump(frame: dict[str, Any]) -> str:
     return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+
+
+@lru_cache(maxsize=16_384)
+def _quoted_recipient(ws_id: str) -> bytes:
+    return json.dumps(ws_id, ensure_ascii=False).encode()
 
 
 @lru_cache(maxsize=1024)

@@ -29,5 +29,4 @@ class MessageFrames:
                 if len(self._tails) >= _MOST_SHARED:
                     self._tails.clear()
                 self._tails[broadcast_id] = tail
-        seq = message.seq
-        return seq, text_frame(message_start(seq, message.msg_id) + tail)
+        return message.seq, text_frame(message_start(message) + tail)

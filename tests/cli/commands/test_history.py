@@ -79,7 +79,7 @@ def line_of(started: subprocess.Popen[bytes]) -> bytes:
 def test_what_can_be_asked(cli, ledger: Ledger, arguments: list[str], ids: list[int]) -> None:
     result = cli("history", *arguments, "--json")
     assert result.exit_code == 0
-    assert [row["id"] for row in json.loads(result.stdout)] == ids
+    assert [row["seq"] for row in json.loads(result.stdout)] == ids
 
 
 def test_of_one_broadcast(cli, ledger: Ledger) -> None:
@@ -129,10 +129,10 @@ def test_follow_ends_after_the_limit(process, ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("arguments", "first"),
     [
-        (["-o", "csv", "--fields", "id,content"], b"id,content"),
-        (["-o", "csv", "--fields", "id,content", "--no-headers"], b'1,"{""event"":""deploy""}"'),
-        (["-o", "tsv", "--fields", "id,sent_at", "--time", "unix"], b"1\t1577836800.0"),
-        (["--fields", "id"], b'{"id":1}'),
+        (["-o", "csv", "--fields", "seq,content"], b"seq,content"),
+        (["-o", "csv", "--fields", "seq,content", "--no-headers"], b'1,"{""event"":""deploy""}"'),
+        (["-o", "tsv", "--fields", "seq,sent_at", "--time", "unix"], b"1\t1577836800.0"),
+        (["--fields", "seq"], b'{"seq":1}'),
         (["-o", "table"], b'2020-01-01 00:00:00Z #1 to ws-001 note  {"event":"deploy"}'),
     ],
 )

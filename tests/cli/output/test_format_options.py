@@ -51,7 +51,7 @@ def test_fields_that_there_are_not_are_answered_with_those_that_there_are(
 ) -> None:
     result = cli(command, "--fields", "ws_id,nmae")
     assert result.exit_code == 2
-    known = "ws_id, agent, metadata," if command == "list" else "id, msg_id, msg_type,"
+    known = "ws_id, agent, metadata," if command == "list" else "seq, msg_id, msg_type,"
     assert f"hint: one of {known}" in result.stderr
     error = json.loads(cli(command, "--fields", "nmae", "--json").stderr)["error"]
     assert error["code"] == "invalid"

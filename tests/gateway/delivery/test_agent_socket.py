@@ -40,9 +40,11 @@ async def test_message_has_the_documented_envelope(database: Path) -> None:
         assert await agent.message() == {
             "type": "message",
             "seq": sent.db_id,
-            "id": sent.msg_id,
+            "msg_id": sent.msg_id,
             "msg_type": "alert",
-            "sender": "ws-001",
+            "sender_id": "ws-001",
+            "recipient_id": "ws-001",
+            "broadcast_id": None,
             "sent_at": sent.sent_at,
             "content": {"task": "ü"},
         }

@@ -31,7 +31,7 @@ def test_send_reaches_the_other_in_the_senders_name(database: Path) -> None:
     async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
         await speaker.say(type="send", ref=7, to="ws-002", content={"hello": "é"})
         message = await hearer.message()
-        assert (message["sender"], message["msg_type"], message["content"]) == (
+        assert (message["sender_id"], message["msg_type"], message["content"]) == (
             "ws-001",
             "data",
             {"hello": "é"},
@@ -44,8 +44,8 @@ def test_send_is_answered_with_its_ref_and_the_message(database: Path) -> None:
     async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
         await speaker.say(type="send", ref={"any": ["thing"]}, to="ws-002", content=1)
         result = await speaker.json()
-        assert result == {"type": "result", "ref": {"any": ["thing"]}, "ok": True, "id": result["id"]}
-        assert (await hearer.message())["id"] == result["id"]
+        assert result == {"type": "result", "ref": {"any": ["thing"]}, "ok": True, "msg_id": result["msg_id"]}
+        assert (await hearer.message())["msg_id"] == result["msg_id"]
 
     with_two(database, scenario)
 
@@ -54,9 +54,10 @@ def test_broadcast_to_an_agent_is_answered_with_the_number_of_recipients(databas
     async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
         await speaker.say(type="broadcast", ref=8, agent="cipher", content="all of you", msg_type="note")
         message = await hearer.message()
-        assert (message["sender"], message["msg_type"]) == ("ws-001", "note")
+        assert (message["sender_id"], message["msg_type"]) == ("ws-001", "note")
         result = await speaker.json()
         assert (result["ref"], result["ok"], result["recipients"]) == (8, True, 1)
+        assert result["broadcast_id"] == message["broadcast_id"]
 
     with_two(database, scenario)
 
@@ -178,7 +179,7 @@ async def test_a_connection_with_a_name_of_an_earlier_version_comes_back_and_spe
         await agent.say(type="send", ref=1, to="ws\u200b1", content="to myself")
         frames = {frame["type"]: frame for frame in (await agent.json(), await agent.json())}
         assert frames["result"]["ok"] is True
-        assert frames["message"]["sender"] == "ws\u200b1"
+        assert frames["message"]["sender_id"] == "ws\u200b1"
 
 
 @pytest.mark.parametrize(

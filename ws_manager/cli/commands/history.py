@@ -23,13 +23,12 @@ from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.validation import check_limit
 from ws_manager.errors import InvalidInput, LedgerError
-from ws_manager.models import MESSAGE_COLUMNS, Message, message_columns
+from ws_manager.forms import MESSAGE_FIELDS, message_form
 from ws_manager.remedies import CHECK_LOCATION
 from ws_manager.repository.findings import MessageFilter
-from ws_manager.strict_json import Json
 
 COLUMNS = (
-    "id",
+    "seq",
     "msg_id",
     "sent_at",
     "msg_type",
@@ -98,11 +97,11 @@ def history(
 ) -> None:
     """Show messages, newest first.
 
-    A terminal shows a table. Elsewhere there is one tab-separated line per message: id, msg_id, sent_at,
+    A terminal shows a table. Elsewhere there is one tab-separated line per message: seq, msg_id, sent_at,
     msg_type, sender_id, recipient_id, delivered, confirmed_at, rejected_at, reject_reason, content. With
     --follow it begins now, or at --since, and prints readable lines on a terminal, JSON objects elsewhere.
     """
-    formatting = parse_format_options(global_options(ctx), MESSAGE_COLUMNS, names, no_headers, time, excel)
+    formatting = parse_format_options(global_options(ctx), MESSAGE_FIELDS, names, no_headers, time, excel)
     if ws_id is not None and agent is not None:
         raise InvalidInput("--ws-id and --agent exclude each other", hint="a ws_id has one agent")
     if search == "":
@@ -125,7 +124,7 @@ def _list(ctx: typer.Context, wanted: MessageFilter, limit: int, formatting: For
     found: list[Row] = []
     with ledger_if_any(ctx) as ledger:
         if ledger is not None:
-            found = [_row(message) for message in ledger.messages(wanted, limit)]
+            found = [message_form(message) for message in ledger.messages(wanted, limit)]
     if not found:
         everything = wanted == MessageFilter() and limit
         note_to_terminal("no messages" if everything else "no such messages")
@@ -152,7 +151,9 @@ def _follow(
         for batch in ledger.follow(wanted, lambda: stream.pause(_LOOK_AGAIN)):
             for message in batch[:left]:
                 stream.pause(0)
-                stream.put(row_line(_row(message), form, COLUMNS, "msg_id", _readable, formatting) + "\n")
+                stream.put(
+                    row_line(message_form(message), form, COLUMNS, "msg_id", _readable, formatting) + "\n"
+                )
             left = None if left is None else left - len(batch[:left])
             if left == 0:
                 return
@@ -163,16 +164,7 @@ def _readable(row: Row) -> str:
     moment = f"{at[:10]} {at[11:19]}Z" if at.endswith("+00:00") else at
     origin = "" if sender is None else f" from {sender}"
     content = row["content"]
-    return f"{moment} #{row['id']} to {row['recipient_id']}{origin} {row['msg_type']}  {content}"
-
-
-def _row(message: Message) -> Row:
-    # A boolean, because 0 is true in jq.
-    return {
-        **message_columns(message),
-        "delivered": message.delivered,
-        "content": Json(message.content),
-    }
+    return f"{moment} #{row['seq']} to {row['recipient_id']}{origin} {row['msg_type']}  {content}"
 
 
 def _table(found: Sequence[Row], formatting: FormatOptions) -> None:

@@ -11,15 +11,15 @@ import typer
 from ws_manager.cli.errors import not_active
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
-from ws_manager.cli.output.messages import MESSAGE_FIELDS, message_line, stream_format
+from ws_manager.cli.output.messages import message_line, stream_format
 from ws_manager.cli.output.text import note, note_to_terminal
 from ws_manager.cli.process.stream import Stop, Stream, stopped_by_signals
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, WsManagerError
+from ws_manager.forms import WIRE_FIELDS, wire_form
 from ws_manager.models import Connection, PendingMessage, SignOfLife, utc_now
 from ws_manager.settings import heartbeat_timeout
-from ws_manager.strict_json import Json
 
 _BATCH = 100
 _STEP_SECONDS = 0.01
@@ -92,7 +92,7 @@ class _Receiver:
             if not batch:
                 return
             if self._form == "csv" and not self.received:
-                self.stream.write(",".join(MESSAGE_FIELDS) + "\n")
+                self.stream.write(",".join(WIRE_FIELDS) + "\n")
             self._write(batch)
 
     def _write(self, batch: Sequence[PendingMessage]) -> None:
@@ -112,15 +112,7 @@ class _Receiver:
 
 def _lines(batch: Sequence[PendingMessage], form: str) -> Iterable[tuple[str, int]]:
     for message in batch:
-        fields = {
-            "seq": message.seq,
-            "id": message.msg_id,
-            "msg_type": message.msg_type,
-            "sender": message.sender_id,
-            "sent_at": message.sent_at,
-            "content": Json(message.content),
-        }
-        yield message_line(fields, form) + "\n", message.seq
+        yield message_line(wire_form(message), form) + "\n", message.seq
 
 
 def _follow(receiver: _Receiver, timeout: float) -> None:

@@ -8,9 +8,7 @@ from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output.rows import cells, joined
 from ws_manager.cli.output.text import Row, json_for, json_object, json_text, visible
 from ws_manager.errors import InvalidInput, WsManagerError
-
-MESSAGE_FIELDS = ("seq", "id", "msg_type", "sender", "sent_at", "content")
-"""The fields of a received message, named as in the agent protocol."""
+from ws_manager.forms import WIRE_FIELDS
 
 
 def stream_format(options: GlobalOptions) -> str:
@@ -34,15 +32,15 @@ def message_line(message: Row, form: str) -> str:
     """Return one received message as a line without its end, ready for stdout.
 
     Args:
-        message: `MESSAGE_FIELDS`, `content` decoded or as `Json`; other members are left out.
+        message: `WIRE_FIELDS`, `content` decoded or as `Json`; other members are left out.
         form: what `stream_format` returned. JSON is one object per line.
     """
-    fields = {name: message[name] for name in MESSAGE_FIELDS}
+    fields = {name: message[name] for name in WIRE_FIELDS}
     if form in ("json", "ndjson"):
         return json_for(sys.stdout, json_object(fields))
     if form in ("csv", "tsv"):
         return joined(form, cells(fields.values(), form))
-    sender = fields["sender"]
+    sender = fields["sender_id"]
     origin = "" if sender is None else f" from {sender}"
     at = str(fields["sent_at"])
     text = f"{at[:10]} {at[11:19]}Z #{fields['seq']} {fields['msg_type']}{origin}  {json_text(fields['content'])}"

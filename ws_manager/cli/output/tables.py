@@ -46,7 +46,7 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: the header.
+        title: the header; where `--fields` can choose, the name that it takes.
         cell: returns the text of a row's cell.
         style: returns the Rich style of a row's cell; "" for none.
         right: whether it is aligned to the right.
@@ -82,22 +82,22 @@ def show_connections(found: Sequence[Row], timeout: float, formatting: FormatOpt
         return "yellow" if row["pending"] else ""
 
     # The state of a connection that is not well is never dropped.
-    state = Column("state", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
+    state = Column("close_reason", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
     has_state = any(_how_it_stands(row) for row in found)
     columns = [
         Column("ws_id", lambda row: str(row["ws_id"])),
         Column("agent", lambda row: str(row["agent"])),
-        Column("connected", _time("connected_at", formatting), right=True, drop_order=2),
+        Column("connected_at", _time("connected_at", formatting), right=True, drop_order=2),
         Column(
-            "heartbeat",
+            "last_heartbeat",
             _time("last_heartbeat", formatting),
             old,
             right=True,
             drop_order=1 if has_state else 0,
         ),
         Column("pending", lambda row: str(row["pending"]), backlog, right=True),
-        Column("sent", lambda row: str(row["message_count"]), right=True, drop_order=3),
-        Column("ended", _time("disconnected_at", formatting), right=True, drop_order=4),
+        Column("message_count", lambda row: str(row["message_count"]), right=True, drop_order=3),
+        Column("disconnected_at", _time("disconnected_at", formatting), right=True, drop_order=4),
         *([state] if has_state else []),
         Column(
             "metadata",
@@ -117,11 +117,11 @@ def show_history(found: Sequence[Row], formatting: FormatOptions) -> None:
         formatting: the style of times, and whether there is a header.
     """
     columns = [
-        Column("sent", _time("sent_at", formatting), right=True),
-        Column("to", lambda row: str(row["recipient_id"])),
-        Column("state", message_state, message_style),
-        Column("type", lambda row: str(row["msg_type"]), drop_order=1),
-        Column("from", lambda row: str(row["sender_id"] or ""), drop_order=2),
+        Column("sent_at", _time("sent_at", formatting), right=True),
+        Column("recipient_id", lambda row: str(row["recipient_id"])),
+        Column("delivered", _delivered, message_style),
+        Column("msg_type", lambda row: str(row["msg_type"]), drop_order=1),
+        Column("sender_id", lambda row: str(row["sender_id"] or ""), drop_order=2),
         Column("msg_id", lambda row: str(row["msg_id"]), drop_order=3),
         Column("content", lambda row: json_text(row["content"]), shortened=True),
     ]
@@ -136,17 +136,17 @@ def show_webhook_events(found: Sequence[Row], formatting: FormatOptions) -> None
         formatting: the style of times, and whether there is a header.
     """
     columns = [
-        Column("received", _time("received_at", formatting), right=True),
+        Column("received_at", _time("received_at", formatting), right=True),
         Column("event_id", lambda row: str(row["event_id"])),
-        Column("event", lambda row: str(row["event_type"])),
+        Column("event_type", lambda row: str(row["event_type"])),
         Column(
             "status",
             lambda row: str(row["status"]),
             lambda row: "green" if row["status"] == ROUTED else "yellow",
         ),
-        Column("to", lambda row: str(row["agent"] or "everyone")),
-        Column("sent", lambda row: str(row["recipients"]), right=True, drop_order=1),
-        Column("type", lambda row: str(row["msg_type"]), drop_order=2),
+        Column("agent", lambda row: str(row["agent"] or "everyone")),
+        Column("recipients", lambda row: str(row["recipients"]), right=True, drop_order=1),
+        Column("msg_type", lambda row: str(row["msg_type"]), drop_order=2),
     ]
     _show(found, columns, headers=formatting.headers)
 
@@ -161,11 +161,11 @@ def show_recipients(found: Sequence[Row]) -> None:
         Column("ws_id", lambda row: str(row["ws_id"])),
         Column("agent", lambda row: str(row["agent"])),
         Column(
-            "gets it",
+            "gets_it",
             lambda row: "yes" if row["gets_it"] else "no",
             lambda row: "green" if row["gets_it"] else "yellow",
         ),
-        Column("why not", lambda row: str(row["why_not"] or ""), shortened=True, wraps=True),
+        Column("why_not", lambda row: str(row["why_not"] or ""), shortened=True, wraps=True),
     ]
     _show(found, columns, headers=True)
 
@@ -258,6 +258,10 @@ def _how_it_stands(row: Row) -> str:
 def message_state(row: Row) -> str:
     """Return the state of a message: `delivered`, `set aside` or `pending`."""
     return "delivered" if row["delivered"] else "set aside" if row["rejected_at"] else "pending"
+
+
+def _delivered(row: Row) -> str:
+    return "yes" if row["delivered"] else message_state(row)
 
 
 def message_style(row: Row) -> str:

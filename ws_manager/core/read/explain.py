@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ws_manager.core.presence import has_socket, living_gateways, seems_to_run
 from ws_manager.errors import NotFound
-from ws_manager.models import ACTIVE, Connection, Event, Message, is_ahead, message_columns, utc_now
+from ws_manager.forms import message_form
+from ws_manager.models import ACTIVE, Connection, Event, Message, is_ahead, utc_now
 from ws_manager.remedies import LIST_ALL
 from ws_manager.repository.findings import BroadcastState, MessageFilter
 
@@ -117,8 +118,7 @@ class _Explainer:
             for event in self._store.events.of(message.recipient_id, since, until, _EVENTS)
             if event.kind != "set_aside" and event.msg_id in (None, message.msg_id)
         ]
-        facts = {**message_columns(message), "delivered": message.delivered}
-        return Explanation("message", *self._verdict(message), facts, _in_order(timeline))
+        return Explanation("message", *self._verdict(message), message_form(message), _in_order(timeline))
 
     def broadcast(self, broadcast: BroadcastState) -> Explanation:
         timeline = [Entry(broadcast.sent_at, "sent", f"to {broadcast.recipients} connection(s)")]

@@ -13,8 +13,9 @@ from ws_manager.protocol.frames import (
     AgentRequest,
     BroadcastRequest,
     SendRequest,
+    broadcasted_frame,
     failure_frame,
-    result_frame,
+    sent_frame,
 )
 from ws_manager.tokens import Claims
 
@@ -63,7 +64,7 @@ class RequestPerformer:
         )
         if message is None:
             return failure_frame(request.ref, "not_found", f"no active connection {request.to}")
-        return result_frame(request.ref, message.msg_id)
+        return sent_frame(request.ref, message.msg_id)
 
     def _broadcast(self, ledger: Ledger, request: BroadcastRequest) -> str:
         self._claims.require("broadcast")
@@ -76,4 +77,4 @@ class RequestPerformer:
             sender_id=self._sender,
             admit=self._account.spend,
         )
-        return result_frame(request.ref, sent.broadcast_id, len(sent.recipients))
+        return broadcasted_frame(request.ref, sent.broadcast_id, len(sent.recipients))
