@@ -84,7 +84,7 @@ class TestToken:
         assert isinstance(claims.pop("jti"), str)
         assert claims == {
             "sub": "octavia",
-            "scope": "connect send broadcast admin",
+            "scope": " ".join(SCOPES),
             "aud": "ws-manager",
             "iat": NOW,
             "exp": NOW + 86400,
@@ -184,9 +184,15 @@ class TestClaims:
         with pytest.raises(NotAuthorised):
             verify(KEY, mint(KEY, "octavia", ws_id="ws-001", now=NOW), NOW).check("octavia", ws_id)
 
-    def test_admin_includes_nothing_else(self) -> None:
-        with pytest.raises(NotAuthorised):
-            verify(KEY, mint(KEY, "octavia", scopes=("admin",), now=NOW), NOW).check("octavia", None)
+    def test_admin_includes_all_others(self) -> None:
+        claims = verify(KEY, mint(KEY, "octavia", scopes=("admin",), now=NOW), NOW)
+        claims.check("octavia", None)
+        assert all(claims.allows(scope) for scope in SCOPES)
+
+    @pytest.mark.parametrize("scope", [scope for scope in SCOPES if scope != "admin"])
+    def test_no_other_includes_another(self, scope: str) -> None:
+        claims = verify(KEY, mint(KEY, "octavia", scopes=(scope,), now=NOW), NOW)
+        assert [each for each in SCOPES if claims.allows(each)] == [scope]
 
 
 class TestKey:

@@ -4,9 +4,11 @@ The tree, and the stable `code` of each (it appears in JSON errors)::
 
     WsManagerError                error          the root: catch this to catch all of ours
     ├── InvalidInput              invalid        also a ValueError: an argument is not valid
+    │   ├── TooLarge              invalid        content or metadata over the size limit
     │   └── InvalidSignature      signature      a webhook is not signed as it should be
     ├── NotFound                  not_found      no such connection, agent or message
     ├── Conflict                  conflict       another process or agent holds it
+    │   └── KeyReused             key_reused     an idempotency key was used for another request
     ├── LedgerError               ledger         the database file cannot be used
     │   ├── LedgerBusy            busy           another process held the write lock too long
     │   ├── LedgerFull            ledger         there is no room for it on the disk
@@ -69,6 +71,10 @@ class InvalidInput(WsManagerError, ValueError):
     code = "invalid"
 
 
+class TooLarge(InvalidInput):
+    """Content or metadata has more bytes than are allowed."""
+
+
 class InvalidSignature(InvalidInput):
     """A webhook's signature or timestamp is not valid. The message quotes neither."""
 
@@ -91,6 +97,12 @@ class Conflict(WsManagerError):
     """Another process or agent holds what was asked for."""
 
     code = "conflict"
+
+
+class KeyReused(Conflict):
+    """An idempotency key was used for another request. Nothing was done."""
+
+    code = "key_reused"
 
 
 class LedgerError(WsManagerError):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-from ws_manager.models import Message, PendingMessage
+from ws_manager.models import Connection, Message, PendingMessage
 from ws_manager.strict_json import Json
+
+if TYPE_CHECKING:
+    from ws_manager.repository.findings import BroadcastState
 
 WIRE_FIELDS = (
     "seq",
@@ -31,6 +35,31 @@ MESSAGE_FIELDS = (
 )
 """The fields of a message where the ledger is read."""
 
+BROADCAST_FIELDS = (
+    "broadcast_id",
+    "sent_at",
+    "msg_type",
+    "sender_id",
+    "recipients",
+    "confirmed",
+    "pending",
+    "set_aside",
+)
+"""The fields of a broadcast."""
+
+
+CONNECTION_FIELDS = (
+    *(field.name for field in fields(Connection) if field.name != "metadata_json"),
+    "pending",
+)
+"""The fields of a connection."""
+
+
+def connection_form(connection: Connection, pending: int) -> dict[str, Any]:
+    """Return a connection, with the number of its pending messages, by `CONNECTION_FIELDS`; metadata is `Json`."""
+    form = {name: getattr(connection, name) for name in CONNECTION_FIELDS[:-1]}
+    return {**form, "metadata": Json(connection.metadata_json or "{}"), "pending": pending}
+
 
 def wire_form(message: PendingMessage) -> dict[str, Any]:
     """Return a message by `WIRE_FIELDS`; its content is `Json`."""
@@ -42,3 +71,16 @@ def message_form(message: Message) -> dict[str, Any]:
     """Return a message by `MESSAGE_FIELDS`; its content is `Json`."""
     values = {**vars(message), "seq": message.db_id, "content": Json(message.content)}
     return {name: values[name] for name in MESSAGE_FIELDS}
+
+
+def broadcast_form(state: BroadcastState) -> dict[str, Any]:
+    """Return a broadcast by `BROADCAST_FIELDS`."""
+    _kept, pending, set_aside = state.counts
+    values = {
+        **state._asdict(),
+        # `prune` deletes confirmed messages alone.
+        "confirmed": state.recipients - pending - set_aside,
+        "pending": pending,
+        "set_aside": set_aside,
+    }
+    return {name: values[name] for name in BROADCAST_FIELDS}

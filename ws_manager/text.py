@@ -26,11 +26,12 @@ _HINT = "save it as UTF-8, or convert it: iconv -f … -t UTF-8"
 
 # What Unicode calls default ignorable (DerivedCoreProperties.txt), and controls, separators of lines and paragraphs,
 # surrogates, the marks of interlinear annotations and of hieroglyphs. Not the visible signs of category Cf: U+0600.
-_UNSEEN = (
+UNSEEN_CLASS = (
     "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+"""The characters of `unseen`, but for where writing needs them, as a class of a regular expression."""
 _JOINED_LETTERS = "\u0620-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\U00011000-\U00011fff"
 _PICTURES = "\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 _IDEOGRAPHS = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af"
@@ -55,7 +56,7 @@ def unseen() -> re.Pattern[str]:
     """
     # Not compiled when this is imported: a one-shot `send` of ASCII needs none of it.
     # The class comes first: it decides for nearly every character.
-    return re.compile(rf"(?=[{_UNSEEN}])(?!{_NEEDED})[\s\S]")
+    return re.compile(rf"(?=[{UNSEEN_CLASS}])(?!{_NEEDED})[\s\S]")
 
 
 def read_text(source: BinaryIO, what: str, limit: int) -> str:

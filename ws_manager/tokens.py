@@ -33,8 +33,8 @@ ALGORITHM = "HS256"
 ANY_AGENT = "*"
 """The `sub` of a token that every agent may use."""
 
-SCOPES = ("connect", "send", "broadcast", "admin")
-"""What a token can allow. No scope includes another."""
+SCOPES = ("connect", "send", "broadcast", "read", "content", "admin")
+"""What a token can allow. `admin` includes all others; no other one includes another."""
 
 MIN_KEY = 32
 """Bytes: a key for HS256 is at least as long as its hash (RFC 7518 section 3.2)."""
@@ -77,13 +77,17 @@ class Claims:
         if self.ws_id is not None and ws_id != self.ws_id:
             raise NotAuthorised("the token is for another ws_id", hint="ask for one of this ws_id's")
 
+    def allows(self, scope: str) -> bool:
+        """Return whether the token has a scope, by itself or by `admin`."""
+        return scope in self.scopes or "admin" in self.scopes
+
     def require(self, scope: str) -> None:
         """Check that the token has a scope.
 
         Raises:
             NotAuthorised: it does not have it.
         """
-        if scope not in self.scopes:
+        if not self.allows(scope):
             raise NotAuthorised(f"the token has no scope {scope}", hint="ask for one that has it")
 
 

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Optional
 
+from ws_manager.core.bars import BARRED, check_bars
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.presence import has_socket, living_gateways
 from ws_manager.core.registry import connect
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 MOST_COUNTED = 1000
 """Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
 
-WhyVoid = Literal["disconnected", "moved", "replaced", "registered"]
+WhyVoid = Literal["barred", "disconnected", "moved", "replaced", "registered"]
 """Why a registration no longer holds: see `Delivery.why_void`. The gateway's hub has a close code for each."""
 
 MOST_REFUSALS = 3
@@ -155,9 +156,21 @@ class Delivery:
     # The life of a socket
 
     def open_socket(
-        self, agent: str, ws_id: Optional[str], metadata: Optional[Json], gateway: str
+        self,
+        agent: str,
+        ws_id: Optional[str],
+        metadata: Optional[Json],
+        gateway: str,
+        token: Optional[str] = None,
     ) -> tuple[Connection, int, Optional[int]]:
         """Register a socket.
+
+        Args:
+            agent: its agent.
+            ws_id: the connection; a UUID is made if None.
+            metadata: replaces what is there; None keeps it.
+            gateway: the id of the gateway that has the socket.
+            token: the key of its token; None without tokens.
 
         Returns:
             Its connection, the number of messages that wait for it, counted up to 1,000, and the code with which
@@ -166,11 +179,13 @@ class Delivery:
         Raises:
             InvalidInput: a name or the metadata cannot be accepted.
             Conflict: the ws_id belongs to another agent.
+            NotAuthorised: the agent is barred, or the token was revoked.
         """
         with self._store.atomic():
+            check_bars(self._store, agent, token)
             known = None if ws_id is None else self._store.connections.find(ws_id)
             connection = connect(
-                self._store, agent, ws_id, metadata, gateway=gateway, limit=self._sizes.metadata
+                self._store, agent, ws_id, metadata, gateway=gateway, limit=self._sizes.metadata, token=token
             )
             pending = self._store.messages.count_pending(
                 connection.ws_id, connection.confirmed_seq, limit=MOST_COUNTED
@@ -201,12 +216,14 @@ class Delivery:
         """Return why a socket's registration no longer holds, or None if it does.
 
         Returns:
-            `disconnected`, `moved` (to another agent), `replaced` (by a newer socket) or `registered` (again,
-            by a command, for the same agent).
+            `barred` (or its token was revoked), `disconnected`, `moved` (to another agent), `replaced` (by a newer
+            socket) or `registered` (again, by a command, for the same agent).
         """
         connection = self._store.connections.find(ws_id)
-        if connection is None or connection.status != ACTIVE:
+        if connection is None:
             return "disconnected"
+        if connection.status != ACTIVE:
+            return "barred" if connection.close_code == BARRED else "disconnected"
         if connection.epoch == epoch:
             return None
         if connection.agent != agent:

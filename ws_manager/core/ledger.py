@@ -10,12 +10,13 @@ pending messages in the order of each connection, and marks them as delivered wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from ws_manager import settings
 from ws_manager.core import registry, sending
-from ws_manager.models import ACTIVE, Connection, Message, utc_now
+from ws_manager.core.read.questions import Questions
+from ws_manager.models import Connection, Message, utc_now
 from ws_manager.repository.engines import engine_of, store_over
 from ws_manager.settings import HEARTBEAT_TIMEOUT, Sizes
 from ws_manager.strict_json import Json
@@ -25,15 +26,11 @@ if TYPE_CHECKING:
     from ws_manager.core.delivery import Delivery
     from ws_manager.core.heartbeat import HeartbeatReport
     from ws_manager.core.maintenance import Maintenance
-    from ws_manager.core.read.conditions import Conditions
-    from ws_manager.core.read.explain import Explanation
-    from ws_manager.core.read.listings import Recipient
-    from ws_manager.core.read.overview import Sampler
+    from ws_manager.core.once import Key
     from ws_manager.core.retry import Retried
     from ws_manager.core.webhooks import Webhooks
-    from ws_manager.models import Broadcast, Gateway
-    from ws_manager.repository.findings import BroadcastState, MessageFilter
-    from ws_manager.repository.records import DeliveryCounts, ListedConnection
+    from ws_manager.models import Broadcast
+    from ws_manager.repository.records import DeliveryCounts
     from ws_manager.repository.store import Changes, Location, Store
 
 
@@ -74,7 +71,7 @@ def ledger_over(db_conn: object, sizes: Optional[Sizes] = None) -> Ledger:
     return db_conn if isinstance(db_conn, Ledger) else Ledger(store_over(db_conn), sizes)
 
 
-class Ledger:
+class Ledger(Questions):
     """An open ledger. It belongs to the thread and the process that opened it; as a block it is closed at the end.
 
     Every verb may raise `LedgerError` if the ledger cannot be used. None leaves anything half written.
@@ -132,71 +129,59 @@ class Ledger:
         """
         return registry.import_connection(self._store, connection, self.sizes.metadata)
 
-    def disconnect(self, ws_id: str, reason: str = "disconnected by an operator") -> bool:
+    def disconnect(self, ws_id: str, reason: str = registry.BY_AN_OPERATOR) -> bool:
         """Mark a connection as disconnected; a gateway that holds its socket closes it. False if it was not active.
 
         What is pending stays pending.
-        """
-        return registry.disconnect(self._store, ws_id, reason)
-
-    def find(self, ws_id: str) -> Optional[Connection]:
-        """Return a connection, active or not."""
-        return self._store.connections.find(ws_id)
-
-    def get(self, ws_id: str) -> Optional[Connection]:
-        """Return a connection if it is active."""
-        connection = self.find(ws_id)
-        return connection if connection is not None and connection.status == ACTIVE else None
-
-    def active(self, agent: Optional[str] = None) -> list[Connection]:
-        """Return the active connections, of one agent or of all, oldest first."""
-        return self._store.connections.active(agent)
-
-    def connections(
-        self,
-        *,
-        include_disconnected: bool = False,
-        agent: Optional[str] = None,
-        silent_for: Optional[float] = None,
-        limit: Optional[int] = None,
-        count_pending: bool = True,
-    ) -> list[ListedConnection]:
-        """Return connections, each with the number of its pending messages, oldest first.
-
-        Args:
-            include_disconnected: the disconnected too.
-            agent: only this agent's.
-            silent_for: only those without a sign of life for this many seconds, or with one in the future.
-            limit: at most this many; all if None.
-            count_pending: False leaves `pending` at 0, which is faster.
 
         Raises:
-            InvalidInput: the limit or the time cannot be accepted.
+            InvalidInput: the reason cannot be accepted.
         """
-        from ws_manager.core.read import listings
+        return bool(registry.disconnect(self._store, [ws_id], reason))
 
-        return listings.connections(
-            self._store,
-            include_disconnected=include_disconnected,
-            agent=agent,
-            silent_for=silent_for,
-            limit=limit,
-            count_pending=count_pending,
-        )
+    def disconnect_all(self, ws_ids: Iterable[str], reason: str = registry.BY_AN_OPERATOR) -> list[str]:
+        """Do the same with many connections in one transaction, and return those that were active."""
+        return registry.disconnect(self._store, ws_ids, reason)
 
-    def recipients(self, agent: Optional[str], conditions: Optional[Conditions]) -> list[Recipient]:
-        """Return every connection, active or not, with the reason why a broadcast would not reach it now."""
-        from ws_manager.core.read import listings
+    def bar(self, agent: str) -> tuple[bool, list[str]]:
+        """Let an agent in no more: its sockets are closed with 4003, and its handshakes are refused.
 
-        return listings.recipients(self._store, agent, conditions)
+        Returns:
+            Whether it was not barred before, and the ws_ids of the connections that this has ended. What is pending
+            for them stays pending, and their receipts no longer count.
 
-    def count(self) -> int:
-        """Return the number of active connections."""
-        return self._store.connections.count_active()
+        Raises:
+            InvalidInput: the name cannot be an agent's.
+        """
+        from ws_manager.core import bars
 
-    def count_pending(self, connection: Connection) -> int:
-        """Return how many messages a connection has not confirmed yet."""
-        return self._store.messages.count_pending(connection.ws_id, connection.confirmed_seq)
+        return bars.bar(self._store, agent)
+
+    def unbar(self, agent: str) -> bool:
+        """Let an agent in again. False if it was not barred."""
+        from ws_manager.core import bars
+
+        return bars.unbar(self._store, agent)
+
+    def barred(self) -> list[tuple[str, str]]:
+        """Return the barred agents, by name, each with the time since when."""
+        return self._store.bars.agents()
+
+    def revoke(self, token: str) -> tuple[bool, list[str]]:
+        """Do with a token what `bar` does with an agent. It is named by its `jti`, or by its `Claims.key`."""
+        from ws_manager.core import bars
+
+        return bars.revoke(self._store, token)
+
+    def check_bars(self, agent: Optional[str], token: Optional[str]) -> None:
+        """Check that an agent, and a token by its `Claims.key`, are let in.
+
+        Raises:
+            NotAuthorised: the agent is barred, or the token was revoked.
+        """
+        from ws_manager.core.bars import check_bars
+
+        check_bars(self._store, agent, token)
 
     def count_message(self, ws_id: str) -> None:
         """Add one to a connection's message counter, atomically."""
@@ -276,7 +261,7 @@ class Ledger:
             admit=admit,
         )
 
-    def wait(self, sent: Union[Broadcast, Sequence[Message]], seconds: float) -> DeliveryCounts:
+    def wait(self, sent: sending.Sent, seconds: float) -> DeliveryCounts:
         """Wait until nothing of what was sent is pending, or the time is over, and return the counts.
 
         It follows the ledger, so the confirmations may come through any process.
@@ -295,88 +280,44 @@ class Ledger:
 
         return retry.retry(self._store, msg_id)
 
-    def retry_all(self, since: str = "") -> tuple[list[Retried], int]:
+    def retry_all(self, since: str = "", agent: Optional[str] = None) -> tuple[list[Retried], int]:
         """Send everything again that was set aside since a time (UTC text), oldest first, in one transaction.
+
+        Args:
+            since: everything if empty.
+            agent: only what was for this agent's connections.
 
         Returns:
             What was sent, and how many messages stay set aside because they exceed the limits of `strict_json`.
         """
         from ws_manager.core import retry
 
-        return retry.retry_all(self._store, since)
+        return retry.retry_all(self._store, since, agent)
 
-    # Questions
-
-    def messages(self, wanted: MessageFilter, limit: int = 50) -> list[Message]:
-        """Return messages, newest first.
+    def replay(self, message: Message, ws_id: str) -> Optional[Message]:
+        """Send the content of any message again, to any active connection; None if that is not active.
 
         Raises:
-            InvalidInput: the limit cannot be accepted.
-            NotFound: they are to be of a broadcast that does not exist.
+            InvalidInput: it exceeds the limits of `strict_json`.
         """
-        from ws_manager.core.read import listings
+        from ws_manager.core import retry
 
-        return listings.messages(self._store, wanted, limit)
-
-    def follow(self, wanted: MessageFilter, pause: Callable[[], None]) -> Iterator[Sequence[Message]]:
-        """Give messages as they are committed, by any process, oldest first, in batches; it never ends by itself.
-
-        Args:
-            wanted: which. With `since` it begins with what was sent since then, otherwise with what comes now.
-            pause: called when there is nothing new. It returns when it is time to look again.
-
-        Raises:
-            InvalidInput: it asks for what a message only becomes after it is committed.
-        """
-        from ws_manager.core.read import listings
-
-        return listings.follow(self._store, wanted, pause)
-
-    def broadcasts(self, limit: int = 50) -> list[BroadcastState]:
-        """Return the latest broadcasts and how far their delivery is, newest first."""
-        from ws_manager.core.validation import check_limit
-
-        return self._store.broadcasts.latest(check_limit(limit))
-
-    def explain(self, identifier: str) -> Explanation:
-        """Return all there is about a connection, a message or a broadcast: a verdict, facts and a timeline.
-
-        Raises:
-            NotFound: there is no such thing.
-        """
-        from ws_manager.core.read.explain import explain
-
-        return explain(self._store, identifier)
-
-    def stats(self) -> dict[str, Any]:
-        """Return counts over the whole ledger, the documented four first."""
-        return {
-            "active_connections": self._store.connections.count_active(),
-            "total_ever_connected": self._store.connections.count_ever(),
-            "total_messages": self._store.messages.count(),
-            "agents": self._store.connections.count_by_agent(),
-        }
-
-    def sampler(self, timeout: float = HEARTBEAT_TIMEOUT) -> Sampler:
-        """Return what takes overviews, one after another. Silent for `timeout` seconds, a connection is slow."""
-        from ws_manager.core.read.overview import Sampler
-
-        return Sampler(self._store, timeout)
-
-    def running_gateway(self) -> Optional[Gateway]:
-        """Return the gateway that runs on this ledger.
-
-        A user who may not know whether one runs gets the latest one, and a call to it will show.
-        """
-        from ws_manager.core.presence import running_gateway
-
-        return running_gateway(self._store)
-
-    def latest_gateway(self) -> Optional[Gateway]:
-        """Return the gateway that started last, whether it runs or not."""
-        return self._store.gateways.latest()
+        return retry.replay(self._store, message, ws_id)
 
     # What only some callers need: each has verbs of its own
+
+    def once(self, key: Key, work: Callable[[], str]) -> tuple[str, bool]:
+        """Do something that is written to the ledger, unless it was done for this key before.
+
+        Returns:
+            What `work` returns, or returned then; and whether it was done before.
+
+        Raises:
+            KeyReused: the key was used for another request.
+        """
+        from ws_manager.core.once import once
+
+        return once(self._store, key, work)
 
     @property
     def delivery(self) -> Delivery:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ws_manager.core.validation import check_latency, check_name, check_timestamp, encode_metadata
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ws_manager.repository.store import Store
 
 
+BY_AN_OPERATOR = "disconnected by an operator"
+
+
 def connect(
     store: Store,
     agent: str,
@@ -22,14 +25,26 @@ def connect(
     *,
     gateway: Optional[str],
     limit: int,
+    token: Optional[str] = None,
 ) -> Connection:
-    """Register a connection whose life begins now. `limit` is the largest metadata in bytes."""
+    """Register a connection whose life begins now.
+
+    Args:
+        store: the open ledger.
+        agent: as in `Ledger.connect`, as the next two.
+        ws_id: see there.
+        metadata: see there.
+        gateway: the id of the gateway that has its socket; None where a command registers it.
+        limit: of the metadata, in bytes.
+        token: the key of the socket's token.
+    """
     now = utc_now()
     ws_id, agent = _names(store, new_id() if ws_id is None else ws_id, agent)
     return _register(
         store,
         Connection(ws_id=ws_id, agent=agent, connected_at=now, last_heartbeat=now, gateway=gateway),
         None if metadata is None else encode_metadata(metadata, limit),
+        token,
     )
 
 
@@ -48,14 +63,16 @@ def import_connection(store: Store, connection: Connection, limit: int) -> Conne
     )
 
 
-def disconnect(store: Store, ws_id: str, reason: str) -> bool:
-    """Mark a connection as disconnected. False if it was not active."""
-    now = utc_now()
+def disconnect(store: Store, ws_ids: Iterable[str], reason: str) -> list[str]:
+    """Mark connections as disconnected, in one transaction, and return those that were active."""
+    check_name(reason, "reason")
+    now, ended = utc_now(), []
     with store.atomic():
-        if not store.connections.disconnect(ws_id, now, reason):
-            return False
-        store.events.insert("disconnected", now, ws_id, detail=reason)
-    return True
+        for ws_id in ws_ids:
+            if store.connections.disconnect(ws_id, now, reason):
+                store.events.insert("disconnected", now, ws_id, detail=reason)
+                ended.append(ws_id)
+    return ended
 
 
 def heartbeat(store: Store, ws_id: str, latency_ms: Optional[float]) -> bool:
@@ -81,12 +98,14 @@ def _names(store: Store, ws_id: str, agent: str) -> tuple[str, str]:
         return names
 
 
-def _register(store: Store, new: Connection, metadata: Optional[str]) -> Connection:
+def _register(
+    store: Store, new: Connection, metadata: Optional[str], token: Optional[str] = None
+) -> Connection:
     with store.atomic():
         known = store.connections.find(new.ws_id)
         if known is not None and known.agent != new.agent:
             _move(store, known, new)
-        registered = store.connections.register(new, metadata)
+        registered = store.connections.register(new, metadata, token)
         kind = "registered" if new.gateway is None else "resumed" if known else "opened"
         store.events.insert(kind, new.connected_at, new.ws_id, detail=f"agent={new.agent}")
     return registered

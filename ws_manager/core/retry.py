@@ -5,13 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from ws_manager.errors import Conflict, InvalidInput, NotFound
-from ws_manager.models import new_id, utc_now
+from ws_manager.models import Message, new_id, utc_now
 from ws_manager.remedies import LIST_SET_ASIDE, SHOW, SHOW_CONTENT
 from ws_manager.repository.records import NewMessage
 from ws_manager.strict_json import BEYOND_LIMITS, is_beyond_limits
 
 if TYPE_CHECKING:
     from ws_manager.repository.store import Store
+
+
+def retry_of(store: Store, msg_id: str) -> Optional[Retried]:
+    """Return what a set-aside message was sent again as; None if it was not."""
+    old = store.history.find(msg_id)
+    again = None if old is None else store.messages.retry_of(msg_id, old.recipient_id, old.db_id or 0)
+    return None if old is None or again is None else Retried(msg_id, again, old.recipient_id)
+
+
+def replay(store: Store, message: Message, ws_id: str) -> Optional[Message]:
+    """Send the content of any message to an active connection, as a new message; None if it is not active."""
+    if is_beyond_limits(message.content):
+        raise InvalidInput(
+            f"message {message.msg_id} is {BEYOND_LIMITS} of what is sent",
+            remedy=SHOW_CONTENT,
+            about=message.msg_id,
+        )
+    with store.atomic():
+        if not store.connections.is_active(ws_id):
+            return None
+        new = NewMessage(
+            new_id(), ws_id, message.content, message.msg_type, message.sender_id, utc_now(), message.msg_id
+        )
+        seq = store.messages.insert(new)
+        store.events.insert("replayed", new.sent_at, message.recipient_id, message.msg_id, f"as {new.msg_id}")
+    return Message(
+        new.msg_id,
+        new.msg_type,
+        new.sender_id,
+        ws_id,
+        new.content,
+        new.sent_at,
+        db_id=seq,
+        retry_of=message.msg_id,
+    )
 
 
 class Retried(NamedTuple):
@@ -39,16 +74,18 @@ def retry(store: Store, msg_id: str) -> Retried:
     return sent[0]
 
 
-def retry_all(store: Store, since: str) -> tuple[list[Retried], int]:
-    """Send everything again that was set aside since a time, in one transaction."""
+def retry_all(store: Store, since: str, agent: Optional[str] = None) -> tuple[list[Retried], int]:
+    """Send everything again that was set aside since a time, of all agents or of one, in one transaction."""
     with store.atomic():
-        return _send_again(store, since)
+        return _send_again(store, since, agent=agent)
 
 
-def _send_again(store: Store, since: str, msg_id: Optional[str] = None) -> tuple[list[Retried], int]:
+def _send_again(
+    store: Store, since: str, msg_id: Optional[str] = None, agent: Optional[str] = None
+) -> tuple[list[Retried], int]:
     now = utc_now()
     sent, beyond_limits = [], 0
-    for old in store.messages.to_retry(since, msg_id):
+    for old in store.messages.to_retry(since, msg_id, agent):
         if is_beyond_limits(old.content):
             beyond_limits += 1
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Callable, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional, Union, cast
 
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import InvalidInput
@@ -12,7 +12,11 @@ from ws_manager.models import Broadcast, Connection, Message, new_id, utc_now
 from ws_manager.repository.records import DeliveryCounts, NewBroadcast, NewMessage
 
 if TYPE_CHECKING:
+    from ws_manager.repository.findings import BroadcastState
     from ws_manager.repository.store import Store
+
+    Sent = Union[Broadcast, BroadcastState, Sequence[Message]]
+    """What was sent: one broadcast, or single messages."""
 
 _WAIT_STEP = 0.005
 
@@ -72,15 +76,16 @@ def broadcast(
     return Broadcast(new.broadcast_id, recipients.ws_ids)
 
 
-def wait(store: Store, sent: Union[Broadcast, Sequence[Message]], seconds: float) -> DeliveryCounts:
+def wait(store: Store, sent: Sent, seconds: float) -> DeliveryCounts:
     """Follow the ledger until nothing of what was sent is pending, or the time is over."""
     deadline = time.monotonic() + seconds
     changes = store.changes()
-    msg_ids = [] if isinstance(sent, Broadcast) else [message.msg_id for message in sent]
+    broadcast_id = getattr(sent, "broadcast_id", None)
+    msg_ids = [] if broadcast_id else [message.msg_id for message in cast("Sequence[Message]", sent)]
     while True:
         if changes.happened():
-            if isinstance(sent, Broadcast):
-                counts = store.broadcasts.delivery_counts(sent.broadcast_id)
+            if broadcast_id is not None:
+                counts = store.broadcasts.delivery_counts(broadcast_id)
             else:
                 counts = store.messages.delivery_counts(msg_ids)
         if not counts.pending or time.monotonic() >= deadline:

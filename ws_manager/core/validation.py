@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Optional
 
-from ws_manager.errors import InvalidInput
+from ws_manager.errors import InvalidInput, TooLarge
 from ws_manager.models import timestamp
 from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT
 from ws_manager.strict_json import Json, encode
@@ -127,5 +127,5 @@ def check_timestamp(value: object, what: str) -> str:
 def _bounded(text: Json, what: str, limit: int) -> Json:
     size = len(text) if text.isascii() else len(text.encode("utf-8"))
     if size > limit:
-        raise InvalidInput(f"the {what} has {size} bytes", hint=f"at most {limit} are allowed")
+        raise TooLarge(f"the {what} has {size} bytes", hint=f"at most {limit} are allowed")
     return text

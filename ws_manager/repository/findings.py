@@ -15,6 +15,7 @@ TABLES = (
     "events",
     "gateways",
     "webhook_events",
+    "bars",
 )
 """The tables that are exported: all of a ledger's but the journal of receipts.
 
@@ -44,6 +45,7 @@ class MessageFilter:
         before: sent before this time.
         text: a text that the content contains, in any case, as plain text or escaped as in JSON.
         broadcast_id: they belong to this broadcast.
+        below: their `seq` is lower than this.
     """
 
     ws_id: Optional[str] = None
@@ -55,6 +57,7 @@ class MessageFilter:
     before: Optional[str] = None
     text: Optional[str] = None
     broadcast_id: Optional[str] = None
+    below: Optional[int] = None
 
 
 class ActiveConnection(NamedTuple):
@@ -89,6 +92,48 @@ class Ended(NamedTuple):
     ws_id: str
     kind: str
     detail: Optional[str]
+
+
+class Backlog(NamedTuple):
+    """What has not arrived, over a whole ledger.
+
+    Attributes:
+        pending: messages that wait for their connections.
+        set_aside: messages that were taken out of delivery.
+        unrouted: webhook events that wait for a recipient.
+        oldest_pending_at: when the first of the pending messages was sent; None if there are none.
+    """
+
+    pending: int
+    set_aside: int
+    unrouted: int
+    oldest_pending_at: Optional[str]
+
+
+class FeedEntry(NamedTuple):
+    """One thing that happened: an event, or the confirmation of a message.
+
+    Attributes:
+        cursor: behind it; the next reading begins there.
+        kind: `confirmed`, or an event's kind: see `ws_manager.models.Event`.
+        at: when.
+        ws_id: the connection.
+        msg_id: the message, if it is about one.
+        detail: an event's.
+        seq: of the message that was confirmed.
+        sender_id: its sender.
+        broadcast_id: the broadcast that it belongs to.
+    """
+
+    cursor: str
+    kind: str
+    at: str
+    ws_id: Optional[str]
+    msg_id: Optional[str]
+    detail: Optional[str] = None
+    seq: Optional[int] = None
+    sender_id: Optional[str] = None
+    broadcast_id: Optional[str] = None
 
 
 class BroadcastState(NamedTuple):

@@ -24,18 +24,18 @@ from typing import Optional, Protocol, Union
 from ws_manager.models import Connection
 from ws_manager.repository.findings import Finding
 from ws_manager.repository.tables import (
+    Bars,
     Broadcasts,
     Connections,
     Events,
     Gateways,
     HeartbeatLog,
-    History,
-    Maintenance,
+    Keys,
     Messages,
-    Overview,
     Receipts,
     WebhookEvents,
 )
+from ws_manager.repository.views import Feed, History, Maintenance, Overview
 
 
 class Changes(Protocol):
@@ -86,6 +86,14 @@ class Store(Protocol):
         """What was confirmed."""
 
     @property
+    def bars(self) -> Bars:
+        """Who is not let in."""
+
+    @property
+    def keys(self) -> Keys:
+        """The requests that were done lately."""
+
+    @property
     def history(self) -> History:
         """Messages for those who look for them."""
 
@@ -108,6 +116,10 @@ class Store(Protocol):
     @property
     def webhook_events(self) -> WebhookEvents:
         """What webhooks have brought."""
+
+    @property
+    def feed(self) -> Feed:
+        """What happened, as one sequence."""
 
     @property
     def overview(self) -> Overview:
@@ -173,6 +185,9 @@ class Store(Protocol):
             InvalidInput: the target exists.
             LedgerError: it cannot be written.
         """
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of the ledger and of its write-ahead log."""
 
     def use_memory(self, kibibytes: int) -> None:
         """Keep at most this much of the ledger in memory."""

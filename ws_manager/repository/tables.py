@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Optional, Protocol
+from collections.abc import Collection, Sequence
+from typing import Optional, Protocol
 
 from ws_manager.models import (
     Connection,
@@ -19,13 +19,8 @@ from ws_manager.models import (
     SignOfLife,
 )
 from ws_manager.repository.findings import (
-    ActiveConnection,
     BroadcastState,
-    Ended,
-    MessageFilter,
-    RecentMessage,
     StoredEvent,
-    TableColumns,
 )
 from ws_manager.repository.records import (
     MOST_CHARACTERS,
@@ -43,6 +38,12 @@ from ws_manager.repository.records import (
 
 class Connections(Protocol):
     """One entry per ws_id."""
+
+    def names(self, first: str, end: str, limit: int) -> list[str]:
+        """Return the ws_ids from one name to another, which is left out, in the order of their names."""
+
+    def names_ending(self, part: str, limit: int) -> list[str]:
+        """Return ws_ids that end with a text."""
 
     def find(self, ws_id: str) -> Optional[Connection]:
         """Return a connection, active or not."""
@@ -65,6 +66,7 @@ class Connections(Protocol):
         active_only: bool,
         agent: Optional[str] = None,
         not_heard: Optional[tuple[str, str]] = None,
+        after: int = 0,
         limit: Optional[int] = None,
         count_pending: bool = True,
     ) -> list[ListedConnection]:
@@ -74,6 +76,7 @@ class Connections(Protocol):
             active_only: leave out those that are disconnected.
             agent: only this agent's.
             not_heard: only those without a sign of life between these two times.
+            after: only those with a higher `db_id`.
             limit: at most this many; all if None.
             count_pending: False leaves the number of pending messages at 0, which is faster.
         """
@@ -84,18 +87,37 @@ class Connections(Protocol):
     def has_active(self, agent: Optional[str] = None) -> bool:
         """Return whether any connection is active, of one agent or of all."""
 
+    def has_agent(self, agent: str) -> bool:
+        """Return whether any connection, active or not, belongs to an agent."""
+
     def count_ever(self) -> int:
         """Return how many ws_ids were ever registered. Deleting connections does not lower it."""
 
     def count_by_agent(self) -> dict[str, int]:
         """Return the number of active connections of each agent, by name."""
 
-    def register(self, connection: Connection, metadata: Optional[str]) -> Connection:
+    def register(
+        self, connection: Connection, metadata: Optional[str], token: Optional[str] = None
+    ) -> Connection:
         """Make a ws_id active, in its next epoch, and return it.
 
         Args:
             connection: its ws_id, agent, times and gateway; all else is ignored.
             metadata: JSON text. None keeps what a known ws_id has; a new one gets `{}`.
+            token: the key of the socket's token.
+        """
+
+    def expel(
+        self, at: str, code: int, reason: str, *, agent: Optional[str] = None, token: Optional[str] = None
+    ) -> list[str]:
+        """Disconnect the active connections of an agent or of a token, void their registrations, and return them.
+
+        Args:
+            at: the present time.
+            code: the close code.
+            reason: why.
+            agent: of this agent.
+            token: opened with the token of this key.
         """
 
     def disconnect(self, ws_id: str, at: str, reason: str, code: Optional[int] = None) -> bool:
@@ -129,6 +151,38 @@ class Connections(Protocol):
 
     def count_message(self, ws_id: str) -> None:
         """Add one to a connection's message counter."""
+
+
+class Bars(Protocol):
+    """The agents and the tokens that a gateway does not let in."""
+
+    def bar(self, agent: str, at: str) -> bool:
+        """Bar an agent. False if it was barred."""
+
+    def unbar(self, agent: str) -> bool:
+        """Let an agent in again. False if it was not barred."""
+
+    def revoke(self, token: str, at: str) -> bool:
+        """Revoke a token, by its key. False if it was revoked."""
+
+    def agents(self) -> list[tuple[str, str]]:
+        """Return the barred agents, by name, each with the time since when."""
+
+    def is_barred(self, agent: str) -> bool:
+        """Return whether an agent is barred."""
+
+    def is_revoked(self, token: str) -> bool:
+        """Return whether a token is revoked."""
+
+
+class Keys(Protocol):
+    """The requests that were done lately, by the keys of those who asked: see `ws_manager.core.once`."""
+
+    def find(self, subject: str, operation: str, name: str, since: str) -> Optional[tuple[str, str]]:
+        """Return the fingerprint and the result of a request, if it was done since a time."""
+
+    def insert(self, subject: str, operation: str, name: str, fingerprint: str, result: str, at: str) -> None:
+        """Write that a request was done. It replaces an older one with the same key."""
 
 
 class Messages(Protocol):
@@ -177,8 +231,13 @@ class Messages(Protocol):
     def set_aside(self, ws_id: str, first: int, last: Optional[int], reason: str, at: str) -> list[str]:
         """Take what is pending from one `seq` to another, or to the end, out of delivery, and return the msg_ids."""
 
-    def to_retry(self, since: str, msg_id: Optional[str] = None) -> list[PendingMessage]:
-        """Return what was set aside since a time and not sent again yet, in order: one message, or all."""
+    def to_retry(
+        self, since: str, msg_id: Optional[str] = None, agent: Optional[str] = None
+    ) -> list[PendingMessage]:
+        """Return what was set aside since a time and not sent again yet, in order: a message, an agent's, or all."""
+
+    def retry_of(self, msg_id: str, ws_id: str, seq: int) -> Optional[str]:
+        """Return the msg_id of the message to a connection, behind a `seq`, that repeats another; None for none."""
 
     def delivery_counts(self, msg_ids: Sequence[str]) -> DeliveryCounts:
         """Return how many of some messages are confirmed, pending and set aside."""
@@ -205,24 +264,14 @@ class Receipts(Protocol):
         """
 
 
-class History(Protocol):
-    """Messages, by filters."""
-
-    def find(self, msg_id: str) -> Optional[Message]:
-        """Return one message."""
-
-    def newest(self, wanted: MessageFilter, limit: int) -> list[Message]:
-        """Return the newest of the messages that are wanted, newest first."""
-
-    def position(self, since: Optional[str] = None) -> Position:
-        """Return the position behind what is committed now, or before the first message sent at a time or later."""
-
-    def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:
-        """Return the messages behind a position that are wanted, oldest first, and the position that was reached."""
-
-
 class Broadcasts(Protocol):
     """One entry for each call of broadcast, and the messages of one of them."""
+
+    def names(self, first: str, end: str, limit: int) -> list[str]:
+        """Return the broadcast_ids from one name to another, which is left out, in the order of their names."""
+
+    def names_ending(self, part: str, limit: int) -> list[str]:
+        """Return broadcast_ids that end with a text."""
 
     def insert(self, broadcasts: Sequence[NewBroadcast], recipients: Recipients) -> None:
         """Write at least one broadcast, with a message to each recipient, in this order."""
@@ -230,7 +279,10 @@ class Broadcasts(Protocol):
     def find(self, broadcast_id: str) -> Optional[BroadcastState]:
         """Return one broadcast."""
 
-    def latest(self, limit: int) -> list[BroadcastState]:
+    def recipients(self, broadcast_id: str) -> list[str]:
+        """Return the recipients of a broadcast, as far as its messages are still there."""
+
+    def latest(self, limit: int, after: Optional[str] = None) -> list[BroadcastState]:
         """Return the latest broadcasts, newest first."""
 
     def delivery_counts(self, broadcast_id: str) -> DeliveryCounts:
@@ -333,91 +385,3 @@ class WebhookEvents(Protocol):
 
     def waiting(self, since: str) -> list[str]:
         """Return the ids of the events that wait to be routed, received since a time, the oldest first."""
-
-
-class Overview(Protocol):
-    """Questions about this moment. Each is bounded, or answered from an index."""
-
-    def connections(
-        self, order: str, limit: int, agent: Optional[str], text: Optional[str]
-    ) -> list[ActiveConnection]:
-        """Return active connections.
-
-        Args:
-            order: one of `ORDERS`.
-            limit: at most this many.
-            agent: only this agent's.
-            text: only those with it in their ws_id, agent or metadata, in upper or lower case.
-        """
-
-    def count(self, agent: Optional[str], text: Optional[str]) -> int:
-        """Return how many `connections` there would be without a limit."""
-
-    def backlog(self, ws_id: str, after: int) -> tuple[int, Optional[str]]:
-        """Return how many messages of a connection above a `seq` are pending, and when the oldest was sent.
-
-        It counts up to `MOST_COUNTED`.
-        """
-
-    def confirmed_seqs(self) -> dict[int, int]:
-        """Return the last confirmed `seq` of each active connection, by the connection's own number."""
-
-    def count_confirmed(self, changes: Sequence[tuple[int, int]]) -> int:
-        """Return how many messages were confirmed or set aside since then.
-
-        Each change is the number of a connection and the `seq` that it had confirmed then.
-        """
-
-    def messages(self, limit: int, characters: int) -> list[RecentMessage]:
-        """Return the newest messages, newest first, with that many characters of their content."""
-
-    def endings(self, limit: int) -> list[Ended]:
-        """Return the newest of the last 10,000 events that say why something ended, newest first."""
-
-    def count_sent(self) -> int:
-        """Return how many messages were ever sent."""
-
-
-class Maintenance(Protocol):
-    """Statements over whole tables. `delete_over` and `trim` commit by themselves, in small parts."""
-
-    def count_over(self, table: str, cutoff: str) -> int:
-        """Return how many entries of a table are over and older than a time."""
-
-    def delete_over(self, table: str, cutoff: str) -> int:
-        """Delete them in small parts, between which others can write. Return their number."""
-
-    def trim(self, log: str, since: str, until: str) -> int:
-        """Delete a log's entries from its first to the first between two times, and return how many they were.
-
-        Args:
-            log: `heartbeat_log` or `receipts`.
-            since: the earlier time.
-            until: the later time.
-        """
-
-    def vacuum(self) -> None:
-        """Return the space of deleted rows to the file system."""
-
-    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Give every row of the ledger's tables, for an export: the table, and the values by the names of columns."""
-
-    def columns(self, version: int) -> dict[str, TableColumns]:
-        """Return the columns of each table in an export of a version.
-
-        Raises:
-            InvalidInput: this program does not know that version.
-        """
-
-    def is_empty(self) -> bool:
-        """Return whether no table has, or ever had, a row."""
-
-    def insert(self, table: str, row: dict[str, Any]) -> None:
-        """Write one row of an export as it is.
-
-        Raises:
-            InvalidInput: the table cannot take it: one like it is there already, or a value is missing.
-        """
-
-    def complete_import(self, at: str) -> None:
-        """Bring what an export of an older version has brought up to date."""

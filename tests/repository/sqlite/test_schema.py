@@ -445,6 +445,10 @@ class TestContentBeyondTheLimits:
                 db.execute("ALTER TABLE webhook_events DROP COLUMN reason")
                 db.execute("ALTER TABLE messages DROP COLUMN broadcast_id")
                 db.execute("DROP TABLE receipts")
+                db.executescript(
+                    "DROP TABLE bars; DROP TABLE idempotency_keys; ALTER TABLE connections DROP COLUMN token;"
+                    " DROP INDEX idx_msg_rejected"
+                )
                 db.execute("PRAGMA user_version = 3")
             db.executemany(
                 "INSERT INTO messages (id, msg_id, recipient_id, content, delivered, msg_type, sent_at)"

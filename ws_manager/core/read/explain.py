@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ws_manager.core.presence import has_socket, living_gateways, seems_to_run
-from ws_manager.errors import NotFound
+from ws_manager.core.read.lookup import look_up
 from ws_manager.forms import message_form
 from ws_manager.models import ACTIVE, Connection, Event, Message, is_ahead, utc_now
-from ws_manager.remedies import LIST_ALL
 from ws_manager.repository.findings import BroadcastState, MessageFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ws_manager.core.sending import Sent
     from ws_manager.repository.store import Store
 
 _EVENTS = 100
@@ -31,6 +33,14 @@ class Entry(NamedTuple):
     at: str
     what: str
     detail: str
+
+
+class Unconfirmed(NamedTuple):
+    """A message that was not confirmed, its recipient, and why."""
+
+    ws_id: str
+    msg_id: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -53,18 +63,18 @@ class Explanation:
 
 
 def explain(store: Store, identifier: str) -> Explanation:
-    """Return all there is about a ws_id, a msg_id or a broadcast_id."""
-    explainer = _Explainer(store)
-    connection = store.connections.find(identifier)
-    if connection is not None:
-        return explainer.connection(connection)
-    message = store.history.find(identifier)
-    if message is not None:
-        return explainer.message(message)
-    broadcast = store.broadcasts.find(identifier)
-    if broadcast is not None:
-        return explainer.broadcast(broadcast)
-    raise NotFound(f"no connection, message or broadcast {identifier}", remedy=LIST_ALL)
+    """Return all there is about what a ws_id, a msg_id, a broadcast_id or a part of one means."""
+    explainer, found = _Explainer(store), look_up(store, identifier)
+    if isinstance(found, Connection):
+        return explainer.connection(found)
+    if isinstance(found, Message):
+        return explainer.message(found)
+    return explainer.broadcast(found)
+
+
+def unconfirmed(store: Store, sent: Sent) -> list[Unconfirmed]:
+    """Return what has not been confirmed of what was sent, at most 20, and why."""
+    return _Explainer(store).unconfirmed(sent)
 
 
 class _Explainer:
@@ -131,14 +141,7 @@ class _Explainer:
                 Entry(first, "first confirmed", _after(broadcast.sent_at, first)),
                 Entry(last, "last confirmed", _after(broadcast.sent_at, last)),
             ]
-        missing = [
-            {
-                "ws_id": message.recipient_id,
-                "msg_id": message.msg_id,
-                "why": self._verdict(message)[1],
-            }
-            for message in self._store.broadcasts.unconfirmed(broadcast.broadcast_id, _UNCONFIRMED)
-        ]
+        missing = [one._asdict() for one in self.unconfirmed(broadcast)]
         facts = broadcast._asdict()
         del facts["counts"]
         facts |= {
@@ -155,6 +158,18 @@ class _Explainer:
         if pending or aside:
             verdict += f": {pending} pending, {aside} set aside"
         return Explanation("broadcast", standing, verdict, facts, timeline)
+
+    def unconfirmed(self, sent: Sent) -> list[Unconfirmed]:
+        broadcast_id = getattr(sent, "broadcast_id", None)
+        if broadcast_id is not None:
+            messages = self._store.broadcasts.unconfirmed(broadcast_id, _UNCONFIRMED)
+        else:
+            found = [self._store.history.find(one.msg_id) for one in cast("Sequence[Message]", sent)]
+            messages = [message for message in found if message is not None and not message.delivered]
+        return [
+            Unconfirmed(message.recipient_id, message.msg_id, self._verdict(message)[1])
+            for message in messages[:_UNCONFIRMED]
+        ]
 
     def _verdict(self, message: Message) -> tuple[str, str]:
         """Return a message's standing, and in words whether it arrived, and if not, why."""

@@ -9,7 +9,7 @@ from ws_manager.core.validation import check_limit, check_timeout
 from ws_manager.errors import InvalidInput, NotFound
 from ws_manager.models import ACTIVE, Connection, Message, heard_between, utc_now
 from ws_manager.remedies import FOLLOW_PLAINLY, LIST_BROADCASTS
-from ws_manager.repository.findings import MessageFilter
+from ws_manager.repository.findings import BroadcastState, MessageFilter
 from ws_manager.repository.records import ListedConnection
 
 if TYPE_CHECKING:
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from ws_manager.repository.store import Store
 
 _CHUNK = 500
+
+ORDERS: dict[str, Callable[[ListedConnection], tuple[object, ...]]] = {
+    "age": lambda listed: (),
+    "pending": lambda listed: (-listed.pending,),
+    "idle": lambda listed: (listed.connection.last_heartbeat,),
+    "sent": lambda listed: (-listed.connection.message_count,),
+    "agent": lambda listed: (listed.connection.agent,),
+}
+"""The orders of a list of connections: what is the same in one comes oldest first."""
 
 
 class Recipient(NamedTuple):
@@ -32,17 +41,52 @@ def connections(
     include_disconnected: bool = False,
     agent: Optional[str] = None,
     silent_for: Optional[float] = None,
+    where: Optional[Conditions] = None,
+    order: str = "age",
+    after: Optional[str] = None,
     limit: Optional[int] = None,
     count_pending: bool = True,
 ) -> list[ListedConnection]:
-    """Return connections, oldest first."""
-    return store.connections.listed(
+    """Return connections, each with the number of its pending messages."""
+    check_order(order)
+    if limit is not None:
+        check_limit(limit)
+    last = None if after is None else store.connections.find(after)
+    if after is not None and last is None:
+        raise NotFound(f"no connection {after}")
+    # Conditions and orders are not SQL, so all rows are read where there are any.
+    plain = where is None and order == "age"
+    found = store.connections.listed(
         active_only=not include_disconnected,
         agent=agent,
         not_heard=None if silent_for is None else heard_between(utc_now(), check_timeout(silent_for)),
-        limit=None if limit is None else check_limit(limit),
-        count_pending=count_pending,
+        after=last.db_id or 0 if last is not None and plain else 0,
+        limit=limit if plain else None,
+        count_pending=count_pending or order == "pending",
     )
+    if plain:
+        return found
+
+    def place(listed: ListedConnection) -> tuple[object, ...]:
+        return (*ORDERS[order](listed), listed.connection.db_id)
+
+    chosen = sorted((each for each in found if where is None or where(each.connection)), key=place)
+    if last is not None:
+        pending = store.messages.count_pending(last.ws_id, last.confirmed_seq)
+        behind = place(ListedConnection(last, pending))
+        chosen = [each for each in chosen if place(each) > behind]
+    return chosen[:limit]
+
+
+def check_order(order: str) -> str:
+    """Return an order of connections.
+
+    Raises:
+        InvalidInput: there is no such order.
+    """
+    if order not in ORDERS:
+        raise InvalidInput(f"no such order: {order!r}", hint=f"one of {', '.join(ORDERS)}")
+    return order
 
 
 def recipients(store: Store, agent: Optional[str], conditions: Optional[Conditions]) -> list[Recipient]:
@@ -58,6 +102,13 @@ def recipients(store: Store, agent: Optional[str], conditions: Optional[Conditio
 
     listed = connections(store, include_disconnected=True, count_pending=False)
     return [Recipient(connection, refusal(connection)) for connection, _ in listed]
+
+
+def broadcasts(store: Store, limit: int, after: Optional[str]) -> list[BroadcastState]:
+    """Return the latest broadcasts, newest first."""
+    if after is not None and store.broadcasts.find(after) is None:
+        raise NotFound(f"no broadcast {after}", remedy=LIST_BROADCASTS)
+    return store.broadcasts.latest(check_limit(limit), after)
 
 
 def messages(store: Store, wanted: MessageFilter, limit: int) -> list[Message]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Callable, Optional
 
+from ws_manager.core.presence import seems_to_run
 from ws_manager.core.validation import check_limit, check_name
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Gateway, is_ahead, utc_now
-from ws_manager.repository.findings import ORDERS, ActiveConnection, RecentMessage
+from ws_manager.repository.findings import ORDERS, ActiveConnection, Backlog, RecentMessage
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class Overview:
 
     Attributes:
         at: when.
-        gateway: the gateway that started last, running or not: `seen_at` tells.
+        gateway: the gateway that started last, running or not.
+        gateway_runs: whether it runs.
+        backlog: what has not arrived, over the whole ledger.
         active_connections: how many there are.
         matching_connections: how many of them the query asks for.
         total_ever_connected: ws_ids that were ever registered.
@@ -108,6 +111,8 @@ class Overview:
 
     at: str
     gateway: Optional[Gateway]
+    gateway_runs: bool
+    backlog: Backlog
     active_connections: int
     matching_connections: int
     total_ever_connected: int
@@ -143,6 +148,7 @@ class Sampler:
         self._timer = timer
         self._changes = store.changes()
         self._before: Optional[_Counters] = None
+        self._backlog = Backlog(0, 0, 0, None)
 
     def sample(self, query: OverviewQuery) -> Overview:
         """Return the ledger as it is now, all of it at one moment.
@@ -162,6 +168,8 @@ class Sampler:
             return Overview(
                 at=at,
                 gateway=store.gateways.latest(),
+                gateway_runs=seems_to_run(store),
+                backlog=self._backlog,
                 active_connections=active,
                 matching_connections=self._store.overview.count(query.agent, query.text)
                 if chosen
@@ -184,6 +192,7 @@ class Sampler:
             seqs = before.confirmed_seqs
         else:
             seqs = overview.confirmed_seqs()
+            self._backlog = overview.whole_backlog()
         now = self._timer()
         self._before = _Counters(now, sent, seqs)
         if before is None or now <= before.at:

@@ -16,6 +16,7 @@ from ws_manager.repository.records import DeliveryCounts, NewBroadcast, Recipien
 from ws_manager.repository.sqlite.database import Database, Row
 from ws_manager.repository.sqlite.history import COLUMNS, ITS_MESSAGES, message_of
 from ws_manager.repository.sqlite.messages import COUNTS, Messages
+from ws_manager.repository.sqlite.names import names_between, names_ending
 
 
 class Broadcasts:
@@ -61,8 +62,25 @@ class Broadcasts:
         found = self._states("WHERE broadcast_id = ?", (broadcast_id,))
         return found[0] if found else None
 
-    def latest(self, limit: int) -> list[BroadcastState]:
-        return self._states("ORDER BY rowid DESC LIMIT ?", (limit,))
+    def names(self, first: str, end: str, limit: int) -> list[str]:
+        return names_between(self._db, "broadcasts", "broadcast_id", first, end, limit)
+
+    def names_ending(self, part: str, limit: int) -> list[str]:
+        return names_ending(self._db, "broadcasts", "broadcast_id", part, limit)
+
+    def recipients(self, broadcast_id: str) -> list[str]:
+        rows = self._db.rows(
+            f"SELECT recipient_id FROM messages WHERE {ITS_MESSAGES} ORDER BY id", {"broadcast": broadcast_id}
+        )
+        return [row[0] for row in rows]
+
+    def latest(self, limit: int, after: Optional[str] = None) -> list[BroadcastState]:
+        if after is None:
+            return self._states("ORDER BY rowid DESC LIMIT ?", (limit,))
+        return self._states(
+            "WHERE rowid < (SELECT rowid FROM broadcasts WHERE broadcast_id = ?) ORDER BY rowid DESC LIMIT ?",
+            (after, limit),
+        )
 
     def delivery_counts(self, broadcast_id: str) -> DeliveryCounts:
         rows = self._db.rows(

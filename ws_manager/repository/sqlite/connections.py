@@ -10,6 +10,7 @@ from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Registration, Si
 from ws_manager.repository.records import ListedConnection, Recipients, SilentConnection
 from ws_manager.repository.sqlite.database import Database, Row, from_json
 from ws_manager.repository.sqlite.messages import PENDING
+from ws_manager.repository.sqlite.names import names_between, names_ending
 from ws_manager.strict_json import nests_deeper
 
 _COLUMNS = (
@@ -41,6 +42,12 @@ class Connections:
         self._decoded.pop(ws_id, None)
         return None
 
+    def names(self, first: str, end: str, limit: int) -> list[str]:
+        return names_between(self._db, "connections", "ws_id", first, end, limit)
+
+    def names_ending(self, part: str, limit: int) -> list[str]:
+        return names_ending(self._db, "connections", "ws_id", part, limit)
+
     def is_active(self, ws_id: str) -> bool:
         return bool(
             self._db.value(
@@ -64,10 +71,12 @@ class Connections:
         active_only: bool,
         agent: Optional[str] = None,
         not_heard: Optional[tuple[str, str]] = None,
+        after: int = 0,
         limit: Optional[int] = None,
         count_pending: bool = True,
     ) -> list[ListedConnection]:
-        where, parameters = ["1"], []
+        where: list[str] = ["id > ?"]
+        parameters: list[object] = [after]
         if active_only:
             where.append("status = 'active'")
         if agent is not None:
@@ -120,6 +129,9 @@ class Connections:
         where, parameters = _active(agent)
         return bool(self._db.value(f"SELECT EXISTS (SELECT 1 FROM connections WHERE {where})", parameters))
 
+    def has_agent(self, agent: str) -> bool:
+        return self._db.value("SELECT 1 FROM connections WHERE agent = ? LIMIT 1", (agent,)) is not None
+
     def count_ever(self) -> int:
         return self._db.highest_id("connections")
 
@@ -132,10 +144,10 @@ class Connections:
             )
         )
 
-    def _insert(self, connection: Connection, metadata: str) -> None:
+    def _insert(self, connection: Connection, metadata: str, token: Optional[str]) -> None:
         self._db.execute(
-            "INSERT INTO connections (ws_id, agent, metadata, connected_at, last_heartbeat, gateway)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO connections (ws_id, agent, metadata, connected_at, last_heartbeat, gateway, token)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 connection.ws_id,
                 connection.agent,
@@ -143,29 +155,33 @@ class Connections:
                 connection.connected_at,
                 connection.last_heartbeat,
                 connection.gateway,
+                token,
             ),
         )
 
-    def _reactivate(self, connection: Connection, metadata: Optional[str]) -> None:
+    def _reactivate(self, connection: Connection, metadata: Optional[str], token: Optional[str]) -> None:
         self._db.execute(
             "UPDATE connections SET agent = ?, metadata = coalesce(?, metadata), connected_at = ?,"
-            " last_heartbeat = ?, gateway = ?, status = 'active', epoch = epoch + 1, disconnected_at = NULL,"
-            " close_code = NULL, close_reason = NULL WHERE ws_id = ?",
+            " last_heartbeat = ?, gateway = ?, token = ?, status = 'active', epoch = epoch + 1,"
+            " disconnected_at = NULL, close_code = NULL, close_reason = NULL WHERE ws_id = ?",
             (
                 connection.agent,
                 metadata,
                 connection.connected_at,
                 connection.last_heartbeat,
                 connection.gateway,
+                token,
                 connection.ws_id,
             ),
         )
 
-    def register(self, connection: Connection, metadata: Optional[str]) -> Connection:
+    def register(
+        self, connection: Connection, metadata: Optional[str], token: Optional[str] = None
+    ) -> Connection:
         if self.find(connection.ws_id) is None:
-            self._insert(connection, metadata or "{}")
+            self._insert(connection, metadata or "{}", token)
         else:
-            self._reactivate(connection, metadata)
+            self._reactivate(connection, metadata, token)
         registered = self.find(connection.ws_id)
         assert registered is not None
         return registered
@@ -178,6 +194,19 @@ class Connections:
                 (at, reason, code, ws_id),
             ).rowcount
         )
+
+    def expel(
+        self, at: str, code: int, reason: str, *, agent: Optional[str] = None, token: Optional[str] = None
+    ) -> list[str]:
+        which, whose = ("token", token) if agent is None else ("agent", agent)
+        where = f"status = '{ACTIVE}' AND {which} = ?"
+        ws_ids = [row[0] for row in self._db.rows(f"SELECT ws_id FROM connections WHERE {where}", (whose,))]
+        self._db.execute(
+            f"UPDATE connections SET status = '{DISCONNECTED}', disconnected_at = ?, close_code = ?,"
+            f" close_reason = ?, epoch = epoch + 1 WHERE {where}",
+            (at, code, reason, whose),
+        )
+        return ws_ids
 
     def silent(self, since: str, until: str) -> list[SilentConnection]:
         rows = self._db.rows(

@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Optional
 
 from ws_manager.errors import LedgerError
-from ws_manager.models import Gateway
+from ws_manager.models import Gateway, seconds_before, utc_now
 from ws_manager.own_files import beside, real
-from ws_manager.remedies import CHECK_LOCATION, CHOOSE_LOCATION, COPY, MAKE_LEDGER, START_GATEWAY
-from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
+from ws_manager.remedies import (
+    CHECK_LOCATION,
+    CHOOSE_LOCATION,
+    COPY,
+    LIST_PENDING,
+    MAKE_LEDGER,
+    REPLAY,
+    RETRY,
+    START_GATEWAY,
+)
+from ws_manager.repository.findings import OK, PROBLEM, WARNING, Backlog, Finding
 from ws_manager.repository.sqlite.database import resets_wal_safely
 from ws_manager.repository.sqlite.inspection import inspect
 from ws_manager.repository.sqlite.judgement import DAMAGED, FOREIGN, NEWER, Judgement
@@ -25,6 +34,9 @@ from ws_manager.settings import expanded
 
 LARGE_LOG = 64 * 1024 * 1024
 """Bytes of a write-ahead log from which on it is worth a warning."""
+
+LONG_PENDING = 600.0
+"""Seconds after which a pending message is worth a warning."""
 
 _NETWORK = {
     "nfs",
@@ -169,6 +181,8 @@ def _contents(path: Path) -> Iterator[Finding]:
     else:
         yield Finding("contents", OK, "quick_check has found nothing")
     yield _gateway(path, found.gateway)
+    if found.backlog is not None:
+        yield from _backlog(found.backlog)
 
 
 def _unreadable(path: Path, reason: str) -> Finding:
@@ -237,6 +251,30 @@ def _gateway(path: Path, gateway: Optional[Gateway]) -> Finding:
         return Finding("gateway", OK, detail)
     return Finding(
         "gateway", WARNING, f"none runs; the last was seen at {gateway.seen_at}", remedy=START_GATEWAY
+    )
+
+
+def _backlog(backlog: Backlog) -> Iterator[Finding]:
+    """Say what has not arrived. What waits for long waits for somebody who does not come."""
+    pending, set_aside, unrouted, oldest = backlog
+    late = oldest is not None and oldest < seconds_before(utc_now(), LONG_PENDING)
+    yield Finding(
+        "pending",
+        WARNING if late else OK,
+        f"{pending} message(s)" + (f", the oldest since {oldest}" if oldest else ""),
+        remedy=LIST_PENDING if late else None,
+    )
+    yield Finding(
+        "set aside",
+        WARNING if set_aside else OK,
+        f"{set_aside} message(s)",
+        remedy=RETRY if set_aside else None,
+    )
+    yield Finding(
+        "webhooks",
+        WARNING if unrouted else OK,
+        f"{unrouted} event(s) unrouted",
+        remedy=REPLAY if unrouted else None,
     )
 
 

@@ -14,6 +14,7 @@ from ws_manager.repository.findings import MessageFilter
 from ws_manager.repository.records import Position
 from ws_manager.repository.sqlite.database import Database, Row
 from ws_manager.repository.sqlite.messages import PENDING
+from ws_manager.repository.sqlite.names import names_between, names_ending
 
 COLUMNS = (
     "msg_id, msg_type, sender_id, recipient_id, content, sent_at, delivered, id, confirmed_at, rejected_at,"
@@ -61,6 +62,12 @@ class History:
     def find(self, msg_id: str) -> Optional[Message]:
         found = self._read(f"SELECT {COLUMNS} FROM messages WHERE msg_id = ?", [msg_id])
         return found[0] if found else None
+
+    def names(self, first: str, end: str, limit: int) -> list[str]:
+        return names_between(self._db, "messages", "msg_id", first, end, limit)
+
+    def names_ending(self, part: str, limit: int) -> list[str]:
+        return names_ending(self._db, "messages", "msg_id", part, limit)
 
     def newest(self, wanted: MessageFilter, limit: int) -> list[Message]:
         if wanted.ws_id is not None:
@@ -131,6 +138,8 @@ class History:
             terms.add(f"{sent_at} >= ?", wanted.since)
         if wanted.before is not None:
             terms.add(f"{sent_at} < ?", wanted.before)
+        if wanted.below is not None:
+            terms.add("id < ?", wanted.below)
         if wanted.msg_type is not None:
             terms.add("msg_type = ?", wanted.msg_type)
         if wanted.pending and wanted.set_aside:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ws_manager.models import Gateway
+from ws_manager.repository.findings import Backlog
 from ws_manager.repository.sqlite.files import look
 from ws_manager.repository.sqlite.gateways import LATEST
 from ws_manager.repository.sqlite.judgement import Judgement
 from ws_manager.repository.sqlite.opening import judge_open
+from ws_manager.repository.sqlite.overview import whole_backlog
 from ws_manager.repository.sqlite.reading import look_into
+from ws_manager.repository.sqlite.schema import VERSION
 
 WAIT_SECONDS = 0.2
 """Seconds to wait for another process's lock."""
@@ -27,11 +30,13 @@ class Inspection(NamedTuple):
         judgement: what its tables and columns make it.
         quick_check: what `PRAGMA quick_check` has found, at most ten lines; empty for nothing.
         gateway: the gateway that started last, where one is recorded.
+        backlog: what has not arrived, where the schema is the current one.
     """
 
     judgement: Judgement
     quick_check: list[str]
     gateway: Optional[Gateway]
+    backlog: Optional[Backlog] = None
 
 
 def inspect(path: Path) -> Inspection:
@@ -52,4 +57,5 @@ def _inspect(db: sqlite3.Connection) -> Inspection:
     if judgement.version and not found:
         row = db.execute(LATEST).fetchone()
         gateway = None if row is None else Gateway(*row)
-    return Inspection(judgement, found, gateway)
+    backlog = whole_backlog(db) if judgement.version == VERSION and not found else None
+    return Inspection(judgement, found, gateway, backlog)

@@ -216,15 +216,30 @@ class Messages:
         )
         return [row[0] for row in rows]
 
-    def to_retry(self, since: str, msg_id: Optional[str] = None) -> list[PendingMessage]:
-        where, parameters = ("", ()) if msg_id is None else (" AND msg_id = ?", (msg_id,))
+    def to_retry(
+        self, since: str, msg_id: Optional[str] = None, agent: Optional[str] = None
+    ) -> list[PendingMessage]:
+        where, parameters = "", [since]
+        if msg_id is not None:
+            where += " AND msg_id = ?"
+            parameters.append(msg_id)
+        if agent is not None:
+            where += " AND recipient_id IN (SELECT ws_id FROM connections WHERE agent = ?)"
+            parameters.append(agent)
         rows = self._db.rows(
             f"SELECT {_WIRE} FROM messages AS old WHERE rejected_at >= ?{where} AND NOT EXISTS"
             " (SELECT 1 FROM messages AS newer WHERE newer.recipient_id = old.recipient_id"
             " AND newer.id > old.id AND newer.retry_of = old.msg_id) ORDER BY id",
-            (since, *parameters),
+            parameters,
         )
         return [PendingMessage(*row) for row in rows]
+
+    def retry_of(self, msg_id: str, ws_id: str, seq: int) -> Optional[str]:
+        found = self._db.value(
+            "SELECT msg_id FROM messages WHERE recipient_id = ? AND id > ? AND retry_of = ? ORDER BY id LIMIT 1",
+            (ws_id, seq, msg_id),
+        )
+        return None if found is None else str(found)
 
     def delivery_counts(self, msg_ids: Sequence[str]) -> DeliveryCounts:
         totals = [0, 0, 0]

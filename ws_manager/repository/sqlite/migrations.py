@@ -16,8 +16,10 @@ from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.judgement import FOREIGN, SHARED_VERSION, judge
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.schema import (
+    BARS_OF_VERSION_7,
     EARLIER,
     INDEXES_OF_VERSION_1,
+    KEYS_OF_VERSION_7,
     NOW,
     RECEIPTS_OF_VERSION_6,
     TABLES_OF_VERSION_1,
@@ -173,6 +175,15 @@ def _keep_receipts(tables: sqlite_utils.Database) -> None:
     tables.execute(RECEIPTS_OF_VERSION_6)
 
 
+def _bar(tables: sqlite_utils.Database) -> None:
+    """Step 7: who is barred, the token of a socket, idempotency keys; what is set aside is found by an index."""
+    tables.execute(BARS_OF_VERSION_7)
+    tables.execute(KEYS_OF_VERSION_7)
+    tables.execute("CREATE UNIQUE INDEX idx_key ON idempotency_keys (subject, operation, name)")
+    _add_column(tables, "connections", "token")
+    tables.execute("CREATE INDEX idx_msg_rejected ON messages (rejected_at) WHERE rejected_at IS NOT NULL")
+
+
 def _add_column(tables: sqlite_utils.Database, table: str, column: str) -> None:
     """Add a column of text, NULL in every row."""
     from sqlite_utils.db import Table
@@ -198,4 +209,5 @@ _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _set_limits,
     _name_broadcasts,
     _keep_receipts,
+    _bar,
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Optional
 
-from ws_manager.models import AHEAD_SECONDS
-from ws_manager.repository.findings import MOST_COUNTED, ActiveConnection, Ended, RecentMessage
+from ws_manager.models import AHEAD_SECONDS, UNROUTED
+from ws_manager.repository.findings import MOST_COUNTED, ActiveConnection, Backlog, Ended, RecentMessage
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.messages import PENDING
 
@@ -56,6 +57,9 @@ class Overview:
         where, parameters = _chosen(agent, text)
         return int(self._db.value(f"SELECT count(*) FROM connections WHERE {where}", parameters))
 
+    def whole_backlog(self) -> Backlog:
+        return whole_backlog(self._db)
+
     def backlog(self, ws_id: str, after: int) -> tuple[int, Optional[str]]:
         above = f"FROM messages WHERE recipient_id = ? AND id > ? AND {PENDING}"
         oldest = self._db.value(f"SELECT sent_at {above} ORDER BY id LIMIT 1", (ws_id, after))
@@ -92,6 +96,9 @@ class Overview:
         )
         return [RecentMessage(*row) for row in rows]
 
+    def count_connections(self) -> int:
+        return int(self._db.value("SELECT count(*) FROM connections"))
+
     def count_sent(self) -> int:
         return self._db.highest_id("messages")
 
@@ -115,3 +122,23 @@ def _chosen(agent: Optional[str], text: Optional[str]) -> tuple[str, list[str]]:
         where += " AND instr(lower(ws_id || ' ' || agent || ' ' || metadata), lower(?))"
         parameters.append(text)
     return where, parameters
+
+
+def whole_backlog(db: sqlite3.Connection) -> Backlog:
+    """Return what has not arrived, over the whole ledger."""
+    # The index alone counts what is above the last confirmed id: what is pending, and some that is set aside.
+    unconfirmed, oldest = db.execute(
+        "SELECT total(unconfirmed), min(CASE WHEN unconfirmed THEN (SELECT min(m.id) FROM messages AS m"
+        " WHERE m.recipient_id = ws_id AND m.id > seq AND m.rejected_at IS NULL) END)"
+        " FROM (SELECT ws_id, confirmed_seq AS seq, (SELECT count(*) FROM messages AS m"
+        " WHERE m.recipient_id = ws_id AND m.id > confirmed_seq) AS unconfirmed"
+        " FROM connections WHERE message_count > 0)"
+    ).fetchone()
+    set_aside, above = db.execute(
+        "SELECT count(*), count(CASE WHEN m.id > c.confirmed_seq THEN 1 END)"
+        " FROM messages AS m LEFT JOIN connections AS c ON c.ws_id = m.recipient_id"
+        " WHERE m.rejected_at IS NOT NULL"
+    ).fetchone()
+    (unrouted,) = db.execute(f"SELECT count(*) FROM webhook_events WHERE status = '{UNROUTED}'").fetchone()
+    sent_at = db.execute("SELECT sent_at FROM messages WHERE id = ?", (oldest,)).fetchone()
+    return Backlog(int(unconfirmed) - above, set_aside, unrouted, None if sent_at is None else sent_at[0])

@@ -6,7 +6,7 @@ What is written here for a version never changes again. A new column or table is
 
 from __future__ import annotations
 
-VERSION = 6
+VERSION = 7
 """The current version."""
 
 NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -94,6 +94,23 @@ RECEIPTS_OF_VERSION_6 = f"""CREATE TABLE receipts (
   ranges TEXT NOT NULL
 )"""
 
+BARS_OF_VERSION_7 = f"""CREATE TABLE bars (
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  at TEXT NOT NULL DEFAULT {NOW},
+  PRIMARY KEY (kind, name)
+)"""
+
+KEYS_OF_VERSION_7 = f"""CREATE TABLE idempotency_keys (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  subject TEXT NOT NULL,
+  operation TEXT NOT NULL,
+  name TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  result TEXT NOT NULL,
+  ts TEXT NOT NULL DEFAULT {NOW}
+)"""
+
 INDEXES_OF_VERSION_1 = (
     "CREATE INDEX idx_conn_agent ON connections (agent)",
     "CREATE INDEX idx_conn_status ON connections (status)",
@@ -144,6 +161,11 @@ VERSIONS: dict[int, dict[str, set[str]]] = {
     4: {"webhook_events": {"reason"}},
     5: {"messages": {"broadcast_id"}},
     6: {"receipts": _columns(RECEIPTS_OF_VERSION_6)},
+    7: {
+        "bars": _columns(BARS_OF_VERSION_7) - {"PRIMARY"},
+        "connections": {"token"},
+        "idempotency_keys": _columns(KEYS_OF_VERSION_7),
+    },
 }
 """The tables and columns that each step adds. A file is a ledger of a version if it has those up to that version."""
 

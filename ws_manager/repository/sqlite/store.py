@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ws_manager.models import Connection
+from ws_manager.own_files import beside
 from ws_manager.repository.sqlite.connections import Connections
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.events import Events
@@ -17,11 +18,14 @@ from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.repository.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
+    from ws_manager.repository.sqlite.bars import Bars
     from ws_manager.repository.sqlite.broadcasts import Broadcasts
     from ws_manager.repository.sqlite.changes import Changes
+    from ws_manager.repository.sqlite.feed import Feed
     from ws_manager.repository.sqlite.gateways import Gateways
     from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
     from ws_manager.repository.sqlite.history import History
+    from ws_manager.repository.sqlite.keys import Keys
     from ws_manager.repository.sqlite.locks import Lock
     from ws_manager.repository.sqlite.maintenance import Maintenance
     from ws_manager.repository.sqlite.overview import Overview
@@ -48,6 +52,18 @@ class SqliteStore:
         from ws_manager.repository.sqlite.receipts import Receipts
 
         return Receipts(self.db)
+
+    @cached_property
+    def bars(self) -> Bars:
+        from ws_manager.repository.sqlite.bars import Bars
+
+        return Bars(self.db)
+
+    @cached_property
+    def keys(self) -> Keys:
+        from ws_manager.repository.sqlite.keys import Keys
+
+        return Keys(self.db)
 
     @cached_property
     def history(self) -> History:
@@ -78,6 +94,12 @@ class SqliteStore:
         from ws_manager.repository.sqlite.webhook_events import WebhookEvents
 
         return WebhookEvents(self.db)
+
+    @cached_property
+    def feed(self) -> Feed:
+        from ws_manager.repository.sqlite.feed import Feed
+
+        return Feed(self.db)
 
     @cached_property
     def overview(self) -> Overview:
@@ -161,6 +183,14 @@ class SqliteStore:
 
     def backup(self, target: Path) -> None:
         self.db.backup_to(target)
+
+    def sizes(self) -> tuple[int, int]:
+        pages, page = self.db.value("PRAGMA page_count"), self.db.value("PRAGMA page_size")
+        try:
+            log = beside(self.db.path, "-wal").stat().st_size
+        except OSError:
+            log = 0
+        return int(pages) * int(page), log
 
     def use_memory(self, kibibytes: int) -> None:
         self.db.execute(f"PRAGMA cache_size = -{kibibytes}")

@@ -1,0 +1,81 @@
+"""Doing a thing once for a key, however often it is asked for: the `Idempotency-Key` of HTTP, for every face."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from ws_manager.errors import InvalidInput, KeyReused
+from ws_manager.models import seconds_before, utc_now
+
+if TYPE_CHECKING:
+    from ws_manager.repository.store import Store
+
+KEPT_SECONDS = 86400.0
+"""How long a key is kept. After that, it may be used for something else."""
+
+LONGEST_KEY = 255
+"""Characters of a key."""
+
+
+class Key(NamedTuple):
+    """The key of one request.
+
+    Attributes:
+        subject: who asks: keys of different subjects are different keys.
+        operation: what is asked for.
+        name: of the caller's choice.
+        fingerprint: of the request as it is stored: see `fingerprint`.
+    """
+
+    subject: str
+    operation: str
+    name: str
+    fingerprint: str
+
+
+def key_for(subject: str, operation: str, name: str, *request: Any) -> Key:  # noqa: ANN401 - JSON values
+    """Return a key. Two requests are the same if these values are, whatever their bytes were.
+
+    Raises:
+        InvalidInput: the name is empty, too long, or has other than visible ASCII characters.
+    """
+    if not 1 <= len(name) <= LONGEST_KEY or not all("!" <= character <= "~" for character in name):
+        raise InvalidInput(
+            f"an idempotency key has 1 to {LONGEST_KEY} visible ASCII characters", hint="a UUID is usual"
+        )
+    text = json.dumps([operation, *request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return Key(subject, operation, name, digest)
+
+
+def once(store: Store, key: Key, work: Callable[[], str]) -> tuple[str, bool]:
+    """Do something that is written to the ledger, unless it was done for this key before.
+
+    Args:
+        store: the open ledger.
+        key: of the request.
+        work: writes, and returns what the result is known by: it must be enough to say the same again.
+
+    Returns:
+        What `work` returns, or returned then; and whether it was done before.
+
+    Raises:
+        KeyReused: the key was used for another request.
+    """
+    now = utc_now()
+    # The key is written with what it stands for, so that no crash can part them; a second caller waits for the first.
+    with store.atomic():
+        known = store.keys.find(key.subject, key.operation, key.name, seconds_before(now, KEPT_SECONDS))
+        if known is not None:
+            fingerprint, result = known
+            if fingerprint != key.fingerprint:
+                raise KeyReused(
+                    "this idempotency key was used for another request",
+                    hint="use a new key for a new request",
+                )
+            return result, True
+        result = work()
+        store.keys.insert(key.subject, key.operation, key.name, key.fingerprint, result, now)
+    return result, False
