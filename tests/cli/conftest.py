@@ -63,7 +63,7 @@ def process(environment: dict[str, str]) -> Run:
 def terminal(environment: dict[str, str]) -> Callable[..., tuple[int, str]]:
     """Run a command on a terminal, and return its exit code and what appeared there."""
 
-    def run(*arguments: str, columns: int = 80, **variables: str) -> tuple[int, str]:
+    def run(*arguments: str, columns: int = 80, typed: str = "", **variables: str) -> tuple[int, str]:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         with subprocess.Popen(
@@ -74,6 +74,7 @@ def terminal(environment: dict[str, str]) -> Callable[..., tuple[int, str]]:
             env={"TERM": "xterm", **environment, **variables},
         ) as started:
             os.close(theirs)
+            os.write(ours, typed.encode())
             seen = b""
             while True:
                 try:

@@ -99,7 +99,19 @@ COMMANDS = {
             "Register a connection for an agent.",
             'ws-manager connect octavia --metadata \'{"region":"us-west"}\'',
         ),
-        _command("disconnect", "Mark a connection as disconnected.", "ws-manager disconnect ws-001"),
+        _command("disconnect", "Mark connections as disconnected.", "ws-manager disconnect ws-001"),
+        _command(
+            "bar",
+            "Let an agent in no more, or list who is barred.",
+            "ws-manager bar octavia",
+        ),
+        _command(
+            "unbar",
+            "Let a barred agent in again.",
+            "ws-manager unbar octavia",
+            module="bar",
+            function="unbar",
+        ),
         _command(
             "list", "List the active connections.", "ws-manager list --json", function="list_connections"
         ),
@@ -110,6 +122,16 @@ COMMANDS = {
             "broadcast",
             "Send a message to all active connections.",
             'ws-manager broadcast \'{"event":"deploy"}\' --agent octavia',
+        ),
+        _command(
+            "broadcasts",
+            "List the broadcasts, and how many have confirmed them.",
+            "ws-manager broadcasts --limit 10",
+        ),
+        _command(
+            "wait",
+            "Wait until a message or a broadcast is confirmed.",
+            "ws-manager wait 1a2b3c4d --timeout 1m",
         ),
         _command(
             "receive",
@@ -137,7 +159,11 @@ COMMANDS = {
             "ws-manager listen octavia --ws-id ws-001",
             takes_url=True,
         ),
-        _command("token", "Make a token for an agent, or inspect one.", "ws-manager token octavia --ttl 24h"),
+        _command(
+            "token",
+            "Make a token for an agent, inspect one, or revoke one.",
+            "ws-manager token octavia --ttl 24h",
+        ),
         Command(
             "stripe",
             "",
@@ -147,6 +173,11 @@ COMMANDS = {
             commands=_STRIPE,
         ),
         _command("doctor", "Report problems of the database and the gateway.", "ws-manager doctor"),
+        _command(
+            "replay",
+            "Send a message again, to any connection.",
+            "ws-manager replay 1a2b3c4d --to ws-002",
+        ),
         _command("retry", "Send messages again that were set aside.", "ws-manager retry --all --since 2h"),
         _command(
             "prune",
@@ -165,6 +196,12 @@ COMMANDS = {
             "ws-manager import ledger.ndjson --db new.db",
             module="import_",
             function="import_ledger",
+        ),
+        _command(
+            "help",
+            "Explain a topic or a command.",
+            "ws-manager help exit-codes",
+            function="show_help",
         ),
     )
 }

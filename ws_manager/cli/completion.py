@@ -5,8 +5,6 @@ Typer knows the shells; their scripts and quoting are ours, because names may ho
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import sys
@@ -17,7 +15,6 @@ from typing import Any, Callable, NamedTuple, Optional
 from typer import _completion_classes, _completion_shared
 
 from ws_manager.cli.options import global_options
-from ws_manager.core.locations import complete
 from ws_manager.errors import WsManagerError
 from ws_manager.text import unseen
 
@@ -193,41 +190,6 @@ class _PowerShell(_completion_classes.PowerShellComplete):
         return f"{value}:::{' '.join(item.help.split()) if item.help else ' '}"
 
 
-_LONGEST_CONDITION = 100
-_MOST = 100
-
-
-def _conditions(location: Path, prefix: str) -> list[str]:
-    """Return conditions for `--where`: on agents, and on the metadata of active connections."""
-    from ws_manager.core.read.conditions import equalities
-
-    found = {f"agent={name}": None for name in complete(location, "agent", "")}
-    for text in complete(location, "metadata", ""):
-        with contextlib.suppress(ValueError, RecursionError):
-            found.update(dict.fromkeys(equalities(json.loads(text))))
-    fitting = (each for each in found if each.startswith(prefix))
-    return sorted(each for each in fitting if len(each) <= _LONGEST_CONDITION)[:_MOST]
-
-
-def _names(*kinds: str) -> Names:
-    """Return a function that completes names of these kinds."""
-    return lambda location, prefix: [name for kind in kinds for name in complete(location, kind, prefix)]
-
-
-# What completes a parameter, by command and parameter; the command "" is every command.
-_VALUES: dict[tuple[str, str], Names] = {
-    ("", "agent"): _names("agent"),
-    ("", "ws_id"): _names("ws_id"),
-    ("disconnect", "ws_id"): _names("active ws_id"),
-    ("heartbeat", "ws_id"): _names("active ws_id"),
-    ("send", "ws_id"): _names("active ws_id"),
-    ("", "msg_id"): _names("msg_id"),
-    ("", "broadcast"): _names("broadcast_id"),
-    ("show", "identifier"): _names("ws_id", "msg_id", "broadcast_id"),
-    ("broadcast", "where"): _conditions,
-}
-
-
 def complete_values(command: str, parameters: Iterable[Any]) -> None:
     """Let the parameters of a command that name something in the ledger complete from it.
 
@@ -235,8 +197,11 @@ def complete_values(command: str, parameters: Iterable[Any]) -> None:
         command: the command's name.
         parameters: its parameters.
     """
+    # Imported here, because the names of commands are completed without it.
+    from ws_manager.cli.completed_values import VALUES
+
     for parameter in parameters:
-        found = _VALUES.get((command, parameter.name)) or _VALUES.get(("", parameter.name))
+        found = VALUES.get((command, parameter.name)) or VALUES.get(("", parameter.name))
         if found is not None and not getattr(parameter, "is_flag", False):
             parameter.shell_complete = _completer(found)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional, Union
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import note, note_to_terminal
 from ws_manager.errors import InvalidInput
-from ws_manager.models import Broadcast, Message
 from ws_manager.strict_json import NotJson, checked
 from ws_manager.text import read_text, without_mark
 
 if TYPE_CHECKING:
     from ws_manager.core.ledger import Ledger
+    from ws_manager.core.read.explain import Unconfirmed
+    from ws_manager.core.sending import Sent
     from ws_manager.repository.records import DeliveryCounts
 
 MESSAGE_HELP = (
@@ -63,40 +65,66 @@ def report_sent(
     line: str,
     row: dict[str, Any],
     identifier: str,
-    sent: Union[Broadcast, list[Message]],
+    sent: Sent,
     seconds: Optional[float],
+    more: Sequence[str] = (),
 ) -> None:
-    """Write the result and, with `seconds`, wait for the confirmations.
+    """Write the result and, with `seconds`, wait for the confirmations. The other arguments are `write_result`'s.
 
     Raises:
         PartlyDone: a confirmation did not come in time.
     """
     if seconds is None:
-        write_result(options, line, row, identifier)
+        write_result(options, line, row, identifier, more)
         return
     # The line means that the message is committed, so it is written before the waiting. JSON has the counts too.
     at_once = options.output in (None, "table", "wide", "id")
     if at_once:
-        write_result(options, line, row, identifier)
+        write_result(options, line, row, identifier, more)
     counts = ledger.wait(sent, 0)
+    missing: list[Unconfirmed] = []
     try:
-        if counts.pending:
-            note_to_terminal(f"waiting at most {seconds:g} s for {counts.pending} confirmation(s)")
-            counts = ledger.wait(sent, seconds)
+        counts, missing = wait_for(ledger, sent, seconds)
     finally:
         # Also if the waiting is interrupted: the message is committed, and nothing else shows its id.
         if not at_once:
-            write_result(options, line, row | counts._asdict(), identifier)
-    _judge(counts)
+            write_result(options, line, row | outcome(counts, missing), identifier)
+    judge(counts, missing, named=at_once)
 
 
-def _judge(counts: DeliveryCounts) -> None:
+def wait_for(ledger: Ledger, sent: Sent, seconds: float) -> tuple[DeliveryCounts, list[Unconfirmed]]:
+    """Wait for the confirmations, and return the counts, and what is not confirmed then: at most 20, and why."""
+    counts = ledger.wait(sent, 0)
+    if counts.pending:
+        if ledger.running_gateway() is None:
+            note(
+                "note: no gateway runs for this ledger; what is pending waits for one, or for ws-manager receive"
+            )
+        note_to_terminal(f"waiting at most {seconds:g} s for {counts.pending} confirmation(s)")
+        counts = ledger.wait(sent, seconds)
+    return counts, ledger.unconfirmed(sent) if counts.pending or counts.set_aside else []
+
+
+def outcome(counts: DeliveryCounts, missing: list[Unconfirmed]) -> dict[str, Any]:
+    """Return the fields that a waiting adds to a result."""
+    return {**counts._asdict(), "unconfirmed": [one._asdict() for one in missing]}
+
+
+def judge(counts: DeliveryCounts, missing: list[Unconfirmed], *, named: bool) -> None:
+    """Say on stderr how a waiting ended; with `named`, also who has not confirmed, and why.
+
+    Raises:
+        PartlyDone: something is not confirmed.
+    """
     confirmed = f"confirmed {counts.confirmed} of {sum(counts)}"
     if not counts.pending and not counts.set_aside:
         note(confirmed)
         return
-    missing = [f"{counts.pending} pending"] * bool(counts.pending)
-    missing += [f"{counts.set_aside} set aside"] * bool(counts.set_aside)
+    if named:
+        for one in missing:
+            note(f"{one.ws_id}  {one.msg_id}  {one.why}")
+    lacking = [f"{counts.pending} pending"] * bool(counts.pending)
+    lacking += [f"{counts.set_aside} set aside"] * bool(counts.set_aside)
     raise PartlyDone(
-        f"{confirmed}: {', '.join(missing)}", hint="ws-manager history shows each; what is pending is kept"
+        f"{confirmed}: {', '.join(lacking)}", hint="ws-manager show explains each; what is pending is kept"
     )

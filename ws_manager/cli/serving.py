@@ -138,6 +138,7 @@ async def _worker(options: GatewayOptions, number: int, descriptor: int) -> None
         loop.add_signal_handler(each, _set_code, stop, each)
     server = GatewayServer(dataclasses.replace(options, port=worker.port), worker=worker)
     worker.settle, worker.give_time = server.settled, server.give_time
+    worker.trouble, worker.counters = server.trouble, server.families
 
     def ready(_url: str) -> None:
         worker.ready(server.urls)

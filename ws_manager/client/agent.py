@@ -74,6 +74,8 @@ class AgentClient:
         direct: never use a proxy. Otherwise `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` decide, but for loopback
             addresses, which are always reached directly.
         clock: seconds that only grow.
+        stay: leave with 1012, as one that will come back: the connection stays active until its heartbeat times
+            out.
 
     Raises:
         InvalidInput: `ca` or the metadata cannot be used.
@@ -93,8 +95,10 @@ class AgentClient:
         ca: Optional[Path] = None,
         direct: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        stay: bool = False,
     ) -> None:
         self._agent = agent
+        self._stay = stay
         self._direct = direct
         self._clock = clock
         self._attempt = 0
@@ -148,7 +152,10 @@ class AgentClient:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        """Close with 1000, which disconnects the connection, and stop. A cancellation waits for that."""
+        """Close with 1000, which disconnects the connection, or with `stay` with 1012, and stop.
+
+        A cancellation waits for that.
+        """
         self._leaving = True
         self._lose_requests()
         leaving = asyncio.ensure_future(self._leave())
@@ -174,7 +181,7 @@ class AgentClient:
 
     async def _say_goodbye(self) -> None:
         if self._websocket is not None:
-            await self._websocket.close(code=CloseCode.DONE)
+            await self._websocket.close(code=CloseCode.RESTARTING if self._stay else CloseCode.DONE)
 
     async def __aiter__(self) -> AsyncIterator[Received]:
         """Give one message after the other, until `batch` raises."""
@@ -385,6 +392,8 @@ class AgentClient:
         cause = describe(code, reason)
         if frame.type == aiohttp.WSMsgType.CLOSE:
             await self._answer_close(websocket, code)
+        if code == CloseCode.BARRED:
+            raise NotAuthorised(f"the gateway closed the connection: {cause}")
         if not should_reconnect(code):
             raise Conflict(f"the gateway closed the connection: {cause}")
         return cause

@@ -66,8 +66,8 @@ async def read_refusals(
 def _told(body: bytes) -> Optional[str]:
     """Return the message of a gateway's refusal; None where the body is not of that form."""
     try:
-        error = json.loads(body)["error"]
-        code, message = error["code"], error["message"]
+        problem = json.loads(body)
+        code, message = problem["code"], problem["detail"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return message if isinstance(message, str) and isinstance(code, str) and code in _CODES else None

@@ -18,6 +18,7 @@ class CloseCode(IntEnum):
     RESTARTING = 1012
     NOT_THIS_PROTOCOL = 4000
     TOKEN_EXPIRED = 4001
+    BARRED = 4003
     TOO_SLOW = 4008
     REPLACED = 4009
     DISCONNECTED = 4010
@@ -35,6 +36,7 @@ MEANINGS = {
     CloseCode.RESTARTING: "restarting",
     CloseCode.NOT_THIS_PROTOCOL: "not this protocol",
     CloseCode.TOKEN_EXPIRED: "the token has expired",
+    CloseCode.BARRED: "barred or revoked",
     CloseCode.TOO_SLOW: "heartbeat timeout, or reading too slowly",
     CloseCode.REPLACED: "replaced by a newer socket",
     CloseCode.DISCONNECTED: "disconnected by an operator",
@@ -55,7 +57,7 @@ MISBEHAVIOUR = frozenset(
 )
 """Codes with which the gateway closes if a peer breaks a rule. It reads nothing after that."""
 
-WITHOUT_RECEIPTS = MISBEHAVIOUR | {CloseCode.REPLACED, CloseCode.DISCONNECTED}
+WITHOUT_RECEIPTS = MISBEHAVIOUR | {CloseCode.REPLACED, CloseCode.DISCONNECTED, CloseCode.BARRED}
 """Codes after which a receipt no longer counts: the peer broke a rule, or the registration is no longer its own.
 
 After other codes a receipt counts until the peer's Close frame.
@@ -66,6 +68,7 @@ _FINAL = frozenset(
         CloseCode.DONE,
         CloseCode.TOO_LARGE,
         CloseCode.NOT_THIS_PROTOCOL,
+        CloseCode.BARRED,
         CloseCode.REPLACED,
         CloseCode.DISCONNECTED,
     }

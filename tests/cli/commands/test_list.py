@@ -39,3 +39,34 @@ def test_list_leaves_out_who_has_gone(cli) -> None:
     cli("disconnect", "ws-001")
     result = cli("list")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_list_by_conditions_in_an_order(cli) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001", "--metadata", '{"region":"us"}')
+    cli("connect", "cipher", "--ws-id", "ws-002", "--metadata", '{"region":"eu"}')
+    cli("connect", "octavia", "--ws-id", "ws-003")
+    cli("send", "ws-003", "1")
+    assert cli("list", "--where", "metadata.region~^(us|eu)$", "-o", "id").stdout == "ws-001\nws-002\n"
+    assert cli("list", "--sort", "pending", "-o", "id").stdout == "ws-003\nws-001\nws-002\n"
+    assert cli("list", "--sort", "agent", "--limit", "1", "-o", "id").stdout == "ws-002\n"
+    assert cli("list", "--where", "agent=octavia", "--count").stdout == "2\n"
+    assert cli("list", "--count", "--json").stdout == '{\n  "count": 3\n}\n'
+    assert cli("list", "--where", "colour=red").exit_code == 2
+
+
+def test_list_refuses_an_unknown_order_without_a_database_too(cli) -> None:
+    assert cli("list", "--sort", "colour").exit_code == 2
+
+
+def test_list_says_that_an_agent_is_unknown(cli) -> None:
+    cli("connect", "octavia")
+    result = cli("list", "--agent", "octvia")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "note: no agent octvia has ever connected\n"
+
+
+def test_list_on_a_terminal_ends_with_what_is_stuck(terminal, cli) -> None:
+    cli("connect", "octavia", "--ws-id", "ws-001")
+    cli("send", "ws-001", "1")
+    _code, shown = terminal("list", columns=200)
+    assert re.search(r"\n1 pending \(the oldest \d+s ago\), 0 set aside; no gateway runs\n$", shown)

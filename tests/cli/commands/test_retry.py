@@ -23,8 +23,22 @@ def set_aside(db: Database, pool: ConnectionPool) -> list[str]:
 
 def test_one_message(database: Path, db: Database, set_aside: list[str]) -> None:
     ended = command(database, "retry", set_aside[0])
-    assert (ended.returncode, ended.stdout) == (0, "Retried 1 message(s)\n")
-    assert get_message_history(db, limit=1)[0]["retry_of"] == set_aside[0]
+    again = get_message_history(db, limit=1)[0]
+    assert again["retry_of"] == set_aside[0]
+    assert (ended.returncode, ended.stdout) == (
+        0,
+        f"Retried 1 message(s)\n{set_aside[0]} as {again['msg_id']}\n",
+    )
+
+
+def test_several_by_parts_of_their_ids(database: Path, set_aside: list[str]) -> None:
+    ended = command(database, "retry", *(msg_id[-8:] for msg_id in set_aside))
+    assert ended.stdout.startswith("Retried 2 message(s)\n")
+
+
+def test_of_an_agent(database: Path, set_aside: list[str]) -> None:
+    assert command(database, "retry", "--agent", "octavia").stdout == "Retried 0 message(s)\n"
+    assert len(command(database, "retry", "--agent", "cipher", "-o", "id").stdout.splitlines()) == 2
 
 
 def test_all_as_json_names_old_and_new(database: Path, set_aside: list[str]) -> None:
@@ -48,7 +62,8 @@ def test_unknown_message(database: Path, db: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("id", "--all"), ("id", "--since", "2h"), ("--all", "--since", "soon")]
+    "arguments",
+    [(), ("id", "--all"), ("id", "--agent", "cipher"), ("id", "--since", "2h"), ("--all", "--since", "soon")],
 )
 def test_usage(arguments: tuple[str, ...], database: Path, db: Database) -> None:
     ended = command(database, "retry", *arguments)

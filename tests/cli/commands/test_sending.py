@@ -101,8 +101,8 @@ def test_what_stdin_must_not_be(cli, connected, given: bytes, told: str) -> None
 def test_wait_until_everybody_has_confirmed(cli, connected, database: Path) -> None:
     with receiving(database, "ws-001", "ws-002", "ws-003"):
         result = cli("broadcast", "1", "--wait", "1m")
-        assert (result.exit_code, result.stdout) == (0, "Broadcast to 3 connection(s)\n")
-        assert result.stderr == "confirmed 3 of 3\n"
+        assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "Broadcast to 3 connection(s)")
+        assert result.stderr.splitlines()[-1] == "confirmed 3 of 3"
         sent = json.loads(cli("send", "ws-001", "1", "--wait", "1m", "--json").stdout)
     assert {name: sent[name] for name in ("confirmed", "pending", "set_aside")} == {
         "confirmed": 1,
@@ -115,11 +115,11 @@ def test_wait_that_runs_out(cli, connected, database: Path) -> None:
     result = cli("send", "ws-001", "1", "--wait", "0")
     assert result.exit_code == 5
     assert result.stdout.startswith("Sent message ")
-    assert result.stderr.startswith("error: confirmed 0 of 1: 1 pending\nhint: ")
+    assert "\nerror: confirmed 0 of 1: 1 pending\nhint: " in result.stderr
     result = cli("broadcast", "1", "--wait", "1ms", "--json")
     assert result.exit_code == 5
     assert json.loads(result.stdout)["pending"] == 3
-    assert json.loads(result.stderr)["error"]["code"] == "partly_done"
+    assert json.loads(result.stderr.splitlines()[-1])["error"]["code"] == "partly_done"
 
 
 def test_wait_for_a_message_that_is_set_aside(cli, connected, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_wait_for_a_message_that_is_set_aside(cli, connected, monkeypatch: pytes
 
 def test_wait_for_nobody(cli, db) -> None:
     result = cli("broadcast", "1", "--wait", "1h")
-    assert (result.exit_code, result.stdout) == (0, "Broadcast to 0 connection(s)\n")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "Broadcast to 0 connection(s)")
 
 
 @pytest.mark.parametrize("message", ['{"event":"deploy",}', "[1,2", '"half'])

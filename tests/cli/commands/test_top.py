@@ -325,7 +325,7 @@ def test_the_table_of_a_frame(ledger: Ledger, terminal, columns: int, shown: str
     db_of(ledger).execute("UPDATE messages SET sent_at = ?", (minute_ago,))
     _, frame = terminal("top", "--once", columns=columns, NO_COLOR="1")
     plain = re.sub("\x1b\\[[0-9;]*m", "", frame)
-    assert [line.rstrip() for line in plain.splitlines()[3:6]] == shown.splitlines()
+    assert [line.rstrip() for line in plain.splitlines()[4:7]] == shown.splitlines()
 
 
 def test_does_not_load_rich_in_a_pipe(ledger: Ledger, modules_of) -> None:

@@ -116,9 +116,9 @@ def test_options_exist_only_where_they_mean_something(cli) -> None:
         option: {name for name in EVERY for parameter in made(name).params if option in parameter.opts}
         for option in ("--fields", "--no-headers", "--time", "--where", "--follow")
     }
-    assert having["--fields"] == {"list", "history", "stripe events"}
-    assert having["--time"] == having["--no-headers"] == {"list", "history", "show", "stripe events"}
-    assert having["--where"] == {"broadcast"}
+    assert having["--fields"] == {"list", "history", "broadcasts", "stripe events"}
+    assert having["--time"] == having["--no-headers"] == {*having["--fields"], "show"}
+    assert having["--where"] == {"broadcast", "list", "disconnect"}
     assert having["--follow"] >= {"history"}
 
 

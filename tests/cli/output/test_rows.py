@@ -128,7 +128,7 @@ def test_list_on_a_terminal(ledger: Ledger, terminal) -> None:
     ledger.send(connection.ws_id, 1)
     code, seen = terminal("list", columns=90)
     assert code == 0
-    header, row = seen.splitlines()
+    header, row, _standing = seen.splitlines()
     assert "ws_id" in header
     assert "pending" in header
     assert connection.ws_id in row
@@ -328,7 +328,7 @@ def test_empty_answers_are_explained_on_a_terminal(terminal, cli) -> None:
     assert terminal("receive", "ws-001") == (0, "nothing is pending for ws-001\n")
     assert terminal("history") == (0, "no messages\n")
     cli("disconnect", "ws-001")
-    assert terminal("list") == (0, "no active connections\n")
+    assert terminal("list") == (0, "no active connections\n0 pending, 0 set aside; no gateway runs\n")
 
 
 def test_a_new_database_is_announced_on_a_terminal(terminal, tmp_path: Path) -> None:

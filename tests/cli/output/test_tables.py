@@ -21,7 +21,7 @@ from tests.support import open_socket
 from ws_manager import get_db
 from ws_manager.cli.app import app
 from ws_manager.cli.output import format_options as view
-from ws_manager.cli.output import tables, times
+from ws_manager.cli.output import standing, tables, times
 from ws_manager.core.ledger import ledger_over
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -51,7 +51,13 @@ def ledger(database: Path) -> Iterator[None]:
         db.execute(f"UPDATE {table} SET ws_id = 'ws-\u202e003' WHERE ws_id = 'ws-003'")
     open_socket(ledger, "octavia", "ws-004", gateway="g")
     ledger.connect("cipher", "ws-005")
-    ledger.disconnect("ws-005", "[bold]enough\x1b[0m")
+    ledger.disconnect("ws-005")
+    # From before reasons were checked.
+    for table, column in (("connections", "close_reason"), ("events", "detail")):
+        db.execute(
+            f"UPDATE {table} SET {column} = ? WHERE {column} = 'disconnected by an operator'",
+            ("[bold]enough\x1b[0m",),
+        )
     ledger.broadcast({"event": HOSTILE})
     ledger.send("ws-001", "[/x]" + "x" * 300, "[note]", "ws-\u202e003")
     db.execute(
@@ -84,7 +90,7 @@ def ledger(database: Path) -> Iterator[None]:
 @pytest.fixture
 def screen(database: Path, ledger: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run a command as on a terminal of so many columns, at a fixed time, and return what it shows."""
-    for module in (tables, times, view):
+    for module in (tables, times, view, standing):
         monkeypatch.setattr(module, "now", lambda: NOW)
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("LINES", "60")

@@ -5,6 +5,7 @@ from typing import Optional
 
 import typer
 
+from ws_manager.cli.filters import WHERE, conditions, note_unknown
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.text import note
@@ -20,14 +21,6 @@ from ws_manager.core.validation import check_name
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import parse_duration
 
-_WHERE = typer.Option(
-    None,
-    "--where",
-    metavar="CONDITION",
-    help="Only where this condition holds, such as metadata.region=us-west; = != ~ < > compare. "
-    "Repeatable: all must hold.",
-)
-
 
 def broadcast(
     ctx: typer.Context,
@@ -38,7 +31,7 @@ def broadcast(
     msg_type: str = typer.Option("broadcast", "--type", metavar="NAME", help="The message's type."),
     wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=WAIT_HELP),
     batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=BATCH_HELP),
-    where: Optional[list[str]] = _WHERE,
+    where: Optional[list[str]] = WHERE,
     dry_run: bool = typer.Option(
         False,
         "--dry-run",
@@ -62,11 +55,7 @@ def broadcast(
     if message is None:
         raise nothing_to_send("broadcast", "<message>")
     seconds = None if wait is None else parse_duration(wait)
-    chosen = None
-    if where:
-        from ws_manager.core.read.conditions import all_of
-
-        chosen = all_of(where)
+    chosen = conditions(where)
     content = content_of(message)
     if dry_run:
         from ws_manager.cli.preview import preview
@@ -79,6 +68,8 @@ def broadcast(
         sent = ledger.broadcast(content, agent=agent, filter_fn=chosen, msg_type=msg_type)
         line = f"Broadcast to {len(sent.recipients)} connection(s)"
         row = {"broadcast_id": sent.broadcast_id, "recipients": sent.recipients}
+        note_unknown(ledger, agent=agent)
         if not sent.recipients:
             note("note: nobody got it: no such connection is active (ws-manager list --all shows all)")
-        report_sent(global_options(ctx), ledger, line, row, sent.broadcast_id, sent, seconds)
+        more = [f"broadcast_id: {sent.broadcast_id}"]
+        report_sent(global_options(ctx), ledger, line, row, sent.broadcast_id, sent, seconds, more)

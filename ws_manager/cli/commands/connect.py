@@ -7,9 +7,9 @@ import typer
 
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import SHARED_HELP, global_options
-from ws_manager.cli.output.connections import connection_row
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import note
+from ws_manager.forms import connection_form
 from ws_manager.strict_json import checked_object
 from ws_manager.text import without_mark
 
@@ -34,7 +34,7 @@ def connect(
     with ledger_to_write(ctx, create=True, shared=shared) as ledger:
         known = None if ws_id is None else ledger.find(ws_id)
         connection = ledger.connect(agent, ws_id, given)
-        row = connection_row(connection, ledger.count_pending(connection)) if options.output else {}
+        row = connection_form(connection, ledger.count_pending(connection)) if options.output else {}
     line = f"Connected: {connection.ws_id} (agent={connection.agent})"
     write_result(options, line, row, connection.ws_id)
     if known is not None and known.agent != agent:

@@ -15,7 +15,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import write
 from ws_manager.core.doctor import examine
-from ws_manager.repository.findings import PROBLEM, Finding
+from ws_manager.repository.findings import PROBLEM, WARNING, Finding
 
 COLUMNS = ("status", "check", "detail", "advice")
 """The columns in csv and tsv."""
@@ -23,11 +23,15 @@ COLUMNS = ("status", "check", "detail", "advice")
 _FACTS = ("check", "status", "detail", "advice")
 
 
-def doctor(ctx: typer.Context) -> None:
+def doctor(
+    ctx: typer.Context,
+    strict: bool = typer.Option(False, "--strict", help="Exit with 1 for a warning too."),
+) -> None:
     """Report problems of the database and the gateway.
 
-    Each line is ok, a warning or a problem, with advice. The exit code is 1 only if there is a problem. Nothing
-    is created or changed. Outside a terminal a line is tab-separated: status, check, detail, advice.
+    Each line is ok, a warning or a problem, with advice. The exit code is 1 only if there is a problem, with
+    --strict also for a warning. Nothing is created or changed. Outside a terminal a line is tab-separated: status,
+    check, detail, advice.
     """
     options = global_options(ctx)
     checks = [_advised(finding) for finding in examine(options.database, _installed("aiohttp"))]
@@ -41,7 +45,8 @@ def doctor(ctx: typer.Context) -> None:
             "check",
             lambda _found: None,
         )
-    if any(check.status == PROBLEM for check in checks):
+    failures = (PROBLEM, WARNING) if strict else (PROBLEM,)
+    if any(check.status in failures for check in checks):
         raise typer.Exit(FAILED)
 
 

@@ -7,6 +7,7 @@ from typing import Optional
 
 import typer
 
+from ws_manager.cli.filters import note_unknown
 from ws_manager.cli.ledger import ledger_if_any
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.format_options import (
@@ -124,6 +125,7 @@ def _list(ctx: typer.Context, wanted: MessageFilter, limit: int, formatting: For
     found: list[Row] = []
     with ledger_if_any(ctx) as ledger:
         if ledger is not None:
+            note_unknown(ledger, agent=wanted.agent, ws_id=wanted.ws_id)
             found = [message_form(message) for message in ledger.messages(wanted, limit)]
     if not found:
         everything = wanted == MessageFilter() and limit

@@ -49,6 +49,12 @@ def listen(
         "[env: BLACKROAD_WS_TOKEN, the token itself]",
     ),
     scope: Optional[list[str]] = _SCOPE,
+    stay: bool = typer.Option(
+        False,
+        "--stay",
+        help="At the end, do not say goodbye: the connection stays active until its heartbeat times out, so that "
+        "what is sent meanwhile waits for it.",
+    ),
     ca: Optional[str] = typer.Option(
         None, "--ca", metavar="FILE", help="PEM file of the certificates that verify an https gateway."
     ),
@@ -79,6 +85,7 @@ def listen(
         ca=None if ca is None else expanded(ca),
         # The database's own gateway runs on this machine, so no proxy is used.
         direct=options.url is None,
+        stay=stay,
     )
     asyncio.run(_listen(client, count, form))
 

@@ -156,6 +156,9 @@ def serve(
         "--stripe-accept-unrouted",
         help="Answer Stripe 200 even if no recipient of an event is connected. [default: 503]",
     ),
+    metrics_public: bool = typer.Option(
+        False, "--metrics-public", help="Answer /metrics without a token with the scope read."
+    ),
     shared: bool = typer.Option(False, "--shared", help=SHARED_HELP),
     log_level: str = typer.Option(
         "info",
@@ -231,6 +234,7 @@ def serve(
         keep=None if keep is None else parse_age(keep, "--keep"),
         stripe=_stripe(stripe_route or [], stripe_routes, stripe_accept_unrouted),
         shared=shared,
+        metrics_public=metrics_public,
     )
     if as_worker is not None and channel is not None:
         run_worker(options, as_worker, channel)

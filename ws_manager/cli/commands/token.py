@@ -1,4 +1,4 @@
-"""`ws-manager token`: make a token for an agent, or inspect one."""
+"""`ws-manager token`: make a token for an agent, inspect one, or revoke one."""
 
 from datetime import datetime, timezone
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.results import write_result
-from ws_manager.cli.output.text import json_object, note_to_terminal, write
+from ws_manager.cli.output.text import json_object, note, note_to_terminal, write
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.settings import expanded, given_token, parse_duration, signing_secret
 from ws_manager.text import read_text
@@ -17,7 +17,7 @@ _SCOPE = typer.Option(
     None,
     "--scope",
     metavar="SCOPES",
-    help="What the token allows: connect, send, broadcast, admin; separated by spaces, or repeated. "
+    help="What the token allows: connect, send, broadcast, read, content, admin; separated by spaces, or repeated. "
     "[default: connect]",
 )
 
@@ -28,6 +28,12 @@ def token(
         None,
         metavar="<agent>",
         help="The agent's name, or * for every agent. With --inspect, the token.",
+    ),
+    revoke: Optional[str] = typer.Option(
+        None,
+        "--revoke",
+        metavar="JTI",
+        help="Revoke a token, by the jti that --inspect shows, or by the token itself: - reads it from stdin.",
     ),
     ws_id: Optional[str] = typer.Option(
         None, "--ws-id", metavar="ID", help="Valid for this connection only."
@@ -46,16 +52,21 @@ def token(
         help="Verify a token and show its claims. The token is the argument, stdin with -, or BLACKROAD_WS_TOKEN.",
     ),
 ) -> None:
-    """Make a token for an agent, or inspect one.
+    """Make a token for an agent, inspect one, or revoke one.
 
     Only the token is written to stdout, or to the file of --out. It is signed with BLACKROAD_WS_SECRET, or with
-    the key beside the database, which is created on first use. A token cannot be revoked: whoever has it can act
-    as the agent until it expires.
+    the key beside the database, which is created on first use. Whoever has it can act as the agent until it
+    expires or is revoked. Its sockets are then closed within a second, and their receipts no longer count.
     """
     from ws_manager.cli.secret_file import check_place, write_secret
     from ws_manager.core.validation import check_name
     from ws_manager.tokens import key_path, mint, signing_key, verify
 
+    if revoke is not None:
+        if agent is not None or inspect or out is not None:
+            raise InvalidInput("--revoke takes no other token, --inspect or --out", hint="leave them out")
+        _revoke(ctx, revoke)
+        return
     if inspect:
         if out is not None:
             raise InvalidInput("--inspect and --out exclude each other", hint="leave one of them out")
@@ -124,6 +135,25 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
         "jti": claims.jti,
     }
     write(json_object(shown, indent=not global_options(ctx).output), is_json=True)
+
+
+def _revoke(ctx: typer.Context, given: str) -> None:
+    from ws_manager.cli.ledger import ledger_to_write
+    from ws_manager.tokens import signing_key, verify
+
+    name = _stdin() if given == "-" else given
+    if name.count(".") == 2:
+        # A token, not its jti: see RFC 7515 section 3.1. One that has expired need not be revoked.
+        key = signing_secret() or signing_key(_database(ctx), create=False)
+        if key is None:
+            raise NotAuthorised("there is no signing key, so there are no tokens", hint="check --db")
+        name = verify(key, name).key or ""
+    with ledger_to_write(ctx) as ledger:
+        new, ended = ledger.revoke(name)
+    if not new:
+        note(f"note: {name} was revoked already")
+    row = {"jti": name, "revoked": True, "disconnected": ended}
+    write_result(global_options(ctx), f"Revoked: {name} ({len(ended)} connection(s) ended)", row, name)
 
 
 def _stdin() -> str:

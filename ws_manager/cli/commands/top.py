@@ -150,6 +150,7 @@ def _row(overview: "Overview") -> Row:
     """Return an overview as JSON values by their names."""
     return {
         **asdict(overview),
+        "backlog": overview.backlog._asdict(),
         "messages": [
             {**message._asdict(), "delivered": bool(message.delivered)} for message in overview.messages
         ],

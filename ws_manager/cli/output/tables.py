@@ -78,9 +78,6 @@ def show_connections(found: Sequence[Row], timeout: float, formatting: FormatOpt
         idle = age(row["last_heartbeat"], present)
         return "yellow" if row["status"] == ACTIVE and not -AHEAD_SECONDS <= idle <= timeout else ""
 
-    def backlog(row: Row) -> str:
-        return "yellow" if row["pending"] else ""
-
     # The state of a connection that is not well is never dropped.
     state = Column("close_reason", _how_it_stands, lambda _row: "red", shortened=True, wraps=True)
     has_state = any(_how_it_stands(row) for row in found)
@@ -95,7 +92,7 @@ def show_connections(found: Sequence[Row], timeout: float, formatting: FormatOpt
             right=True,
             drop_order=1 if has_state else 0,
         ),
-        Column("pending", lambda row: str(row["pending"]), backlog, right=True),
+        Column("pending", lambda row: str(row["pending"]), _yellow("pending"), right=True),
         Column("message_count", lambda row: str(row["message_count"]), right=True, drop_order=3),
         Column("disconnected_at", _time("disconnected_at", formatting), right=True, drop_order=4),
         *([state] if has_state else []),
@@ -126,6 +123,36 @@ def show_history(found: Sequence[Row], formatting: FormatOptions) -> None:
         Column("content", lambda row: json_text(row["content"]), shortened=True),
     ]
     _show(found, columns, headers=formatting.headers)
+
+
+def show_broadcasts(found: Sequence[Row], formatting: FormatOptions) -> None:
+    """Draw broadcasts.
+
+    Args:
+        found: rows of `broadcasts`.
+        formatting: the style of times, and whether there is a header.
+    """
+    columns = [
+        Column("broadcast_id", lambda row: str(row["broadcast_id"])),
+        Column("sent_at", _time("sent_at", formatting), right=True),
+        Column("recipients", lambda row: str(row["recipients"]), right=True),
+        Column("confirmed", lambda row: str(row["confirmed"]), right=True, drop_order=1),
+        Column("pending", lambda row: str(row["pending"]), _yellow("pending"), right=True),
+        Column("set_aside", lambda row: str(row["set_aside"]), _yellow("set_aside"), right=True),
+        Column("msg_type", lambda row: str(row["msg_type"]), drop_order=2),
+        Column("sender_id", lambda row: str(row["sender_id"] or ""), drop_order=3),
+    ]
+    _show(found, columns, headers=formatting.headers)
+
+
+def show_barred(found: Sequence[Row]) -> None:
+    """Draw the barred agents: rows of `bar`."""
+    present = now()
+    columns = [
+        Column("agent", lambda row: str(row["agent"])),
+        Column("at", lambda row: ago(row["at"], present), right=True),
+    ]
+    _show(found, columns, headers=True)
 
 
 def show_webhook_events(found: Sequence[Row], formatting: FormatOptions) -> None:
@@ -236,6 +263,11 @@ def _moment(value: object, style: Optional[str]) -> str:
         return visible(str(value))
     text = str(value)
     return visible(f"{ago(text, present):>8} {text[:10]} {text[11:19]}")
+
+
+def _yellow(name: str) -> Callable[[Row], str]:
+    """Return the style of a number that should be 0."""
+    return lambda row: "yellow" if row[name] else ""
 
 
 def _time(name: str, formatting: FormatOptions) -> Callable[[Row], str]:

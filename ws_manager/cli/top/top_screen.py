@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ws_manager.cli.output.standing import backlog_text
 from ws_manager.cli.output.tables import Column, console_of, message_state, message_style, table_of
 from ws_manager.cli.output.text import Row, visible
 from ws_manager.cli.output.times import ago, span
@@ -185,6 +186,8 @@ def _parts(overview: Overview, database: str, width: int) -> list[RenderableType
 def _header(overview: Overview, database: str, now: datetime) -> list[Text]:
     gateway = overview.gateway
     running = f"gateway {gateway.url}, seen {ago(gateway.seen_at, now)}" if gateway else "no gateway yet"
+    if gateway and not overview.gateway_runs:
+        running = f"no gateway runs: the last one ended about {ago(gateway.seen_at, now)}"
     matching = overview.matching_connections
     match = "" if matching == overview.active_connections else f", {matching:,} match"
     counts = (
@@ -194,7 +197,10 @@ def _header(overview: Overview, database: str, now: datetime) -> list[Text]:
     )
     title = Text(f"{now:%H:%M:%S}Z  ", "bold", no_wrap=True, overflow="ellipsis")
     title.append(visible(f"{running}  {database}"), "not bold")
-    return [title, Text(counts, no_wrap=True, overflow="ellipsis")]
+    waits = Text(backlog_text(overview.backlog), no_wrap=True, overflow="ellipsis")
+    if overview.backlog.set_aside or overview.backlog.unrouted:
+        waits.stylize("yellow")
+    return [title, Text(counts, no_wrap=True, overflow="ellipsis"), waits]
 
 
 def _rate(value: Optional[float]) -> str:

@@ -27,6 +27,7 @@ _LEAST_BATCH = 100
 
 # The code and the reason with which a socket is closed when its registration is void.
 _CLOSES: dict[WhyVoid, tuple[CloseCode, str]] = {
+    "barred": (CloseCode.BARRED, "barred or revoked, do not come back"),
     "disconnected": (CloseCode.DISCONNECTED, "disconnected by an operator"),
     "moved": (CloseCode.DISCONNECTED, "the ws_id was given to another agent"),
     "replaced": (CloseCode.REPLACED, "replaced by a newer socket"),
