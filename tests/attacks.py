@@ -234,7 +234,7 @@ async def another_agents_ws_id(target: Target) -> int:
 
 
 async def scope_too_small(target: Target) -> int:
-    return await target.asked(target.bearer(scopes=("send", "broadcast", "admin")))
+    return await target.asked(target.bearer(scopes=("send", "broadcast", "send")))
 
 
 async def foreign_origin(target: Target) -> int:

@@ -19,6 +19,7 @@ from ws_manager import add_connection
 from ws_manager.client import agent as agent_module
 from ws_manager.client.agent import HEALTHY_SECONDS, AgentClient
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, NotFound
+from ws_manager.gateway.http.errors import problem
 from ws_manager.protocol.frames import Connected, Received
 
 
@@ -35,10 +36,11 @@ NOT_A_GATEWAYS = [
     '"error"',
     "[" * 100_000,
     '{"error":"not_authorised"}',
-    '{"error":{"code":403,"message":"Forbidden"}}',
-    '{"error":{"code":"PERMISSION_DENIED","message":"Forbidden"}}',
-    '{"error":{"code":"not_authorised"}}',
-    '{"error":{"code":"not_authorised","message":"' + "x" * 20_000 + '"}}',
+    '{"title":"Forbidden","status":403,"detail":"Forbidden"}',
+    '{"code":403,"detail":"Forbidden"}',
+    '{"code":"PERMISSION_DENIED","detail":"Forbidden"}',
+    '{"code":"not_authorised"}',
+    '{"code":"not_authorised","detail":"' + "x" * 20_000 + '"}',
 ]
 """Bodies of a refusal that are a proxy's, or of some other service."""
 
@@ -170,7 +172,7 @@ class TestFirstConnection:
     )
     def test_a_gateways_refusal_is_its_verdict(self, status: int, code: str, error: type[Exception]) -> None:
         async def refuse(_: web.Request) -> web.Response:
-            return web.json_response({"error": {"code": code, "message": "no", "hint": None}}, status=status)
+            return problem(status, code, "no")
 
         async def scenario() -> None:
             async with stand_in(refuse) as url:

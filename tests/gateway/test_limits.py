@@ -49,7 +49,7 @@ class TestConnections:
             body = await within(reader.read(1000))
             writer.close()
             assert status == 503
-            assert json.loads(body)["error"]["code"] == "unavailable"
+            assert json.loads(body)["code"] == "unavailable"
             assert running.ledger.find("ws-003") is None
 
     async def test_one_that_comes_back_takes_its_own_place(self, database: Path) -> None:

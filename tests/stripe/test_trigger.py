@@ -97,7 +97,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
     [
         (503, b'<p>the backend is "unrouted"</p>'),
         (503, b'{"status":"unrouted"}'),
-        (503, b'{"error":{"code":"busy","message":"\\"unrouted\\""}}'),
+        (503, b'{"code":"busy","detail":"\\"unrouted\\""}'),
         (200, b"<p>welcome</p>"),
         (200, b"[" * 100_000),
     ],

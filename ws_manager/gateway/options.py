@@ -35,6 +35,7 @@ class GatewayOptions:
         keep: seconds to keep confirmed messages and other finished rows; None keeps them for ever.
         stripe: how Stripe's webhook events are received; None turns that off.
         shared: True allows the ledger in another program's database.
+        metrics_public: `/metrics` needs no token.
     """
 
     database: Path
@@ -55,3 +56,4 @@ class GatewayOptions:
     keep: Optional[float] = None
     stripe: Optional[StripeOptions] = None
     shared: bool = False
+    metrics_public: bool = False

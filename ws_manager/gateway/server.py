@@ -12,17 +12,22 @@ from typing import Any, Callable, Optional
 from aiohttp import web
 
 from ws_manager.core.maintenance import Log
+from ws_manager.core.once import KEPT_SECONDS
 from ws_manager.core.presence import NOTED_SECONDS
 from ws_manager.errors import LedgerBusy, LedgerError, LedgerFull
 from ws_manager.gateway.delivery.checkpointer import Checkpointer
 from ws_manager.gateway.delivery.hub import Hub
-from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.receipts import ReceiptWriter
 from ws_manager.gateway.holding import hold_ledger
 from ws_manager.gateway.http.access import Access, check_address, is_loopback
+from ws_manager.gateway.http.api.api import Api, body_bytes
+from ws_manager.gateway.http.api.events import EventStreams
 from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import error_response
+from ws_manager.gateway.http.health import Health
+from ws_manager.gateway.http.meters import Family, Meters, counted
 from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
 from ws_manager.gateway.http.sockets import SocketRoute
 from ws_manager.gateway.http.stripe import PATH, StripeRoute
@@ -90,10 +95,17 @@ class GatewayServer:
         # Between the ledger and the sockets.
         self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
         self._checkpointer = Checkpointer(self._threads, self._leads)
-        logs: dict[Log, float] = {"heartbeat_log": options.log_keep, "receipts": options.receipts_keep}
+        logs: dict[Log, float] = {
+            "heartbeat_log": options.log_keep,
+            "receipts": options.receipts_keep,
+            "idempotency_keys": KEPT_SECONDS,
+        }
         self._janitor = Janitor(options.database, logs, options.keep, self._leads)
-        self._pump = Pump(self._threads)
-        self._receipts = ReceiptWriter(self._threads)
+        self._pump = Pump(self._threads, lambda: self._events.ring())
+        self._meters = Meters(lambda: len(self._hub), lambda: self._pump.lag_seconds)
+        self._receipts = ReceiptWriter(self._threads, self._meters.settled)
+        self._unwritten = False
+        self._pumping: Optional[asyncio.Task[None]] = None
         self._hub = Hub(
             self._id,
             self._threads,
@@ -113,6 +125,19 @@ class GatewayServer:
         key = secrets.token_bytes(MIN_KEY) if callable(options.key) else options.key
         self._access = Access(names, self._refusal_log, key, clock)
         self._bodies = Bodies(limits.webhook_bytes, MAX_BODY, limits.handshake_seconds, now)
+        self._api_bodies = Bodies(
+            limits.webhook_bytes, body_bytes(limits.sizes), limits.handshake_seconds, now
+        )
+        self._health = Health(
+            self._access,
+            self._troubles if worker is None else worker.troubles,
+            self._families if worker is None else worker.families,
+            LedgerThread(options.database, "ws-manager-samples", limits.sizes),
+            public=options.metrics_public,
+        )
+        self._events = EventStreams(
+            self._access, LedgerThread(options.database, "ws-manager-events", limits.sizes), clock
+        )
         self._sockets = self._socket_route()
         self._listener = Listener(
             self._application(),
@@ -132,6 +157,27 @@ class GatewayServer:
         """Wait until every receipt so far is written."""
         await self._receipts.settled()
 
+    def trouble(self) -> Optional[str]:
+        """Return why this gateway cannot serve now; None if it can."""
+        if self._access.closed is not None:
+            return self._access.closed
+        if self._sockets.stopping:
+            return "the gateway is shutting down"
+        if self._pumping is not None and self._pumping.done():
+            return "messages are not delivered"
+        return "the ledger cannot be written" if self._receipts.failing or self._unwritten else None
+
+    def families(self) -> list[Family]:
+        """Return the counters of this process."""
+        return self._meters.families()
+
+    async def _troubles(self) -> list[str]:
+        trouble = self.trouble()
+        return [] if trouble is None else [trouble]
+
+    async def _families(self) -> list[list[Family]]:
+        return [self.families()]
+
     def _leads(self) -> bool:
         """Return whether this gateway does what one does for all that serve the ledger."""
         return self._worker is None or self._worker.leads
@@ -149,12 +195,23 @@ class GatewayServer:
             self._hub,
             self._refusal_log,
             self._now,
+            self._meters.closed,
         )
 
     def _application(self) -> web.Application:
         """Return every route."""
         application = web.Application(client_max_size=MAX_BODY + 1)
         application.router.add_get("/ws", self._sockets.open)
+        application.middlewares.append(counted(self._meters))
+        self._health.add_to(application)
+        self._events.add_to(application)
+        Api(
+            self._access,
+            self._api_bodies,
+            self._threads,
+            self._quotas,
+            self._options.limits.handshake_seconds,
+        ).add_to(application)
         if self._options.stripe is not None:
             stripe = StripeRoute(
                 self._options.stripe,
@@ -192,6 +249,8 @@ class GatewayServer:
                 await self._serve(stop, ready)
         finally:
             await self._threads.close()
+            await self._health.close()
+            await self._events.close()
             for hold in (self._alive, self._hold):
                 if hold is not None:
                     hold.release()
@@ -200,6 +259,7 @@ class GatewayServer:
         """Run every task until `stop` is done or one of the tasks fails; then stop in order."""
         receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
         pump = asyncio.create_task(self._pump.run(self._hub.fast_path.dispatch, self._hub.check))
+        self._pumping = pump
         tasks = [
             receipts,
             pump,
@@ -231,6 +291,7 @@ class GatewayServer:
     async def _close_sockets(self, code: CloseCode) -> None:
         """Accept nobody new, close every socket, and end every connection."""
         self._sockets.stopping = True
+        self._events.stop()
         self._listener.stop_accepting()
         await self._hub.close(
             code,
@@ -309,6 +370,7 @@ class GatewayServer:
             await asyncio.sleep(_TICK_SECONDS)
             self._listener.tick()
             self._bodies.tick()
+            self._api_bodies.tick()
             self._refusal_log.tick()
 
     async def _show_presence(self) -> None:
@@ -320,8 +382,10 @@ class GatewayServer:
                 await self._threads.write(lambda ledger: ledger.delivery.gateway_seen(self._id))
             except LedgerError as error:
                 trouble.began(error)
+                self._unwritten = True
             else:
                 trouble.ended()
+                self._unwritten = False
 
 
 def _base_addresses(options: GatewayOptions, hosts: list[str], port: int) -> list[str]:

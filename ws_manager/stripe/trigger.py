@@ -143,8 +143,8 @@ def _outcome(answer: bytes, event: dict[str, Any]) -> Optional[WebhookOutcome]:
 
 def _refused(status: int, answer: bytes, url: str) -> WsManagerError:
     try:
-        error = json.loads(answer)["error"]
-        code, message = error["code"], str(error["message"])
+        problem = json.loads(answer)
+        code, message = problem["code"], str(problem["detail"])
     except (ValueError, KeyError, TypeError, RecursionError):
         if status == 404:
             return GatewayUnavailable(

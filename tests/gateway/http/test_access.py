@@ -184,7 +184,7 @@ class TestQuery:
         async with gateway(database) as running:
             with pytest.raises(Refused) as refused:
                 await running.agent("octavia", "ws-001", ack="maybe")
-            assert json.loads(refused.value.body)["error"]["code"] == "invalid"
+            assert json.loads(refused.value.body)["code"] == "invalid"
 
     async def test_plain_http_is_400(self, database: Path) -> None:
         async with gateway(database) as running, aiohttp.ClientSession() as session:

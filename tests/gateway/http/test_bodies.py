@@ -244,7 +244,7 @@ async def test_whole_ones_count_until_they_are_verified(
         begun = await Unfinished.begin(running, LEAST + 1)
         assert await begun.status() == 503
         answer = json.loads((await within(begun.reader.read())).split(b"\r\n\r\n", 1)[1])
-        assert answer["error"]["code"] == "unavailable"
+        assert answer["code"] == "unavailable"
         checked.set()
         assert await asyncio.gather(*posts) == [400, 400]
         assert running.server._bodies.held == 0

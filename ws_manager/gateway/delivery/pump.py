@@ -49,18 +49,24 @@ class Pump:
 
     Args:
         threads: the ledger's threads.
+        noticed: is called whenever somebody has committed.
+
+    Attributes:
+        lag_seconds: how long the last messages took from the beginning of their reading to their sockets.
     """
 
     _position: Position
     _event_position: Position
 
-    def __init__(self, threads: LedgerThreads) -> None:
+    def __init__(self, threads: LedgerThreads, noticed: Callable[[], None] = lambda: None) -> None:
         self._threads = threads
+        self._noticed = noticed
         # The number of the last reading, and of the last one whose messages were offered. One thread does all the
         # readings, of backlogs too, so their order tells which saw what.
         self._read = 0
         self._offered = 0
         self._whole = True
+        self.lag_seconds = 0.0
         self._changed = asyncio.Event()
         # However many agents catch up, the pump waits for at most this many reads.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
@@ -91,7 +97,7 @@ class Pump:
         watcher = Watcher(
             await self._threads.read(lambda ledger: ledger),
             loop,
-            self._changed.set,
+            self._notice,
             lambda error: None if replaced.done() else replaced.set_exception(error),
         )
         watcher.start()
@@ -101,6 +107,10 @@ class Pump:
         finally:
             pumping.cancel()
             await loop.run_in_executor(None, watcher.stop)
+
+    def _notice(self) -> None:
+        self._changed.set()
+        self._noticed()
 
     async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], bool]:
         """Return pending messages of a connection above a seq, and whether its session may go live with them.
@@ -133,8 +143,12 @@ class Pump:
                 trouble.ended()
 
     async def _pump_once(self, dispatch: Dispatch, check: Check) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             count = await self._offer(dispatch, check, _PUMP_ROWS)
+            if count:
+                self.lag_seconds = loop.time() - began
             if not count:
                 return
             if count >= _MANY and self._whole:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Callable
 
 from ws_manager.errors import LedgerBusy, LedgerError
@@ -25,9 +25,18 @@ class ReceiptWriter:
 
     Args:
         threads: the ledger's threads.
+        settled: is called with what was written, and the seconds that it took.
+
+    Attributes:
+        failing: whether the last commit failed.
     """
 
-    def __init__(self, threads: LedgerThreads) -> None:
+    def __init__(
+        self,
+        threads: LedgerThreads,
+        settled: Callable[[Sequence[SocketReport], float], None] = lambda _reports, _seconds: None,
+    ) -> None:
+        self._note = settled
         self._threads = threads
         self._reports: list[SocketReport] = []
         self._reported = asyncio.Event()
@@ -37,6 +46,7 @@ class ReceiptWriter:
         self._failed = asyncio.Event()
         # Somebody waits until everything is written.
         self._hurried = asyncio.Event()
+        self.failing = False
 
     def report(self, reports: Iterable[SocketReport], *, at_once: bool = False) -> None:
         """Queue reports. They are written soon, or at once, because somebody may look at the end of a socket."""
@@ -85,11 +95,13 @@ class ReceiptWriter:
             next_commit = loop.time() + COMMIT_SECONDS
             self._reported.clear()
             batch, self._reports = self._reports, []
+            began = loop.time()
             try:
                 void = await self._threads.write(lambda ledger, batch=batch: ledger.delivery.settle(batch))  # type: ignore[misc]
             except LedgerError as error:
                 # The batch goes back to the front, and is written again later.
                 trouble.began(error)
+                self.failing = True
                 if not isinstance(error, LedgerBusy):
                     self._failed.set()
                 self._reports[:0] = batch
@@ -97,6 +109,8 @@ class ReceiptWriter:
                 self._reported.set()
                 continue
             trouble.ended()
+            self.failing = False
+            self._note(batch, loop.time() - began)
             on_void(void)
             self._settled_count += len(batch)
             # Wakes the present waiters only.

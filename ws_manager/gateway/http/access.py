@@ -108,8 +108,12 @@ class Access:
         self.closed: Optional[str] = None
         self._clock = clock
 
-    def check_address(self, request: web.Request) -> None:
+    def check_address(self, request: web.Request, *, even_closed: bool = False) -> None:
         """Check the `Host` and the `Origin` of a request. A request without `Origin` is not from a web page.
+
+        Args:
+            request: the request.
+            even_closed: accept it also while every other request is refused.
 
         Raises:
             NotAuthorised: the Host or the Origin is not accepted.
@@ -127,7 +131,7 @@ class Access:
                     "origin", f"the Origin {quoted(origin)} is not allowed", origin_option(origin)
                 )
                 raise NotAuthorised("this Origin is not allowed")
-        if self.closed is not None:
+        if self.closed is not None and not even_closed:
             raise GatewayUnavailable(self.closed, hint="try again later")
 
     def check(self, request: web.Request) -> Claims:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Optional
 
 from aiohttp import web
@@ -11,9 +14,12 @@ from ws_manager.errors import (
     Conflict,
     GatewayUnavailable,
     InvalidInput,
+    KeyReused,
     LedgerError,
     MissingExtra,
     NotAuthorised,
+    NotFound,
+    TooLarge,
     WsManagerError,
 )
 from ws_manager.gateway.http.access import BadToken
@@ -21,10 +27,19 @@ from ws_manager.gateway.http.bodies import TooLate
 from ws_manager.gateway.quotas import TooFast
 from ws_manager.remedies import MAKE_TOKEN
 
+
+class Unusable(InvalidInput):
+    """A value is of the right form, and cannot be used: HTTP 422 (RFC 9110 section 15.5.21)."""
+
+
 _STATUS = {
     BadToken: 401,
     NotAuthorised: 403,
+    TooLarge: 413,
+    Unusable: 422,
     InvalidInput: 400,
+    NotFound: 404,
+    KeyReused: 422,
     Conflict: 409,
     LedgerError: 503,
     TooFast: 429,
@@ -44,16 +59,51 @@ def hint_of(error: WsManagerError) -> Optional[str]:
     return error.hint if error.remedy is None else _HINTS.get(error.remedy)
 
 
-def error_response(error: WsManagerError) -> web.Response:
-    """Return the HTTP answer to an error. Its message never names the ledger's file."""
-    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+def error_response(error: WsManagerError, status: Optional[int] = None) -> web.Response:
+    """Return the HTTP answer to an error, as RFC 9457 has it. Its message never names the ledger's file.
+
+    Args:
+        error: what happened.
+        status: the HTTP status; None for that of the error's kind.
+    """
+    if status is None:
+        status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     headers = {"Retry-After": "1"} if status == 503 else {}
     if isinstance(error, TooFast):
         headers["Retry-After"] = str(math.ceil(error.seconds))
     if isinstance(error, BadToken):
         headers["WWW-Authenticate"] = error.challenge
-    return web.json_response(
-        {"error": {"code": error.code, "message": error.public_message, "hint": hint_of(error)}},
-        status=status,
-        headers=headers,
+    return problem(
+        status, error.code, error.public_message, hint_of(error), getattr(error, "param", None), headers
     )
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    hint: Optional[str] = None,
+    param: Optional[str] = None,
+    headers: Optional[Mapping[str, str]] = None,
+) -> web.Response:
+    """Return the HTTP answer for what went wrong (RFC 9457).
+
+    Args:
+        status: HTTP status.
+        code: one of `ws_manager.errors`.
+        detail: one line that says what happened.
+        hint: what a remote caller can do next.
+        param: the parameter, or the member of the body, that cannot be accepted.
+        headers: further headers.
+    """
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "hint": hint,
+        **({} if param is None else {"param": param}),
+    }
+    text = json.dumps(body, ensure_ascii=False)
+    return web.Response(text=text, status=status, headers=headers, content_type="application/problem+json")

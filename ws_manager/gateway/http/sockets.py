@@ -18,6 +18,7 @@ from ws_manager.errors import (
     LedgerBusy,
     LedgerError,
     NotAuthorised,
+    TooLarge,
     WsManagerError,
 )
 from ws_manager.gateway.delivery.agent_socket import TURN_AWAY_SECONDS, AgentSocket
@@ -72,6 +73,7 @@ class SocketRoute:
         hub: holds the open sockets.
         refusal_log: notes what is refused.
         now: a monotonic clock, in seconds.
+        closed: is called with the close code of each socket.
 
     Attributes:
         stopping: True refuses every further handshake.
@@ -90,8 +92,10 @@ class SocketRoute:
         hub: Hub,
         refusal_log: RefusalLog,
         now: Callable[[], float] = time.monotonic,
+        closed: Callable[[int], None] = lambda _code: None,
     ) -> None:
         self.stopping = False
+        self._closed = closed
         self._gateway_id = gateway_id
         self._timeout = heartbeat_timeout
         self._heartbeat = min(heartbeat_timeout / 3, LONGEST_HEARTBEAT)
@@ -117,7 +121,7 @@ class SocketRoute:
             )
             try:
                 admitted = await self._admit(request, handshake)
-                registration = await self._register(admitted.query)
+                registration = await self._register(admitted.query, admitted.claims.key)
                 handshake.name(registration[0].ws_id)
             except OverQuota as error:
                 agent = quoted(request.query.get("agent", ""))
@@ -130,7 +134,8 @@ class SocketRoute:
                     # An agent that cannot reconnect because of the gateway must not be swept, nor slowed down.
                     self._hub.give_time()
                     handshake.spare()
-                return error_response(error)
+                # Metadata that is too large is in the query: there is no body that could be.
+                return error_response(error, 400 if isinstance(error, TooLarge) else None)
             connection, pending, _ = registration
             unless_open.callback(self._note_end, _lost_early(connection.ws_id, connection.epoch))
             try:
@@ -185,6 +190,7 @@ class SocketRoute:
 
     def _note_end(self, closure: Closure) -> None:
         self._receipts.report([closure], at_once=True)
+        self._closed(closure.code)
         _log.info(
             "%s closed: %s (%d)",
             closure.ws_id,
@@ -211,7 +217,7 @@ class SocketRoute:
         await handshake.enter(claims, query.ws_id)
         return _Admitted(query, claims, answer)
 
-    async def _register(self, query: HandshakeQuery) -> Registration:
+    async def _register(self, query: HandshakeQuery, token: Optional[str]) -> Registration:
         """Write the registration, within the time limit of a handshake.
 
         Raises:
@@ -224,7 +230,9 @@ class SocketRoute:
         def open_socket(ledger: Ledger) -> Registration:
             if given_up:
                 raise busy
-            return ledger.delivery.open_socket(query.agent, query.ws_id, query.metadata, self._gateway_id)
+            return ledger.delivery.open_socket(
+                query.agent, query.ws_id, query.metadata, self._gateway_id, token
+            )
 
         try:
             # A registration voids receipts of the one before it, so receipts that were reported are written first.

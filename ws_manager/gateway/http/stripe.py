@@ -13,7 +13,7 @@ from ws_manager.errors import InvalidInput, LedgerBusy, MissingExtra, WsManagerE
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.errors import error_response
+from ws_manager.gateway.http.errors import error_response, problem
 from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.models import UNROUTED
 from ws_manager.stripe.events import (
@@ -91,10 +91,7 @@ class StripeRoute:
             event = await self._verified(request)
             outcome = await self._written(event)
         except web.HTTPRequestEntityTooLarge:
-            return web.json_response(
-                {"error": {"code": "invalid", "message": f"an event has at most {MAX_BODY} bytes"}},
-                status=413,
-            )
+            return problem(413, InvalidInput.code, f"an event has at most {MAX_BODY} bytes")
         except WsManagerError as error:
             self._refusal_log.note("stripe", f"an event of Stripe, from {request.remote}: {error.message}")
             return error_response(error)

@@ -18,7 +18,7 @@ _ANSWER_SECONDS = 10.0
 _LONGEST_LINE = 256 * 1024
 _CANNOT, _HINT = "the gateway cannot answer now", "come back in a moment"
 
-Handler = Callable[..., Union[bool, float, Awaitable[Any], None]]
+Handler = Callable[..., Union[bool, float, str, list[Any], Awaitable[Any], None]]
 """What a call runs: it takes JSON values. What it returns, or what that awaitable returns, is the answer."""
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
+from ws_manager.errors import GatewayUnavailable
 from ws_manager.gateway.holding import hold_ledger
 from ws_manager.gateway.net.binding import hosts_to_bind, reserve
 from ws_manager.gateway.options import GatewayOptions
@@ -184,7 +185,15 @@ class Supervisor:
             if not self._serving:
                 self._waits(why)
 
-        channel = Channel({**worker.share.handlers(), "ready": ready, "waits": waits})
+        channel = Channel(
+            {
+                **worker.share.handlers(),
+                "ready": ready,
+                "waits": waits,
+                "troubles": self._troubles,
+                "families": self._families,
+            }
+        )
         assert self._hold is not None
         began = self._now()
         try:
@@ -196,6 +205,29 @@ class Supervisor:
             if self._now() - began >= self._options.heartbeat_timeout and self._leader is not None:
                 # Its agents may not have been able to come back for some time before it ended.
                 self._leader.tell("give_time")
+
+    async def _troubles(self) -> list[str]:
+        """Return why workers cannot serve; nothing if all can."""
+        answers = await asyncio.gather(*(self._ask(worker, "trouble") for worker in self._workers))
+        return [
+            f"worker {worker.number}: {trouble}"
+            for worker, trouble in zip(self._workers, answers)
+            if trouble is not None
+        ]
+
+    async def _families(self) -> list[Any]:
+        """Return the counters of each worker that answers."""
+        answers = await asyncio.gather(*(self._ask(worker, "counters") for worker in self._workers))
+        return [answer for answer in answers if isinstance(answer, list)]
+
+    async def _ask(self, worker: WorkerProcess, what: str) -> Any:  # noqa: ANN401 - a JSON value
+        channel = worker.share.channel
+        if channel is None or not worker.ready:
+            return "it does not run"
+        try:
+            return await channel.call(what)
+        except GatewayUnavailable as error:
+            return error.message
 
     def _appoint(self) -> None:
         """Give a worker that accepts connections the role of the one that works for all, if nobody has it."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
+from ws_manager.errors import GatewayUnavailable
 from ws_manager.gateway.workers.channel import Channel
 from ws_manager.gateway.workers.parent_quotas import ParentQuotas
 
@@ -23,6 +24,8 @@ class Worker:
         quotas: of all workers together.
         settle: set it to what waits until every receipt so far is written.
         give_time: set it to what keeps lost connections for one more timeout.
+        trouble: set it to what returns why this worker cannot serve; None if it can.
+        counters: set it to what returns the counters of this process.
     """
 
     number: int
@@ -33,6 +36,8 @@ class Worker:
         self.leads = False
         self.settle: Callable[[], Awaitable[None]] = _nothing
         self.give_time: Callable[[], None] = lambda: None
+        self.trouble: Callable[[], Optional[str]] = lambda: "it starts"
+        self.counters: Callable[[], list[Any]] = list
         self._joined = asyncio.Event()
         self._channel = Channel(
             {
@@ -41,6 +46,8 @@ class Worker:
                 "settle": lambda: self.settle(),
                 "give_time": lambda: self.give_time(),
                 "answer": lambda: True,
+                "trouble": lambda: self.trouble(),
+                "counters": lambda: self.counters(),
             }
         )
         self._running: Optional[asyncio.Task[None]] = None
@@ -67,6 +74,20 @@ class Worker:
     def waits(self, why: str) -> None:
         """Tell the parent that the start has to wait, and why."""
         self._channel.tell("waits", why)
+
+    async def troubles(self) -> list[str]:
+        """Return why workers cannot serve; nothing if all can."""
+        try:
+            return list(await self._channel.call("troubles"))
+        except GatewayUnavailable as error:
+            return [error.message]
+
+    async def families(self) -> list[Any]:
+        """Return the counters of each worker."""
+        try:
+            return list(await self._channel.call("families"))
+        except GatewayUnavailable:
+            return [self.counters()]
 
     def _join(self, number: int, port: int, parent: int) -> None:
         self.number, self.port, self.parent = number, port, parent

@@ -1,0 +1,118 @@
+"""`/healthz`, `/readyz` and `/metrics`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.gateway.http.api.support import KEY, ask, token
+from tests.support import Refused, RunningGateway, gateway
+
+TYPES = {
+    "ws_manager_sockets": "gauge",
+    "ws_manager_connections": "gauge",
+    "ws_manager_messages_committed": "counter",
+    "ws_manager_messages_confirmed": "counter",
+    "ws_manager_messages_set_aside": "counter",
+    "ws_manager_messages_pending": "gauge",
+    "ws_manager_messages_aside": "gauge",
+    "ws_manager_oldest_pending_seconds": "gauge",
+    "ws_manager_heartbeat_rtt_seconds": "histogram",
+    "ws_manager_socket_closes": "counter",
+    "ws_manager_handshake_refusals": "counter",
+    "ws_manager_pump_lag_seconds": "gauge",
+    "ws_manager_commit_seconds": "histogram",
+    "ws_manager_wal_bytes": "gauge",
+    "ws_manager_ledger_bytes": "gauge",
+    "ws_manager_http_requests": "counter",
+    "ws_manager_http_request_seconds": "histogram",
+    "ws_manager_build_info": "gauge",
+}
+
+
+async def scraped(running: RunningGateway) -> dict[str, dict[tuple[str, ...], float]]:
+    """Every sample: by its name, the values by the values of its labels."""
+    answer = await ask(running, "GET", "/metrics", bearer=token("read"))
+    assert answer.status == 200, answer
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+async def test_names_and_types(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        await ask(running, "GET", "/v1/stats")
+        answer = await ask(running, "GET", "/metrics")
+        families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+        assert {name: family.type for name, family in families.items()} == TYPES
+        assert all(family.documentation for family in families.values())
+
+
+async def test_count_what_happens(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        agent = await running.agent("octavia", "ws-001", ack="explicit", access_token=token("connect"))
+        with pytest.raises(Refused):
+            await running.agent("octavia", "ws-002", access_token="nonsense")
+        first, second = running.send(), running.send()
+        await agent.messages(2)
+        await agent.ack(first)
+        await agent.say(type="reject", seq=second, reason="no")
+        await running.confirmed(first)
+        await running.until(lambda: running.ledger.backlog().set_aside == 1)
+        await running.server.settled()
+        seen = await scraped(running)
+        assert seen["ws_manager_sockets"] == {(): 1}
+        assert seen["ws_manager_connections"] == {("active",): 1, ("disconnected",): 0}
+        assert seen["ws_manager_messages_committed_total"] == {(): 2}
+        assert seen["ws_manager_messages_confirmed_total"] == {(): 1}
+        assert seen["ws_manager_messages_set_aside_total"] == {("rejected",): 1}
+        assert seen["ws_manager_handshake_refusals_total"] == {("401",): 1}
+        assert seen["ws_manager_commit_seconds_count"][()] >= 1
+        await agent.say_goodbye()
+        await running.until(lambda: not len(running.server._hub))
+        assert (await scraped(running))["ws_manager_socket_closes_total"] == {("1000",): 1}
+
+
+async def test_no_label_is_made_up_by_a_client(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        for number in range(5):
+            await ask(running, "GET", f"/nothing/{number}")
+            await ask(running, "GET", f"/v1/connections/ws-{number}")
+        requests = (await scraped(running))["ws_manager_http_requests_total"]
+        assert requests == {
+            ("GET", "", "404"): 5,
+            ("GET", "/v1/connections/{ws_id}", "404"): 5,
+        }
+
+
+async def test_metrics_need_the_scope_read(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        assert (await ask(running, "GET", "/metrics", bearer="")).status == 401
+        assert (await ask(running, "GET", "/metrics", bearer=token("send"))).status == 403
+
+
+async def test_health_needs_no_token_but_a_host(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        for path in ("/healthz", "/readyz"):
+            answer = await ask(running, "GET", path, bearer="")
+            assert answer.status == 200, answer
+            foreign = await ask(running, "GET", path, bearer="", headers={"Host": "evil.example"})
+            assert foreign.status == 403
+
+
+async def test_not_ready_while_the_ledger_cannot_be_written(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.server._receipts.failing = True
+        answer = await ask(running, "GET", "/readyz", bearer="")
+        assert (answer.status, answer.body["detail"]) == (503, "the ledger cannot be written")
+        assert (await ask(running, "GET", "/healthz", bearer="")).status == 200
+        running.server._receipts.failing = False
+        running.server._access.closed = "the gateway waits: the disk is full"
+        assert (await ask(running, "GET", "/readyz", bearer="")).body[
+            "detail"
+        ] == "the gateway waits: the disk is full"

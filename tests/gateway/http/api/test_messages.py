@@ -1,0 +1,211 @@
+"""`/v1/messages` and `/v1/broadcasts`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.http.api.support import KEY, ask, token
+from tests.support import RunningGateway, gateway
+from ws_manager.forms import BROADCAST_FIELDS, MESSAGE_FIELDS
+from ws_manager.models import Rejection
+
+
+def three(running: RunningGateway) -> None:
+    for ws_id, agent in (("ws-001", "octavia"), ("ws-002", "cipher"), ("ws-003", "octavia")):
+        running.ledger.connect(agent, ws_id)
+
+
+async def test_send_is_in_the_ledger_when_it_is_answered(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        raw = b'{"to":"ws-001","content":{"n":1.10,"text":"\xc3\xbc"},"msg_type":"note"}'
+        sent = await ask(running, "POST", "/v1/messages", raw=raw)
+        assert (sent.status, tuple(sent.body)) == (201, MESSAGE_FIELDS)
+        assert sent.headers["Location"] == f"/v1/messages/{sent.body['msg_id']}"
+        assert '"content":{"n":1.10,"text":"ü"}' in sent.text
+        message = running.ledger.message(sent.body["msg_id"])
+        assert message is not None
+        assert (message.content, message.msg_type, message.sender_id) == (
+            '{"n":1.10,"text":"ü"}',
+            "note",
+            None,
+        )
+        assert (await ask(running, "GET", sent.headers["Location"])).body == sent.body
+
+
+async def test_send_to_nobody_is_404_and_writes_nothing(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        refused = await ask(running, "POST", "/v1/messages", {"to": "nobody", "content": 1}, key="k")
+        assert (refused.status, refused.body["detail"]) == (404, "nobody is not active")
+        # A failure is not stored: the key is still free.
+        running.ledger.connect("octavia", "nobody")
+        assert (
+            await ask(running, "POST", "/v1/messages", {"to": "nobody", "content": 1}, key="k")
+        ).status == 201
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "param"),
+    [
+        (b"", 400, None),
+        (b"[1]", 400, None),
+        (b'{"to":"ws-001"}', 400, "content"),
+        (b'{"content":1}', 400, "to"),
+        (b'{"to":1,"content":1}', 400, "to"),
+        (b'{"to":"ws-001","content":1,"colour":"red"}', 400, "colour"),
+        (b'{"to":"ws-001","content":1,"content":2}', 400, None),
+        (b'{"to":"ws-001","content":NaN}', 400, None),
+        (b'{"to":"ws-001","content":"\xff"}', 400, None),
+        (b'{"to":"ws-001","content":' + b"[" * 200 + b"]" * 200 + b"}", 400, None),
+        (b'{"to":"ws-001","content":1,"msg_type":""}', 422, None),
+        (b'{"to":"ws-001","content":"' + b"x" * 300_000 + b'"}', 413, None),
+        (b'{"to":"ws-001","content":"' + b"x" * 3_000_000 + b'"}', 413, None),
+    ],
+)
+async def test_bodies_that_cannot_be_accepted(database: Path, raw: bytes, status: int, param: str) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        refused = await ask(running, "POST", "/v1/messages", raw=raw)
+        assert (refused.status, refused.body.get("param")) == (status, param), refused
+        assert refused.headers["Content-Type"].startswith("application/problem+json")
+        assert refused.body["status"] == status
+        assert running.db.value("SELECT count(*) FROM messages") == 0
+
+
+async def test_wait_ends_with_the_confirmation(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        agent = await running.agent("octavia", "ws-001", ack="explicit", access_token=token("connect"))
+        body = {"to": "ws-001", "content": 1}
+        asking = asyncio.ensure_future(ask(running, "POST", "/v1/messages?wait=20s", body))
+        await agent.ack((await agent.message())["seq"])
+        assert (await asking).status == 201
+        late = await ask(running, "POST", "/v1/messages?wait=10ms", body)
+        assert late.status == 202
+        aside = asyncio.ensure_future(ask(running, "POST", "/v1/messages?wait=20s", body))
+        await agent.message()
+        rejected = await agent.message()
+        await agent.say(type="reject", seq=rejected["seq"], reason="no")
+        assert (await aside).status == 202
+
+
+async def test_broadcast_to_those_that_fit(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        dry = await ask(running, "POST", "/v1/broadcasts?dry_run=true", {"content": 1, "agent": "octavia"})
+        assert (dry.status, dry.body) == (
+            200,
+            {"recipients": 2, "ws_ids": ["ws-001", "ws-003"], "dry_run": True},
+        )
+        assert running.db.value("SELECT count(*) FROM messages") == 0
+        body = {
+            "content": {"event": "deploy"},
+            "where": ["agent=octavia", "ws_id!=ws-001"],
+            "msg_type": "note",
+        }
+        sent = await ask(running, "POST", "/v1/broadcasts", body)
+        assert (sent.status, tuple(sent.body)) == (201, (*BROADCAST_FIELDS, "ws_ids"))
+        assert (sent.body["ws_ids"], sent.body["recipients"], sent.body["msg_type"]) == (
+            ["ws-003"],
+            1,
+            "note",
+        )
+        shown = await ask(running, "GET", sent.headers["Location"])
+        assert [one["ws_id"] for one in shown.body["unconfirmed"]] == ["ws-003"]
+        bad = await ask(running, "POST", "/v1/broadcasts", {"content": 1, "where": ["colour=red"]})
+        assert bad.status == 422
+
+
+async def test_fifty_at_once_with_one_key_are_one_message(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        body = {"to": "ws-001", "content": {"a": 1, "b": [2]}}
+        answers = await asyncio.gather(
+            *(ask(running, "POST", "/v1/messages", body, key="same") for _ in range(50))
+        )
+        assert {answer.status for answer in answers} == {201}
+        assert len({answer.body["msg_id"] for answer in answers}) == 1
+        assert sorted(answer.headers.get("Idempotency-Replayed", "") for answer in answers) == [
+            "",
+            *["true"] * 49,
+        ]
+        assert running.db.value("SELECT count(*) FROM messages") == 1
+        # The same request, written otherwise.
+        again = await ask(
+            running, "POST", "/v1/messages", raw=b'{ "content": {"a":1, "b":[2]}, "to":"ws-001" }', key="same"
+        )
+        assert (again.status, again.body["msg_id"]) == (201, answers[0].body["msg_id"])
+        other = await ask(running, "POST", "/v1/messages", {"to": "ws-001", "content": 2}, key="same")
+        assert (other.status, other.body["code"]) == (422, "key_reused")
+        # Another subject has keys of its own.
+        own = token("send", agent="octavia")
+        assert (await ask(running, "POST", "/v1/messages", body, key="same", bearer=own)).body[
+            "msg_id"
+        ] != again.body["msg_id"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "ü"])
+async def test_keys_that_cannot_be(database: Path, key: str) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        headers = {"Idempotency-Key": key}
+        refused = await ask(running, "POST", "/v1/messages", {"to": "ws-001", "content": 1}, headers=headers)
+        assert refused.status in (400, 422)
+
+
+async def test_history_filters_and_pages(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        for number in range(5):
+            running.ledger.send("ws-001", {"n": number}, "note" if number % 2 else "data", "ws-002")
+        broadcast = running.ledger.broadcast("all")
+        running.ledger.delivery.settle([Rejection("ws-001", 1, 1, "no")])
+
+        async def seqs(query: str = "") -> list[int]:
+            answer = await ask(running, "GET", f"/v1/messages{query}")
+            assert answer.status == 200, answer
+            return [item["seq"] for item in answer.body["items"]]
+
+        assert await seqs() == [8, 7, 6, 5, 4, 3, 2, 1]
+        assert await seqs("?ws_id=ws-001&type=note") == [4, 2]
+        assert await seqs("?agent=cipher") == [7, 5, 4, 3, 2, 1]
+        assert await seqs("?set_aside=true") == [1]
+        assert await seqs("?pending=true&limit=2") == [8, 7]
+        assert await seqs(f"?broadcast={broadcast.broadcast_id}") == [8, 7, 6]
+        assert await seqs("?search=%22n%22:3") == [4]
+        assert await seqs("?since=1h&before=2099-01-01T00:00:00Z") == [8, 7, 6, 5, 4, 3, 2, 1]
+        assert await seqs("?before=2020-01-01T00:00:00Z") == []
+        page = await ask(running, "GET", "/v1/messages?limit=3&ws_id=ws-001")
+        assert page.body["next"] == "4"
+        assert await seqs("?limit=3&ws_id=ws-001&after=4") == [3, 2, 1]
+        assert (await ask(running, "GET", "/v1/messages?broadcast=nothing")).status == 404
+        assert (await ask(running, "GET", "/v1/messages/nothing")).status == 404
+
+
+async def test_broadcasts_page(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        sent = [running.ledger.broadcast(number).broadcast_id for number in range(5)]
+        first = await ask(running, "GET", "/v1/broadcasts?limit=3")
+        assert [item["broadcast_id"] for item in first.body["items"]] == sent[:1:-1]
+        rest = await ask(running, "GET", f"/v1/broadcasts?limit=3&after={first.body['next']}")
+        assert [item["broadcast_id"] for item in rest.body["items"]] == [sent[1], sent[0]]
+        assert rest.body["next"] is None
+
+
+async def test_retry_repeated_returns_the_same(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        for number in range(2):
+            running.ledger.send("ws-001", number)
+            running.ledger.delivery.settle([Rejection("ws-001", 1, number + 1, "no")])
+        msg_id = (await ask(running, "GET", "/v1/messages?limit=1")).body["items"][0]["msg_id"]
+        first = await ask(running, "POST", f"/v1/messages/{msg_id}/retry")
+        again = await ask(running, "POST", f"/v1/messages/{msg_id}/retry")
+        assert (first.status, again.status, first.body) == (201, 200, again.body)
+        pending = (await ask(running, "GET", "/v1/messages?pending=true")).body["items"][0]["msg_id"]
+        assert (await ask(running, "POST", f"/v1/messages/{pending}/retry")).status == 409
+        all_of_them = await ask(running, "POST", "/v1/retries", {"agent": "octavia"})
+        assert len(all_of_them.body["retried"]) == 1

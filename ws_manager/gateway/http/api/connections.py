@@ -1,0 +1,218 @@
+"""Routes of connections: who is connected, and registering and ending them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.core.once import key_for
+from ws_manager.core.read.conditions import all_of
+from ws_manager.core.read.listings import ORDERS
+from ws_manager.core.registry import BY_AN_OPERATOR
+from ws_manager.errors import Conflict, InvalidInput, NotFound
+from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
+from ws_manager.gateway.http.api.schemas import (
+    BOOLEAN,
+    CONNECTION,
+    LIMIT,
+    METADATA,
+    NAME,
+    SECONDS,
+    TEXT,
+    listed,
+    page,
+    thing,
+)
+from ws_manager.gateway.http.api.view import View
+from ws_manager.models import Connection, new_id
+from ws_manager.tokens import ANY_AGENT
+
+WS_ID = Parameter("ws_id", NAME, "the connection")
+AGENT = Parameter("agent", NAME, "only this agent's")
+WHERE = Parameter(
+    "where", TEXT, "only where this condition holds, such as metadata.region=us-west", repeated=True
+)
+DRY_RUN = Parameter("dry_run", BOOLEAN, "change nothing, and say what would be done")
+_REASON = Parameter("reason", NAME, "what the agent is told")
+
+
+def _list(ledger: Ledger, call: Call) -> Reply:
+    view, given = View(ledger, call.claims), call.given
+    limit = given["limit"]
+    if view.agent is not None and given.get("agent", view.agent) != view.agent:
+        return _page([], limit)
+    after = given.get("after")
+    if after is not None:
+        view.connection(after)
+    status = given.get("status", "active")
+    found = ledger.connections(
+        include_disconnected=status != "active",
+        agent=view.agent or given.get("agent"),
+        silent_for=given.get("stale"),
+        where=all_of(given["where"]) if "where" in given else None,
+        order=given.get("sort", "age"),
+        after=after,
+        limit=None if status == "disconnected" or call.claims.ws_id else limit + 1,
+    )
+    chosen = [
+        each
+        for each in found
+        if (status == "all" or each.connection.status == status) and view.owns(each.connection.ws_id)
+    ]
+    return _page(
+        [view.connection_form(connection, pending) for connection, pending in chosen[: limit + 1]], limit
+    )
+
+
+def _page(items: list[dict[str, Any]], limit: int) -> Reply:
+    following = items[limit - 1]["ws_id"] if len(items) > limit else None
+    return Reply({"items": items[:limit], "next": following})
+
+
+def _one(ledger: Ledger, call: Call) -> Reply:
+    view = View(ledger, call.claims)
+    connection = view.connection(call.given["ws_id"])
+    return Reply({**view.connection_form(connection), "socket_open": ledger.has_socket(connection)})
+
+
+def _put(ledger: Ledger, call: Call) -> Reply:
+    return _register(ledger, call, call.given["ws_id"])
+
+
+def _post(ledger: Ledger, call: Call) -> Reply:
+    def made() -> str:
+        return str(_register(ledger, call, new_id()).body["ws_id"])
+
+    if call.key is None:
+        return _register(ledger, call, new_id())
+    key = key_for(call.subject, "connect", call.key, dict(call.body))
+    ws_id, replayed = ledger.once(key, made)
+    connection = ledger.find(ws_id)
+    if connection is None:
+        raise NotFound(f"no connection {ws_id}")
+    return _registered(ledger, call, connection, 201, replayed=replayed)
+
+
+def _register(ledger: Ledger, call: Call, ws_id: str) -> Reply:
+    agent = call.body["agent"]
+    call.claims.check(agent, ws_id)
+    ledger.check_bars(agent, None)
+    known = ledger.find(ws_id)
+    # An operator may move a connection to another agent; nobody else may.
+    operates = call.claims.allows("admin") and call.claims.agent == ANY_AGENT
+    if known is not None and known.agent != agent and not operates:
+        raise Conflict(f"{ws_id} belongs to another agent", hint="use another ws_id")
+    connection = ledger.connect(agent, ws_id, call.body.get("metadata"))
+    return _registered(ledger, call, connection, 201 if known is None else 200)
+
+
+def _registered(
+    ledger: Ledger, call: Call, connection: Connection, status: int, *, replayed: bool = False
+) -> Reply:
+    form = View(ledger, call.claims).connection_form(connection)
+    headers = {"Idempotency-Replayed": "true"} if replayed else {}
+    return Reply(form, status, headers)
+
+
+def _end(ledger: Ledger, call: Call) -> Reply:
+    ws_id, reason = call.given["ws_id"], call.given.get("reason", BY_AN_OPERATOR)
+    View(ledger, call.claims).connection(ws_id)
+
+    def ended() -> str:
+        if not ledger.disconnect(ws_id, reason):
+            raise NotFound(f"{ws_id} is not active")
+        return str(ws_id)
+
+    return _once(
+        ledger, call, "disconnect", [ws_id, reason], ended, {"ws_id": ws_id, "status": "disconnected"}
+    )
+
+
+def _end_many(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    given = call.given
+    if "agent" not in given and "where" not in given:
+        raise InvalidInput("agent or where is required", hint="say which connections end")
+    where = all_of(given["where"]) if "where" in given else None
+    listed_ones = ledger.connections(agent=given.get("agent"), where=where, count_pending=False)
+    found = [connection.ws_id for connection, _ in listed_ones]
+    if given.get("dry_run"):
+        return Reply({"ws_ids": found, "dry_run": True})
+    ended = ledger.disconnect_all(found, given.get("reason", BY_AN_OPERATOR))
+    return Reply({"ws_ids": ended, "dry_run": False})
+
+
+def _heartbeat(ledger: Ledger, call: Call) -> Reply:
+    ws_id = call.given["ws_id"]
+    View(ledger, call.claims).connection(ws_id)
+    if not ledger.heartbeat(ws_id, call.body.get("latency_ms")):
+        raise NotFound(f"{ws_id} is not active")
+    return Reply({"ws_id": ws_id})
+
+
+def _once(
+    ledger: Ledger,
+    call: Call,
+    operation: str,
+    request: list[Any],
+    work: Callable[[], str],
+    body: dict[str, Any],
+) -> Reply:
+    """Do something once for the call's key, if it has one, and answer with a body."""
+    if call.key is None:
+        work()
+        return Reply(body)
+    _result, replayed = ledger.once(key_for(call.subject, operation, call.key, request), work)
+    return Reply(body, headers={"Idempotency-Replayed": "true"} if replayed else {})
+
+
+_REGISTRATION = thing({"agent": NAME}, metadata=METADATA)
+_ENDED = thing({"ws_id": TEXT, "status": {"enum": ["disconnected"]}})
+_ENDED_MANY = thing({"ws_ids": listed(TEXT), "dry_run": BOOLEAN})
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/connections",
+        "read",
+        "List connections.",
+        _list,
+        page(CONNECTION),
+        parameters=(
+            AGENT,
+            Parameter("status", {"enum": ["active", "disconnected", "all"]}, "active if left out"),
+            Parameter("stale", SECONDS, "only those without a sign of life for so many seconds"),
+            WHERE,
+            Parameter("sort", {"enum": list(ORDERS)}, "the order; age if left out"),
+            Parameter("limit", LIMIT, "at most so many"),
+            Parameter("after", NAME, "only those behind this ws_id"),
+        ),
+        errors=(404, 422),
+    ),
+    Route(
+        "GET", "/v1/connections/{ws_id}", "read", "Show a connection.", _one, CONNECTION,
+        path_parameters=(WS_ID,), errors=(404,),
+    ),
+    Route(
+        "PUT", "/v1/connections/{ws_id}", "connect", "Register a connection, or reactivate it.", _put, CONNECTION,
+        status=(200, 201), writes=True, path_parameters=(WS_ID,), body=_REGISTRATION, errors=(409, 413),
+    ),
+    Route(
+        "POST", "/v1/connections", "connect", "Register a connection under a new ws_id.", _post, CONNECTION,
+        status=(201,), writes=True, body=_REGISTRATION, errors=(404, 409, 413), keyed=True,
+    ),
+    Route(
+        "DELETE", "/v1/connections/{ws_id}", "admin", "Mark a connection as disconnected.", _end, _ENDED,
+        writes=True, path_parameters=(WS_ID,), parameters=(_REASON,), errors=(404, 409), keyed=True,
+    ),
+    Route(
+        "DELETE", "/v1/connections", "admin", "Mark the connections of an agent, or those that fit, as disconnected.",
+        _end_many, _ENDED_MANY, writes=True, parameters=(AGENT, WHERE, _REASON, DRY_RUN), errors=(422,),
+    ),
+    Route(
+        "POST", "/v1/connections/{ws_id}/heartbeat", "connect", "Record a sign of life.", _heartbeat,
+        thing({"ws_id": TEXT}), writes=True, path_parameters=(WS_ID,),
+        body=thing({}, latency_ms={"type": ["number", "null"], "minimum": 0, "maximum": 86_400_000}), errors=(404,),
+    ),
+)  # fmt: skip
+"""The routes of connections."""

@@ -1,0 +1,197 @@
+"""`GET /v1/events`: what happens in the ledger, as server-sent events (HTML, section 9.2).
+
+Nothing is queued in memory: each stream reads the ledger on from its own cursor, when its client has taken what came
+before. The id of an event is its cursor, so a client that comes back with `Last-Event-ID` misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
+
+from aiohttp import web
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.core.moments import parse_moment
+from ws_manager.core.read.feed import News
+from ws_manager.errors import GatewayUnavailable, LedgerError, NotAuthorised, WsManagerError
+from ws_manager.gateway.delivery.ledger_threads import LedgerThread
+from ws_manager.gateway.http.access import Access
+from ws_manager.gateway.http.api.parsing import parse_query
+from ws_manager.gateway.http.api.route import Parameter
+from ws_manager.gateway.http.api.schemas import MOMENT, NAME
+from ws_manager.gateway.http.api.view import View
+from ws_manager.gateway.http.errors import error_response
+from ws_manager.repository.findings import FeedEntry
+from ws_manager.tokens import ANY_AGENT, Claims
+
+PARAMETERS = (
+    Parameter("kind", NAME, "only events of this kind, such as confirmed or closed", repeated=True),
+    Parameter("agent", NAME, "only events of this agent's connections"),
+    Parameter("ws_id", NAME, "only events of this connection"),
+    Parameter("since", MOMENT, "begin with what has happened since then: 2h (ago), or RFC 3339 in UTC"),
+)
+COMMENT_SECONDS = 15.0
+"""Seconds after which an idle stream gets a comment, so that nothing on the way takes it for dead."""
+
+MOST_STREAMS, MOST_OF_A_TOKEN = 200, 20
+"""Streams at the same time: of one gateway, and with one token."""
+
+_BATCH = 200
+_LOOK_SECONDS = 1.0
+_RETRY_MS = 1000
+
+
+class EventStreams:
+    """The streams of one gateway.
+
+    Args:
+        access: checks Host, Origin and token.
+        ledger: a thread with the ledger, of its own: many streams must not delay messages.
+        clock: the time of day, in seconds since 1970; tokens expire by it.
+    """
+
+    def __init__(self, access: Access, ledger: LedgerThread, clock: Callable[[], float] = time.time) -> None:
+        self._access = access
+        self._ledger = ledger
+        self._clock = clock
+        self._bell = asyncio.Event()
+        self._open: Counter[str] = Counter()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        """Return the number of open streams."""
+        return sum(self._open.values())
+
+    def add_to(self, application: web.Application) -> None:
+        """Add the route to an application."""
+        application.router.add_get("/v1/events", self._handle)
+
+    def ring(self) -> None:
+        """Let the streams look for what is new."""
+        bell, self._bell = self._bell, asyncio.Event()
+        bell.set()
+
+    def stop(self) -> None:
+        """End every stream: its client comes back."""
+        self._stopping = True
+        self.ring()
+
+    async def close(self) -> None:
+        """Close the ledger."""
+        await self._ledger.close()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            claims = self._access.check(request)
+            claims.require("read")
+            query = [(name, value) for name, value in request.query.items() if name != "access_token"]
+            given = parse_query(query, PARAMETERS)
+            with self._counted(claims):
+                await self._ledger.open()
+                cursor = await self._start(request, given, claims)
+                return await self._stream(request, given, claims, cursor)
+        except WsManagerError as error:
+            return error_response(error)
+
+    @contextlib.contextmanager
+    def _counted(self, claims: Claims) -> Iterator[None]:
+        key = claims.key or ANY_AGENT
+        if self._stopping or len(self) >= MOST_STREAMS or self._open[key] >= MOST_OF_A_TOKEN:
+            raise GatewayUnavailable("there are too many event streams", hint="come back later")
+        self._open[key] += 1
+        try:
+            yield
+        finally:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
+
+    async def _start(self, request: web.Request, given: dict[str, Any], claims: Claims) -> str:
+        last = request.headers.get("Last-Event-ID")
+        if last is not None:
+            return last
+        since = parse_moment(given["since"]) if "since" in given else None
+        return await self._ledger.run(lambda ledger: _allowed(ledger, claims).feed.start(since))
+
+    async def _stream(
+        self, request: web.Request, given: dict[str, Any], claims: Claims, cursor: str
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            }
+        )
+        await response.prepare(request)
+        loop = asyncio.get_running_loop()
+        written = loop.time()
+        with contextlib.suppress(ConnectionError, NotAuthorised, LedgerError):
+            await response.write(f"retry: {_RETRY_MS}\nid: {_one_line(cursor)}\n\n".encode())
+            while not self._stopping and claims.expires_at > self._clock():
+                bell = self._bell
+                news, texts = await self._ledger.run(functools.partial(_read, claims, given, cursor))
+                if news.gap:
+                    texts.insert(0, f"id: {news.start}\nevent: gap\ndata: {{}}\n\n")
+                cursor = news.cursor
+                if texts:
+                    # It returns when the client has taken what came before.
+                    await response.write("".join(texts).encode("utf-8"))
+                    written = loop.time()
+                elif loop.time() - written >= COMMENT_SECONDS:
+                    await response.write(f"id: {cursor}\n:\n\n".encode())
+                    written = loop.time()
+                if not news.entries:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(bell.wait(), _LOOK_SECONDS)
+        return response
+
+
+def _allowed(ledger: Ledger, claims: Claims) -> Ledger:
+    agent = None if claims.agent == ANY_AGENT else claims.agent
+    ledger.check_bars(agent, claims.key)
+    return ledger
+
+
+def _read(claims: Claims, given: dict[str, Any], cursor: str, ledger: Ledger) -> tuple[News, list[str]]:
+    news = _allowed(ledger, claims).feed.after(cursor, _BATCH)
+    view = View(ledger, claims)
+    agents: dict[Optional[str], Optional[str]] = {}
+
+    def agent_of(ws_id: Optional[str]) -> Optional[str]:
+        if ws_id not in agents:
+            connection = None if ws_id is None else ledger.find(ws_id)
+            agents[ws_id] = None if connection is None else connection.agent
+        return agents[ws_id]
+
+    def wanted(entry: FeedEntry) -> bool:
+        kinds, agent, ws_id = given.get("kind"), given.get("agent"), given.get("ws_id")
+        return (
+            (kinds is None or entry.kind in kinds)
+            and (ws_id is None or entry.ws_id == ws_id)
+            and (agent is None or agent_of(entry.ws_id) == agent)
+            and (view.owns(entry.ws_id) or view.owns(entry.sender_id))
+        )
+
+    return news, [_text(entry, agent_of(entry.ws_id)) for entry in news.entries if wanted(entry)]
+
+
+def _text(entry: FeedEntry, agent: Optional[str]) -> str:
+    data = {"kind": entry.kind, "at": entry.at, "ws_id": entry.ws_id, "agent": agent, "msg_id": entry.msg_id}
+    if entry.seq is None:
+        data["detail"] = entry.detail
+    else:
+        data |= {"seq": entry.seq, "sender_id": entry.sender_id, "broadcast_id": entry.broadcast_id}  # type: ignore[dict-item]
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"id: {entry.cursor}\nevent: {entry.kind}\ndata: {text}\n\n"
+
+
+def _one_line(cursor: str) -> str:
+    return "" if any(character in "\r\n\0" for character in cursor) else cursor

@@ -1,0 +1,224 @@
+"""Routes of messages and broadcasts: sending them, and what became of them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.core.moments import parse_moment
+from ws_manager.core.once import key_for
+from ws_manager.core.read.conditions import all_of
+from ws_manager.errors import NotFound
+from ws_manager.gateway.http.api.connections import AGENT, DRY_RUN
+from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
+from ws_manager.gateway.http.api.schemas import (
+    BOOLEAN,
+    BROADCAST,
+    CONTENT,
+    DURATION,
+    IDENTIFIER,
+    LIMIT,
+    MESSAGE,
+    MOMENT,
+    NAME,
+    SEQ,
+    TEXT,
+    listed,
+    optional,
+    page,
+    thing,
+)
+from ws_manager.gateway.http.api.view import View
+from ws_manager.repository.findings import MessageFilter
+
+WAIT = Parameter("wait", DURATION, "wait at most so long for the confirmations, such as 5s; at most 60 s")
+_MSG_ID = Parameter("msg_id", IDENTIFIER, "the message")
+_BROADCAST_ID = Parameter("broadcast_id", IDENTIFIER, "the broadcast")
+
+
+def _send(ledger: Ledger, call: Call) -> Reply:
+    body = call.body
+    to, msg_type = body["to"], body.get("msg_type", "data")
+
+    def sent() -> str:
+        message = ledger.send(to, body["content"], msg_type, call.claims.ws_id, admit=call.admit)
+        if message is None:
+            raise NotFound(f"{to} is not active")
+        return message.msg_id
+
+    msg_id, replayed = _done(ledger, call, "send", [to, body["content"], msg_type], sent)
+    message = ledger.message(msg_id)
+    if message is None:
+        raise NotFound(f"message {msg_id} was sent, and is no longer in the ledger")
+    form = View(ledger, call.claims).message_form(message)
+    return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}", **_replayed(replayed)}, [message])
+
+
+def _broadcast(ledger: Ledger, call: Call) -> Reply:
+    body, view = call.body, View(ledger, call.claims)
+    conditions = all_of(body["where"]) if body.get("where") else None
+    agent, msg_type = body.get("agent"), body.get("msg_type", "broadcast")
+    if call.given.get("dry_run"):
+        view.require_all()
+        found = [
+            each.connection.ws_id for each in ledger.recipients(agent, conditions) if each.refusal is None
+        ]
+        return Reply({"recipients": len(found), "ws_ids": found, "dry_run": True})
+
+    def sent() -> str:
+        return ledger.broadcast(
+            body["content"],
+            agent=agent,
+            filter_fn=conditions,
+            msg_type=msg_type,
+            sender_id=call.claims.ws_id,
+            admit=call.admit,
+        ).broadcast_id
+
+    request = [agent, body.get("where"), body["content"], msg_type]
+    broadcast_id, replayed = _done(ledger, call, "broadcast", request, sent)
+    state = ledger.find_broadcast(broadcast_id)
+    if state is None:
+        raise NotFound(f"broadcast {broadcast_id} was sent, and is no longer in the ledger")
+    form = {**view.broadcast_form(state), "ws_ids": ledger.addressed(broadcast_id)}
+    return Reply(form, 201, {"Location": f"/v1/broadcasts/{broadcast_id}", **_replayed(replayed)}, state)
+
+
+def _messages(ledger: Ledger, call: Call) -> Reply:
+    view, given = View(ledger, call.claims), call.given
+    limit = given["limit"]
+    if "search" in given:
+        # Whether something is found would tell of the content.
+        call.claims.require("content")
+    agent, ws_id = given.get("agent"), given.get("ws_id") or call.claims.ws_id
+    if (agent is not None and view.agent not in (None, agent)) or (
+        ws_id is not None and not view.owns(ws_id)
+    ):
+        return Reply({"items": [], "next": None})
+    wanted = MessageFilter(
+        ws_id=ws_id,
+        agent=view.agent if ws_id is None and view.agent is not None else agent,
+        msg_type=given.get("type"),
+        pending=bool(given.get("pending")),
+        set_aside=bool(given.get("set_aside")),
+        since=parse_moment(given["since"]) if "since" in given else None,
+        before=parse_moment(given["before"]) if "before" in given else None,
+        text=given.get("search"),
+        broadcast_id=given.get("broadcast"),
+        below=given.get("after"),
+    )
+    if wanted.broadcast_id is not None:
+        view.broadcast(wanted.broadcast_id)
+    found = ledger.messages(wanted, limit + 1)
+    items = [view.message_form(message) for message in found[:limit]]
+    return Reply({"items": items, "next": str(items[-1]["seq"]) if len(found) > limit else None})
+
+
+def _message(ledger: Ledger, call: Call) -> Reply:
+    view = View(ledger, call.claims)
+    return Reply(view.message_form(view.message(call.given["msg_id"])))
+
+
+def _broadcasts(ledger: Ledger, call: Call) -> Reply:
+    view, limit = View(ledger, call.claims), call.given["limit"]
+    view.require_all()
+    after = call.given.get("after")
+    found = ledger.broadcasts(limit + 1, after=after)
+    items = [view.broadcast_form(state) for state in found[:limit]]
+    return Reply({"items": items, "next": items[-1]["broadcast_id"] if len(found) > limit else None})
+
+
+def _one_broadcast(ledger: Ledger, call: Call) -> Reply:
+    view = View(ledger, call.claims)
+    state = view.broadcast(call.given["broadcast_id"])
+    missing = [one._asdict() for one in ledger.unconfirmed(state)]
+    return Reply({**view.broadcast_form(state), "unconfirmed": missing})
+
+
+def _retry(ledger: Ledger, call: Call) -> Reply:
+    view = View(ledger, call.claims)
+    view.require_all()
+    message = view.message(call.given["msg_id"])
+    known = ledger.retry_of(message.msg_id)
+    again = known or ledger.retry(message.msg_id)
+    return Reply(again._asdict(), 200 if known else 201)
+
+
+def _retries(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    since = parse_moment(call.body["since"]) if call.body.get("since") else ""
+    sent, beyond = ledger.retry_all(since, call.body.get("agent"))
+    return Reply({"retried": [again._asdict() for again in sent], "beyond_limits": beyond})
+
+
+def _done(
+    ledger: Ledger, call: Call, operation: str, request: list[Any], work: Callable[[], str]
+) -> tuple[str, bool]:
+    if call.key is None:
+        return work(), False
+    return ledger.once(key_for(call.subject, operation, call.key, request), work)
+
+
+def _replayed(replayed: bool) -> dict[str, str]:
+    return {"Idempotency-Replayed": "true"} if replayed else {}
+
+
+_RETRIED = thing({"retry_of": TEXT, "msg_id": TEXT, "ws_id": TEXT})
+_SENT = thing({"to": NAME, "content": CONTENT}, msg_type=NAME)
+_BROADCASTED = thing({"content": CONTENT}, agent=optional(NAME), where=listed(TEXT), msg_type=NAME)
+_DRY = thing({"recipients": {"type": "integer"}, "ws_ids": listed(TEXT), "dry_run": BOOLEAN})
+
+ROUTES = (
+    Route(
+        "POST", "/v1/messages", "send", "Send a message to one connection.", _send, MESSAGE,
+        status=(201, 202), writes=True, parameters=(WAIT,), body=_SENT, errors=(404, 409, 413, 422), keyed=True,
+    ),
+    Route(
+        "POST", "/v1/broadcasts", "broadcast", "Send a message to all active connections, or to those that fit.",
+        _broadcast, BROADCAST, status=(201, 202), writes=True, parameters=(WAIT, DRY_RUN), body=_BROADCASTED,
+        errors=(404, 409, 413, 422), keyed=True, other={200: _DRY},
+    ),
+    Route(
+        "GET", "/v1/messages", "read", "List messages, newest first.", _messages, page(MESSAGE),
+        parameters=(
+            Parameter("ws_id", NAME, "only messages to or from this connection"),
+            AGENT,
+            Parameter("type", NAME, "only messages of this type"),
+            Parameter("pending", BOOLEAN, "only messages that are not confirmed yet"),
+            Parameter("set_aside", BOOLEAN, "only messages that were set aside; with `pending` both kinds"),
+            Parameter("since", MOMENT, "only messages sent since then: 2h (ago), or RFC 3339 in UTC"),
+            Parameter("before", MOMENT, "only messages sent before then"),
+            Parameter("search", {"type": "string", "minLength": 1}, "only messages whose content has this text"),
+            Parameter("broadcast", IDENTIFIER, "only messages of this broadcast"),
+            Parameter("limit", LIMIT, "at most so many"),
+            Parameter("after", SEQ, "only messages with a lower seq: the `next` of the page before"),
+        ),
+        errors=(404,),
+    ),
+    Route(
+        "GET", "/v1/messages/{msg_id}", "read", "Show a message.", _message, MESSAGE,
+        path_parameters=(_MSG_ID,), errors=(404,),
+    ),
+    Route(
+        "POST", "/v1/messages/{msg_id}/retry", "admin", "Send a message again that was set aside.", _retry, _RETRIED,
+        status=(200, 201), writes=True, path_parameters=(_MSG_ID,), errors=(404, 409, 422),
+    ),
+    Route(
+        "POST", "/v1/retries", "admin", "Send everything again that was set aside.", _retries,
+        thing({"retried": listed(_RETRIED), "beyond_limits": {"type": "integer"}}), writes=True,
+        body=thing({}, agent=optional(NAME), since=optional(MOMENT)),
+    ),
+    Route(
+        "GET", "/v1/broadcasts", "read", "List broadcasts, newest first.", _broadcasts, page(BROADCAST),
+        parameters=(
+            Parameter("limit", LIMIT, "at most so many"),
+            Parameter("after", IDENTIFIER, "only broadcasts that are older than this one"),
+        ),
+        errors=(404,),
+    ),
+    Route(
+        "GET", "/v1/broadcasts/{broadcast_id}", "read", "Show a broadcast, and who has not confirmed it.",
+        _one_broadcast, BROADCAST, path_parameters=(_BROADCAST_ID,), errors=(404,),
+    ),
+)  # fmt: skip
+"""The routes of messages and broadcasts."""

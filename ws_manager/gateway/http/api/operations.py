@@ -1,0 +1,162 @@
+"""Routes of an operator: explanations, counts, bars, tokens and care for the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.core.once import key_for
+from ws_manager.errors import InvalidInput, NotFound
+from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
+from ws_manager.gateway.http.api.schemas import (
+    BOOLEAN,
+    COUNT,
+    EXPLANATION,
+    IDENTIFIER,
+    NAME,
+    SECONDS,
+    STATS,
+    TEXT,
+    listed,
+    optional,
+    thing,
+)
+from ws_manager.gateway.http.api.view import View
+from ws_manager.models import Connection, Message
+
+_ID = Parameter("id", IDENTIFIER, "a ws_id, a msg_id or a broadcast_id, or a part of one")
+_AGENT = Parameter("agent", NAME, "the agent")
+
+
+def _show(ledger: Ledger, call: Call) -> Reply:
+    view, identifier = View(ledger, call.claims), call.given["id"]
+    # Others than operators cannot ask by a part of a name: the answer could tell of others' names.
+    whole = view.agent is not None or call.claims.ws_id is not None
+    found = _own(view, identifier) if whole else ledger.look_up(identifier)
+    name = (
+        found.ws_id
+        if isinstance(found, Connection)
+        else found.msg_id
+        if isinstance(found, Message)
+        else found.broadcast_id
+    )
+    explained = ledger.explain(name)
+    facts = explained.facts
+    if isinstance(found, Message):
+        facts = view.message_form(found)
+    timeline = [entry._asdict() for entry in explained.timeline]
+    return Reply(
+        {
+            "kind": explained.kind,
+            "standing": explained.standing,
+            "verdict": explained.verdict,
+            "facts": facts,
+            "timeline": timeline,
+        }
+    )
+
+
+def _own(view: View, identifier: str) -> Any:  # noqa: ANN401 - a connection, a message or a broadcast
+    for find in (view.connection, view.message, view.broadcast):
+        try:
+            return find(identifier)
+        except NotFound:
+            pass
+    raise NotFound(f"no connection, message or broadcast {identifier}")
+
+
+def _stats(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    gateway = ledger.running_gateway()
+    running = None if gateway is None else {"url": gateway.url, "pid": gateway.pid}
+    return Reply({**ledger.stats(), **ledger.backlog()._asdict(), "gateway": running})
+
+
+def _barred(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    return Reply({"items": [{"agent": agent, "at": at} for agent, at in ledger.barred()]})
+
+
+def _bar(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    new, ended = ledger.bar(call.given["agent"])
+    return Reply({"agent": call.given["agent"], "barred": True, "disconnected": ended}, 201 if new else 200)
+
+
+def _unbar(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    agent = call.given["agent"]
+
+    def unbarred() -> str:
+        if not ledger.unbar(agent):
+            raise NotFound(f"{agent} is not barred")
+        return str(agent)
+
+    if call.key is None:
+        unbarred()
+    else:
+        ledger.once(key_for(call.subject, "unbar", call.key, agent), unbarred)
+    return Reply({"agent": agent, "barred": False, "disconnected": []})
+
+
+def _revoke(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    new, ended = ledger.revoke(call.given["jti"])
+    return Reply({"jti": call.given["jti"], "revoked": True, "disconnected": ended}, 201 if new else 200)
+
+
+def _heartbeat_check(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    timeout = call.body.get("timeout")
+    report = ledger.heartbeat_check() if timeout is None else ledger.heartbeat_check(timeout)
+    return Reply(
+        {"active": report.active, "timed_out": list(report.timed_out), "spared": list(report.spared)}
+    )
+
+
+def _prune(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    older_than = call.body["older_than"]
+    if older_than < 1:
+        raise InvalidInput("older_than is under a second", hint="give seconds: 2592000 for 30 days")
+    pruned = ledger.maintenance.prune(older_than, dry_run=bool(call.body.get("dry_run")))
+    return Reply({"deleted": vars(pruned), "dry_run": bool(call.body.get("dry_run"))})
+
+
+_BAR = thing({"agent": TEXT, "barred": BOOLEAN, "disconnected": listed(TEXT)})
+
+ROUTES = (
+    Route(
+        "GET", "/v1/show/{id}", "read", "Explain a connection, message or broadcast.", _show, EXPLANATION,
+        path_parameters=(_ID,), errors=(404, 422),
+    ),
+    Route("GET", "/v1/stats", "read", "Counts of connections and messages, and what has not arrived.", _stats, STATS),
+    Route(
+        "GET", "/v1/bars", "admin", "List the barred agents.", _barred,
+        thing({"items": listed(thing({"agent": TEXT, "at": TEXT}))}),
+    ),
+    Route(
+        "PUT", "/v1/bars/{agent}", "admin", "Let an agent in no more, and close its sockets.", _bar, _BAR,
+        status=(200, 201), writes=True, path_parameters=(_AGENT,),
+    ),
+    Route(
+        "DELETE", "/v1/bars/{agent}", "admin", "Let a barred agent in again.", _unbar, _BAR,
+        writes=True, path_parameters=(_AGENT,), errors=(404, 409), keyed=True,
+    ),
+    Route(
+        "PUT", "/v1/revocations/{jti}", "admin", "Revoke a token by its jti, and close its sockets.", _revoke,
+        thing({"jti": TEXT, "revoked": BOOLEAN, "disconnected": listed(TEXT)}),
+        status=(200, 201), writes=True, path_parameters=(Parameter("jti", NAME, "the token's name"),),
+    ),
+    Route(
+        "POST", "/v1/heartbeat-checks", "admin", "Disconnect the connections without a recent heartbeat.",
+        _heartbeat_check, thing({"active": listed(TEXT), "timed_out": listed(TEXT), "spared": listed(TEXT)}),
+        writes=True, body=thing({}, timeout=optional(SECONDS)),
+    ),
+    Route(
+        "POST", "/v1/prunes", "admin", "Delete old messages, logs and connections that are done with.", _prune,
+        thing({"deleted": {"type": "object", "additionalProperties": COUNT}, "dry_run": BOOLEAN}), writes=True,
+        body=thing({"older_than": {**SECONDS, "minimum": 1}}, dry_run=BOOLEAN),
+    ),
+)  # fmt: skip
+"""The routes of an operator."""

@@ -1,0 +1,8 @@
+"""Every route of the API, in the order of the document."""
+
+from __future__ import annotations
+
+from ws_manager.gateway.http.api import connections, messages, operations
+
+ROUTES = (*connections.ROUTES, *messages.ROUTES, *operations.ROUTES)
+"""The table that makes the routes, and `/v1/openapi.json`."""

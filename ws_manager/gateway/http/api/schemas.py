@@ -1,0 +1,180 @@
+"""JSON Schemas (2020-12) of what goes in and comes out. Lengths, patterns and limits are those of `core`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ws_manager.core.once import LONGEST_KEY
+from ws_manager.settings import MAX_NAME, MAX_TIMEOUT
+from ws_manager.text import UNSEEN_CLASS
+
+Schema = dict[str, Any]
+
+MOST_ROWS = 1000
+"""Rows of one page at most."""
+
+# A document in UTF-8 cannot hold surrogates.
+_UNSEEN = UNSEEN_CLASS.replace("\ud800-\udfff", r"\ud800-\udfff")
+_ANY = f"[^{_UNSEEN}]"
+NAME: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_NAME,
+    # Without control and invisible characters, and not only spaces.
+    "pattern": rf"^{_ANY}*[^\s{_UNSEEN}]{_ANY}*$",
+}
+IDENTIFIER: Schema = {**NAME, "maxLength": MAX_NAME}
+TEXT: Schema = {"type": "string"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+MOMENT: Schema = {
+    "type": "string",
+    "pattern": r"^\d{1,9}(s|m|h|d)$|^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$",
+}
+DURATION: Schema = {"type": "string", "pattern": r"^\d{1,6}(ms|s)$"}
+BOOLEAN: Schema = {"type": "boolean"}
+SEQ: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": 100}
+SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MAX_TIMEOUT}
+METADATA: Schema = {"type": "object"}
+CONTENT: Schema = {"description": "any JSON value"}
+KEY: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$"}
+
+
+def optional(schema: Schema) -> Schema:
+    """Return a schema that allows null too."""
+    if "type" not in schema:
+        return schema
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def listed(schema: Schema, **limits: int) -> Schema:
+    """Return the schema of a list."""
+    return {"type": "array", "items": schema, **limits}
+
+
+def thing(required: dict[str, Schema], **more: Schema) -> Schema:
+    """Return the schema of an object with these members; `more` may be left out."""
+    return {
+        "type": "object",
+        "properties": {**required, **more},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def page(schema: Schema) -> Schema:
+    """Return the schema of a page of a list; `next` is the value of `after` for the next one."""
+    return thing({"items": listed(schema), "next": optional(TEXT)})
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+CONNECTION = _ref("Connection")
+MESSAGE = _ref("Message")
+BROADCAST = _ref("Broadcast")
+EXPLANATION = _ref("Explanation")
+STATS = _ref("Stats")
+PROBLEM = _ref("Problem")
+UNCONFIRMED = _ref("Unconfirmed")
+
+COMPONENTS: dict[str, Schema] = {
+    "Connection": thing(
+        {
+            "ws_id": TEXT,
+            "agent": TEXT,
+            "metadata": METADATA,
+            "connected_at": TEXT,
+            "last_heartbeat": TEXT,
+            "status": {"enum": ["active", "disconnected"]},
+            "message_count": COUNT,
+            "db_id": optional(SEQ),
+            "disconnected_at": optional(TEXT),
+            "epoch": COUNT,
+            "confirmed_seq": SEQ,
+            "close_code": optional({"type": "integer"}),
+            "close_reason": optional(TEXT),
+            "gateway": optional(TEXT),
+            "pending": COUNT,
+        },
+        socket_open=BOOLEAN,
+    ),
+    "Message": thing(
+        {
+            "seq": SEQ,
+            "msg_id": TEXT,
+            "msg_type": TEXT,
+            "sender_id": optional(TEXT),
+            "recipient_id": optional(TEXT),
+            "broadcast_id": optional(TEXT),
+            "sent_at": TEXT,
+            "content": CONTENT,
+            "delivered": BOOLEAN,
+            "written_at": optional(TEXT),
+            "confirmed_at": optional(TEXT),
+            "rejected_at": optional(TEXT),
+            "reject_reason": optional(TEXT),
+            "refusals": COUNT,
+            "retry_of": optional(TEXT),
+        },
+        content_bytes=COUNT,
+    ),
+    "Broadcast": thing(
+        {
+            "broadcast_id": TEXT,
+            "sent_at": TEXT,
+            "msg_type": TEXT,
+            "sender_id": optional(TEXT),
+            "recipients": COUNT,
+            "confirmed": COUNT,
+            "pending": COUNT,
+            "set_aside": COUNT,
+        },
+        ws_ids=listed(TEXT),
+        unconfirmed=listed(_ref("Unconfirmed")),
+    ),
+    "Unconfirmed": thing({"ws_id": TEXT, "msg_id": TEXT, "why": TEXT}),
+    "Explanation": thing(
+        {
+            "kind": {"enum": ["connection", "message", "broadcast"]},
+            "standing": {"enum": ["good", "waiting", "bad"]},
+            "verdict": TEXT,
+            "facts": {"type": "object"},
+            "timeline": listed(thing({"at": TEXT, "what": TEXT, "detail": TEXT})),
+        }
+    ),
+    "Stats": thing(
+        {
+            "active_connections": COUNT,
+            "total_ever_connected": COUNT,
+            "total_messages": COUNT,
+            "agents": {"type": "object", "additionalProperties": COUNT},
+            "pending": COUNT,
+            "set_aside": COUNT,
+            "unrouted": COUNT,
+            "oldest_pending_at": optional(TEXT),
+            "gateway": {
+                "type": ["object", "null"],
+                "properties": {"url": TEXT, "pid": {"type": "integer"}},
+                "required": ["url", "pid"],
+            },
+        }
+    ),
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457",
+        "properties": {
+            "type": {"const": "about:blank"},
+            "title": TEXT,
+            "status": {"type": "integer"},
+            "detail": TEXT,
+            "code": TEXT,
+            "hint": optional(TEXT),
+            "param": optional(TEXT),
+        },
+        "required": ["type", "title", "status", "detail", "code", "hint"],
+    },
+}
+"""What the document has under `components/schemas`."""
