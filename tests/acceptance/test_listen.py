@@ -20,7 +20,7 @@ def test_a_broadcast_from_another_process_is_printed_and_confirmed(database: Pat
     with gateway(database), listener(database, "octavia", "--ws-id", "ws-001") as agent:
         sent = command(database, "broadcast", '{"event":"deploy"}', "--wait", "30s")
         message = json.loads(agent.line())
-        assert (sent.returncode, sent.stdout) == (0, "Broadcast to 1 connection(s)\n")
+        assert (sent.returncode, sent.stdout.splitlines()[0]) == (0, "Broadcast to 1 connection(s)")
         assert message["content"] == {"event": "deploy"}
         assert set(message) == set(WIRE_FIELDS)
 
@@ -130,7 +130,9 @@ def test_a_restarted_gateway_gets_every_agent_back(database: Path, db: Database)
         assert first.end() == 0
         pool = ConnectionPool(db)
         assert sorted(connection.ws_id for connection in pool.get_all()) == names
-        assert command(database, "broadcast", '"in between"').stdout == "Broadcast to 3 connection(s)\n"
+        assert command(database, "broadcast", '"in between"').stdout.startswith(
+            "Broadcast to 3 connection(s)\n"
+        )
         with gateway(database):
             assert [json.loads(agent.line())["content"] for agent in agents] == ["in between"] * 3
             (sent,) = pool.ledger.broadcasts()
