@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from ws_manager import settings
 from ws_manager.core import registry, sending
-from ws_manager.core.read.questions import Questions
+from ws_manager.core.questions import Questions
 from ws_manager.models import Connection, Message, utc_now
 from ws_manager.repository.engines import engine_of, store_over
 from ws_manager.settings import HEARTBEAT_TIMEOUT, Sizes

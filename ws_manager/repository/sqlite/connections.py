@@ -10,7 +10,6 @@ from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Registration, Si
 from ws_manager.repository.records import ListedConnection, Recipients, SilentConnection
 from ws_manager.repository.sqlite.database import Database, Row, from_json
 from ws_manager.repository.sqlite.messages import PENDING
-from ws_manager.repository.sqlite.names import names_between, names_ending
 from ws_manager.strict_json import nests_deeper
 
 _COLUMNS = (
@@ -43,9 +42,14 @@ class Connections:
         return None
 
     def names(self, first: str, end: str, limit: int) -> list[str]:
+        # Imported here: a one-shot command does not need it.
+        from ws_manager.repository.sqlite.names import names_between
+
         return names_between(self._db, "connections", "ws_id", first, end, limit)
 
     def names_ending(self, part: str, limit: int) -> list[str]:
+        from ws_manager.repository.sqlite.names import names_ending
+
         return names_ending(self._db, "connections", "ws_id", part, limit)
 
     def is_active(self, ws_id: str) -> bool:
