@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -192,6 +191,9 @@ def _fill_and_rename(draft: Path, descriptor: int, path: Path, content: bytes) -
 
 def _rename_new(path: Path, content: bytes, database: Path) -> None:
     """Do what `make_whole` does where an open file cannot be renamed, and renaming replaces nothing: on Windows."""
+    # Imported here, because it loads OpenSSL: a one-shot command makes no such file.
+    import secrets
+
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = make_own(draft, database)
     try:
