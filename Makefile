@@ -48,8 +48,9 @@ $(VENV)/.conformance: $(VENV)/.installed
 	"$(RUN)/python" -m pip install --quiet --group conformance
 	@touch "$@"
 
-conformance: $(VENV)/.conformance ## Hold the gateway's sockets against the Autobahn test suite, with Python 3.10 or newer
+conformance: $(VENV)/.conformance ## Hold the gateway against the Autobahn test suite and its own OpenAPI document, with Python 3.10 or newer
 	"$(RUN)/python" -m tests.conformance.run
+	"$(RUN)/python" -m tests.conformance.api
 
 # With other interpreters: make npm PYTHON39=/path/to/python3.9 PYTHON310=/path/to/python3.10
 npm: ## Build the npm package, with Python 3.9 and 3.10, npm, and what pip can fetch

@@ -189,7 +189,16 @@ def test_a_one_shot_send_loads_no_more_than_it_needs(process, modules_of) -> Non
     process("connect", "octavia", "--ws-id", "ws-001")
     modules = modules_of("send", "ws-001", "{}")
     assert "ws_manager.cli.commands.send" in modules
-    assert not modules & {"rich", "sqlite_utils", "aiohttp", "asyncio", "logging", "csv", "ctypes", "_hashlib"}
+    assert not modules & {
+        "rich",
+        "sqlite_utils",
+        "aiohttp",
+        "asyncio",
+        "logging",
+        "csv",
+        "ctypes",
+        "_hashlib",
+    }
     assert not modules & {f"ws_manager.cli.commands.{name}" for name in ("connect", "serve", "listen")}
 
 

@@ -14,9 +14,10 @@ from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.api.openapi import document
-from ws_manager.gateway.http.api.parsing import BadParameter, parse_body, parse_query
+from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query
 from ws_manager.gateway.http.api.route import Call, Reply, Route
 from ws_manager.gateway.http.api.routes import ROUTES
+from ws_manager.gateway.http.api.schemas import KEY
 from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import Unusable, error_response, problem
 from ws_manager.gateway.quotas import Account, Quotas
@@ -165,6 +166,7 @@ def _key(request: web.Request, route: Route) -> Optional[str]:
         return None
     if len(keys) > 1:
         raise BadParameter("several idempotency keys", "Idempotency-Key")
+    check_value(keys[0], KEY, "Idempotency-Key")
     return keys[0]
 
 

@@ -14,6 +14,7 @@ from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import (
     BOOLEAN,
     CONNECTION,
+    KNOWN_NAME,
     LIMIT,
     METADATA,
     NAME,
@@ -27,8 +28,9 @@ from ws_manager.gateway.http.api.view import View
 from ws_manager.models import Connection, new_id
 from ws_manager.tokens import ANY_AGENT
 
-WS_ID = Parameter("ws_id", NAME, "the connection")
-AGENT = Parameter("agent", NAME, "only this agent's")
+WS_ID = Parameter("ws_id", KNOWN_NAME, "the connection")
+_NEW_WS_ID = Parameter("ws_id", NAME, "the connection")
+AGENT = Parameter("agent", KNOWN_NAME, "only this agent's")
 WHERE = Parameter(
     "where", TEXT, "only where this condition holds, such as metadata.region=us-west", repeated=True
 )
@@ -185,7 +187,7 @@ ROUTES = (
             WHERE,
             Parameter("sort", {"enum": list(ORDERS)}, "the order; age if left out"),
             Parameter("limit", LIMIT, "at most so many"),
-            Parameter("after", NAME, "only those behind this ws_id"),
+            Parameter("after", KNOWN_NAME, "only those behind this ws_id"),
         ),
         errors=(404, 422),
     ),
@@ -195,7 +197,7 @@ ROUTES = (
     ),
     Route(
         "PUT", "/v1/connections/{ws_id}", "connect", "Register a connection, or reactivate it.", _put, CONNECTION,
-        status=(200, 201), writes=True, path_parameters=(WS_ID,), body=_REGISTRATION, errors=(409, 413),
+        status=(200, 201), writes=True, path_parameters=(_NEW_WS_ID,), body=_REGISTRATION, errors=(409, 413),
     ),
     Route(
         "POST", "/v1/connections", "connect", "Register a connection under a new ws_id.", _post, CONNECTION,

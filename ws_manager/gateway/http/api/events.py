@@ -25,16 +25,16 @@ from ws_manager.gateway.delivery.ledger_threads import LedgerThread
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.api.parsing import parse_query
 from ws_manager.gateway.http.api.route import Parameter
-from ws_manager.gateway.http.api.schemas import MOMENT, NAME
+from ws_manager.gateway.http.api.schemas import KNOWN_NAME, MOMENT
 from ws_manager.gateway.http.api.view import View
 from ws_manager.gateway.http.errors import error_response
 from ws_manager.repository.findings import FeedEntry
 from ws_manager.tokens import ANY_AGENT, Claims
 
 PARAMETERS = (
-    Parameter("kind", NAME, "only events of this kind, such as confirmed or closed", repeated=True),
-    Parameter("agent", NAME, "only events of this agent's connections"),
-    Parameter("ws_id", NAME, "only events of this connection"),
+    Parameter("kind", KNOWN_NAME, "only events of this kind, such as confirmed or closed", repeated=True),
+    Parameter("agent", KNOWN_NAME, "only events of this agent's connections"),
+    Parameter("ws_id", KNOWN_NAME, "only events of this connection"),
     Parameter("since", MOMENT, "begin with what has happened since then: 2h (ago), or RFC 3339 in UTC"),
 )
 COMMENT_SECONDS = 15.0

@@ -8,6 +8,7 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.once import key_for
 from ws_manager.core.read.conditions import all_of
+from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import NotFound
 from ws_manager.gateway.http.api.connections import AGENT, DRY_RUN
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
@@ -15,8 +16,7 @@ from ws_manager.gateway.http.api.schemas import (
     BOOLEAN,
     BROADCAST,
     CONTENT,
-    DURATION,
-    IDENTIFIER,
+    KNOWN_NAME,
     LIMIT,
     MESSAGE,
     MOMENT,
@@ -28,12 +28,13 @@ from ws_manager.gateway.http.api.schemas import (
     page,
     thing,
 )
+from ws_manager.gateway.http.api.schemas import WAIT as WAIT_SCHEMA
 from ws_manager.gateway.http.api.view import View
 from ws_manager.repository.findings import MessageFilter
 
-WAIT = Parameter("wait", DURATION, "wait at most so long for the confirmations, such as 5s; at most 60 s")
-_MSG_ID = Parameter("msg_id", IDENTIFIER, "the message")
-_BROADCAST_ID = Parameter("broadcast_id", IDENTIFIER, "the broadcast")
+WAIT = Parameter("wait", WAIT_SCHEMA, "wait at most so long for the confirmations, such as 5s; at most 60 s")
+_MSG_ID = Parameter("msg_id", KNOWN_NAME, "the message")
+_BROADCAST_ID = Parameter("broadcast_id", KNOWN_NAME, "the broadcast")
 
 
 def _send(ledger: Ledger, call: Call) -> Reply:
@@ -60,6 +61,8 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
     agent, msg_type = body.get("agent"), body.get("msg_type", "broadcast")
     if call.given.get("dry_run"):
         view.require_all()
+        check_name(msg_type, "message type")
+        encode_content(body["content"], ledger.sizes.content)
         found = [
             each.connection.ws_id for each in ledger.recipients(agent, conditions) if each.refusal is None
         ]
@@ -164,8 +167,8 @@ def _replayed(replayed: bool) -> dict[str, str]:
 
 
 _RETRIED = thing({"retry_of": TEXT, "msg_id": TEXT, "ws_id": TEXT})
-_SENT = thing({"to": NAME, "content": CONTENT}, msg_type=NAME)
-_BROADCASTED = thing({"content": CONTENT}, agent=optional(NAME), where=listed(TEXT), msg_type=NAME)
+_SENT = thing({"to": KNOWN_NAME, "content": CONTENT}, msg_type=NAME)
+_BROADCASTED = thing({"content": CONTENT}, agent=optional(KNOWN_NAME), where=listed(TEXT), msg_type=NAME)
 _DRY = thing({"recipients": {"type": "integer"}, "ws_ids": listed(TEXT), "dry_run": BOOLEAN})
 
 ROUTES = (
@@ -181,15 +184,15 @@ ROUTES = (
     Route(
         "GET", "/v1/messages", "read", "List messages, newest first.", _messages, page(MESSAGE),
         parameters=(
-            Parameter("ws_id", NAME, "only messages to or from this connection"),
+            Parameter("ws_id", KNOWN_NAME, "only messages to or from this connection"),
             AGENT,
-            Parameter("type", NAME, "only messages of this type"),
+            Parameter("type", KNOWN_NAME, "only messages of this type"),
             Parameter("pending", BOOLEAN, "only messages that are not confirmed yet"),
             Parameter("set_aside", BOOLEAN, "only messages that were set aside; with `pending` both kinds"),
             Parameter("since", MOMENT, "only messages sent since then: 2h (ago), or RFC 3339 in UTC"),
             Parameter("before", MOMENT, "only messages sent before then"),
             Parameter("search", {"type": "string", "minLength": 1}, "only messages whose content has this text"),
-            Parameter("broadcast", IDENTIFIER, "only messages of this broadcast"),
+            Parameter("broadcast", KNOWN_NAME, "only messages of this broadcast"),
             Parameter("limit", LIMIT, "at most so many"),
             Parameter("after", SEQ, "only messages with a lower seq: the `next` of the page before"),
         ),
@@ -206,13 +209,13 @@ ROUTES = (
     Route(
         "POST", "/v1/retries", "admin", "Send everything again that was set aside.", _retries,
         thing({"retried": listed(_RETRIED), "beyond_limits": {"type": "integer"}}), writes=True,
-        body=thing({}, agent=optional(NAME), since=optional(MOMENT)),
+        body=thing({}, agent=optional(KNOWN_NAME), since=optional(MOMENT)),
     ),
     Route(
         "GET", "/v1/broadcasts", "read", "List broadcasts, newest first.", _broadcasts, page(BROADCAST),
         parameters=(
             Parameter("limit", LIMIT, "at most so many"),
-            Parameter("after", IDENTIFIER, "only broadcasts that are older than this one"),
+            Parameter("after", KNOWN_NAME, "only broadcasts that are older than this one"),
         ),
         errors=(404,),
     ),

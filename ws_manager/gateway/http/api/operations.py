@@ -12,7 +12,7 @@ from ws_manager.gateway.http.api.schemas import (
     BOOLEAN,
     COUNT,
     EXPLANATION,
-    IDENTIFIER,
+    KNOWN_NAME,
     NAME,
     SECONDS,
     STATS,
@@ -24,8 +24,8 @@ from ws_manager.gateway.http.api.schemas import (
 from ws_manager.gateway.http.api.view import View
 from ws_manager.models import Connection, Message
 
-_ID = Parameter("id", IDENTIFIER, "a ws_id, a msg_id or a broadcast_id, or a part of one")
-_AGENT = Parameter("agent", NAME, "the agent")
+_ID = Parameter("id", KNOWN_NAME, "a ws_id, a msg_id or a broadcast_id, or a part of one")
+_AGENT = Parameter("agent", KNOWN_NAME, "the agent")
 
 
 def _show(ledger: Ledger, call: Call) -> Reply:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.api.route import Parameter
-from ws_manager.gateway.http.api.schemas import Schema
+from ws_manager.gateway.http.api.schemas import NAME, Schema
 from ws_manager.strict_json import Json, NotJson, compact, decode_json, members
+
+_DATE_TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 
 _KINDS: dict[str, Any] = {
     "string": str,
@@ -123,9 +127,35 @@ def check_value(value: Any, schema: Schema, name: str) -> None:  # noqa: ANN401 
         least, most = schema.get("minimum"), schema.get("maximum")
         if (least is not None and value < least) or (most is not None and value > most):
             raise BadParameter(f"{name} is not between {least} and {most}", name)
-    if isinstance(value, list):
+    if isinstance(value, list) and "items" in schema:
         for each in value:
             check_value(each, schema["items"], name)
+    if isinstance(value, str) and not _fits(value, schema):
+        raise BadParameter(f"{name} is not of the form that it has: see /v1/openapi.json", name)
+
+
+def _fits(text: str, schema: Schema) -> bool:
+    """Return whether a text has the form that a schema asks for."""
+    if "anyOf" in schema:
+        return any(_fits(text, each) for each in schema["anyOf"])
+    if schema.get("format") == "date-time" and not _is_date_time(text):
+        return False
+    if not schema.get("minLength", 0) <= len(text) <= schema.get("maxLength", len(text)):
+        return False
+    # Of names, `core` decides: in some scripts they need characters that the pattern leaves out.
+    pattern = None if schema.get("pattern") == NAME["pattern"] else schema.get("pattern")
+    return pattern is None or re.search(pattern, text) is not None
+
+
+def _is_date_time(text: str) -> bool:
+    """Return whether a text is a time of RFC 3339 section 5.6."""
+    if re.fullmatch(_DATE_TIME, text, re.ASCII) is None:
+        return False
+    try:
+        parse_moment(text)
+    except InvalidInput:
+        return False
+    return True
 
 
 def _is(value: Any, kind: str) -> bool:  # noqa: ANN401 - a JSON value

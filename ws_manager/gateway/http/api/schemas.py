@@ -13,8 +13,8 @@ Schema = dict[str, Any]
 MOST_ROWS = 1000
 """Rows of one page at most."""
 
-# A document in UTF-8 cannot hold surrogates.
-_UNSEEN = UNSEEN_CLASS.replace("\ud800-\udfff", r"\ud800-\udfff")
+# JSON in UTF-8 has no surrogates: RFC 8259 section 8.2.
+_UNSEEN = UNSEEN_CLASS.replace("\ud800-\udfff", "")
 _ANY = f"[^{_UNSEEN}]"
 NAME: Schema = {
     "type": "string",
@@ -23,14 +23,13 @@ NAME: Schema = {
     # Without control and invisible characters, and not only spaces.
     "pattern": rf"^{_ANY}*[^\s{_UNSEEN}]{_ANY}*$",
 }
-IDENTIFIER: Schema = {**NAME, "maxLength": MAX_NAME}
+KNOWN_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+"""A name that only has to be found: there may be some from before such characters were refused."""
+
 TEXT: Schema = {"type": "string"}
 TIME: Schema = {"type": "string", "format": "date-time"}
-MOMENT: Schema = {
-    "type": "string",
-    "pattern": r"^\d{1,9}(s|m|h|d)$|^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$",
-}
-DURATION: Schema = {"type": "string", "pattern": r"^\d{1,6}(ms|s)$"}
+MOMENT: Schema = {"type": "string", "anyOf": [{"pattern": "^[0-9]{1,4}(s|m|h|d)$"}, {"format": "date-time"}]}
+WAIT: Schema = {"type": "string", "pattern": r"^([0-9]{1,4}ms|[1-5]?[0-9]s|60s)$"}
 BOOLEAN: Schema = {"type": "boolean"}
 SEQ: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 COUNT: Schema = {"type": "integer", "minimum": 0}
