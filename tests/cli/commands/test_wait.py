@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_for_a_broadcast_ends_with_its_last_confirmation(cli, process, connected
     broadcast_id = cli("broadcast", "1", "--agent", "octavia", "-o", "id").stdout.strip()
     cli("receive", "ws-001")
     waiting = threading.Thread(target=lambda: ended.append(process("wait", broadcast_id, "--timeout", "1m")))
-    ended: list = []
+    ended: list[Any] = []
     waiting.start()
     cli("receive", "ws-002")
     waiting.join(60)

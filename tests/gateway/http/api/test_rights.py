@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.http.api.support import KEY, ask, token
+from tests.gateway.http.api.support import KEY, NOTHING, ask, token
 from tests.support import RunningGateway, gateway
 from ws_manager.gateway.http.api.routes import ROUTES
 from ws_manager.gateway.http.api.schemas import Schema
@@ -57,15 +57,15 @@ def example(schema: Schema) -> dict[str, object]:
 async def test_each_route_asks_for_its_scope(database: Path, route) -> None:
     async with gateway(database, key=KEY) as running:
         crowd(running)
-        body = {} if route.body is None else {"body": example(route.body)}
+        body: object = NOTHING if route.body is None else example(route.body)
         path = path_of(route.path) + ("?agent=nobody" if route.operation == "delete_connections" else "")
-        anonymous = await ask(running, route.method, path, bearer="", **body)
+        anonymous = await ask(running, route.method, path, body, bearer="")
         assert (anonymous.status, anonymous.headers["WWW-Authenticate"]) == (401, "Bearer")
         others = [scope for scope in SCOPES if scope not in (route.scope, "admin")]
-        refused = await ask(running, route.method, path, bearer=token(*others), **body)
+        refused = await ask(running, route.method, path, body, bearer=token(*others))
         assert (refused.status, refused.body["detail"]) == (403, f"the token has no scope {route.scope}")
         for scope in (route.scope, "admin"):
-            allowed = await ask(running, route.method, path, bearer=token(scope), **body)
+            allowed = await ask(running, route.method, path, body, bearer=token(scope))
             assert allowed.status in (200, 201, 404), allowed
 
 
@@ -166,9 +166,8 @@ async def test_operators_of_one_agent_do_not_operate_the_whole_ledger(database: 
         assert (await ask(running, "DELETE", "/v1/connections/ws-own", bearer=own)).status == 200
         for method, path, body in (
             ("POST", "/v1/prunes", {"older_than": 60}),
-            ("PUT", "/v1/bars/cipher", None),
+            ("PUT", "/v1/bars/cipher", NOTHING),
             ("POST", "/v1/retries", {}),
-            ("DELETE", "/v1/connections?agent=cipher", None),
+            ("DELETE", "/v1/connections?agent=cipher", NOTHING),
         ):
-            given = {} if body is None else {"body": body}
-            assert (await ask(running, method, path, bearer=own, **given)).status == 403
+            assert (await ask(running, method, path, body, bearer=own)).status == 403
