@@ -58,7 +58,7 @@ def test_a_key_is_free_after_a_day(ledger: Ledger, monkeypatch: pytest.MonkeyPat
     assert ledger.once(key, lambda: "newer") == ("new", True)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256, "a b", "ü", "\n"])
+@pytest.mark.parametrize("name", ["", "x" * 256, " a", "a ", "ü", "\n", "a\n"])
 def test_names_that_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput):
         key_for("*", "send", name)

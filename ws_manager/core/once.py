@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ws_manager.errors import InvalidInput, KeyReused
@@ -17,6 +18,9 @@ KEPT_SECONDS = 86400.0
 
 LONGEST_KEY = 255
 """Characters of a key."""
+
+KEY_FORM = "[!-~]([ -~]*[!-~])?"
+"""What can stand in a header as it is."""
 
 
 class Key(NamedTuple):
@@ -39,11 +43,12 @@ def key_for(subject: str, operation: str, name: str, *request: Any) -> Key:  # n
     """Return a key. Two requests are the same if these values are, whatever their bytes were.
 
     Raises:
-        InvalidInput: the name is empty, too long, or has other than visible ASCII characters.
+        InvalidInput: the name is empty, too long, or cannot stand in a header as it is.
     """
-    if not 1 <= len(name) <= LONGEST_KEY or not all("!" <= character <= "~" for character in name):
+    if len(name) > LONGEST_KEY or re.fullmatch(KEY_FORM, name) is None:
         raise InvalidInput(
-            f"an idempotency key has 1 to {LONGEST_KEY} visible ASCII characters", hint="a UUID is usual"
+            f"an idempotency key has 1 to {LONGEST_KEY} characters of ASCII, without spaces at its ends",
+            hint="a UUID is usual",
         )
     text = json.dumps([operation, *request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

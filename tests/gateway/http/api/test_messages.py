@@ -147,7 +147,7 @@ async def test_fifty_at_once_with_one_key_are_one_message(database: Path) -> Non
         ] != again.body["msg_id"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "ü"])
+@pytest.mark.parametrize("key", ["", "x" * 256, "ü"])
 async def test_keys_that_cannot_be(database: Path, key: str) -> None:
     async with gateway(database, key=KEY) as running:
         three(running)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ws_manager.core.once import LONGEST_KEY
+from ws_manager.core.once import KEY_FORM, LONGEST_KEY
 from ws_manager.settings import MAX_NAME, MAX_TIMEOUT
 from ws_manager.text import UNSEEN_CLASS
 
@@ -37,7 +37,7 @@ LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MAX_TIMEOUT}
 METADATA: Schema = {"type": "object"}
 CONTENT: Schema = {"description": "any JSON value"}
-KEY: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$"}
+KEY: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": f"^{KEY_FORM}$"}
 
 
 def optional(schema: Schema) -> Schema:
