@@ -18,7 +18,7 @@ LIMIT = 300.0
 
 EXAMPLES, SEED = "50", "1"
 # No limit is to be what refuses a request.
-UNLIMITED = ("--max-handshake-rate", "1000000", "--max-send-rate", "60000MiB")
+UNLIMITED = ("--max-request-rate", "1000000", "--max-send-rate", "60000MiB")
 
 
 def main() -> int:

@@ -129,7 +129,7 @@ class TestCommands:
         assert does("--version") == f"ws-manager {ws_manager.__version__}\n"
         assert does("connect octavia --ws-id ws-001") == "Connected: ws-001 (agent=octavia)\n"
         assert does("send ws-001 1").startswith("Sent message ")
-        assert does('broadcast {"event":1}') == "Broadcast to 1 connection(s)\n"
+        assert does('broadcast {"event":1}').startswith("Broadcast to 1 connection(s)\n")
         assert does("list -o id") == "ws-001\n"
         assert does("show ws-001 --json")
         assert len(does("receive ws-001").splitlines()) == 2

@@ -54,6 +54,14 @@ MAX_HANDSHAKE_RATE = typer.Option(
     help="Handshakes per second, with one token and from one address, that fail or whose socket closes within "
     "a minute; those of 10 seconds may come at once. More get 429.",
 )
+MAX_REQUEST_RATE = typer.Option(
+    100,
+    "--max-request-rate",
+    metavar="N",
+    min=1,
+    envvar="BLACKROAD_WS_MAX_REQUEST_RATE",
+    help="HTTP requests per second with one token; as many may come at once. More get 429.",
+)
 MAX_SEND_RATE = typer.Option(
     "20MiB",
     "--max-send-rate",

@@ -21,6 +21,7 @@ class Limits:
             closed early are counted; a further handshake is answered 429.
         send_bytes_per_second: bytes that the agents with one token send, counted once for each recipient; a request
             above it is answered `busy`. Without tokens, the limit is for one connection.
+        requests_per_second: HTTP requests with one token; a further one is answered 429. As many may come at once.
         webhook_bytes: memory for all webhook bodies that are being received or verified.
         handshake_seconds: how long a connection may take from TCP to an open socket.
         write_seconds: after how long without reading a peer is dropped (close code 4008).
@@ -36,6 +37,7 @@ class Limits:
     per_address: int = 1000
     handshakes_per_second: int = 10
     send_bytes_per_second: int = 20 * 1024 * 1024
+    requests_per_second: int = 100
     webhook_bytes: int = 16 * 1024 * 1024
     handshake_seconds: float = 10.0
     write_seconds: float = 5.0

@@ -36,6 +36,7 @@ class OwnQuotas:
         self._entered: dict[Hashable, tuple[Optional[str], Optional[str]]] = {}
         rate = limits.handshakes_per_second
         self._rates = {what: Buckets(rate, rate * BURST_SECONDS) for what in ("token", "address")}
+        self._requests = Buckets(limits.requests_per_second, limits.requests_per_second)
         # Only the writing thread uses it.
         self._spending = Buckets(limits.send_bytes_per_second, limits.send_bytes_per_second)
 
@@ -90,6 +91,23 @@ class OwnQuotas:
         for what, key in (("token", token), ("address", address)):
             if key is not None:
                 self._rates[what].of(key, self._now()).charge(1, self._now())
+
+    async def request(self, key: str) -> int:
+        return self.take_request(key)
+
+    def take_request(self, key: str) -> int:
+        """Do what `request` does, at once."""
+        now = self._now()
+        bucket = self._requests.of(key, now)
+        if bucket.left(now) < 1:
+            raise TooFast(
+                "too many requests with this token",
+                "--max-request-rate",
+                bucket.wait(1, now),
+                hint="come back more slowly",
+            )
+        bucket.take(1, now)
+        return int(bucket.left(now))
 
     def charge(self, key: str, cost: int) -> float:
         now = self._now()

@@ -122,6 +122,13 @@ class Quotas(Protocol):
     def count(self, token: Optional[str], address: Optional[str]) -> None:
         """Count a handshake against the rates, because it was refused or its socket closed early."""
 
+    async def request(self, key: str) -> int:
+        """Count an HTTP request of a token, and return how many more may come at once.
+
+        Raises:
+            TooFast: there are too many.
+        """
+
     def charge(self, key: str, cost: int) -> float:
         """Charge bytes that are sent to a token or, without tokens, to a ws_id. Call it on the writing thread.
 

@@ -210,6 +210,8 @@ class GatewayServer:
             self._api_bodies,
             self._threads,
             self._quotas,
+            self._refusal_log,
+            self._options.limits.requests_per_second,
             self._options.limits.handshake_seconds,
         ).add_to(application)
         if self._options.stripe is not None:

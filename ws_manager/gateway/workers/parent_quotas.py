@@ -59,6 +59,9 @@ class ParentQuotas:
     def count(self, token: Optional[str], address: Optional[str]) -> None:
         self._channel.tell("count", token, address)
 
+    async def request(self, key: str) -> int:
+        return int(await self._ask("request", key))
+
     def charge(self, key: str, cost: int) -> float:
         left = self._refused.get(key, 0.0) - time.monotonic()
         if left > 0:

@@ -44,6 +44,7 @@ class Share:
             "forget": self._forget,
             "count": self._quotas.count,
             "charge": self._quotas.charge,
+            "request": self._quotas.take_request,
         }
 
     def release(self) -> None:

@@ -20,7 +20,8 @@ from ws_manager.gateway.http.api.routes import ROUTES
 from ws_manager.gateway.http.api.schemas import KEY
 from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import Unusable, error_response, problem
-from ws_manager.gateway.quotas import Account, Quotas
+from ws_manager.gateway.quotas import Account, Quotas, TooFast
+from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.settings import Sizes, parse_duration
 from ws_manager.strict_json import Json
 from ws_manager.tokens import Claims
@@ -45,6 +46,8 @@ class Api:
         bodies: reads bodies.
         threads: of the ledger.
         quotas: count what tokens use.
+        refusal_log: notes what is refused.
+        rate: requests per second that a token may make.
         seconds: how long a write may wait for the ledger.
     """
 
@@ -54,8 +57,12 @@ class Api:
         bodies: Bodies,
         threads: LedgerThreads,
         quotas: Quotas,
+        refusal_log: RefusalLog,
+        rate: int,
         seconds: float,
     ) -> None:
+        self._refusal_log = refusal_log
+        self._rate = rate
         self._access = access
         self._bodies = bodies
         self._threads = threads
@@ -70,17 +77,32 @@ class Api:
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
+            headers: dict[str, str] = {}
             try:
-                return await self._answer(request, route)
+                response = await self._answer(request, route, headers)
             except web.HTTPRequestEntityTooLarge:
-                return problem(413, InvalidInput.code, "the body is too large")
+                response = problem(413, InvalidInput.code, "the body is too large")
             except WsManagerError as error:
-                return error_response(error)
+                if isinstance(error, TooFast):
+                    self._refusal_log.note(
+                        error.option, f"{error.message} (from {request.remote})", error.option
+                    )
+                response = error_response(error)
+            response.headers.update(headers)
+            return response
 
         return handle
 
-    async def _answer(self, request: web.Request, route: Route) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, route: Route, headers: dict[str, str]
+    ) -> web.StreamResponse:
         claims = self._access.check(request)
+        if claims.key is not None:
+            # Without tokens, every program on this machine is trusted.
+            left = await self._quotas.request(claims.key)
+            # draft-ietf-httpapi-ratelimit-headers.
+            headers["RateLimit-Policy"] = f'"requests";q={self._rate};w=1'
+            headers["RateLimit"] = f'"requests";r={left};t=1'
         claims.require(route.scope)
         given = parse_query(_query(request), route.parameters)
         path = ((each.name, request.match_info[each.name]) for each in route.path_parameters)

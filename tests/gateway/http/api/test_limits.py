@@ -1,0 +1,73 @@
+"""How much a token may ask of the API, and what requests are refused for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.http.api.support import KEY, ask, token
+from tests.support import Clock, gateway
+from ws_manager.gateway.limits import Limits
+
+
+async def test_more_requests_than_a_token_may_make_are_429(database: Path) -> None:
+    clock = Clock()
+    async with gateway(database, key=KEY, now=clock, limits=Limits(requests_per_second=3)) as running:
+        mine = token("read")
+        answers = [await ask(running, "GET", "/v1/connections", bearer=mine) for _ in range(5)]
+        assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+        assert answers[0].headers["RateLimit-Policy"] == '"requests";q=3;w=1'
+        assert answers[0].headers["RateLimit"] == '"requests";r=2;t=1'
+        assert (answers[3].body["code"], answers[3].headers["Retry-After"]) == ("busy", "1")
+        assert (await ask(running, "GET", "/v1/connections", bearer=token("read"))).status == 200
+        clock.forward(1)
+        assert (await ask(running, "GET", "/v1/connections", bearer=mine)).status == 200
+
+
+async def test_what_is_sent_is_charged_for_each_recipient(database: Path) -> None:
+    clock = Clock()
+    async with gateway(database, key=KEY, now=clock, limits=Limits(send_bytes_per_second=10_000)) as running:
+        for number in range(10):
+            running.ledger.connect("octavia", f"ws-{number}")
+        mine, body = token("send", "broadcast"), {"content": "x" * 1000}
+        assert (await ask(running, "POST", "/v1/broadcasts", body, bearer=mine)).status == 201
+        refused = await ask(running, "POST", "/v1/broadcasts", body, bearer=mine)
+        assert refused.status == 429
+        assert running.db.value("SELECT count(*) FROM broadcasts") == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://example.com"}, 403),
+        ({"Host": "example.com"}, 403),
+        ({"Authorization": "Bearer nonsense"}, 401),
+        ({"Authorization": "Basic eDp5"}, 401),
+    ],
+)
+async def test_refused_as_handshakes_are(database: Path, headers: dict[str, str], status: int) -> None:
+    async with gateway(database, key=KEY) as running:
+        bearer = "" if "Authorization" in headers else None
+        answer = await ask(running, "GET", "/v1/connections", bearer=bearer, headers=headers)
+        assert answer.status == status, answer
+
+
+async def test_several_tokens_are_refused(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        answer = await ask(running, "GET", f"/v1/connections?access_token={token()}")
+        assert answer.status == 400
+
+
+async def test_ledger_that_is_busy_is_503_and_the_request_can_be_sent_again(database: Path) -> None:
+    async with gateway(database, key=KEY, limits=Limits(handshake_seconds=0.1)) as running:
+        running.ledger.connect("octavia", "ws-001")
+        running.db.execute("BEGIN IMMEDIATE")
+        body = {"to": "ws-001", "content": 1}
+        answer = await ask(running, "POST", "/v1/messages", body, key="k")
+        running.db.execute("ROLLBACK")
+        assert (answer.status, answer.body["code"], answer.headers["Retry-After"]) == (503, "busy", "1")
+        while answer.status == 503:
+            answer = await ask(running, "POST", "/v1/messages", body, key="k")
+        assert answer.status == 201
+        assert running.db.value("SELECT count(*) FROM messages") == 1
