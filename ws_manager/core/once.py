@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from ws_manager.errors import InvalidInput, KeyReused
 from ws_manager.models import seconds_before, utc_now
@@ -53,6 +54,18 @@ def key_for(subject: str, operation: str, name: str, *request: Any) -> Key:  # n
     text = json.dumps([operation, *request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return Key(subject, operation, name, digest)
+
+
+def sending_key(subject: str, name: str, to: str, content: str, msg_type: str) -> Key:
+    """Return the key of a message to one connection, the same on the socket, over HTTP and in a shell."""
+    return key_for(subject, "send", name, to, content, msg_type)
+
+
+def broadcasting_key(
+    subject: str, name: str, agent: Optional[str], where: Optional[Sequence[str]], content: str, msg_type: str
+) -> Key:
+    """Return the key of a broadcast, the same on the socket, over HTTP and in a shell."""
+    return key_for(subject, "broadcast", name, agent, list(where or ()), content, msg_type)
 
 
 def once(store: Store, key: Key, work: Callable[[], str]) -> tuple[str, bool]:

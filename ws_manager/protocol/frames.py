@@ -103,22 +103,27 @@ class Reject:
 
 @dataclass(frozen=True)
 class SendRequest:
-    """The agent sends to one connection; `ref` is its own name of the request: any JSON text."""
+    """The agent sends to one connection; `ref` is its own name of the request: any JSON text.
+
+    With a `key`, the same request is done once, however often it comes: see `ws_manager.core.once`.
+    """
 
     ref: str
     to: str
     content: Json
     msg_type: str
+    key: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class BroadcastRequest:
-    """The agent sends to all active connections, or to those of one agent; `ref` as in `SendRequest`."""
+    """The agent sends to all active connections, or to those of one agent; `ref` and `key` as in `SendRequest`."""
 
     ref: str
     agent: Optional[str]
     content: Json
     msg_type: str
+    key: Optional[str] = None
 
 
 def ack_frame(seq: int) -> str:
@@ -386,10 +391,11 @@ def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
     if "content" not in frame:
         raise InvalidInput("there is no content")
     ref, content = texts.get("ref", "null"), compact(texts["content"], "message")
+    key = None if frame.get("key") is None else _text(frame, "key")
     if frame["type"] == "send":
-        return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"))
+        return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"), key)
     agent = None if frame.get("agent") is None else _text(frame, "agent")
-    return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"))
+    return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"), key)
 
 
 def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> str:

@@ -30,3 +30,19 @@ def test_a_broadcast_to_nobody_says_so(cli) -> None:
 
 def test_a_broadcast_to_an_agent_without_a_name_is_refused(cli, db) -> None:
     assert cli("broadcast", "1", "--agent", "").exit_code == 2
+
+
+def test_a_broadcast_with_a_key_is_done_once(cli, connected) -> None:
+    command = ("broadcast", "1", "--agent", "octavia", "--idempotency-key", "deploy-42", "--json")
+    first, again = cli(*command), cli(*command)
+    assert (first.exit_code, first.stderr) == (0, "")
+    assert (again.exit_code, json.loads(again.stdout)) == (0, json.loads(first.stdout))
+    assert again.stderr == "note: it was sent before with this key\n"
+    assert cli("broadcast", "1", "--idempotency-key", "deploy-42").exit_code == 6
+    assert len(json.loads(cli("history", "--json").stdout)) == 2
+
+
+def test_a_key_is_not_for_a_batch_of_broadcasts(cli, connected) -> None:
+    refused = cli("broadcast", "--batch", "-", "--idempotency-key", "k", stdin=b"1\n")
+    assert refused.exit_code == 2
+    assert "--idempotency-key" in refused.stderr

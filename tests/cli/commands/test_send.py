@@ -42,3 +42,30 @@ def test_send_says_which_of_the_two_is_wrong(cli, connected) -> None:
 def test_a_duration_that_is_none_sends_nothing(cli, connected) -> None:
     assert cli("send", "ws-001", "1", "--wait", "soon").exit_code == 2
     assert contents(cli) == []
+
+
+def test_a_send_with_a_key_is_done_once(cli, connected) -> None:
+    first = cli("send", "ws-001", '{"a": 1.50}', "--idempotency-key", "deploy-42")
+    again = cli("send", "ws-001", '{"a":1.50}', "--idempotency-key", "deploy-42")
+    assert (first.exit_code, first.stderr) == (0, "")
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert again.stderr == "note: it was sent before with this key\n"
+    other = cli("send", "ws-001", "2", "--idempotency-key", "deploy-42")
+    assert other.exit_code == 6
+    assert "key" in other.stderr
+    assert contents(cli) == [{"a": 1.50}]
+
+
+def test_a_send_that_failed_does_not_use_its_key_up(cli, connected) -> None:
+    cli("disconnect", "ws-001")
+    assert cli("send", "ws-001", "1", "--idempotency-key", "k").exit_code == 3
+    cli("connect", "octavia", "--ws-id", "ws-001")
+    assert cli("send", "ws-001", "1", "--idempotency-key", "k").exit_code == 0
+    assert contents(cli) == [1]
+
+
+def test_a_key_is_not_for_a_batch(cli, connected) -> None:
+    refused = cli("send", "ws-001", "--batch", "-", "--idempotency-key", "k", stdin=b"1\n")
+    assert refused.exit_code == 2
+    assert "--idempotency-key" in refused.stderr
+    assert contents(cli) == []

@@ -62,6 +62,44 @@ def test_broadcast_to_an_agent_is_answered_with_the_number_of_recipients(databas
     with_two(database, scenario)
 
 
+def test_a_request_with_a_key_is_done_once(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        for ref in range(3):
+            await speaker.say(type="send", ref=ref, to="ws-002", content={"once": 1}, key="one")
+        sent = [await speaker.json() for _ in range(3)]
+        assert [(result["ref"], result["msg_id"]) for result in sent] == [
+            (ref, sent[0]["msg_id"]) for ref in range(3)
+        ]
+        for ref in range(3):
+            await speaker.say(type="broadcast", ref=ref, agent="cipher", content=2, key="one")
+        sent = [await speaker.json() for _ in range(3)]
+        assert {(result["broadcast_id"], result["recipients"]) for result in sent} == {
+            (sent[0]["broadcast_id"], 1)
+        }
+        assert [(await hearer.message())["content"] for _ in range(2)] == [{"once": 1}, 2]
+        assert running.db.value("SELECT count(*) FROM messages") == 2
+
+    with_two(database, scenario)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [({"content": 2}, "key_reused"), ({"to": "ws-001"}, "key_reused"), ({"key": ""}, "invalid")],
+)
+def test_a_key_that_cannot_be_used_changes_nothing(
+    database: Path, changed: dict[str, object], code: str
+) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        request: dict[str, object] = {"type": "send", "to": "ws-002", "content": 1, "key": "one"}
+        await speaker.say(**request)
+        await speaker.json()
+        await speaker.say(**{**request, **changed})
+        assert (await speaker.json())["error"]["code"] == code
+        assert running.db.value("SELECT count(*) FROM messages") == 1
+
+    with_two(database, scenario)
+
+
 def test_requests_are_done_in_their_order(database: Path) -> None:
     async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
         for number in range(50):

@@ -1,7 +1,7 @@
 """`ws-manager broadcast`: send a message to all active connections."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-from typing import Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import typer
 
@@ -11,15 +11,21 @@ from ws_manager.cli.options import global_options
 from ws_manager.cli.output.text import note
 from ws_manager.cli.sending import (
     BATCH_HELP,
+    KEY_HELP,
     MESSAGE_HELP,
     WAIT_HELP,
     content_of,
     nothing_to_send,
     report_sent,
 )
-from ws_manager.core.validation import check_name
+from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import InvalidInput
+from ws_manager.models import Broadcast
 from ws_manager.settings import parse_duration
+
+if TYPE_CHECKING:
+    from ws_manager.core.ledger import Ledger
+    from ws_manager.core.read.conditions import Conditions
 
 
 def broadcast(
@@ -31,6 +37,7 @@ def broadcast(
     msg_type: str = typer.Option("broadcast", "--type", metavar="NAME", help="The message's type."),
     wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=WAIT_HELP),
     batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=BATCH_HELP),
+    key: Optional[str] = typer.Option(None, "--idempotency-key", metavar="KEY", help=KEY_HELP),
     where: Optional[list[str]] = WHERE,
     dry_run: bool = typer.Option(
         False,
@@ -47,7 +54,7 @@ def broadcast(
         from ws_manager.cli.process.line_reader import Lines
 
         others: dict[str, object] = {"<message>": message, "--wait": wait}
-        others |= {"--where": where, "--dry-run": dry_run}
+        others |= {"--where": where, "--dry-run": dry_run, "--idempotency-key": key}
         check_batch_options(global_options(ctx), others)
         with Lines(batch) as lines, ledger_to_write(ctx) as ledger:
             BatchRun(ledger, check_name(msg_type, "message type")).broadcast(lines, agent)
@@ -65,7 +72,8 @@ def broadcast(
         preview(ctx, content, msg_type, agent, chosen)
         return
     with ledger_to_write(ctx) as ledger:
-        sent = ledger.broadcast(content, agent=agent, filter_fn=chosen, msg_type=msg_type)
+        request = _Request(content, agent, where, msg_type)
+        sent = _broadcast(ledger, request, chosen, key)
         line = f"Broadcast to {len(sent.recipients)} connection(s)"
         row = {"broadcast_id": sent.broadcast_id, "recipients": sent.recipients}
         note_unknown(ledger, agent=agent)
@@ -73,3 +81,41 @@ def broadcast(
             note("note: nobody got it: no such connection is active (ws-manager list --all shows all)")
         more = [f"broadcast_id: {sent.broadcast_id}"]
         report_sent(global_options(ctx), ledger, line, row, sent.broadcast_id, sent, seconds, more)
+
+
+class _Request(NamedTuple):
+    """What is to be broadcast, and to whom."""
+
+    content: str
+    agent: Optional[str]
+    where: Optional[list[str]]
+    msg_type: str
+
+
+def _broadcast(
+    ledger: "Ledger", request: _Request, chosen: Optional["Conditions"], key: Optional[str]
+) -> Broadcast:
+    """Send the broadcast; with a key that was used, return the one that was sent then."""
+    made: list[Broadcast] = []
+
+    def sent() -> str:
+        made.append(
+            ledger.broadcast(
+                request.content, agent=request.agent, filter_fn=chosen, msg_type=request.msg_type
+            )
+        )
+        return made[0].broadcast_id
+
+    if key is None:
+        sent()
+        return made[0]
+    from ws_manager.core.once import broadcasting_key
+
+    text = encode_content(request.content, ledger.sizes.content)
+    # Shared with tokens for every agent.
+    once = broadcasting_key("*", key, request.agent, request.where, text, request.msg_type)
+    broadcast_id, replayed = ledger.once(once, sent)
+    if not replayed:
+        return made[0]
+    note("note: it was sent before with this key")
+    return Broadcast(broadcast_id, ledger.addressed(broadcast_id))

@@ -1,15 +1,17 @@
 """`ws-manager send`: send a message to one connection."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from ws_manager.cli.errors import not_active
 from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
+from ws_manager.cli.output.text import note
 from ws_manager.cli.sending import (
     BATCH_HELP,
+    KEY_HELP,
     MESSAGE_HELP,
     WAIT_HELP,
     content_of,
@@ -17,7 +19,15 @@ from ws_manager.cli.sending import (
     report_sent,
 )
 from ws_manager.core.validation import check_name
+from ws_manager.errors import NotFound
 from ws_manager.settings import parse_duration
+
+if TYPE_CHECKING:
+    from ws_manager.core.ledger import Ledger
+    from ws_manager.models import Message
+
+_EVERYBODY = "*"
+"""Whose keys are those of a shell: they are shared with tokens for every agent."""
 
 _BATCH_HELP = BATCH_HELP + ' Without <ws_id>, a line is {"to":…,"content":…,"type":…}.'
 
@@ -28,6 +38,7 @@ def send(
     message: Optional[str] = typer.Argument(None, metavar="<message>", help=MESSAGE_HELP),
     msg_type: str = typer.Option("data", "--type", metavar="NAME", help="The message's type."),
     wait: Optional[str] = typer.Option(None, "--wait", metavar="DURATION", help=WAIT_HELP),
+    key: Optional[str] = typer.Option(None, "--idempotency-key", metavar="KEY", help=KEY_HELP),
     batch: Optional[str] = typer.Option(None, "--batch", metavar="FILE", help=_BATCH_HELP),
 ) -> None:
     """Send a message to one connection.
@@ -38,7 +49,9 @@ def send(
         from ws_manager.cli.batch import BatchRun, check_batch_options
         from ws_manager.cli.process.line_reader import Lines
 
-        check_batch_options(global_options(ctx), {"<message>": message, "--wait": wait})
+        check_batch_options(
+            global_options(ctx), {"<message>": message, "--wait": wait, "--idempotency-key": key}
+        )
         with Lines(batch) as lines, ledger_to_write(ctx) as ledger:
             BatchRun(ledger, check_name(msg_type, "message type")).send(lines, ws_id)
         return
@@ -47,9 +60,35 @@ def send(
     seconds = None if wait is None else parse_duration(wait)
     content = content_of(message)
     with ledger_to_write(ctx) as ledger:
-        sent = ledger.send(ws_id, content, msg_type)
-        if sent is None:
-            raise not_active(ledger, ws_id)
+        sent = _send(ledger, ws_id, content, msg_type, key)
         line = f"Sent message {sent.msg_id} to {ws_id}"
         row = {"msg_id": sent.msg_id, "ws_id": ws_id}
         report_sent(global_options(ctx), ledger, line, row, sent.msg_id, [sent], seconds)
+
+
+def _send(ledger: "Ledger", ws_id: str, content: str, msg_type: str, key: Optional[str]) -> "Message":
+    """Send the message; with a key that was used, return the one that was sent then."""
+    made: list[Message] = []
+
+    def sent() -> str:
+        message = ledger.send(ws_id, content, msg_type)
+        if message is None:
+            raise not_active(ledger, ws_id)
+        made.append(message)
+        return message.msg_id
+
+    if key is None:
+        sent()
+        return made[0]
+    from ws_manager.core.once import sending_key
+    from ws_manager.core.validation import encode_content
+
+    text = encode_content(content, ledger.sizes.content)
+    msg_id, replayed = ledger.once(sending_key(_EVERYBODY, key, ws_id, text, msg_type), sent)
+    if not replayed:
+        return made[0]
+    note("note: it was sent before with this key")
+    known = ledger.message(msg_id)
+    if known is None:
+        raise NotFound(f"message {msg_id} was sent with this key, and is no longer in the ledger")
+    return known

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from ws_manager.core.ledger import Ledger
+from ws_manager.core.once import broadcasting_key, sending_key
 from ws_manager.core.validation import check_name
-from ws_manager.errors import WsManagerError
+from ws_manager.errors import NotFound, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.quotas import Account
 from ws_manager.protocol.frames import (
@@ -55,26 +56,44 @@ class RequestPerformer:
     def _send(self, ledger: Ledger, request: SendRequest) -> str:
         self._claims.require("send")
         self._account.check()
-        message = ledger.send(
-            check_name(request.to, "ws_id", known=True),
-            request.content,
-            request.msg_type,
-            sender_id=self._sender,
-            admit=self._account.spend,
-        )
-        if message is None:
-            return failure_frame(request.ref, "not_found", f"no active connection {request.to}")
-        return sent_frame(request.ref, message.msg_id)
+        to = check_name(request.to, "ws_id", known=True)
+
+        def sent() -> str:
+            message = ledger.send(
+                to, request.content, request.msg_type, sender_id=self._sender, admit=self._account.spend
+            )
+            if message is None:
+                raise NotFound(f"no active connection {to}")
+            return message.msg_id
+
+        if request.key is None:
+            return sent_frame(request.ref, sent())
+        key = sending_key(self._claims.agent, request.key, to, request.content, request.msg_type)
+        return sent_frame(request.ref, ledger.once(key, sent)[0])
 
     def _broadcast(self, ledger: Ledger, request: BroadcastRequest) -> str:
         self._claims.require("broadcast")
         agent = None if request.agent is None else check_name(request.agent, "agent", known=True)
         self._account.check()
-        sent = ledger.broadcast(
-            request.content,
-            agent=agent,
-            msg_type=request.msg_type,
-            sender_id=self._sender,
-            admit=self._account.spend,
+        count = 0
+
+        def sent() -> str:
+            nonlocal count
+            broadcast = ledger.broadcast(
+                request.content,
+                agent=agent,
+                msg_type=request.msg_type,
+                sender_id=self._sender,
+                admit=self._account.spend,
+            )
+            count = len(broadcast.recipients)
+            return broadcast.broadcast_id
+
+        if request.key is None:
+            return broadcasted_frame(request.ref, sent(), count)
+        key = broadcasting_key(
+            self._claims.agent, request.key, agent, None, request.content, request.msg_type
         )
-        return broadcasted_frame(request.ref, sent.broadcast_id, len(sent.recipients))
+        broadcast_id, replayed = ledger.once(key, sent)
+        known = ledger.find_broadcast(broadcast_id) if replayed else None
+        return broadcasted_frame(request.ref, broadcast_id, count if known is None else known.recipients)

@@ -147,6 +147,23 @@ async def test_fifty_at_once_with_one_key_are_one_message(database: Path) -> Non
         ] != again.body["msg_id"]
 
 
+async def test_a_key_is_one_on_the_socket_and_over_http(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        own = token("connect", "send", "broadcast", agent="octavia")
+        speaker = await running.agent(ws_id="ws-004", access_token=own)
+        await speaker.say(type="send", ref=1, to="ws-002", content={"a": [1.50]}, key="one")
+        await speaker.say(type="broadcast", ref=2, agent="cipher", content="all", key="many")
+        sent, all_of_them = await speaker.json(), await speaker.json()
+        body = {"to": "ws-002", "content": {"a": [1.50]}}
+        again = await ask(running, "POST", "/v1/messages", body, key="one", bearer=own)
+        assert again.body["msg_id"] == sent["msg_id"]
+        body = {"agent": "cipher", "content": "all"}
+        again = await ask(running, "POST", "/v1/broadcasts", body, key="many", bearer=own)
+        assert again.body["broadcast_id"] == all_of_them["broadcast_id"]
+        assert again.headers["Idempotency-Replayed"] == "true"
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü"])
 async def test_keys_that_cannot_be(database: Path, key: str) -> None:
     async with gateway(database, key=KEY) as running:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
-from ws_manager.core.once import key_for
+from ws_manager.core.once import Key, broadcasting_key, sending_key
 from ws_manager.core.read.conditions import all_of
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import NotFound
@@ -47,7 +47,10 @@ def _send(ledger: Ledger, call: Call) -> Reply:
             raise NotFound(f"{to} is not active")
         return message.msg_id
 
-    msg_id, replayed = _done(ledger, call, "send", [to, body["content"], msg_type], sent)
+    key = None
+    if call.key is not None:
+        key = sending_key(call.subject, call.key, to, body["content"], msg_type)
+    msg_id, replayed = _done(ledger, key, sent)
     message = ledger.message(msg_id)
     if message is None:
         raise NotFound(f"message {msg_id} was sent, and is no longer in the ledger")
@@ -78,8 +81,11 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
             admit=call.admit,
         ).broadcast_id
 
-    request = [agent, body.get("where"), body["content"], msg_type]
-    broadcast_id, replayed = _done(ledger, call, "broadcast", request, sent)
+    key = None
+    if call.key is not None:
+        where = body.get("where")
+        key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type)
+    broadcast_id, replayed = _done(ledger, key, sent)
     state = ledger.find_broadcast(broadcast_id)
     if state is None:
         raise NotFound(f"broadcast {broadcast_id} was sent, and is no longer in the ledger")
@@ -154,12 +160,8 @@ def _retries(ledger: Ledger, call: Call) -> Reply:
     return Reply({"retried": [again._asdict() for again in sent], "beyond_limits": beyond})
 
 
-def _done(
-    ledger: Ledger, call: Call, operation: str, request: list[Any], work: Callable[[], str]
-) -> tuple[str, bool]:
-    if call.key is None:
-        return work(), False
-    return ledger.once(key_for(call.subject, operation, call.key, request), work)
+def _done(ledger: Ledger, key: Optional[Key], work: Callable[[], str]) -> tuple[str, bool]:
+    return (work(), False) if key is None else ledger.once(key, work)
 
 
 def _replayed(replayed: bool) -> dict[str, str]:
