@@ -132,11 +132,16 @@ class TestCommands:
         assert does('broadcast {"event":1}').startswith("Broadcast to 1 connection(s)\n")
         assert does("list -o id") == "ws-001\n"
         assert does("show ws-001 --json")
-        assert len(does("receive ws-001").splitlines()) == 2
-        assert len(json.loads(does("history --json"))) == 2
+        received = [json.loads(line) for line in does("receive ws-001").splitlines()]
+        assert [message["content"] for message in received] == [1, {"event": 1}]
+        does(f"wait {received[0]['msg_id']} --timeout 30s")
+        assert received[1]["broadcast_id"] in does("broadcasts")
+        assert does(f"replay {received[0]['msg_id']} --to ws-001").startswith("Sent message ")
+        does("help exit-codes")
+        assert len(json.loads(does("history --json"))) == 3
         assert does("heartbeat ws-001 --latency 12") == "Heartbeat updated for ws-001\n"
         assert does("heartbeat-check") == "Active: 1  Timed out: 0\n"
-        assert json.loads(does("stats"))["total_messages"] == 2
+        assert json.loads(does("stats"))["total_messages"] == 3
         assert json.loads(does("top --once"))
         does("doctor")
         does("retry --all")
@@ -145,6 +150,8 @@ class TestCommands:
         does(f"export {tmp_path}/ledger.ndjson")
         does(f"import {tmp_path}/ledger.ndjson --db {tmp_path}/new.db")
         assert does("disconnect ws-001") == "Disconnected: ws-001\n"
+        does("bar octavia --yes")
+        does("unbar octavia")
         does("stripe events")
         does("stripe replay evt_1", 5)
         does("stripe", 2)

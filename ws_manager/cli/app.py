@@ -102,7 +102,7 @@ COMMANDS = {
         _command("disconnect", "Mark connections as disconnected.", "ws-manager disconnect ws-001"),
         _command(
             "bar",
-            "Let an agent in no more, or list who is barred.",
+            "Stop an agent from connecting, or list who is barred.",
             "ws-manager bar octavia",
         ),
         _command(

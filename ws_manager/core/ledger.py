@@ -144,7 +144,7 @@ class Ledger(Questions):
         return registry.disconnect(self._store, ws_ids, reason)
 
     def bar(self, agent: str) -> tuple[bool, list[str]]:
-        """Let an agent in no more: its sockets are closed with 4003, and its handshakes are refused.
+        """Stop an agent from connecting: its sockets are closed with 4003, and its handshakes are refused.
 
         Returns:
             Whether it was not barred before, and the ws_ids of the connections that this has ended. What is pending

@@ -26,7 +26,7 @@ def bar(
     ),
     yes: bool = YES,
 ) -> None:
-    """Let an agent in no more, or list who is barred.
+    """Stop an agent from connecting, or list who is barred.
 
     Whatever token it has, a gateway closes its sockets within a second and refuses its handshakes. Its connections
     end, what is pending for them stays pending, and their receipts no longer count.

@@ -21,7 +21,7 @@ def wait(
 ) -> None:
     """Wait until a message or a broadcast is confirmed.
 
-    The exit code is 5 if a confirmation is missing at the end; who has not confirmed, and why, is said then.
+    The exit code is 5 if a confirmation is missing at the end. Then the output names who has not confirmed, and why.
     """
     options, seconds = global_options(ctx), parse_duration(timeout)
     with ledger_to_read(ctx) as ledger:

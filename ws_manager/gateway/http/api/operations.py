@@ -136,7 +136,7 @@ ROUTES = (
         thing({"items": listed(thing({"agent": TEXT, "at": TEXT}))}),
     ),
     Route(
-        "PUT", "/v1/bars/{agent}", "admin", "Let an agent in no more, and close its sockets.", _bar, _BAR,
+        "PUT", "/v1/bars/{agent}", "admin", "Stop an agent from connecting, and close its sockets.", _bar, _BAR,
         status=(200, 201), writes=True, path_parameters=(_AGENT,),
     ),
     Route(
