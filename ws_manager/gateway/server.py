@@ -138,6 +138,16 @@ class GatewayServer:
         self._events = EventStreams(
             self._access, LedgerThread(options.database, "ws-manager-events", limits.sizes), clock
         )
+        self._api = Api(
+            self._access,
+            self._api_bodies,
+            self._threads,
+            LedgerThread(options.database, "ws-manager-api", limits.sizes),
+            self._quotas,
+            self._refusal_log,
+            limits.requests_per_second,
+            limits.handshake_seconds,
+        )
         self._sockets = self._socket_route()
         self._listener = Listener(
             self._application(),
@@ -205,15 +215,7 @@ class GatewayServer:
         application.middlewares.append(counted(self._meters))
         self._health.add_to(application)
         self._events.add_to(application)
-        Api(
-            self._access,
-            self._api_bodies,
-            self._threads,
-            self._quotas,
-            self._refusal_log,
-            self._options.limits.requests_per_second,
-            self._options.limits.handshake_seconds,
-        ).add_to(application)
+        self._api.add_to(application)
         if self._options.stripe is not None:
             stripe = StripeRoute(
                 self._options.stripe,
@@ -253,6 +255,7 @@ class GatewayServer:
             await self._threads.close()
             await self._health.close()
             await self._events.close()
+            await self._api.close()
             for hold in (self._alive, self._hold):
                 if hold is not None:
                     hold.release()

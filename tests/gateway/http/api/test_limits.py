@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.gateway.http.api.support import KEY, ask, token
-from tests.support import Clock, gateway
+from tests.gateway.http.api.support import KEY, NOTHING, ask, token
+from tests.support import PONG, Clock, gateway
+from ws_manager.core.ledger import Ledger
+from ws_manager.core.maintenance import Maintenance
 from ws_manager.gateway.limits import Limits
 
 
@@ -71,3 +76,36 @@ async def test_ledger_that_is_busy_is_503_and_the_request_can_be_sent_again(data
             answer = await ask(running, "POST", "/v1/messages", body, key="k")
         assert answer.status == 201
         assert running.db.value("SELECT count(*) FROM messages") == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "method", "path", "body"),
+    [
+        (Ledger, "messages", "GET", "/v1/messages?search=x", NOTHING),
+        (Maintenance, "prune", "POST", "/v1/prunes", {"older_than": 86400}),
+    ],
+)
+async def test_what_takes_long_does_not_delay_messages_and_receipts(
+    database: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, method: str, path: str, body: Any
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+    work = getattr(owner, name)
+
+    def long(*arguments: Any, **options: Any) -> Any:
+        asked.set()
+        assert answered.wait(30)
+        return work(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, long)
+    async with gateway(database, key=KEY) as running:
+        agent = await running.agent(pongs=False, access_token=token("connect", agent="octavia"))
+        asking = asyncio.create_task(ask(running, method, path, body))
+        try:
+            assert await asyncio.get_running_loop().run_in_executor(None, asked.wait, 30)
+            sent = await ask(running, "POST", "/v1/messages", {"to": "ws-001", "content": "now"})
+            assert (await agent.message())["msg_id"] == sent.body["msg_id"]
+            await agent.send(PONG, await agent.ping())
+            await running.confirmed(sent.body["seq"])
+        finally:
+            answered.set()
+        assert (await asking).status == 200

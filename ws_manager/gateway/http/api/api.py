@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
-from typing import Callable, Optional
+from typing import Callable, Optional, TypeVar
 
 from aiohttp import web
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge, WsManagerError
-from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
+from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.api.openapi import document
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query
@@ -25,6 +25,8 @@ from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.settings import Sizes, parse_duration
 from ws_manager.strict_json import Json
 from ws_manager.tokens import Claims
+
+Result = TypeVar("Result")
 
 LONGEST_WAIT = 60.0
 """Seconds that a request waits for confirmations at most."""
@@ -44,7 +46,8 @@ class Api:
     Args:
         access: checks Host, Origin and token.
         bodies: reads bodies.
-        threads: of the ledger.
+        threads: of the ledger; what is sent is written there.
+        ledger: a thread with the ledger, of its own: a question must not delay messages.
         quotas: count what tokens use.
         refusal_log: notes what is refused.
         rate: requests per second that a token may make.
@@ -56,6 +59,7 @@ class Api:
         access: Access,
         bodies: Bodies,
         threads: LedgerThreads,
+        ledger: LedgerThread,
         quotas: Quotas,
         refusal_log: RefusalLog,
         rate: int,
@@ -66,6 +70,7 @@ class Api:
         self._access = access
         self._bodies = bodies
         self._threads = threads
+        self._ledger = ledger
         self._quotas = quotas
         self._seconds = seconds
 
@@ -74,6 +79,10 @@ class Api:
         for route in ROUTES:
             application.router.add_route(route.method, route.path, self._handler(route))
         application.router.add_get("/v1/openapi.json", self._openapi)
+
+    async def close(self) -> None:
+        """Wait for the questions so far, and close their ledger."""
+        await self._ledger.close()
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -143,8 +152,8 @@ class Api:
             ledger.check_bars(agent, call.claims.key)
             return route.handler(ledger, call)
 
-        if not route.writes:
-            return await self._threads.read(checked)
+        if route.long or not route.writes:
+            return await self._ask(checked)
         writing = self._threads.write(checked)
         try:
             # What has begun goes on after a timeout: with its key, the request can be sent again.
@@ -153,12 +162,16 @@ class Api:
             writing.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise LedgerBusy("the ledger is busy", cause="the ledger is busy") from None
 
+    async def _ask(self, question: Callable[[Ledger], Result]) -> Result:
+        await self._ledger.open()
+        return await self._ledger.run(question)
+
     async def _confirmed(self, reply: Reply, seconds: float) -> bool:
         """Wait for the confirmations of what was sent."""
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + seconds, _FIRST_LOOK
         while True:
-            counts = await self._threads.read(lambda ledger: ledger.wait(reply.sent, 0))
+            counts = await self._ask(lambda ledger: ledger.wait(reply.sent, 0))
             if not counts.pending:
                 return not counts.set_aside
             left = until - loop.time()

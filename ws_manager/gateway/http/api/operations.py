@@ -155,7 +155,8 @@ ROUTES = (
     ),
     Route(
         "POST", "/v1/prunes", "admin", "Delete old messages, logs and connections that are done with.", _prune,
-        thing({"deleted": {"type": "object", "additionalProperties": COUNT}, "dry_run": BOOLEAN}), writes=True,
+        thing({"deleted": {"type": "object", "additionalProperties": COUNT}, "dry_run": BOOLEAN}),
+        writes=True, long=True,
         body=thing({"older_than": {**SECONDS, "minimum": 1}}, dry_run=BOOLEAN),
     ),
 )  # fmt: skip

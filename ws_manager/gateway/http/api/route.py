@@ -86,6 +86,7 @@ class Route:
         reply: the schema of its answer.
         status: of its answer, and others with the same schema.
         writes: whether it writes to the ledger.
+        long: whether it writes in many small transactions: then receipts are written in between.
         parameters: of the query.
         path_parameters: of the path, in their order.
         body: the schema of the body; None for none.
@@ -102,6 +103,7 @@ class Route:
     reply: Schema
     status: tuple[int, ...] = (200,)
     writes: bool = False
+    long: bool = False
     parameters: tuple[Parameter, ...] = ()
     path_parameters: tuple[Parameter, ...] = ()
     body: Optional[Schema] = None
