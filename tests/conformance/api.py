@@ -36,10 +36,11 @@ def main() -> int:
             key = signing_key(database, create=False)
             assert key is not None
             token = mint(key, "*", scopes=("admin",))
+            # Every check is on, but for one that the configuration names for one path.
             return subprocess.run(
                 [
                     *(program, "--config-file", str(Path(__file__).with_name("schemathesis.toml"))),
-                    *("run", f"{url}/v1/openapi.json", "--checks", "all", "--seed", SEED),
+                    *("run", f"{url}/v1/openapi.json", "--seed", SEED),
                     *("--max-examples", EXAMPLES, "--header", f"Authorization: Bearer {token}"),
                     # A stream has no end.
                     *("--exclude-operation-id", "get_events", "--generation-database", "none"),

@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Callable, Optional
 
 import typer
@@ -13,7 +12,7 @@ import typer
 from ws_manager.cli.exit_codes import TERMINATED
 from ws_manager.cli.ledger import ledger_to_read
 from ws_manager.cli.options import GlobalOptions, global_options
-from ws_manager.cli.output.text import Row, json_object, visible
+from ws_manager.cli.output.text import json_object, visible
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import heartbeat_timeout, parse_duration
@@ -142,16 +141,7 @@ def _every(
 
 def _json(overview: "Overview", form: str) -> str:
     """Return an overview as JSON text, ready for stdout."""
-    text = json_object(_row(overview), indent=form == "json")
+    from ws_manager.core.read.overview import overview_form
+
+    text = json_object(overview_form(overview), indent=form == "json")
     return visible(text, is_json=True) if sys.stdout.isatty() else text
-
-
-def _row(overview: "Overview") -> Row:
-    """Return an overview as JSON values by their names."""
-    return {
-        **asdict(overview),
-        "backlog": overview.backlog._asdict(),
-        "messages": [
-            {**message._asdict(), "delivered": bool(message.delivered)} for message in overview.messages
-        ],
-    }

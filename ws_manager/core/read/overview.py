@@ -6,9 +6,9 @@ Read-only, and cheap with 100,000 connections: only those that are shown are loo
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ws_manager.core.presence import seems_to_run
 from ws_manager.core.validation import check_limit, check_name
@@ -122,6 +122,19 @@ class Overview:
     connections: list[ConnectionState]
     messages: list[RecentMessage]
     endings: list[Ending]
+
+
+def overview_form(overview: Overview) -> dict[str, Any]:
+    """Return an overview as JSON values by their names: one frame of `top`, and `/v1/snapshot`."""
+    gateway = overview.gateway
+    return {
+        **asdict(overview),
+        "gateway": None if gateway is None else gateway._asdict(),
+        "backlog": overview.backlog._asdict(),
+        "messages": [
+            {**message._asdict(), "delivered": bool(message.delivered)} for message in overview.messages
+        ],
+    }
 
 
 class Sampler:

@@ -227,3 +227,27 @@ async def test_retry_repeated_returns_the_same(database: Path) -> None:
         assert (await ask(running, "POST", f"/v1/messages/{pending}/retry")).status == 409
         all_of_them = await ask(running, "POST", "/v1/retries", {"agent": "octavia"})
         assert len(all_of_them.body["retried"]) == 1
+
+
+async def test_replay_sends_any_message_again_to_any_connection(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        sent = running.ledger.send("ws-001", {"n": 1}, "note")
+        assert sent is not None
+        path = f"/v1/messages/{sent.msg_id}/replay"
+        first = await ask(running, "POST", path, {"to": "ws-002"}, key="k")
+        again = await ask(running, "POST", path, {"to": "ws-002"}, key="k")
+        assert (first.status, again.status, first.body) == (201, 201, again.body)
+        assert (first.body["retry_of"], first.body["ws_id"]) == (sent.msg_id, "ws-002")
+        assert again.headers["Idempotency-Replayed"] == "true"
+        shown = (await ask(running, "GET", first.headers["Location"])).body
+        assert (shown["content"], shown["msg_type"], shown["recipient_id"], shown["retry_of"]) == (
+            {"n": 1},
+            "note",
+            "ws-002",
+            sent.msg_id,
+        )
+        assert (await ask(running, "POST", path, {"to": "ws-003"}, key="k")).body["code"] == "key_reused"
+        assert (await ask(running, "POST", path, {"to": "nobody"})).status == 404
+        assert (await ask(running, "POST", "/v1/messages/none/replay", {"to": "ws-002"})).status == 404
+        assert running.db.value("SELECT count(*) FROM messages") == 2

@@ -74,6 +74,7 @@ async def everything(running: RunningGateway, bearer: str, ids: dict[str, str]) 
     names = ["ws-own", "ws-friend", "ws-hidden", *ids.values()]
     paths = [
         *("/v1/connections?status=all", "/v1/messages", "/v1/broadcasts", "/v1/stats", "/v1/bars"),
+        *("/v1/snapshot", "/v1/doctor"),
         *(f"/v1/connections?after={name}" for name in names[:3]),
         *(f"/v1/connections/{name}" for name in names),
         *(f"/v1/messages/{name}" for name in names),

@@ -6,7 +6,7 @@ from typing import Callable, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
-from ws_manager.core.once import Key, broadcasting_key, sending_key
+from ws_manager.core.once import Key, broadcasting_key, key_for, sending_key
 from ws_manager.core.read.conditions import all_of
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import NotFound
@@ -160,6 +160,23 @@ def _retries(ledger: Ledger, call: Call) -> Reply:
     return Reply({"retried": [again._asdict() for again in sent], "beyond_limits": beyond})
 
 
+def _replay(ledger: Ledger, call: Call) -> Reply:
+    view, to = View(ledger, call.claims), call.body["to"]
+    view.require_all()
+    message = view.message(call.given["msg_id"])
+
+    def sent() -> str:
+        again = ledger.replay(message, to)
+        if again is None:
+            raise NotFound(f"{to} is not active")
+        return again.msg_id
+
+    key = None if call.key is None else key_for(call.subject, "replay", call.key, message.msg_id, to)
+    msg_id, replayed = _done(ledger, key, sent)
+    form = {"retry_of": message.msg_id, "msg_id": msg_id, "ws_id": to}
+    return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}", **_replayed(replayed)})
+
+
 def _done(ledger: Ledger, key: Optional[Key], work: Callable[[], str]) -> tuple[str, bool]:
     return (work(), False) if key is None else ledger.once(key, work)
 
@@ -207,6 +224,11 @@ ROUTES = (
     Route(
         "POST", "/v1/messages/{msg_id}/retry", "admin", "Send a message again that was set aside.", _retry, _RETRIED,
         status=(200, 201), writes=True, path_parameters=(_MSG_ID,), errors=(404, 409, 422),
+    ),
+    Route(
+        "POST", "/v1/messages/{msg_id}/replay", "admin", "Send the content of any message again, to any connection.",
+        _replay, _RETRIED, status=(201,), writes=True, path_parameters=(_MSG_ID,), body=thing({"to": KNOWN_NAME}),
+        errors=(404, 409, 422), keyed=True,
     ),
     Route(
         "POST", "/v1/retries", "admin", "Send everything again that was set aside.", _retries,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
+
+from ws_manager.core.doctor import examine
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import key_for
+from ws_manager.core.read.overview import OverviewQuery, overview_form
 from ws_manager.errors import InvalidInput, NotFound
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import (
@@ -13,8 +17,10 @@ from ws_manager.gateway.http.api.schemas import (
     COUNT,
     EXPLANATION,
     KNOWN_NAME,
+    LIMIT,
     NAME,
     SECONDS,
+    SNAPSHOT,
     STATS,
     TEXT,
     listed,
@@ -23,6 +29,8 @@ from ws_manager.gateway.http.api.schemas import (
 )
 from ws_manager.gateway.http.api.view import View
 from ws_manager.models import Connection, Message
+from ws_manager.repository.findings import OK, ORDERS, PROBLEM, WARNING
+from ws_manager.settings import heartbeat_timeout
 
 _ID = Parameter("id", KNOWN_NAME, "a ws_id, a msg_id or a broadcast_id, or a part of one")
 _AGENT = Parameter("agent", KNOWN_NAME, "the agent")
@@ -70,6 +78,24 @@ def _stats(ledger: Ledger, call: Call) -> Reply:
     gateway = ledger.running_gateway()
     running = None if gateway is None else {"url": gateway.url, "pid": gateway.pid}
     return Reply({**ledger.stats(), **ledger.backlog()._asdict(), "gateway": running})
+
+
+def _snapshot(ledger: Ledger, call: Call) -> Reply:
+    view, given = View(ledger, call.claims), call.given
+    view.require_all()
+    query = OverviewQuery(
+        order=given["sort"], agent=given.get("agent"), text=given.get("text"), connections=given["limit"]
+    )
+    form = overview_form(ledger.sampler(heartbeat_timeout()).sample(query))
+    if not view.content:
+        form["messages"] = [{**message, "content_start": None} for message in form["messages"]]
+    return Reply(form)
+
+
+def _doctor(ledger: Ledger, call: Call) -> Reply:
+    View(ledger, call.claims).require_all()
+    found = examine(ledger.location, aiohttp.__version__)
+    return Reply({"checks": [finding._asdict() for finding in found]})
 
 
 def _barred(ledger: Ledger, call: Call) -> Reply:
@@ -131,6 +157,24 @@ ROUTES = (
         path_parameters=(_ID,), errors=(404, 422),
     ),
     Route("GET", "/v1/stats", "read", "Counts of connections and messages, and what has not arrived.", _stats, STATS),
+    Route(
+        "GET", "/v1/snapshot", "read", "What goes on now: a frame of `top`. Its rates are null.", _snapshot, SNAPSHOT,
+        parameters=(
+            Parameter("agent", KNOWN_NAME, "only this agent's connections"),
+            Parameter("text", {"type": "string", "minLength": 1}, "only connections with this text"),
+            Parameter("sort", {"enum": list(ORDERS), "default": ORDERS[0]}, "the order of the connections"),
+            Parameter("limit", {**LIMIT, "default": 20}, "at most so many connections"),
+        ),
+    ),
+    Route(
+        "GET", "/v1/doctor", "admin", "Look for problems of the ledger and the gateway.", _doctor,
+        thing({
+            "checks": listed(thing({
+                "check": TEXT, "status": {"enum": [OK, WARNING, PROBLEM]}, "detail": TEXT,
+                "advice": optional(TEXT), "remedy": optional(TEXT),
+            })),
+        }),
+    ),
     Route(
         "GET", "/v1/bars", "admin", "List the barred agents.", _barred,
         thing({"items": listed(thing({"agent": TEXT, "at": TEXT}))}),

@@ -35,6 +35,7 @@ SEQ: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": 100}
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MAX_TIMEOUT}
+NUMBER: Schema = {"type": "number", "minimum": 0}
 METADATA: Schema = {"type": "object"}
 CONTENT: Schema = {"description": "any JSON value"}
 KEY: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": f"^{KEY_FORM}$"}
@@ -76,6 +77,7 @@ MESSAGE = _ref("Message")
 BROADCAST = _ref("Broadcast")
 EXPLANATION = _ref("Explanation")
 STATS = _ref("Stats")
+SNAPSHOT = _ref("Snapshot")
 PROBLEM = _ref("Problem")
 UNCONFIRMED = _ref("Unconfirmed")
 
@@ -159,6 +161,59 @@ COMPONENTS: dict[str, Schema] = {
                 "properties": {"url": TEXT, "pid": {"type": "integer"}},
                 "required": ["url", "pid"],
             },
+        }
+    ),
+    "Snapshot": thing(
+        {
+            "at": TEXT,
+            "gateway": optional(
+                thing(
+                    {"id": TEXT, "pid": {"type": "integer"}, "url": TEXT, "started_at": TEXT, "seen_at": TEXT}
+                )
+            ),
+            "gateway_runs": BOOLEAN,
+            "backlog": thing(
+                {"pending": COUNT, "set_aside": COUNT, "unrouted": COUNT, "oldest_pending_at": optional(TEXT)}
+            ),
+            "active_connections": COUNT,
+            "matching_connections": COUNT,
+            "total_ever_connected": COUNT,
+            "total_messages": COUNT,
+            "sent_per_second": optional(NUMBER),
+            "confirmed_per_second": optional(NUMBER),
+            "connections": listed(
+                thing(
+                    {
+                        "ws_id": TEXT,
+                        "agent": TEXT,
+                        "connected_at": TEXT,
+                        "last_heartbeat": TEXT,
+                        "age_seconds": NUMBER,
+                        "idle_seconds": NUMBER,
+                        "round_trip_ms": optional({"type": "integer"}),
+                        "pending": COUNT,
+                        "waiting_seconds": optional(NUMBER),
+                        "sent": COUNT,
+                        "slow": listed(TEXT),
+                    }
+                )
+            ),
+            "messages": listed(
+                thing(
+                    {
+                        "seq": SEQ,
+                        "msg_id": TEXT,
+                        "msg_type": TEXT,
+                        "sender_id": optional(TEXT),
+                        "recipient_id": optional(TEXT),
+                        "sent_at": TEXT,
+                        "delivered": BOOLEAN,
+                        "rejected_at": optional(TEXT),
+                        "content_start": optional(TEXT),
+                    }
+                )
+            ),
+            "endings": listed(thing({"reason": TEXT, "count": COUNT, "last_at": TEXT, "last_ws_id": TEXT})),
         }
     ),
     "Problem": {

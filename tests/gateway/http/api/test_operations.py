@@ -1,0 +1,47 @@
+"""`/v1/snapshot` and `/v1/doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.gateway.http.api.support import KEY, ask, token
+from tests.support import gateway
+
+
+async def test_snapshot_is_a_frame_of_top(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        for number in range(3):
+            running.ledger.connect("octavia", f"ws-{number}")
+        running.ledger.connect("cipher", "ws-c")
+        running.ledger.send("ws-1", {"secret": 1})
+        whole = (await ask(running, "GET", "/v1/snapshot")).body
+        assert (whole["active_connections"], whole["gateway_runs"], whole["gateway"]["url"]) == (
+            4,
+            True,
+            running.url,
+        )
+        assert (whole["backlog"]["pending"], whole["sent_per_second"]) == (1, None)
+        assert whole["connections"][0]["ws_id"] == "ws-1"
+        assert whole["messages"][0]["content_start"] == '{"secret":1}'
+        some = (await ask(running, "GET", "/v1/snapshot?agent=octavia&sort=age&limit=1")).body
+        assert (some["matching_connections"], [row["ws_id"] for row in some["connections"]]) == (3, ["ws-0"])
+        assert (await ask(running, "GET", "/v1/snapshot?sort=colour")).status == 400
+
+
+async def test_snapshot_without_the_scope_content_has_none(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-1")
+        running.ledger.send("ws-1", {"secret": 1})
+        shown = await ask(running, "GET", "/v1/snapshot", bearer=token("read"))
+        assert (shown.status, shown.body["messages"][0]["content_start"]) == (200, None)
+        assert "secret" not in shown.text
+
+
+async def test_doctor_looks_at_the_ledger_that_the_gateway_holds(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        checks = {
+            each["check"]: each["status"] for each in (await ask(running, "GET", "/v1/doctor")).body["checks"]
+        }
+        assert checks["contents"] == checks["schema"] == checks["gateway"] == "ok"
+        # The gateway still holds it.
+        assert running.ledger.running_gateway() is not None
