@@ -377,6 +377,10 @@ class Ledger(Questions):
         """Keep at most this much of the ledger in memory."""
         self._store.use_memory(kibibytes)
 
+    def interrupt(self) -> None:
+        """Let the statement fail that runs now. Another thread may call it than the one that uses the ledger."""
+        self._store.interrupt()
+
     @property
     def in_transaction(self) -> bool:
         """Whether the caller has a transaction of its own open, so that nothing is committed yet."""

@@ -252,10 +252,10 @@ class GatewayServer:
             if await self._start(stop, waits):
                 await self._serve(stop, ready)
         finally:
+            await self._api.close()
             await self._threads.close()
             await self._health.close()
             await self._events.close()
-            await self._api.close()
             for hold in (self._alive, self._hold):
                 if hold is not None:
                     hold.release()

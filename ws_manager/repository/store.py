@@ -192,6 +192,9 @@ class Store(Protocol):
     def use_memory(self, kibibytes: int) -> None:
         """Keep at most this much of the ledger in memory."""
 
+    def interrupt(self) -> None:
+        """Let the statement fail that runs now. Another thread may call it than the one that uses the store."""
+
     def close(self) -> None:
         """Close it."""
 

@@ -14,6 +14,7 @@ Result = TypeVar("Result")
 
 _READING_KIB = 2048
 _WRITING_KIB = 4096
+_INTERRUPT_SECONDS = 0.05
 
 
 class LedgerThread:
@@ -54,6 +55,17 @@ class LedgerThread:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
         self._executor.shutdown()
 
+    async def abandon(self) -> None:
+        """Let the calls so far fail, and close the ledger."""
+        closing = asyncio.get_running_loop().run_in_executor(self._executor, self._close)
+        while not closing.done():
+            # Between two statements of a call there is nothing to interrupt: the next one is.
+            if self._ledger is not None:
+                self._ledger.interrupt()
+            await asyncio.wait({closing}, timeout=_INTERRUPT_SECONDS)
+        closing.result()
+        self._executor.shutdown()
+
     def _open(self) -> None:
         if self._ledger is None:
             self._ledger = open_ledger(self._location, shared=self._shared, sizes=self._sizes)
@@ -64,8 +76,9 @@ class LedgerThread:
         return call(self._ledger)
 
     def _close(self) -> None:
-        if self._ledger is not None:
-            self._ledger.close()
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
 
 
 class LedgerThreads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -194,6 +195,11 @@ class SqliteStore:
 
     def use_memory(self, kibibytes: int) -> None:
         self.db.execute(f"PRAGMA cache_size = -{kibibytes}")
+
+    def interrupt(self) -> None:
+        # Its own thread may have closed it meanwhile.
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            self.db.interrupt()
 
     def close(self) -> None:
         self.db.close()

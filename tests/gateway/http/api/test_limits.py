@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.gateway.http.api.support import KEY, NOTHING, ask, token
@@ -109,3 +110,31 @@ async def test_what_takes_long_does_not_delay_messages_and_receipts(
         finally:
             answered.set()
         assert (await asking).status == 200
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "method", "path", "body"),
+    [
+        (Ledger, "messages", "GET", "/v1/messages?search=x", NOTHING),
+        (Maintenance, "prune", "POST", "/v1/prunes", {"older_than": 86400}),
+    ],
+)
+async def test_what_takes_long_does_not_keep_the_gateway_from_stopping(
+    database: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, method: str, path: str, body: Any
+) -> None:
+    asked = threading.Event()
+
+    def endless(self: Any, *_: Any, **_options: Any) -> Any:
+        db = self._store.db
+        asked.set()
+        return db.value(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        )
+
+    monkeypatch.setattr(owner, name, endless)
+    async with gateway(database, key=KEY) as running:
+        asking = asyncio.create_task(ask(running, method, path, body))
+        assert await asyncio.get_running_loop().run_in_executor(None, asked.wait, 30)
+    # It has stopped: otherwise the test would never come here.
+    with pytest.raises(aiohttp.ClientError):
+        await asking

@@ -81,8 +81,8 @@ class Api:
         application.router.add_get("/v1/openapi.json", self._openapi)
 
     async def close(self) -> None:
-        """Wait for the questions so far, and close their ledger."""
-        await self._ledger.close()
+        """End the questions that nobody waits for any more, and close their ledger."""
+        await self._ledger.abandon()
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
