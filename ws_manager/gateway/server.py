@@ -102,7 +102,9 @@ class GatewayServer:
         }
         self._janitor = Janitor(options.database, logs, options.keep, self._leads)
         self._pump = Pump(self._threads, lambda: self._events.ring())
-        self._meters = Meters(lambda: len(self._hub), lambda: self._pump.lag_seconds)
+        self._meters = Meters(
+            lambda: len(self._hub), lambda: len(self._events), lambda: self._pump.lag_seconds
+        )
         self._receipts = ReceiptWriter(self._threads, self._meters.settled)
         self._unwritten = False
         self._pumping: Optional[asyncio.Task[None]] = None

@@ -37,13 +37,19 @@ class Meters:
 
     Args:
         sockets: returns the number of open sockets.
+        streams: returns the number of open streams of events.
         pump_lag: returns the seconds that the last messages took from the commit's notice to their sockets.
     """
 
-    def __init__(self, sockets: Callable[[], float], pump_lag: Callable[[], float]) -> None:
+    def __init__(
+        self, sockets: Callable[[], float], streams: Callable[[], float], pump_lag: Callable[[], float]
+    ) -> None:
         self._registry = registry = CollectorRegistry()
         prefix = "ws_manager"
         Gauge("sockets", "Open sockets.", namespace=prefix, registry=registry).set_function(sockets)
+        Gauge("event_streams", "Open streams of events.", namespace=prefix, registry=registry).set_function(
+            streams
+        )
         Gauge(
             "pump_lag_seconds",
             "From the notice of a commit until its messages were offered to their sockets, the last time.",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.http.api.support import KEY, ask, token
-from tests.support import Refused, RunningGateway, gateway
+from tests.support import Refused, RunningGateway, gateway, within
 
 TYPES = {
     "ws_manager_sockets": "gauge",
+    "ws_manager_event_streams": "gauge",
     "ws_manager_connections": "gauge",
     "ws_manager_messages_committed": "counter",
     "ws_manager_messages_confirmed": "counter",
@@ -76,6 +78,16 @@ async def test_count_what_happens(database: Path) -> None:
         await agent.say_goodbye()
         await running.until(lambda: not len(running.server._hub))
         assert (await scraped(running))["ws_manager_socket_closes_total"] == {("1000",): 1}
+
+
+async def test_count_the_streams_of_events(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        headers = {"Authorization": f"Bearer {token('read')}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            streams = [await within(session.get(running.url + "/v1/events")) for _ in range(2)]
+            assert (await scraped(running))["ws_manager_event_streams"] == {(): 2}
+            for stream in streams:
+                stream.close()
 
 
 async def test_no_label_is_made_up_by_a_client(database: Path) -> None:
