@@ -85,7 +85,7 @@ def test_the_same_key_is_one_message_also_after_the_gateway_was_killed(
 
 
 async def events(url: str, bearer: str, last: Optional[str], count: int) -> tuple[list[Any], str]:
-    """Hear events behind a cursor until there are so many or the gateway is gone; return them and the last id."""
+    """Hear events behind a cursor until `count` have come or the gateway is gone; return them and the last id."""
     headers = {"Authorization": f"Bearer {bearer}"}
     if last is not None:
         headers["Last-Event-ID"] = last

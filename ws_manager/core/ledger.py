@@ -306,8 +306,8 @@ class Ledger(Questions):
 
     # What only some callers need: each has verbs of its own
 
-    def once(self, key: Key, work: Callable[[], str]) -> tuple[str, bool]:
-        """Do something that is written to the ledger, unless it was done for this key before.
+    def once(self, key: Optional[Key], work: Callable[[], str]) -> tuple[str, bool]:
+        """Do something that is written to the ledger, unless it was done for this key before. Without a key, do it.
 
         Returns:
             What `work` returns, or returned then; and whether it was done before.
@@ -315,6 +315,8 @@ class Ledger(Questions):
         Raises:
             KeyReused: the key was used for another request.
         """
+        if key is None:
+            return work(), False
         from ws_manager.core.once import once
 
         return once(self._store, key, work)

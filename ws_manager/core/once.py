@@ -40,12 +40,19 @@ class Key(NamedTuple):
     fingerprint: str
 
 
-def key_for(subject: str, operation: str, name: str, *request: Any) -> Key:  # noqa: ANN401 - JSON values
-    """Return a key. Two requests are the same if these values are, whatever their bytes were.
+def key_for(
+    subject: str,
+    operation: str,
+    name: Optional[str],
+    *request: Any,  # noqa: ANN401 - JSON values
+) -> Optional[Key]:
+    """Return a key; None for a request without one. Two requests are the same if these values are.
 
     Raises:
         InvalidInput: the name is empty, too long, or cannot stand in a header as it is.
     """
+    if name is None:
+        return None
     if len(name) > LONGEST_KEY or re.fullmatch(KEY_FORM, name) is None:
         raise InvalidInput(
             f"an idempotency key has 1 to {LONGEST_KEY} characters of ASCII, without spaces at its ends",
@@ -56,14 +63,19 @@ def key_for(subject: str, operation: str, name: str, *request: Any) -> Key:  # n
     return Key(subject, operation, name, digest)
 
 
-def sending_key(subject: str, name: str, to: str, content: str, msg_type: str) -> Key:
+def sending_key(subject: str, name: Optional[str], to: str, content: str, msg_type: str) -> Optional[Key]:
     """Return the key of a message to one connection, the same on the socket, over HTTP and in a shell."""
     return key_for(subject, "send", name, to, content, msg_type)
 
 
 def broadcasting_key(
-    subject: str, name: str, agent: Optional[str], where: Optional[Sequence[str]], content: str, msg_type: str
-) -> Key:
+    subject: str,
+    name: Optional[str],
+    agent: Optional[str],
+    where: Optional[Sequence[str]],
+    content: str,
+    msg_type: str,
+) -> Optional[Key]:
     """Return the key of a broadcast, the same on the socket, over HTTP and in a shell."""
     return key_for(subject, "broadcast", name, agent, list(where or ()), content, msg_type)
 

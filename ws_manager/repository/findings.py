@@ -101,7 +101,7 @@ class Backlog(NamedTuple):
         pending: messages that wait for their connections.
         set_aside: messages that were taken out of delivery.
         unrouted: webhook events that wait for a recipient.
-        oldest_pending_at: when the first of the pending messages was sent; None if there are none.
+        oldest_pending_at: when the first of the pending messages was sent; None if nothing is pending.
     """
 
     pending: int

@@ -31,7 +31,9 @@ def disconnect(
         None, "--agent", metavar="NAME", help="All connections of this agent."
     ),
     where: Optional[list[str]] = WHERE,
-    reason: str = typer.Option(BY_AN_OPERATOR, "--reason", metavar="TEXT", help="What the agent is told."),
+    reason: str = typer.Option(
+        BY_AN_OPERATOR, "--reason", metavar="TEXT", help="The reason that the agent gets."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Disconnect nothing: show which it would be."),
     yes: bool = YES,
 ) -> None:

@@ -66,8 +66,6 @@ class RequestPerformer:
                 raise NotFound(f"no active connection {to}")
             return message.msg_id
 
-        if request.key is None:
-            return sent_frame(request.ref, sent())
         key = sending_key(self._claims.agent, request.key, to, request.content, request.msg_type)
         return sent_frame(request.ref, ledger.once(key, sent)[0])
 
@@ -89,8 +87,6 @@ class RequestPerformer:
             count = len(broadcast.recipients)
             return broadcast.broadcast_id
 
-        if request.key is None:
-            return broadcasted_frame(request.ref, sent(), count)
         key = broadcasting_key(
             self._claims.agent, request.key, agent, None, request.content, request.msg_type
         )

@@ -129,7 +129,7 @@ class Meters:
         self._closes.labels(str(code) if code in _CODES else "other").inc()
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count an answer. `route` is the path of the route, with braces; empty where there is none."""
+        """Count an answer. `route` is the path of the route, with braces; empty if no route matches."""
         method = method if method in _METHODS else "other"
         self._requests.labels(route, method, str(status)).inc()
         if route == "/ws":

@@ -102,7 +102,7 @@ class Feed:
         for row, at, ranges in rows:
             last = seq if row == receipt else 0
             if row == receipt and not seq:
-                # The cursor is behind the whole of it.
+                # The cursor is behind all of its messages.
                 continue
             spans = _spans(ranges)
             for first, final in spans:

@@ -79,13 +79,16 @@ async def test_ledger_that_is_busy_is_503_and_the_request_can_be_sent_again(data
         assert running.db.value("SELECT count(*) FROM messages") == 1
 
 
-@pytest.mark.parametrize(
+WHAT_TAKES_LONG = pytest.mark.parametrize(
     ("owner", "name", "method", "path", "body"),
     [
         (Ledger, "messages", "GET", "/v1/messages?search=x", NOTHING),
         (Maintenance, "prune", "POST", "/v1/prunes", {"older_than": 86400}),
     ],
 )
+
+
+@WHAT_TAKES_LONG
 async def test_what_takes_long_does_not_delay_messages_and_receipts(
     database: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, method: str, path: str, body: Any
 ) -> None:
@@ -112,13 +115,7 @@ async def test_what_takes_long_does_not_delay_messages_and_receipts(
         assert (await asking).status == 200
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "method", "path", "body"),
-    [
-        (Ledger, "messages", "GET", "/v1/messages?search=x", NOTHING),
-        (Maintenance, "prune", "POST", "/v1/prunes", {"older_than": 86400}),
-    ],
-)
+@WHAT_TAKES_LONG
 async def test_what_takes_long_does_not_keep_the_gateway_from_stopping(
     database: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, method: str, path: str, body: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""`/v1/snapshot` and `/v1/doctor`."""
+"""`/v1/snapshot`, `/v1/doctor` and `/v1/bars`."""
 
 from __future__ import annotations
 
@@ -45,3 +45,14 @@ async def test_doctor_looks_at_the_ledger_that_the_gateway_holds(database: Path)
         assert checks["contents"] == checks["schema"] == checks["gateway"] == "ok"
         # The gateway still holds it.
         assert running.ledger.running_gateway() is not None
+
+
+async def test_unbarring_again_with_its_key_succeeds(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        assert (await ask(running, "PUT", "/v1/bars/octavia")).status == 201
+        first = await ask(running, "DELETE", "/v1/bars/octavia", key="k")
+        again = await ask(running, "DELETE", "/v1/bars/octavia", key="k")
+        assert (first.status, again.status, first.body) == (200, 200, again.body)
+        assert "Idempotency-Replayed" not in first.headers
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert (await ask(running, "DELETE", "/v1/bars/octavia")).status == 404

@@ -33,6 +33,7 @@ LONGEST_WAIT = 60.0
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.1
 _HEADERS = {"Cache-Control": "no-store"}
+_REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 def body_bytes(sizes: Sizes) -> int:
@@ -131,7 +132,7 @@ class Api:
             text=_json(reply.body),
             status=status,
             content_type="application/json",
-            headers={**_HEADERS, **reply.headers},
+            headers={**_HEADERS, **reply.headers, **(_REPLAYED if reply.replayed else {})},
         )
 
     def _admit(self, claims: Claims) -> Callable[[int, int], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import key_for
@@ -25,7 +25,7 @@ from ws_manager.gateway.http.api.schemas import (
     thing,
 )
 from ws_manager.gateway.http.api.view import View
-from ws_manager.models import Connection, new_id
+from ws_manager.models import new_id
 from ws_manager.tokens import ANY_AGENT
 
 WS_ID = Parameter("ws_id", KNOWN_NAME, "the connection")
@@ -35,7 +35,7 @@ WHERE = Parameter(
     "where", TEXT, "only where this condition holds, such as metadata.region=us-west", repeated=True
 )
 DRY_RUN = Parameter("dry_run", BOOLEAN, "change nothing, and say what would be done")
-_REASON = Parameter("reason", NAME, "what the agent is told")
+_REASON = Parameter("reason", NAME, "the reason in the close frame of its socket")
 
 
 def _list(ledger: Ledger, call: Call) -> Reply:
@@ -82,17 +82,12 @@ def _put(ledger: Ledger, call: Call) -> Reply:
 
 
 def _post(ledger: Ledger, call: Call) -> Reply:
-    def made() -> str:
-        return str(_register(ledger, call, new_id()).body["ws_id"])
-
-    if call.key is None:
-        return _register(ledger, call, new_id())
     key = key_for(call.subject, "connect", call.key, dict(call.body))
-    ws_id, replayed = ledger.once(key, made)
+    ws_id, replayed = ledger.once(key, lambda: str(_register(ledger, call, new_id()).body["ws_id"]))
     connection = ledger.find(ws_id)
     if connection is None:
         raise NotFound(f"no connection {ws_id}")
-    return _registered(ledger, call, connection, 201, replayed=replayed)
+    return Reply(View(ledger, call.claims).connection_form(connection), 201, replayed=replayed)
 
 
 def _register(ledger: Ledger, call: Call, ws_id: str) -> Reply:
@@ -105,15 +100,8 @@ def _register(ledger: Ledger, call: Call, ws_id: str) -> Reply:
     if known is not None and known.agent != agent and not operates:
         raise Conflict(f"{ws_id} belongs to another agent", hint="use another ws_id")
     connection = ledger.connect(agent, ws_id, call.body.get("metadata"))
-    return _registered(ledger, call, connection, 201 if known is None else 200)
-
-
-def _registered(
-    ledger: Ledger, call: Call, connection: Connection, status: int, *, replayed: bool = False
-) -> Reply:
     form = View(ledger, call.claims).connection_form(connection)
-    headers = {"Idempotency-Replayed": "true"} if replayed else {}
-    return Reply(form, status, headers)
+    return Reply(form, 201 if known is None else 200)
 
 
 def _end(ledger: Ledger, call: Call) -> Reply:
@@ -125,9 +113,8 @@ def _end(ledger: Ledger, call: Call) -> Reply:
             raise NotFound(f"{ws_id} is not active")
         return str(ws_id)
 
-    return _once(
-        ledger, call, "disconnect", [ws_id, reason], ended, {"ws_id": ws_id, "status": "disconnected"}
-    )
+    _, replayed = ledger.once(key_for(call.subject, "disconnect", call.key, ws_id, reason), ended)
+    return Reply({"ws_id": ws_id, "status": "disconnected"}, replayed=replayed)
 
 
 def _end_many(ledger: Ledger, call: Call) -> Reply:
@@ -152,22 +139,6 @@ def _heartbeat(ledger: Ledger, call: Call) -> Reply:
     return Reply({"ws_id": ws_id})
 
 
-def _once(
-    ledger: Ledger,
-    call: Call,
-    operation: str,
-    request: list[Any],
-    work: Callable[[], str],
-    body: dict[str, Any],
-) -> Reply:
-    """Do something once for the call's key, if it has one, and answer with a body."""
-    if call.key is None:
-        work()
-        return Reply(body)
-    _result, replayed = ledger.once(key_for(call.subject, operation, call.key, request), work)
-    return Reply(body, headers={"Idempotency-Replayed": "true"} if replayed else {})
-
-
 _REGISTRATION = thing({"agent": NAME}, metadata=METADATA)
 _ENDED = thing({"ws_id": TEXT, "status": {"enum": ["disconnected"]}})
 _ENDED_MANY = thing({"ws_ids": listed(TEXT), "dry_run": BOOLEAN})
@@ -183,10 +154,10 @@ ROUTES = (
         parameters=(
             AGENT,
             Parameter("status", {"enum": ["active", "disconnected", "all"]}, "active if left out"),
-            Parameter("stale", SECONDS, "only those without a sign of life for so many seconds"),
+            Parameter("stale", SECONDS, "only those without a sign of life for this many seconds"),
             WHERE,
             Parameter("sort", {"enum": list(ORDERS)}, "the order; age if left out"),
-            Parameter("limit", LIMIT, "at most so many"),
+            Parameter("limit", LIMIT, "how many connections at most"),
             Parameter("after", KNOWN_NAME, "only those behind this ws_id"),
         ),
         errors=(404, 422),

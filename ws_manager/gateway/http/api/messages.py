@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
-
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
-from ws_manager.core.once import Key, broadcasting_key, key_for, sending_key
+from ws_manager.core.once import broadcasting_key, key_for, sending_key
 from ws_manager.core.read.conditions import all_of
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import NotFound
@@ -32,7 +30,7 @@ from ws_manager.gateway.http.api.schemas import WAIT as WAIT_SCHEMA
 from ws_manager.gateway.http.api.view import View
 from ws_manager.repository.findings import MessageFilter
 
-WAIT = Parameter("wait", WAIT_SCHEMA, "wait at most so long for the confirmations, such as 5s; at most 60 s")
+WAIT = Parameter("wait", WAIT_SCHEMA, "how long to wait for the confirmations, such as 5s; at most 60 s")
 _MSG_ID = Parameter("msg_id", KNOWN_NAME, "the message")
 _BROADCAST_ID = Parameter("broadcast_id", KNOWN_NAME, "the broadcast")
 
@@ -47,15 +45,13 @@ def _send(ledger: Ledger, call: Call) -> Reply:
             raise NotFound(f"{to} is not active")
         return message.msg_id
 
-    key = None
-    if call.key is not None:
-        key = sending_key(call.subject, call.key, to, body["content"], msg_type)
-    msg_id, replayed = _done(ledger, key, sent)
+    key = sending_key(call.subject, call.key, to, body["content"], msg_type)
+    msg_id, replayed = ledger.once(key, sent)
     message = ledger.message(msg_id)
     if message is None:
         raise NotFound(f"message {msg_id} was sent, and is no longer in the ledger")
     form = View(ledger, call.claims).message_form(message)
-    return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}", **_replayed(replayed)}, [message])
+    return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}"}, replayed, [message])
 
 
 def _broadcast(ledger: Ledger, call: Call) -> Reply:
@@ -81,16 +77,14 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
             admit=call.admit,
         ).broadcast_id
 
-    key = None
-    if call.key is not None:
-        where = body.get("where")
-        key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type)
-    broadcast_id, replayed = _done(ledger, key, sent)
+    where = body.get("where")
+    key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type)
+    broadcast_id, replayed = ledger.once(key, sent)
     state = ledger.find_broadcast(broadcast_id)
     if state is None:
         raise NotFound(f"broadcast {broadcast_id} was sent, and is no longer in the ledger")
     form = {**view.broadcast_form(state), "ws_ids": ledger.addressed(broadcast_id)}
-    return Reply(form, 201, {"Location": f"/v1/broadcasts/{broadcast_id}", **_replayed(replayed)}, state)
+    return Reply(form, 201, {"Location": f"/v1/broadcasts/{broadcast_id}"}, replayed, state)
 
 
 def _messages(ledger: Ledger, call: Call) -> Reply:
@@ -171,18 +165,9 @@ def _replay(ledger: Ledger, call: Call) -> Reply:
             raise NotFound(f"{to} is not active")
         return again.msg_id
 
-    key = None if call.key is None else key_for(call.subject, "replay", call.key, message.msg_id, to)
-    msg_id, replayed = _done(ledger, key, sent)
+    msg_id, replayed = ledger.once(key_for(call.subject, "replay", call.key, message.msg_id, to), sent)
     form = {"retry_of": message.msg_id, "msg_id": msg_id, "ws_id": to}
-    return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}", **_replayed(replayed)})
-
-
-def _done(ledger: Ledger, key: Optional[Key], work: Callable[[], str]) -> tuple[str, bool]:
-    return (work(), False) if key is None else ledger.once(key, work)
-
-
-def _replayed(replayed: bool) -> dict[str, str]:
-    return {"Idempotency-Replayed": "true"} if replayed else {}
+    return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}"}, replayed)
 
 
 _RETRIED = thing({"retry_of": TEXT, "msg_id": TEXT, "ws_id": TEXT})
@@ -212,7 +197,7 @@ ROUTES = (
             Parameter("before", MOMENT, "only messages sent before then"),
             Parameter("search", {"type": "string", "minLength": 1}, "only messages whose content has this text"),
             Parameter("broadcast", KNOWN_NAME, "only messages of this broadcast"),
-            Parameter("limit", LIMIT, "at most so many"),
+            Parameter("limit", LIMIT, "how many messages at most"),
             Parameter("after", SEQ, "only messages with a lower seq: the `next` of the page before"),
         ),
         errors=(404,),
@@ -238,7 +223,7 @@ ROUTES = (
     Route(
         "GET", "/v1/broadcasts", "read", "List broadcasts, newest first.", _broadcasts, page(BROADCAST),
         parameters=(
-            Parameter("limit", LIMIT, "at most so many"),
+            Parameter("limit", LIMIT, "how many broadcasts at most"),
             Parameter("after", KNOWN_NAME, "only broadcasts that are older than this one"),
         ),
         errors=(404,),

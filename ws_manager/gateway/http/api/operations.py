@@ -118,11 +118,8 @@ def _unbar(ledger: Ledger, call: Call) -> Reply:
             raise NotFound(f"{agent} is not barred")
         return str(agent)
 
-    if call.key is None:
-        unbarred()
-    else:
-        ledger.once(key_for(call.subject, "unbar", call.key, agent), unbarred)
-    return Reply({"agent": agent, "barred": False, "disconnected": []})
+    _, replayed = ledger.once(key_for(call.subject, "unbar", call.key, agent), unbarred)
+    return Reply({"agent": agent, "barred": False, "disconnected": []}, replayed=replayed)
 
 
 def _revoke(ledger: Ledger, call: Call) -> Reply:
@@ -163,7 +160,7 @@ ROUTES = (
             Parameter("agent", KNOWN_NAME, "only this agent's connections"),
             Parameter("text", {"type": "string", "minLength": 1}, "only connections with this text"),
             Parameter("sort", {"enum": list(ORDERS), "default": ORDERS[0]}, "the order of the connections"),
-            Parameter("limit", {**LIMIT, "default": 20}, "at most so many connections"),
+            Parameter("limit", {**LIMIT, "default": 20}, "how many connections at most"),
         ),
     ),
     Route(

@@ -61,12 +61,14 @@ class Reply:
         body: a JSON object; `Json` in it stays as it is.
         status: HTTP status.
         headers: further headers.
+        replayed: whether its idempotency key was used before, so that nothing was done now.
         sent: what a `wait` waits for: see `ws_manager.core.sending.Sent`.
     """
 
     body: Mapping[str, Any]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    replayed: bool = False
     sent: Any = None
 
 

@@ -54,7 +54,7 @@ class View:
         """Return one of its own connections.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it has no such connection.
         """
         found = self._ledger.find(ws_id)
         if found is None or not self.owns(ws_id):
@@ -65,7 +65,7 @@ class View:
         """Return a message that one of its own connections has sent, or gets.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such message.
         """
         found = self._ledger.message(msg_id)
         if found is None or not (self.owns(found.recipient_id) or self.owns(found.sender_id)):
@@ -76,7 +76,7 @@ class View:
         """Return a broadcast that one of its own connections has sent.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such broadcast.
         """
         found = self._ledger.find_broadcast(broadcast_id)
         if found is None or not self.owns(found.sender_id):
