@@ -78,6 +78,17 @@ def new_id() -> str:
     return new_ids(1)[0]
 
 
+def seconds_between(earlier: str, later: str) -> float:
+    """Return the seconds from one time to another; 0 if they lie the other way round, or one is not a time.
+
+    A file of the earlier implementation may hold any text.
+    """
+    try:
+        return max(0.0, (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
 def seconds_before(moment: str, seconds: float) -> str:
     """Return the timestamp that lies `seconds` before `moment`."""
     return timestamp(datetime.fromisoformat(moment) - timedelta(seconds=seconds))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ws_manager.core.presence import seems_to_run
 from ws_manager.core.validation import check_limit, check_name
 from ws_manager.errors import InvalidInput
-from ws_manager.models import Gateway, is_ahead, utc_now
+from ws_manager.models import Gateway, is_ahead, seconds_between, utc_now
 from ws_manager.repository.findings import ORDERS, ActiveConnection, Backlog, RecentMessage
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 
@@ -231,11 +230,11 @@ class Sampler:
             agent=connection.agent,
             connected_at=connection.connected_at,
             last_heartbeat=connection.last_heartbeat,
-            age_seconds=_seconds(connection.connected_at, at),
-            idle_seconds=_seconds(connection.last_heartbeat, at),
+            age_seconds=seconds_between(connection.connected_at, at),
+            idle_seconds=seconds_between(connection.last_heartbeat, at),
             round_trip_ms=None if heartbeat is None else heartbeat.latency_ms,
             pending=pending,
-            waiting_seconds=None if oldest is None else _seconds(oldest, at),
+            waiting_seconds=None if oldest is None else seconds_between(oldest, at),
             sent=connection.message_count,
             slow=(),
         )
@@ -288,11 +287,3 @@ def check_query(query: OverviewQuery) -> None:
         check_name(query.agent, "agent", known=True)
     for limit in (query.connections, query.messages, query.endings):
         check_limit(limit)
-
-
-def _seconds(earlier: str, later: str) -> float:
-    try:
-        return max(0.0, (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
-    except (ValueError, TypeError):
-        # A file of the earlier implementation may hold anything; it counts as now, the text itself is beside it.
-        return 0.0

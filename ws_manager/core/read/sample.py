@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from ws_manager.models import utc_now
+from ws_manager.models import seconds_between, utc_now
 from ws_manager.repository.findings import Backlog
 
 if TYPE_CHECKING:
@@ -45,15 +44,9 @@ def sample(store: Store) -> LedgerSample:
             store.overview.count_connections() - active,
             store.overview.count_sent(),
             backlog,
-            0.0 if backlog.oldest_pending_at is None else _age(backlog.oldest_pending_at),
+            0.0
+            if backlog.oldest_pending_at is None
+            else seconds_between(backlog.oldest_pending_at, utc_now()),
             size,
             log_size,
         )
-
-
-def _age(at: str) -> float:
-    try:
-        return max(0.0, (datetime.fromisoformat(utc_now()) - datetime.fromisoformat(at)).total_seconds())
-    except (ValueError, TypeError):
-        # A file of the earlier implementation may hold any text.
-        return 0.0
