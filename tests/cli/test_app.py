@@ -214,7 +214,10 @@ def test_a_signal_ends_the_waiting(process, environment, number: signal.Signals,
         try:
             # The documented line is there while the command still waits.
             assert started.stdout is not None
+            assert started.stderr is not None
             assert started.stdout.readline().startswith(b"Sent message ")
+            # It comes just before the waiting.
+            assert started.stderr.readline().startswith(b"note: no gateway runs for this ledger")
             started.send_signal(number)
             output, errors = started.communicate(timeout=60)
         finally:

@@ -26,6 +26,8 @@ BATCH_HELP = (
     "Messages from a file, or from stdin with -: one JSON value per line. Each line gets a line of output."
 )
 KEY_HELP = "Send it once, however often the same command is run with this key within a day."
+EVERY_AGENT = "*"
+"""Whose idempotency keys a shell uses: it shares them with tokens for every agent."""
 WAIT_HELP = "Wait at most this long for the confirmations: 30, 90s, 5m. Exit code 5 if one is missing."
 
 

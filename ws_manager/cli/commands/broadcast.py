@@ -11,6 +11,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.cli.output.text import note
 from ws_manager.cli.sending import (
     BATCH_HELP,
+    EVERY_AGENT,
     KEY_HELP,
     MESSAGE_HELP,
     WAIT_HELP,
@@ -112,8 +113,7 @@ def _broadcast(
     from ws_manager.core.once import broadcasting_key
 
     text = encode_content(request.content, ledger.sizes.content)
-    # Shared with tokens for every agent.
-    once = broadcasting_key("*", key, request.agent, request.where, text, request.msg_type)
+    once = broadcasting_key(EVERY_AGENT, key, request.agent, request.where, text, request.msg_type)
     broadcast_id, replayed = ledger.once(once, sent)
     if not replayed:
         return made[0]

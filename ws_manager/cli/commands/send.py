@@ -11,6 +11,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.cli.output.text import note
 from ws_manager.cli.sending import (
     BATCH_HELP,
+    EVERY_AGENT,
     KEY_HELP,
     MESSAGE_HELP,
     WAIT_HELP,
@@ -25,9 +26,6 @@ from ws_manager.settings import parse_duration
 if TYPE_CHECKING:
     from ws_manager.core.ledger import Ledger
     from ws_manager.models import Message
-
-_EVERYBODY = "*"
-"""Whose keys are those of a shell: they are shared with tokens for every agent."""
 
 _BATCH_HELP = BATCH_HELP + ' Without <ws_id>, a line is {"to":…,"content":…,"type":…}.'
 
@@ -84,7 +82,7 @@ def _send(ledger: "Ledger", ws_id: str, content: str, msg_type: str, key: Option
     from ws_manager.core.validation import encode_content
 
     text = encode_content(content, ledger.sizes.content)
-    msg_id, replayed = ledger.once(sending_key(_EVERYBODY, key, ws_id, text, msg_type), sent)
+    msg_id, replayed = ledger.once(sending_key(EVERY_AGENT, key, ws_id, text, msg_type), sent)
     if not replayed:
         return made[0]
     note("note: it was sent before with this key")
