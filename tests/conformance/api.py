@@ -45,6 +45,8 @@ def main() -> int:
                     # A stream has no end.
                     *("--exclude-operation-id", "get_events", "--generation-database", "none"),
                 ],
+                # It keeps what it has found in a folder of its own here.
+                cwd=folder,
                 timeout=LIMIT,
                 check=False,
             ).returncode
