@@ -9,11 +9,12 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Optional
 
+from ws_manager.core import holds
 from ws_manager.core.bars import BARRED, check_bars
 from ws_manager.core.heartbeat import sweep
-from ws_manager.core.presence import has_socket, living_gateways
+from ws_manager.core.holds import holding_lock
 from ws_manager.core.registry import connect
-from ws_manager.errors import Conflict, NotFound
+from ws_manager.errors import Conflict
 from ws_manager.models import (
     ACTIVE,
     Closure,
@@ -29,7 +30,6 @@ from ws_manager.models import (
     Written,
     utc_now,
 )
-from ws_manager.remedies import LIST_CONNECTIONS
 from ws_manager.repository.records import MOST_CHARACTERS, Position, Reading
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 MOST_COUNTED = 1000
 """Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
+
+_CONFIRMED_AT_ONCE = 1000
 
 WhyVoid = Literal["barred", "disconnected", "moved", "replaced", "registered"]
 """Why a registration no longer holds: see `Delivery.why_void`. The gateway's hub has a close code for each."""
@@ -240,17 +242,62 @@ class Delivery:
             NotFound: there is no such connection.
             Conflict: a socket or another receiver holds it.
         """
-        connection = self._store.connections.find(ws_id)
-        if connection is None:
-            raise NotFound(f"no connection {ws_id}", remedy=LIST_CONNECTIONS)
-        hold = self._store.hold(connection)
-        if hold is None:
-            raise Conflict(f"another receiver holds {ws_id}", hint="stop it first")
-        with contextlib.ExitStack() as held:
-            held.callback(hold.release)
-            if has_socket(connection, living_gateways(self._store)):
-                raise Conflict(f"a socket holds {ws_id}", hint="its agent receives the messages already")
+        with holding_lock(self._store, ws_id) as connection:
             yield connection
+
+    def take_hold(self, ws_id: str) -> tuple[str, Connection]:
+        """Hold a connection's messages, alone, for 30 s. `renew_hold` makes that last.
+
+        Returns:
+            The hold's name, and the connection.
+
+        Raises:
+            NotFound, Conflict: as `holding`.
+        """
+        return holds.take(self._store, ws_id)
+
+    def renew_hold(self, ws_id: str, hold: str) -> Connection:
+        """Keep a hold for another 30 s, and return its connection as it is now.
+
+        Raises:
+            Conflict: the hold has ended.
+        """
+        return holds.renew(self._store, ws_id, hold)
+
+    def release_hold(self, ws_id: str, hold: str) -> bool:
+        """End a hold. False if it has ended already."""
+        return holds.release(self._store, ws_id, hold)
+
+    def confirm_up_to(self, connection: Connection, seq: int) -> int:
+        """Confirm a holder's pending messages up to a number, as an ack on a socket does; return how many.
+
+        Raises:
+            Conflict: as `confirm_held`.
+        """
+        confirmed, after = 0, connection.confirmed_seq
+        while True:
+            waiting = self._store.messages.pending(connection.ws_id, after, _CONFIRMED_AT_ONCE)
+            seqs = [message.seq for message in waiting if message.seq <= seq]
+            if not seqs:
+                return confirmed
+            self.confirm_held(connection, seqs)
+            confirmed, after = confirmed + len(seqs), seqs[-1]
+
+    def reject_held(self, connection: Connection, seq: int, reason: str) -> None:
+        """Set one of a holder's pending messages aside.
+
+        Raises:
+            Conflict: as `confirm_held`.
+        """
+        if self.settle([Rejection(connection.ws_id, connection.epoch, seq, reason)]):
+            raise _registered_again(connection.ws_id)
+
+    def heard_held(self, connection: Connection, *, logged: bool) -> None:
+        """Write a holder's sign of life, unless its connection was registered again.
+
+        `logged` is that of `SignOfLife`.
+        """
+        self.settle([SignOfLife(connection.ws_id, connection.epoch, utc_now(), None, logged)])
 
     def confirm_held(self, connection: Connection, seqs: Sequence[int]) -> None:
         """Confirm the messages that a holder has received, by their numbers in ascending order.

@@ -15,6 +15,7 @@ from ws_manager.core.maintenance import Log
 from ws_manager.core.once import KEPT_SECONDS
 from ws_manager.core.presence import NOTED_SECONDS
 from ws_manager.errors import LedgerBusy, LedgerError, LedgerFull
+from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery.checkpointer import Checkpointer
 from ws_manager.gateway.delivery.hub import Hub
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
@@ -101,7 +102,8 @@ class GatewayServer:
             "idempotency_keys": KEPT_SECONDS,
         }
         self._janitor = Janitor(options.database, logs, options.keep, self._leads)
-        self._pump = Pump(self._threads, lambda: self._events.ring())
+        self._bell = Bell()
+        self._pump = Pump(self._threads, self._bell.ring)
         self._meters = Meters(
             lambda: len(self._hub), lambda: len(self._events), lambda: self._pump.lag_seconds
         )
@@ -138,13 +140,14 @@ class GatewayServer:
             public=options.metrics_public,
         )
         self._events = EventStreams(
-            self._access, LedgerThread(options.database, "ws-manager-events", limits.sizes), clock
+            self._access, LedgerThread(options.database, "ws-manager-events", limits.sizes), self._bell, clock
         )
         self._api = Api(
             self._access,
             self._api_bodies,
             self._threads,
             LedgerThread(options.database, "ws-manager-api", limits.sizes),
+            self._bell,
             self._quotas,
             self._refusal_log,
             limits.requests_per_second,
@@ -299,6 +302,7 @@ class GatewayServer:
         """Accept nobody new, close every socket, and end every connection."""
         self._sockets.stopping = True
         self._events.stop()
+        self._api.stop()
         self._listener.stop_accepting()
         await self._hub.close(
             code,

@@ -30,6 +30,7 @@ from ws_manager.repository.tables import (
     Events,
     Gateways,
     HeartbeatLog,
+    Holds,
     Keys,
     Messages,
     Receipts,
@@ -92,6 +93,10 @@ class Store(Protocol):
     @property
     def keys(self) -> Keys:
         """The requests that were done lately."""
+
+    @property
+    def holds(self) -> Holds:
+        """Who takes messages over HTTP."""
 
     @property
     def history(self) -> History:

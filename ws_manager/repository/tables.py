@@ -185,6 +185,22 @@ class Keys(Protocol):
         """Write that a request was done. It replaces an older one with the same key."""
 
 
+class Holds(Protocol):
+    """Who takes a connection's messages over HTTP, and until when: see `ws_manager.core.holds`."""
+
+    def find(self, ws_id: str) -> Optional[tuple[str, str]]:
+        """Return the latest hold of a connection, and the time at which it ends or has ended."""
+
+    def put(self, ws_id: str, hold: str, until: str) -> None:
+        """Write a connection's hold. It replaces the one before."""
+
+    def delete(self, ws_id: str, hold: str) -> bool:
+        """Delete a hold. False if it was not the connection's."""
+
+    def delete_before(self, until: str) -> None:
+        """Delete the holds that ended before a time."""
+
+
 class Messages(Protocol):
     """Messages: writing, delivery and outcomes. Writing one counts it for its recipient."""
 

@@ -18,6 +18,7 @@ from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.schema import (
     BARS_OF_VERSION_7,
     EARLIER,
+    HOLDS_OF_VERSION_8,
     INDEXES_OF_VERSION_1,
     KEYS_OF_VERSION_7,
     NOW,
@@ -184,6 +185,11 @@ def _bar(tables: sqlite_utils.Database) -> None:
     tables.execute("CREATE INDEX idx_msg_rejected ON messages (rejected_at) WHERE rejected_at IS NOT NULL")
 
 
+def _hold(tables: sqlite_utils.Database) -> None:
+    """Step 8: who takes messages over HTTP."""
+    tables.execute(HOLDS_OF_VERSION_8)
+
+
 def _add_column(tables: sqlite_utils.Database, table: str, column: str) -> None:
     """Add a column of text, NULL in every row."""
     from sqlite_utils.db import Table
@@ -210,4 +216,5 @@ _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _name_broadcasts,
     _keep_receipts,
     _bar,
+    _hold,
 )

@@ -6,7 +6,7 @@ What is written here for a version never changes again. A new column or table is
 
 from __future__ import annotations
 
-VERSION = 7
+VERSION = 8
 """The current version."""
 
 NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -111,6 +111,12 @@ KEYS_OF_VERSION_7 = f"""CREATE TABLE idempotency_keys (
   ts TEXT NOT NULL DEFAULT {NOW}
 )"""
 
+HOLDS_OF_VERSION_8 = """CREATE TABLE holds (
+  ws_id TEXT PRIMARY KEY,
+  hold TEXT NOT NULL,
+  until TEXT NOT NULL
+)"""
+
 INDEXES_OF_VERSION_1 = (
     "CREATE INDEX idx_conn_agent ON connections (agent)",
     "CREATE INDEX idx_conn_status ON connections (status)",
@@ -166,6 +172,7 @@ VERSIONS: dict[int, dict[str, set[str]]] = {
         "connections": {"token"},
         "idempotency_keys": _columns(KEYS_OF_VERSION_7),
     },
+    8: {"holds": _columns(HOLDS_OF_VERSION_8)},
 }
 """The tables and columns that each step adds. A file is a ledger of a version if it has those up to that version."""
 

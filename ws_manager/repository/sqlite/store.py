@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ws_manager.repository.sqlite.gateways import Gateways
     from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
     from ws_manager.repository.sqlite.history import History
+    from ws_manager.repository.sqlite.holds import Holds
     from ws_manager.repository.sqlite.keys import Keys
     from ws_manager.repository.sqlite.locks import Lock
     from ws_manager.repository.sqlite.maintenance import Maintenance
@@ -65,6 +66,12 @@ class SqliteStore:
         from ws_manager.repository.sqlite.keys import Keys
 
         return Keys(self.db)
+
+    @cached_property
+    def holds(self) -> Holds:
+        from ws_manager.repository.sqlite.holds import Holds
+
+        return Holds(self.db)
 
     @cached_property
     def history(self) -> History:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge, WsManagerError
+from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.api.openapi import document
@@ -32,6 +33,7 @@ LONGEST_WAIT = 60.0
 """Seconds that a request waits for confirmations at most."""
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.1
+_LOOK_SECONDS = 1.0
 _HEADERS = {"Cache-Control": "no-store"}
 _REPLAYED = {"Idempotency-Replayed": "true"}
 
@@ -49,6 +51,7 @@ class Api:
         bodies: reads bodies.
         threads: of the ledger; what is sent is written there.
         ledger: a thread with the ledger, of its own: a question must not delay messages.
+        bell: rings when something is new in the ledger.
         quotas: count what tokens use.
         refusal_log: notes what is refused.
         rate: requests per second that a token may make.
@@ -61,6 +64,7 @@ class Api:
         bodies: Bodies,
         threads: LedgerThreads,
         ledger: LedgerThread,
+        bell: Bell,
         quotas: Quotas,
         refusal_log: RefusalLog,
         rate: int,
@@ -74,12 +78,19 @@ class Api:
         self._ledger = ledger
         self._quotas = quotas
         self._seconds = seconds
+        self._bell = bell
+        self._stopping = False
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes to an application."""
         for route in ROUTES:
             application.router.add_route(route.method, route.path, self._handler(route))
         application.router.add_get("/v1/openapi.json", self._openapi)
+
+    def stop(self) -> None:
+        """Let no request wait any longer."""
+        self._stopping = True
+        self._bell.ring()
 
     async def close(self) -> None:
         """End the questions that nobody waits for any more, and close their ledger."""
@@ -119,12 +130,12 @@ class Api:
         given |= parse_query(path, route.path_parameters)
         wait = _seconds_of(given.pop("wait", None))
         key = _key(request, route)
+        call = Call(claims, given, {}, key, self._admit(claims))
         if route.body is None:
-            reply = await self._run(route, Call(claims, given, {}, key, self._admit(claims)))
+            reply = await self._waited(route, call, wait or 0)
         else:
             async with self._bodies.of(request) as data:
-                body = parse_body(data, route.body)
-                reply = await self._run(route, Call(claims, given, body, key, self._admit(claims)))
+                reply = await self._run(route, call._replace(body=parse_body(data, route.body)))
         status = reply.status
         if wait is not None and reply.sent is not None and not await self._confirmed(reply, wait):
             status = 202
@@ -137,6 +148,18 @@ class Api:
 
     def _admit(self, claims: Claims) -> Callable[[int, int], None]:
         return Account(self._quotas.charge, claims.key or "*").spend
+
+    async def _waited(self, route: Route, call: Call, seconds: float) -> Reply:
+        """Run a handler, and again while its answer is incomplete: at most for these seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while True:
+            ringing = self._bell.next
+            reply = await self._run(route, call)
+            left = until - loop.time()
+            if not reply.incomplete or self._stopping or left <= 0:
+                return reply
+            await heard(ringing, min(left, _LOOK_SECONDS))
 
     async def _run(self, route: Route, call: Call) -> Reply:
         try:

@@ -21,6 +21,7 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.read.feed import News
 from ws_manager.errors import GatewayUnavailable, LedgerError, NotAuthorised, WsManagerError
+from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
 from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.api.parsing import parse_query
@@ -54,14 +55,17 @@ class EventStreams:
     Args:
         access: checks Host, Origin and token.
         ledger: a thread with the ledger, of its own: many streams must not delay messages.
+        bell: rings when something is new in the ledger.
         clock: the time of day, in seconds since 1970; tokens expire by it.
     """
 
-    def __init__(self, access: Access, ledger: LedgerThread, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, access: Access, ledger: LedgerThread, bell: Bell, clock: Callable[[], float] = time.time
+    ) -> None:
         self._access = access
         self._ledger = ledger
         self._clock = clock
-        self._bell = asyncio.Event()
+        self._bell = bell
         self._open: Counter[str] = Counter()
         self._stopping = False
 
@@ -73,15 +77,10 @@ class EventStreams:
         """Add the route to an application."""
         application.router.add_get("/v1/events", self._handle)
 
-    def ring(self) -> None:
-        """Let the streams look for what is new."""
-        bell, self._bell = self._bell, asyncio.Event()
-        bell.set()
-
     def stop(self) -> None:
         """End every stream: its client comes back."""
         self._stopping = True
-        self.ring()
+        self._bell.ring()
 
     async def close(self) -> None:
         """Close the ledger."""
@@ -136,7 +135,7 @@ class EventStreams:
         with contextlib.suppress(ConnectionError, NotAuthorised, LedgerError):
             await response.write(f"retry: {_RETRY_MS}\nid: {_one_line(cursor)}\n\n".encode())
             while not self._stopping and claims.expires_at > self._clock():
-                bell = self._bell
+                ringing = self._bell.next
                 news, texts = await self._ledger.run(functools.partial(_read, claims, given, cursor))
                 if news.gap:
                     texts.insert(0, f"id: {news.start}\nevent: gap\ndata: {{}}\n\n")
@@ -149,8 +148,7 @@ class EventStreams:
                     await response.write(f"id: {cursor}\n:\n\n".encode())
                     written = loop.time()
                 if not news.entries:
-                    with contextlib.suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(bell.wait(), _LOOK_SECONDS)
+                    await heard(ringing, _LOOK_SECONDS)
         return response
 
 

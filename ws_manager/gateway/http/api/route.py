@@ -63,6 +63,7 @@ class Reply:
         headers: further headers.
         replayed: whether its idempotency key was used before, so that nothing was done now.
         sent: what a `wait` waits for: see `ws_manager.core.sending.Sent`.
+        incomplete: whether a `wait` asks the handler again when something is new.
     """
 
     body: Mapping[str, Any]
@@ -70,6 +71,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
     sent: Any = None
+    incomplete: bool = False
 
 
 Handler = Callable[[Ledger, Call], Reply]
@@ -88,7 +90,7 @@ class Route:
         reply: the schema of its answer.
         status: of its answer, and others with the same schema.
         writes: whether it writes to the ledger.
-        long: whether it writes in many small transactions: then receipts are written in between.
+        long: whether it runs beside the receipts although it writes: in many small transactions, or seldom.
         parameters: of the query.
         path_parameters: of the path, in their order.
         body: the schema of the body; None for none.

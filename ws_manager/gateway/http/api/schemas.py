@@ -74,6 +74,7 @@ def _ref(name: str) -> Schema:
 
 CONNECTION = _ref("Connection")
 MESSAGE = _ref("Message")
+WIRE_MESSAGE = _ref("WireMessage")
 BROADCAST = _ref("Broadcast")
 EXPLANATION = _ref("Explanation")
 STATS = _ref("Stats")
@@ -121,6 +122,18 @@ COMPONENTS: dict[str, Schema] = {
             "retry_of": optional(TEXT),
         },
         content_bytes=COUNT,
+    ),
+    "WireMessage": thing(
+        {
+            "seq": SEQ,
+            "msg_id": TEXT,
+            "msg_type": TEXT,
+            "sender_id": optional(TEXT),
+            "recipient_id": TEXT,
+            "broadcast_id": optional(TEXT),
+            "sent_at": TEXT,
+            "content": CONTENT,
+        }
     ),
     "Broadcast": thing(
         {

@@ -1,0 +1,94 @@
+"""Routes of a receiver without a socket: it holds a connection, takes what is pending, and confirms it."""
+
+from __future__ import annotations
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.errors import Conflict, InvalidInput, NotFound
+from ws_manager.forms import wire_form
+from ws_manager.gateway.http.api.connections import WS_ID
+from ws_manager.gateway.http.api.messages import WAIT
+from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
+from ws_manager.gateway.http.api.schemas import COUNT, LIMIT, NAME, SEQ, TEXT, WIRE_MESSAGE, listed, thing
+from ws_manager.gateway.http.api.view import View
+from ws_manager.models import Connection
+
+_HOLD = Parameter("hold", NAME, "the hold", required=True)
+
+
+def _take(ledger: Ledger, call: Call) -> Reply:
+    ws_id = call.given["ws_id"]
+    View(ledger, call.claims).connection(ws_id)
+    hold, connection = ledger.delivery.take_hold(ws_id)
+    return Reply({"hold": hold, "epoch": connection.epoch}, 201)
+
+
+def _release(ledger: Ledger, call: Call) -> Reply:
+    ws_id, hold = call.given["ws_id"], call.given["hold"]
+    View(ledger, call.claims).connection(ws_id)
+    return Reply({"released": ledger.delivery.release_hold(ws_id, hold)})
+
+
+def _pending(ledger: Ledger, call: Call) -> Reply:
+    given = call.given
+    connection = _held(ledger, call, given["hold"])
+    if ledger.get(connection.ws_id) is None:
+        raise NotFound(f"{connection.ws_id} is not active")
+    after = max(connection.confirmed_seq, given.get("after", 0))
+    found = ledger.delivery.pending_held(connection, after, given["limit"])
+    items = [wire_form(message) for message in found]
+    return Reply({"epoch": connection.epoch, "items": items}, incomplete=not items)
+
+
+def _settle(ledger: Ledger, call: Call) -> Reply:
+    body, delivery = call.body, ledger.delivery
+    if ("ack" in body) == ("reject" in body):
+        raise InvalidInput("a receipt has either ack or reject", hint="send them one after the other")
+    connection = _held(ledger, call, body["hold"])
+    if connection.epoch != body["epoch"]:
+        raise Conflict(
+            f"{connection.ws_id} was registered again meanwhile; the messages stay pending",
+            hint="take what is pending again",
+        )
+    if "ack" in body:
+        return Reply({"confirmed": delivery.confirm_up_to(connection, body["ack"]), "set_aside": 0})
+    delivery.reject_held(connection, body["reject"], body.get("reason", "rejected by its receiver"))
+    return Reply({"confirmed": 0, "set_aside": 1})
+
+
+def _held(ledger: Ledger, call: Call, hold: str) -> Connection:
+    ws_id = call.given["ws_id"]
+    View(ledger, call.claims).connection(ws_id)
+    return ledger.delivery.renew_hold(ws_id, hold)
+
+
+ROUTES = (
+    Route(
+        "POST", "/v1/connections/{ws_id}/hold", "connect",
+        "Hold a connection's messages, alone, for 30 s; each further request of the holder renews it.", _take,
+        thing({"hold": TEXT, "epoch": COUNT}), status=(201,), writes=True, path_parameters=(WS_ID,),
+        errors=(404, 409),
+    ),
+    Route(
+        "DELETE", "/v1/connections/{ws_id}/hold", "connect", "End a hold.", _release,
+        thing({"released": {"type": "boolean"}}), writes=True, path_parameters=(WS_ID,), parameters=(_HOLD,),
+        errors=(404,),
+    ),
+    Route(
+        "GET", "/v1/connections/{ws_id}/pending", "connect", "Take what is pending, the oldest first.", _pending,
+        thing({"epoch": COUNT, "items": listed(WIRE_MESSAGE)}), writes=True, long=True, path_parameters=(WS_ID,),
+        parameters=(
+            _HOLD,
+            Parameter("after", SEQ, "only messages behind this seq"),
+            Parameter("limit", LIMIT, "how many messages at most; together they have at most 1 MiB"),
+            WAIT,
+        ),
+        errors=(404, 409),
+    ),
+    Route(
+        "POST", "/v1/connections/{ws_id}/receipts", "connect",
+        "Confirm the messages up to a seq, or reject one: it is set aside.", _settle,
+        thing({"confirmed": COUNT, "set_aside": COUNT}), writes=True, path_parameters=(WS_ID,),
+        body=thing({"hold": NAME, "epoch": COUNT}, ack=SEQ, reject=SEQ, reason=NAME), errors=(404, 409),
+    ),
+)  # fmt: skip
+"""The routes of a receiver."""
