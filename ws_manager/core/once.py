@@ -63,9 +63,15 @@ def key_for(
     return Key(subject, operation, name, digest)
 
 
-def sending_key(subject: str, name: Optional[str], to: str, content: str, msg_type: str) -> Optional[Key]:
-    """Return the key of a message to one connection, the same on the socket, over HTTP and in a shell."""
-    return key_for(subject, "send", name, to, content, msg_type)
+def sending_key(
+    subject: str, name: Optional[str], to: str, content: str, msg_type: str, sender_id: Optional[str] = None
+) -> Optional[Key]:
+    """Return the key of a message to one connection, the same on the socket, over HTTP and in a shell.
+
+    `sender_id` is a sender that the request itself names; the subject says who sends otherwise.
+    """
+    named = () if sender_id is None else (sender_id,)
+    return key_for(subject, "send", name, to, content, msg_type, *named)
 
 
 def broadcasting_key(
@@ -75,9 +81,11 @@ def broadcasting_key(
     where: Optional[Sequence[str]],
     content: str,
     msg_type: str,
+    sender_id: Optional[str] = None,
 ) -> Optional[Key]:
-    """Return the key of a broadcast, the same on the socket, over HTTP and in a shell."""
-    return key_for(subject, "broadcast", name, agent, list(where or ()), content, msg_type)
+    """Return the key of a broadcast, the same on the socket, over HTTP and in a shell. `sender_id`: as above."""
+    named = () if sender_id is None else (sender_id,)
+    return key_for(subject, "broadcast", name, agent, list(where or ()), content, msg_type, *named)
 
 
 def once(store: Store, key: Key, work: Callable[[], str]) -> tuple[str, bool]:

@@ -146,6 +146,26 @@ class Questions:
 
         return listings.messages(self._store, wanted, limit)
 
+    def messages_after(
+        self, after: Optional[int], wanted: MessageFilter, limit: int
+    ) -> tuple[list[Message], str]:
+        """Return messages in the order of their commits: one step of `follow`, for those who ask again.
+
+        Args:
+            after: the place that the step before has reached; None begins at `wanted.since`, or now.
+            wanted: which.
+            limit: at most this many.
+
+        Returns:
+            The messages, and the place that was reached.
+
+        Raises:
+            InvalidInput: as `follow`.
+        """
+        from ws_manager.core.read import listings
+
+        return listings.messages_after(self._store, after, wanted, limit)
+
     def follow(self, wanted: MessageFilter, pause: Callable[[], None]) -> Iterator[Sequence[Message]]:
         """Give messages as they are committed, by any process, oldest first, in batches; it never ends by itself.
 

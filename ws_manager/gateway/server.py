@@ -25,6 +25,7 @@ from ws_manager.gateway.holding import hold_ledger
 from ws_manager.gateway.http.access import Access, check_address, is_loopback
 from ws_manager.gateway.http.api.api import Api, body_bytes
 from ws_manager.gateway.http.api.events import EventStreams
+from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import error_response
 from ws_manager.gateway.http.health import Health
@@ -139,18 +140,16 @@ class GatewayServer:
             LedgerThread(options.database, "ws-manager-samples", limits.sizes),
             public=options.metrics_public,
         )
+        gate = Gate(self._access, self._quotas, self._refusal_log, limits.requests_per_second)
         self._events = EventStreams(
-            self._access, LedgerThread(options.database, "ws-manager-events", limits.sizes), self._bell, clock
+            gate, LedgerThread(options.database, "ws-manager-events", limits.sizes), self._bell, clock
         )
         self._api = Api(
-            self._access,
+            gate,
             self._api_bodies,
             self._threads,
             LedgerThread(options.database, "ws-manager-api", limits.sizes),
             self._bell,
-            self._quotas,
-            self._refusal_log,
-            limits.requests_per_second,
             limits.handshake_seconds,
         )
         self._sockets = self._socket_route()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Optional, Protocol
 
 from ws_manager.models import (
@@ -74,15 +74,6 @@ class Overview(Protocol):
         It counts up to `MOST_COUNTED`.
         """
 
-    def confirmed_seqs(self) -> dict[int, int]:
-        """Return the last confirmed `seq` of each active connection, by the connection's own number."""
-
-    def count_confirmed(self, changes: Sequence[tuple[int, int]]) -> int:
-        """Return how many messages were confirmed or set aside since then.
-
-        Each change is the number of a connection and the `seq` that it had confirmed then.
-        """
-
     def messages(self, limit: int, characters: int) -> list[RecentMessage]:
         """Return the newest messages, newest first, with that many characters of their content."""
 
@@ -104,6 +95,9 @@ class Feed(Protocol):
 
     def since(self, at: str) -> str:
         """Return the cursor before the first thing that happened at a time or later, as far as it is kept."""
+
+    def count_confirmed(self, cursor: str) -> int:
+        """Return how many messages were confirmed behind a cursor, as far as the journal is kept."""
 
     def is_cursor(self, text: str) -> bool:
         """Return whether a text has the form of a cursor."""

@@ -10,7 +10,7 @@ from ws_manager.errors import InvalidInput, NotFound
 from ws_manager.models import ACTIVE, Connection, Message, heard_between, utc_now
 from ws_manager.remedies import FOLLOW_PLAINLY, LIST_BROADCASTS
 from ws_manager.repository.findings import BroadcastState, MessageFilter
-from ws_manager.repository.records import ListedConnection
+from ws_manager.repository.records import ListedConnection, Position
 
 if TYPE_CHECKING:
     from ws_manager.core.read.conditions import Conditions
@@ -119,10 +119,19 @@ def messages(store: Store, wanted: MessageFilter, limit: int) -> list[Message]:
     return store.history.newest(wanted, limit)
 
 
+def messages_after(
+    store: Store, after: Optional[int], wanted: MessageFilter, limit: int
+) -> tuple[list[Message], str]:
+    """Return what was sent behind a place, oldest first, and the place that was reached."""
+    _check_follow(wanted)
+    position = store.history.position(wanted.since) if after is None else Position(after)
+    found, reached = store.history.after(position, wanted, check_limit(limit))
+    return found, str(reached)
+
+
 def follow(store: Store, wanted: MessageFilter, pause: Callable[[], None]) -> Iterator[Sequence[Message]]:
     """Give messages as they are committed, by any process, oldest first, in batches; it never ends by itself."""
-    if wanted.pending or wanted.set_aside or wanted.before is not None:
-        raise InvalidInput("what has just been committed is neither settled nor old", remedy=FOLLOW_PLAINLY)
+    _check_follow(wanted)
     changes = store.changes()
     # What is sent between these two readings is found by the next look.
     changes.happened()
@@ -135,3 +144,8 @@ def follow(store: Store, wanted: MessageFilter, pause: Callable[[], None]) -> It
             while not changes.happened():
                 pause()
         position = reached
+
+
+def _check_follow(wanted: MessageFilter) -> None:
+    if wanted.pending or wanted.set_aside or wanted.before is not None:
+        raise InvalidInput("what has just been committed is neither settled nor old", remedy=FOLLOW_PLAINLY)

@@ -37,6 +37,7 @@ class OverviewQuery:
         connections: the most to show.
         messages: the most to show.
         endings: the most to show.
+        after: count what was confirmed behind this cursor of an earlier overview.
     """
 
     order: str = "pending"
@@ -45,6 +46,7 @@ class OverviewQuery:
     connections: int = 20
     messages: int = 10
     endings: int = 5
+    after: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Overview:
         connections: the first of those that match, in the query's order.
         messages: the newest, newest first.
         endings: the latest first.
+        cursor: where `/v1/events` goes on from this moment.
+        confirmed: how many messages were confirmed behind the query's `after`; None without it.
     """
 
     at: str
@@ -121,6 +125,8 @@ class Overview:
     connections: list[ConnectionState]
     messages: list[RecentMessage]
     endings: list[Ending]
+    cursor: str
+    confirmed: Optional[int]
 
 
 def overview_form(overview: Overview) -> dict[str, Any]:
@@ -134,6 +140,36 @@ def overview_form(overview: Overview) -> dict[str, Any]:
             {**message._asdict(), "delivered": bool(message.delivered)} for message in overview.messages
         ],
     }
+
+
+class Rates:
+    """Makes the rates of each overview from the one before.
+
+    Args:
+        timer: returns seconds on a clock that only goes forward.
+    """
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
+        self._before: Optional[Overview] = None
+        self._at = 0.0
+
+    def query(self, query: OverviewQuery) -> OverviewQuery:
+        """Return a query that asks for what the next rates are made of."""
+        return query if self._before is None else replace(query, after=self._before.cursor)
+
+    def fill_in(self, overview: Overview) -> Overview:
+        """Return the next overview with its rates: None for the first."""
+        before, seconds = self._before, -self._at
+        self._before, self._at = overview, self._timer()
+        seconds += self._at
+        if before is None or overview.confirmed is None or seconds <= 0:
+            return overview
+        return replace(
+            overview,
+            sent_per_second=(overview.total_messages - before.total_messages) / seconds,
+            confirmed_per_second=overview.confirmed / seconds,
+        )
 
 
 class Sampler:
@@ -157,9 +193,8 @@ class Sampler:
         self._store = store
         self._timeout = timeout
         self._now = now
-        self._timer = timer
+        self._rates = Rates(timer)
         self._changes = store.changes()
-        self._before: Optional[_Counters] = None
         self._backlog = Backlog(0, 0, 0, None)
 
     def sample(self, query: OverviewQuery) -> Overview:
@@ -170,11 +205,15 @@ class Sampler:
             LedgerError: the ledger cannot be read, or is no longer the one that was opened.
         """
         check_query(query)
+        self._store.check()
+        return self._rates.fill_in(self._take(self._rates.query(query)))
+
+    def _take(self, query: OverviewQuery) -> Overview:
         store = self._store
-        store.check()
         with store.snapshot():
             at = self._now()
-            sent, confirmed = self._rates()
+            if self._changes.happened():
+                self._backlog = store.overview.whole_backlog()
             active = store.connections.count_active()
             chosen = query.agent or query.text
             return Overview(
@@ -188,31 +227,18 @@ class Sampler:
                 else active,
                 total_ever_connected=store.connections.count_ever(),
                 total_messages=store.overview.count_sent(),
-                sent_per_second=sent,
-                confirmed_per_second=confirmed,
+                sent_per_second=None,
+                confirmed_per_second=None,
                 connections=self._states(query, at),
                 messages=self._store.overview.messages(query.messages, _CONTENT_CHARACTERS),
                 endings=self._endings(query.endings),
+                cursor=store.feed.end(),
+                confirmed=self._confirmed_behind(query.after),
             )
 
-    def _rates(self) -> tuple[Optional[float], Optional[float]]:
-        """Return messages sent and confirmed a second since the overview before."""
-        before, overview = self._before, self._store.overview
-        sent = overview.count_sent()
-        if not self._changes.happened() and before is not None:
-            # Nobody has committed anything, so nothing was confirmed.
-            seqs = before.confirmed_seqs
-        else:
-            seqs = overview.confirmed_seqs()
-            self._backlog = overview.whole_backlog()
-        now = self._timer()
-        self._before = _Counters(now, sent, seqs)
-        if before is None or now <= before.at:
-            return None, None
-        known = before.confirmed_seqs
-        changes = [(key, known[key]) for key, seq in seqs.items() if key in known and seq > known[key]]
-        seconds = now - before.at
-        return (sent - before.sent) / seconds, overview.count_confirmed(changes) / seconds
+    def _confirmed_behind(self, cursor: Optional[str]) -> Optional[int]:
+        feed = self._store.feed
+        return feed.count_confirmed(cursor) if cursor is not None and feed.is_cursor(cursor) else None
 
     def _states(self, query: OverviewQuery, at: str) -> list[ConnectionState]:
         found = self._store.overview.connections(query.order, query.connections, query.agent, query.text)
@@ -264,15 +290,6 @@ class Sampler:
             else:
                 found[reason] = replace(known, count=known.count + 1)
         return list(found.values())[:limit]
-
-
-@dataclass(frozen=True)
-class _Counters:
-    """What a rate is the difference of."""
-
-    at: float
-    sent: int
-    confirmed_seqs: dict[int, int]
 
 
 def check_query(query: OverviewQuery) -> None:

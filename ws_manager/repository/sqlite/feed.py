@@ -37,6 +37,10 @@ class Feed:
         )
         return _text(event, receipt, 0)
 
+    def count_confirmed(self, cursor: str) -> int:
+        rows = self._db.rows("SELECT ranges FROM receipts WHERE id > ?", (_numbers(cursor)[1],))
+        return sum(last - first + 1 for (ranges,) in rows for first, last in _spans(ranges))
+
     def is_cursor(self, text: str) -> bool:
         return _CURSOR.fullmatch(text) is not None
 

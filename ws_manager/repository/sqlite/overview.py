@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from typing import Optional
 
 from ws_manager.models import AHEAD_SECONDS, UNROUTED
@@ -11,7 +10,6 @@ from ws_manager.repository.findings import MOST_COUNTED, ActiveConnection, Backl
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.messages import PENDING
 
-_CHANGES_A_STATEMENT = 500
 _EVENTS_LOOKED_AT = 10_000
 # What is above the last confirmed id is pending or set aside. For an order that is near enough, and the index
 # alone gives it. The connections that are shown are counted exactly.
@@ -69,24 +67,6 @@ class Overview:
             f"SELECT count(*) FROM (SELECT 1 {above} LIMIT {MOST_COUNTED})", (ws_id, after)
         )
         return int(count), oldest
-
-    def confirmed_seqs(self) -> dict[int, int]:
-        return dict(self._db.rows("SELECT id, confirmed_seq FROM connections WHERE status = 'active'"))
-
-    def count_confirmed(self, changes: Sequence[tuple[int, int]]) -> int:
-        total = 0
-        for start in range(0, len(changes), _CHANGES_A_STATEMENT):
-            chunk = changes[start : start + _CHANGES_A_STATEMENT]
-            total += int(
-                self._db.value(
-                    f"WITH change (id, seq) AS (VALUES {', '.join(['(?, ?)'] * len(chunk))})"
-                    " SELECT total((SELECT count(*) FROM messages WHERE recipient_id = connections.ws_id"
-                    " AND messages.id > change.seq AND messages.id <= connections.confirmed_seq))"
-                    " FROM change JOIN connections ON connections.id = change.id",
-                    [value for change in chunk for value in change],
-                )
-            )
-        return total
 
     def messages(self, limit: int, characters: int) -> list[RecentMessage]:
         rows = self._db.rows(

@@ -146,3 +146,27 @@ async def test_heartbeat(database: Path) -> None:
         ).status == 200
         assert running.db.value("SELECT latency_ms FROM heartbeat_log") == 12
         assert (await ask(running, "POST", path.format("ws-002"), {}, bearer=own)).status == 404
+
+
+async def test_named_ones_end_once_for_a_key(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        path = "/v1/connections?ws_id=ws-001&ws_id=ws-003&ws_id=nobody"
+        assert (await ask(running, "DELETE", f"{path}&dry_run=true")).body["ws_ids"] == ["ws-001", "ws-003"]
+        for replayed in (None, "true"):
+            ended = await ask(running, "DELETE", path, key="k")
+            assert (ended.body["ws_ids"], ended.headers.get("Idempotency-Replayed")) == (
+                ["ws-001", "ws-003"],
+                replayed,
+            )
+        assert (await ask(running, "DELETE", "/v1/connections?ws_id=ws-002", key="k")).status == 422
+        assert await ids(running) == ["ws-002"]
+
+
+async def test_a_heartbeat_for_an_earlier_registration_is_refused(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        path = "/v1/connections/ws-001/heartbeat"
+        assert (await ask(running, "POST", path, {"epoch": 1})).status == 200
+        running.ledger.connect("octavia", "ws-001")
+        assert (await ask(running, "POST", path, {"epoch": 1})).status == 409

@@ -33,7 +33,8 @@ async def test_send_is_in_the_ledger_when_it_is_answered(database: Path) -> None
             "note",
             None,
         )
-        assert (await ask(running, "GET", sent.headers["Location"])).body == sent.body
+        why = "pending: ws-001 was registered by a command: `receive` takes what is pending"
+        assert (await ask(running, "GET", sent.headers["Location"])).body == {**sent.body, "why": why}
 
 
 async def test_send_to_nobody_is_404_and_writes_nothing(database: Path) -> None:
@@ -251,3 +252,50 @@ async def test_replay_sends_any_message_again_to_any_connection(database: Path) 
         assert (await ask(running, "POST", path, {"to": "nobody"})).status == 404
         assert (await ask(running, "POST", "/v1/messages/none/replay", {"to": "ws-002"})).status == 404
         assert running.db.value("SELECT count(*) FROM messages") == 2
+
+
+async def test_oldest_first_follows_what_is_sent(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        running.ledger.send("ws-001", "before")
+        start = await ask(running, "GET", "/v1/messages?order=oldest")
+        assert start.body["items"] == []
+        after = start.body["next"]
+        waiting = asyncio.ensure_future(
+            ask(running, "GET", f"/v1/messages?order=oldest&after={after}&wait=60s&ws_id=ws-002")
+        )
+        with running.db.transaction():
+            for number in range(150):
+                running.ledger.send("ws-002" if number % 2 else "ws-001", number)
+        assert (await waiting).body["items"][0]["content"] == 1
+        seen: list[int] = []
+        while True:
+            page = await ask(running, "GET", f"/v1/messages?order=oldest&after={after}&limit=40")
+            if not page.body["items"]:
+                break
+            seen += [item["content"] for item in page.body["items"]]
+            after = page.body["next"]
+        assert seen == list(range(150))
+        since = await ask(running, "GET", "/v1/messages?order=oldest&since=1h&limit=1")
+        assert since.body["items"][0]["content"] == "before"
+        refused = await ask(running, "GET", "/v1/messages?order=oldest&pending=true")
+        assert refused.status == 422
+
+
+async def test_an_operator_names_the_sender_and_nobody_else_does(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        body = {"to": "ws-001", "content": 1, "sender_id": "ws-002"}
+        sent = await ask(running, "POST", "/v1/messages", body, key="k")
+        assert sent.body["sender_id"] == "ws-002"
+        other = await ask(running, "POST", "/v1/messages", {**body, "sender_id": "ws-003"}, key="k")
+        assert other.status == 422
+        broadcast = await ask(running, "POST", "/v1/broadcasts", {"content": 1, "sender_id": "ws-002"})
+        assert broadcast.body["sender_id"] == "ws-002"
+        for bearer in (token("send", "broadcast"), token("admin", agent="octavia")):
+            for path, refused in (("messages", body), ("broadcasts", {"content": 1, "sender_id": "ws-002"})):
+                answer = await ask(running, "POST", f"/v1/{path}", refused, bearer=bearer)
+                assert (answer.status, answer.body["detail"]) == (
+                    403,
+                    "only an operator names another sender",
+                )

@@ -56,3 +56,16 @@ async def test_unbarring_again_with_its_key_succeeds(database: Path) -> None:
         assert "Idempotency-Replayed" not in first.headers
         assert again.headers["Idempotency-Replayed"] == "true"
         assert (await ask(running, "DELETE", "/v1/bars/octavia")).status == 404
+
+
+async def test_a_snapshot_counts_what_was_confirmed_since_an_earlier_one(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001")
+        seqs = running.send_many(5)
+        first = (await ask(running, "GET", "/v1/snapshot")).body
+        assert first["confirmed"] is None
+        running.ledger.delivery.settle([Receipt("ws-001", 1, seqs[:3])])
+        second = (await ask(running, "GET", f"/v1/snapshot?after={first['cursor']}")).body
+        assert second["confirmed"] == 3
+        assert (await ask(running, "GET", f"/v1/snapshot?after={second['cursor']}")).body["confirmed"] == 0
+        assert (await ask(running, "GET", "/v1/snapshot?after=nonsense")).body["confirmed"] is None

@@ -10,22 +10,19 @@ from typing import Callable, Optional, TypeVar
 from aiohttp import web
 
 from ws_manager.core.ledger import Ledger
-from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge, WsManagerError
+from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge
 from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
-from ws_manager.gateway.http.access import Access
+from ws_manager.gateway.http.api.gate import Gate, check_bars
 from ws_manager.gateway.http.api.openapi import document
-from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query
+from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query, query_of
 from ws_manager.gateway.http.api.route import Call, Reply, Route
 from ws_manager.gateway.http.api.routes import ROUTES
 from ws_manager.gateway.http.api.schemas import KEY
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.errors import Unusable, error_response, problem
-from ws_manager.gateway.quotas import Account, Quotas, TooFast
-from ws_manager.gateway.refusal_log import RefusalLog
+from ws_manager.gateway.http.errors import Unusable
 from ws_manager.settings import Sizes, parse_duration
 from ws_manager.strict_json import Json
-from ws_manager.tokens import Claims
 
 Result = TypeVar("Result")
 
@@ -47,36 +44,27 @@ class Api:
     """The routes below `/v1`.
 
     Args:
-        access: checks Host, Origin and token.
+        gate: lets requests in.
         bodies: reads bodies.
         threads: of the ledger; what is sent is written there.
         ledger: a thread with the ledger, of its own: a question must not delay messages.
         bell: rings when something is new in the ledger.
-        quotas: count what tokens use.
-        refusal_log: notes what is refused.
-        rate: requests per second that a token may make.
         seconds: how long a write may wait for the ledger.
     """
 
     def __init__(
         self,
-        access: Access,
+        gate: Gate,
         bodies: Bodies,
         threads: LedgerThreads,
         ledger: LedgerThread,
         bell: Bell,
-        quotas: Quotas,
-        refusal_log: RefusalLog,
-        rate: int,
         seconds: float,
     ) -> None:
-        self._refusal_log = refusal_log
-        self._rate = rate
-        self._access = access
+        self._gate = gate
         self._bodies = bodies
         self._threads = threads
         self._ledger = ledger
-        self._quotas = quotas
         self._seconds = seconds
         self._bell = bell
         self._stopping = False
@@ -85,7 +73,7 @@ class Api:
         """Add the routes to an application."""
         for route in ROUTES:
             application.router.add_route(route.method, route.path, self._handler(route))
-        application.router.add_get("/v1/openapi.json", self._openapi)
+        application.router.add_get("/v1/openapi.json", self._gate.handler(self._openapi))
 
     def stop(self) -> None:
         """Let no request wait any longer."""
@@ -97,40 +85,19 @@ class Api:
         await self._ledger.abandon()
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            headers: dict[str, str] = {}
-            try:
-                response = await self._answer(request, route, headers)
-            except web.HTTPRequestEntityTooLarge:
-                response = problem(413, InvalidInput.code, "the body is too large")
-            except WsManagerError as error:
-                if isinstance(error, TooFast):
-                    self._refusal_log.note(
-                        error.option, f"{error.message} (from {request.remote})", error.option
-                    )
-                response = error_response(error)
-            response.headers.update(headers)
-            return response
-
-        return handle
+        return self._gate.handler(lambda request, headers: self._answer(request, route, headers))
 
     async def _answer(
         self, request: web.Request, route: Route, headers: dict[str, str]
     ) -> web.StreamResponse:
-        claims = self._access.check(request)
-        if claims.key is not None:
-            # Without tokens, every program on this machine is trusted.
-            left = await self._quotas.request(claims.key)
-            # draft-ietf-httpapi-ratelimit-headers.
-            headers["RateLimit-Policy"] = f'"requests";q={self._rate};w=1'
-            headers["RateLimit"] = f'"requests";r={left};t=1'
+        claims = await self._gate.enter(request, headers)
         claims.require(route.scope)
-        given = parse_query(_query(request), route.parameters)
+        given = parse_query(query_of(request), route.parameters)
         path = ((each.name, request.match_info[each.name]) for each in route.path_parameters)
         given |= parse_query(path, route.path_parameters)
         wait = _seconds_of(given.pop("wait", None))
         key = _key(request, route)
-        call = Call(claims, given, {}, key, self._admit(claims))
+        call = Call(claims, given, {}, key, self._gate.account(claims))
         if route.body is None:
             reply = await self._waited(route, call, wait or 0)
         else:
@@ -145,9 +112,6 @@ class Api:
             content_type="application/json",
             headers={**_HEADERS, **reply.headers, **(_REPLAYED if reply.replayed else {})},
         )
-
-    def _admit(self, claims: Claims) -> Callable[[int, int], None]:
-        return Account(self._quotas.charge, claims.key or "*").spend
 
     async def _waited(self, route: Route, call: Call, seconds: float) -> Reply:
         """Run a handler, and again while its answer is incomplete: at most for these seconds."""
@@ -172,9 +136,7 @@ class Api:
 
     async def _handled(self, route: Route, call: Call) -> Reply:
         def checked(ledger: Ledger) -> Reply:
-            agent = None if call.claims.agent == "*" else call.claims.agent
-            ledger.check_bars(agent, call.claims.key)
-            return route.handler(ledger, call)
+            return route.handler(check_bars(ledger, call.claims), call)
 
         if route.long or not route.writes:
             return await self._ask(checked)
@@ -204,19 +166,11 @@ class Api:
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
 
-    async def _openapi(self, request: web.Request) -> web.StreamResponse:
-        try:
-            self._access.check_address(request)
-        except WsManagerError as error:
-            return error_response(error)
+    async def _openapi(self, request: web.Request, _headers: dict[str, str]) -> web.StreamResponse:
+        self._gate.check_address(request)
         return web.Response(
             text=json.dumps(document(str(request.url.origin()))), content_type="application/json"
         )
-
-
-def _query(request: web.Request) -> list[tuple[str, str]]:
-    # A token in the query is Access's.
-    return [(name, value) for name, value in request.query.items() if name != "access_token"]
 
 
 def _key(request: web.Request, route: Route) -> Optional[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ws_manager.core.ledger import Ledger
@@ -14,6 +15,7 @@ from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import (
     BOOLEAN,
     CONNECTION,
+    COUNT,
     KNOWN_NAME,
     LIMIT,
     METADATA,
@@ -120,20 +122,36 @@ def _end(ledger: Ledger, call: Call) -> Reply:
 def _end_many(ledger: Ledger, call: Call) -> Reply:
     View(ledger, call.claims).require_all()
     given = call.given
-    if "agent" not in given and "where" not in given:
-        raise InvalidInput("agent or where is required", hint="say which connections end")
-    where = all_of(given["where"]) if "where" in given else None
-    listed_ones = ledger.connections(agent=given.get("agent"), where=where, count_pending=False)
-    found = [connection.ws_id for connection, _ in listed_ones]
+    if not given.keys() & {"agent", "where", "ws_id"}:
+        raise InvalidInput("agent, where or ws_id is required", hint="say which connections end")
+    reason = given.get("reason", BY_AN_OPERATOR)
     if given.get("dry_run"):
-        return Reply({"ws_ids": found, "dry_run": True})
-    ended = ledger.disconnect_all(found, given.get("reason", BY_AN_OPERATOR))
-    return Reply({"ws_ids": ended, "dry_run": False})
+        return Reply({"ws_ids": _chosen(ledger, call), "dry_run": True})
+    key = key_for(call.subject, "disconnect_all", call.key, dict(given))
+    ended, replayed = ledger.once(
+        key, lambda: json.dumps(ledger.disconnect_all(_chosen(ledger, call), reason))
+    )
+    return Reply({"ws_ids": json.loads(ended), "dry_run": False}, replayed=replayed)
+
+
+def _chosen(ledger: Ledger, call: Call) -> list[str]:
+    """Return the ws_ids of the active connections that are chosen."""
+    given = call.given
+    where = all_of(given["where"]) if "where" in given else None
+    found = ledger.connections(agent=given.get("agent"), where=where, count_pending=False)
+    named = given.get("ws_id")
+    return [connection.ws_id for connection, _ in found if named is None or connection.ws_id in named]
 
 
 def _heartbeat(ledger: Ledger, call: Call) -> Reply:
     ws_id = call.given["ws_id"]
     View(ledger, call.claims).connection(ws_id)
+    epoch = call.body.get("epoch")
+    if epoch is not None:
+        # A receiver without a socket must not keep a registration alive that came after its own.
+        connection = View(ledger, call.claims).connection(ws_id)
+        if connection.epoch != epoch:
+            raise Conflict(f"{ws_id} was registered again meanwhile", hint="it is somebody else's now")
     if not ledger.heartbeat(ws_id, call.body.get("latency_ms")):
         raise NotFound(f"{ws_id} is not active")
     return Reply({"ws_id": ws_id})
@@ -180,12 +198,14 @@ ROUTES = (
     ),
     Route(
         "DELETE", "/v1/connections", "admin", "Mark the connections of an agent, or those that fit, as disconnected.",
-        _end_many, _ENDED_MANY, writes=True, parameters=(AGENT, WHERE, _REASON, DRY_RUN), errors=(422,),
+        _end_many, _ENDED_MANY, writes=True, errors=(409, 422), keyed=True,
+        parameters=(AGENT, WHERE, WS_ID._replace(text="only this connection", repeated=True), _REASON, DRY_RUN),
     ),
     Route(
         "POST", "/v1/connections/{ws_id}/heartbeat", "connect", "Record a sign of life.", _heartbeat,
         thing({"ws_id": TEXT}), writes=True, path_parameters=(WS_ID,),
-        body=thing({}, latency_ms={"type": ["number", "null"], "minimum": 0, "maximum": 86_400_000}), errors=(404,),
+        errors=(404, 409),
+        body=thing({}, latency_ms={"type": ["number", "null"], "minimum": 0, "maximum": 86_400_000}, epoch=COUNT),
     ),
 )  # fmt: skip
 """The routes of connections."""

@@ -20,15 +20,14 @@ from aiohttp import web
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.read.feed import News
-from ws_manager.errors import GatewayUnavailable, LedgerError, NotAuthorised, WsManagerError
+from ws_manager.errors import GatewayUnavailable, LedgerError, NotAuthorised
 from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
-from ws_manager.gateway.http.access import Access
-from ws_manager.gateway.http.api.parsing import parse_query
+from ws_manager.gateway.http.api.gate import Gate, check_bars
+from ws_manager.gateway.http.api.parsing import parse_query, query_of
 from ws_manager.gateway.http.api.route import Parameter
 from ws_manager.gateway.http.api.schemas import KNOWN_NAME, MOMENT
 from ws_manager.gateway.http.api.view import View
-from ws_manager.gateway.http.errors import error_response
 from ws_manager.repository.findings import FeedEntry
 from ws_manager.tokens import ANY_AGENT, Claims
 
@@ -53,16 +52,16 @@ class EventStreams:
     """The streams of one gateway.
 
     Args:
-        access: checks Host, Origin and token.
+        gate: lets requests in.
         ledger: a thread with the ledger, of its own: many streams must not delay messages.
         bell: rings when something is new in the ledger.
         clock: the time of day, in seconds since 1970; tokens expire by it.
     """
 
     def __init__(
-        self, access: Access, ledger: LedgerThread, bell: Bell, clock: Callable[[], float] = time.time
+        self, gate: Gate, ledger: LedgerThread, bell: Bell, clock: Callable[[], float] = time.time
     ) -> None:
-        self._access = access
+        self._gate = gate
         self._ledger = ledger
         self._clock = clock
         self._bell = bell
@@ -75,7 +74,7 @@ class EventStreams:
 
     def add_to(self, application: web.Application) -> None:
         """Add the route to an application."""
-        application.router.add_get("/v1/events", self._handle)
+        application.router.add_get("/v1/events", self._gate.handler(self._handle))
 
     def stop(self) -> None:
         """End every stream: its client comes back."""
@@ -86,18 +85,14 @@ class EventStreams:
         """Close the ledger."""
         await self._ledger.close()
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        try:
-            claims = self._access.check(request)
-            claims.require("read")
-            query = [(name, value) for name, value in request.query.items() if name != "access_token"]
-            given = parse_query(query, PARAMETERS)
-            with self._counted(claims):
-                await self._ledger.open()
-                cursor = await self._start(request, given, claims)
-                return await self._stream(request, given, claims, cursor)
-        except WsManagerError as error:
-            return error_response(error)
+    async def _handle(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+        claims = await self._gate.enter(request, headers)
+        claims.require("read")
+        given = parse_query(query_of(request), PARAMETERS)
+        with self._counted(claims):
+            await self._ledger.open()
+            cursor = await self._start(request, given, claims)
+            return await self._stream(request, given, claims, cursor, headers)
 
     @contextlib.contextmanager
     def _counted(self, claims: Claims) -> Iterator[None]:
@@ -117,13 +112,19 @@ class EventStreams:
         if last is not None:
             return last
         since = parse_moment(given["since"]) if "since" in given else None
-        return await self._ledger.run(lambda ledger: _allowed(ledger, claims).feed.start(since))
+        return await self._ledger.run(lambda ledger: check_bars(ledger, claims).feed.start(since))
 
     async def _stream(
-        self, request: web.Request, given: dict[str, Any], claims: Claims, cursor: str
+        self,
+        request: web.Request,
+        given: dict[str, Any],
+        claims: Claims,
+        cursor: str,
+        headers: dict[str, str],
     ) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={
+                **headers,
                 "Content-Type": "text/event-stream",
                 "Cache-Control": "no-store",
                 "X-Accel-Buffering": "no",
@@ -152,14 +153,8 @@ class EventStreams:
         return response
 
 
-def _allowed(ledger: Ledger, claims: Claims) -> Ledger:
-    agent = None if claims.agent == ANY_AGENT else claims.agent
-    ledger.check_bars(agent, claims.key)
-    return ledger
-
-
 def _read(claims: Claims, given: dict[str, Any], cursor: str, ledger: Ledger) -> tuple[News, list[str]]:
-    news = _allowed(ledger, claims).feed.after(cursor, _BATCH)
+    news = check_bars(ledger, claims).feed.after(cursor, _BATCH)
     view = View(ledger, claims)
     agents: dict[Optional[str], Optional[str]] = {}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.once import broadcasting_key, key_for, sending_key
 from ws_manager.core.read.conditions import all_of
 from ws_manager.core.validation import check_name, encode_content
-from ws_manager.errors import NotFound
+from ws_manager.errors import NotAuthorised, NotFound
 from ws_manager.gateway.http.api.connections import AGENT, DRY_RUN
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import (
@@ -29,6 +31,7 @@ from ws_manager.gateway.http.api.schemas import (
 from ws_manager.gateway.http.api.schemas import WAIT as WAIT_SCHEMA
 from ws_manager.gateway.http.api.view import View
 from ws_manager.repository.findings import MessageFilter
+from ws_manager.tokens import ANY_AGENT
 
 WAIT = Parameter("wait", WAIT_SCHEMA, "how long to wait for the confirmations, such as 5s; at most 60 s")
 _MSG_ID = Parameter("msg_id", KNOWN_NAME, "the message")
@@ -40,18 +43,28 @@ def _send(ledger: Ledger, call: Call) -> Reply:
     to, msg_type = body["to"], body.get("msg_type", "data")
 
     def sent() -> str:
-        message = ledger.send(to, body["content"], msg_type, call.claims.ws_id, admit=call.admit)
+        message = ledger.send(to, body["content"], msg_type, _sender(call), admit=call.admit)
         if message is None:
             raise NotFound(f"{to} is not active")
         return message.msg_id
 
-    key = sending_key(call.subject, call.key, to, body["content"], msg_type)
+    key = sending_key(call.subject, call.key, to, body["content"], msg_type, body.get("sender_id"))
     msg_id, replayed = ledger.once(key, sent)
     message = ledger.message(msg_id)
     if message is None:
         raise NotFound(f"message {msg_id} was sent, and is no longer in the ledger")
     form = View(ledger, call.claims).message_form(message)
     return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}"}, replayed, [message])
+
+
+def _sender(call: Call) -> Optional[str]:
+    """Return who sends: the connection that the token is for, or, for an operator, one that the body names."""
+    named: Optional[str] = call.body.get("sender_id")
+    if named is None:
+        return call.claims.ws_id
+    if named != call.claims.ws_id and not (call.claims.allows("admin") and call.claims.agent == ANY_AGENT):
+        raise NotAuthorised("only an operator names another sender", hint="leave out sender_id")
+    return named
 
 
 def _broadcast(ledger: Ledger, call: Call) -> Reply:
@@ -73,12 +86,13 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
             agent=agent,
             filter_fn=conditions,
             msg_type=msg_type,
-            sender_id=call.claims.ws_id,
+            sender_id=_sender(call),
             admit=call.admit,
         ).broadcast_id
 
     where = body.get("where")
-    key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type)
+    named = body.get("sender_id")
+    key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type, named)
     broadcast_id, replayed = ledger.once(key, sent)
     state = ledger.find_broadcast(broadcast_id)
     if state is None:
@@ -89,7 +103,7 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
 
 def _messages(ledger: Ledger, call: Call) -> Reply:
     view, given = View(ledger, call.claims), call.given
-    limit = given["limit"]
+    limit, oldest_first = given["limit"], given["order"] == "oldest"
     if "search" in given:
         # Whether something is found would tell of the content.
         call.claims.require("content")
@@ -97,7 +111,7 @@ def _messages(ledger: Ledger, call: Call) -> Reply:
     if (agent is not None and view.agent not in (None, agent)) or (
         ws_id is not None and not view.owns(ws_id)
     ):
-        return Reply({"items": [], "next": None})
+        return Reply({"items": [], "next": str(given.get("after", 0)) if oldest_first else None})
     wanted = MessageFilter(
         ws_id=ws_id,
         agent=view.agent if ws_id is None and view.agent is not None else agent,
@@ -108,10 +122,16 @@ def _messages(ledger: Ledger, call: Call) -> Reply:
         before=parse_moment(given["before"]) if "before" in given else None,
         text=given.get("search"),
         broadcast_id=given.get("broadcast"),
-        below=given.get("after"),
+        below=None if oldest_first else given.get("after"),
     )
     if wanted.broadcast_id is not None:
         view.broadcast(wanted.broadcast_id)
+    if oldest_first:
+        found, reached = ledger.messages_after(given.get("after"), wanted, limit)
+        return Reply(
+            {"items": [view.message_form(message) for message in found], "next": reached},
+            incomplete=not found,
+        )
     found = ledger.messages(wanted, limit + 1)
     items = [view.message_form(message) for message in found[:limit]]
     return Reply({"items": items, "next": str(items[-1]["seq"]) if len(found) > limit else None})
@@ -119,7 +139,9 @@ def _messages(ledger: Ledger, call: Call) -> Reply:
 
 def _message(ledger: Ledger, call: Call) -> Reply:
     view = View(ledger, call.claims)
-    return Reply(view.message_form(view.message(call.given["msg_id"])))
+    message = view.message(call.given["msg_id"])
+    missing = ledger.unconfirmed([message])
+    return Reply({**view.message_form(message), "why": missing[0].why if missing else None})
 
 
 def _broadcasts(ledger: Ledger, call: Call) -> Reply:
@@ -171,8 +193,14 @@ def _replay(ledger: Ledger, call: Call) -> Reply:
 
 
 _RETRIED = thing({"retry_of": TEXT, "msg_id": TEXT, "ws_id": TEXT})
-_SENT = thing({"to": KNOWN_NAME, "content": CONTENT}, msg_type=NAME)
-_BROADCASTED = thing({"content": CONTENT}, agent=optional(KNOWN_NAME), where=listed(TEXT), msg_type=NAME)
+_SENT = thing({"to": KNOWN_NAME, "content": CONTENT}, msg_type=NAME, sender_id=optional(KNOWN_NAME))
+_BROADCASTED = thing(
+    {"content": CONTENT},
+    agent=optional(KNOWN_NAME),
+    where=listed(TEXT),
+    msg_type=NAME,
+    sender_id=optional(KNOWN_NAME),
+)
 _DRY = thing({"recipients": {"type": "integer"}, "ws_ids": listed(TEXT), "dry_run": BOOLEAN})
 
 ROUTES = (
@@ -198,9 +226,15 @@ ROUTES = (
             Parameter("search", {"type": "string", "minLength": 1}, "only messages whose content has this text"),
             Parameter("broadcast", KNOWN_NAME, "only messages of this broadcast"),
             Parameter("limit", LIMIT, "how many messages at most"),
-            Parameter("after", SEQ, "only messages with a lower seq: the `next` of the page before"),
+            Parameter(
+                "order",
+                {"enum": ["newest", "oldest"], "default": "newest"},
+                "`oldest` follows what is sent: it begins at `since` or now, and `next` is always given",
+            ),
+            Parameter("after", SEQ, "go on behind a page: its `next`"),
+            WAIT._replace(text="with `oldest`: how long to wait for the next message, such as 5s; at most 60 s"),
         ),
-        errors=(404,),
+        errors=(404, 422),
     ),
     Route(
         "GET", "/v1/messages/{msg_id}", "read", "Show a message.", _message, MESSAGE,

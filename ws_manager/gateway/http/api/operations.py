@@ -76,7 +76,7 @@ def _own(view: View, identifier: str) -> Any:  # noqa: ANN401 - a connection, a 
 def _stats(ledger: Ledger, call: Call) -> Reply:
     View(ledger, call.claims).require_all()
     gateway = ledger.running_gateway()
-    running = None if gateway is None else {"url": gateway.url, "pid": gateway.pid}
+    running = None if gateway is None else gateway._asdict()
     return Reply({**ledger.stats(), **ledger.backlog()._asdict(), "gateway": running})
 
 
@@ -84,7 +84,11 @@ def _snapshot(ledger: Ledger, call: Call) -> Reply:
     view, given = View(ledger, call.claims), call.given
     view.require_all()
     query = OverviewQuery(
-        order=given["sort"], agent=given.get("agent"), text=given.get("text"), connections=given["limit"]
+        order=given["sort"],
+        agent=given.get("agent"),
+        text=given.get("text"),
+        connections=given["limit"],
+        after=given.get("after"),
     )
     form = overview_form(ledger.sampler(heartbeat_timeout()).sample(query))
     if not view.content:
@@ -161,6 +165,7 @@ ROUTES = (
             Parameter("text", {"type": "string", "minLength": 1}, "only connections with this text"),
             Parameter("sort", {"enum": list(ORDERS), "default": ORDERS[0]}, "the order of the connections"),
             Parameter("limit", {**LIMIT, "default": 20}, "how many connections at most"),
+            Parameter("after", KNOWN_NAME, "the `cursor` of an earlier one: count what was confirmed since"),
         ),
     ),
     Route(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aiohttp import web
+
 from ws_manager.core.moments import parse_moment
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.api.route import Parameter
@@ -34,6 +36,11 @@ class BadParameter(InvalidInput):
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+def query_of(request: web.Request) -> list[tuple[str, str]]:
+    """Return a request's query, without a token in it, which `Access` has read."""
+    return [(name, value) for name, value in request.query.items() if name != "access_token"]
 
 
 def parse_query(query: Iterable[tuple[str, str]], parameters: Iterable[Parameter]) -> dict[str, Any]:

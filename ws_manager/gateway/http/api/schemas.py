@@ -72,6 +72,7 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_GATEWAY = thing({"id": TEXT, "pid": {"type": "integer"}, "url": TEXT, "started_at": TEXT, "seen_at": TEXT})
 CONNECTION = _ref("Connection")
 MESSAGE = _ref("Message")
 WIRE_MESSAGE = _ref("WireMessage")
@@ -122,6 +123,7 @@ COMPONENTS: dict[str, Schema] = {
             "retry_of": optional(TEXT),
         },
         content_bytes=COUNT,
+        why=optional(TEXT),
     ),
     "WireMessage": thing(
         {
@@ -169,21 +171,13 @@ COMPONENTS: dict[str, Schema] = {
             "set_aside": COUNT,
             "unrouted": COUNT,
             "oldest_pending_at": optional(TEXT),
-            "gateway": {
-                "type": ["object", "null"],
-                "properties": {"url": TEXT, "pid": {"type": "integer"}},
-                "required": ["url", "pid"],
-            },
+            "gateway": optional(_GATEWAY),
         }
     ),
     "Snapshot": thing(
         {
             "at": TEXT,
-            "gateway": optional(
-                thing(
-                    {"id": TEXT, "pid": {"type": "integer"}, "url": TEXT, "started_at": TEXT, "seen_at": TEXT}
-                )
-            ),
+            "gateway": optional(_GATEWAY),
             "gateway_runs": BOOLEAN,
             "backlog": thing(
                 {"pending": COUNT, "set_aside": COUNT, "unrouted": COUNT, "oldest_pending_at": optional(TEXT)}
@@ -227,6 +221,8 @@ COMPONENTS: dict[str, Schema] = {
                 )
             ),
             "endings": listed(thing({"reason": TEXT, "count": COUNT, "last_at": TEXT, "last_ws_id": TEXT})),
+            "cursor": TEXT,
+            "confirmed": optional(COUNT),
         }
     ),
     "Problem": {
