@@ -7,6 +7,7 @@ A message that cannot be accepted gets an error of its own, and the rest goes on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from ws_manager.core.validation import check_name, encode_content
@@ -51,6 +52,10 @@ class Batch:
     def __init__(self, store: Store, sizes: Sizes) -> None:
         self._store = store
         self._sizes = sizes
+
+    def together(self) -> AbstractContextManager[None]:
+        """Commit what is sent in a block together: all of it at its end, or nothing if the block raises."""
+        return self._store.atomic()
 
     def message(self, content: object, msg_type: str, ws_id: Optional[str] = None) -> OutgoingMessage:
         """Check one message that is to be sent with others.

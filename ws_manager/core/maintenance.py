@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,7 +88,7 @@ class Maintenance:
         since, until = seconds_before(now, older_than), seconds_before(now, -older_than)
         return self._store.maintenance.trim(log, since, until)
 
-    def export_lines(self) -> Iterator[str]:
+    def export_lines(self) -> Generator[str, None, None]:
         """Give the whole ledger as lines of JSON, as it was at the first of them.
 
         The first line names the format; then comes a line for each row, then the highest ids that were given

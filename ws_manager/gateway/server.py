@@ -24,6 +24,8 @@ from ws_manager.gateway.delivery.receipts import ReceiptWriter
 from ws_manager.gateway.holding import hold_ledger
 from ws_manager.gateway.http.access import Access, check_address, is_loopback
 from ws_manager.gateway.http.api.api import Api, body_bytes
+from ws_manager.gateway.http.api.batches import Batches
+from ws_manager.gateway.http.api.downloads import Downloads
 from ws_manager.gateway.http.api.events import EventStreams
 from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.bodies import Bodies
@@ -152,6 +154,8 @@ class GatewayServer:
             self._bell,
             limits.handshake_seconds,
         )
+        self._batches = Batches(gate, self._threads, body_bytes(limits.sizes))
+        self._downloads = Downloads(gate, options.database, limits.sizes)
         self._sockets = self._socket_route()
         self._listener = Listener(
             self._application(),
@@ -220,6 +224,8 @@ class GatewayServer:
         self._health.add_to(application)
         self._events.add_to(application)
         self._api.add_to(application)
+        self._batches.add_to(application)
+        self._downloads.add_to(application)
         if self._options.stripe is not None:
             stripe = StripeRoute(
                 self._options.stripe,

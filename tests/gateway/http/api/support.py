@@ -59,7 +59,8 @@ async def ask(
         url = URL(running.url + path, encoded=True)
         async with session.request(method, url, data=data, headers=sent) as response:
             text = await within(response.text())
-            decoded = json.loads(text) if "json" in response.headers.get("Content-Type", "") else None
+            kind = response.content_type
+            decoded = json.loads(text) if kind in ("application/json", "application/problem+json") else None
             return Answer(response.status, decoded, dict(response.headers), text)
 
 

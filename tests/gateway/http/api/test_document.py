@@ -42,7 +42,8 @@ async def test_every_route_is_in_the_document_and_none_else(database: Path) -> N
         for path, methods in document("").get("paths", {}).items()
         for method in methods
     }
-    assert described == {*((route.method, route.path) for route in ROUTES), ("GET", "/v1/events")}
+    streams = {("GET", f"/v1/{name}") for name in ("events", "export", "backup")} | {("POST", "/v1/batches")}
+    assert described == {(route.method, route.path) for route in ROUTES} | streams
     assert served - described == {("GET", "/v1/openapi.json")}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.gateway.http.api.support import KEY, ask, token
 from tests.support import gateway
+from ws_manager.models import Receipt
 
 
 async def test_snapshot_is_a_frame_of_top(database: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.http.api.support import KEY, ask, token
-from tests.support import RunningGateway, gateway
+from tests.support import RunningGateway, gateway, until
 from ws_manager import Conflict
 from ws_manager.core import holds
 from ws_manager.forms import WIRE_FIELDS
@@ -92,8 +92,7 @@ async def test_a_stopping_gateway_lets_nobody_wait(database: Path) -> None:
         hold = await held(running)
         path = f"{PATH}/pending?hold={hold}&after=1000&wait=60s"
         waiting = asyncio.ensure_future(ask(running, "GET", path))
-        while not running.server._bell.next._waiters:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
+        await until(lambda: running.server._bell.next._waiters)
     answer = await waiting
     assert (answer.status, answer.body["items"]) == (200, [])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ws_manager.gateway.http.api.batches import LINE
+from ws_manager.gateway.http.api.downloads import BACKUP, EXPORT
 from ws_manager.gateway.http.api.events import PARAMETERS
 from ws_manager.gateway.http.api.route import Parameter, Route
 from ws_manager.gateway.http.api.routes import ROUTES
@@ -38,6 +40,13 @@ def document(url: str) -> dict[str, Any]:
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/v1/events"] = {"get": _events()}
+    paths["/v1/batches"] = {"post": _batches()}
+    paths[EXPORT] = {
+        "get": _download("export", "Get the whole ledger as lines of JSON.", "application/x-ndjson")
+    }
+    paths[BACKUP] = {
+        "get": _download("backup", "Get a copy of the ledger's file.", "application/vnd.sqlite3")
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -49,7 +58,7 @@ def document(url: str) -> dict[str, Any]:
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "schemas": COMPONENTS,
+            "schemas": {**COMPONENTS, "Line": LINE},
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -112,6 +121,38 @@ def _events() -> dict[str, Any]:
         "description": "Needs the scope `read`.",
         "parameters": [*(_parameter(each, "query") for each in PARAMETERS), last],
         "responses": {"200": stream, **{str(status): _problem(status) for status in ALWAYS}},
+    }
+
+
+def _batches() -> dict[str, Any]:
+    """Return the operation of batches."""
+    lines = {"schema": {"type": "string"}}
+    return {
+        "operationId": "post_batches",
+        "summary": "Send many messages: one JSON object a line, each answered by one line after its commit.",
+        "description": "Needs the scope `send` for lines with `to`, which are messages, and `broadcast` for others. "
+        "A line is `Line` in the schemas; its `key` is its idempotency key. An answer is "
+        '`{"line":N,"ok":true,"msg_id":…}`, `{"line":N,"ok":true,"broadcast_id":…,"recipients":N}` or '
+        '`{"line":N,"ok":false,"error":{"code","message","hint"}}`.',
+        "requestBody": {"required": True, "content": {"application/x-ndjson": lines, "text/plain": lines}},
+        "responses": {
+            "200": {"description": "the answers", "content": {"application/x-ndjson": lines}},
+            **{str(status): _problem(status) for status in ALWAYS},
+        },
+    }
+
+
+def _download(name: str, summary: str, kind: str) -> dict[str, Any]:
+    """Return the operation of a download. It comes in pieces; if it breaks off, it has no end."""
+    content = {kind: {"schema": {"type": "string"}}}
+    return {
+        "operationId": f"get_{name}",
+        "summary": summary,
+        "description": "Needs the scope `admin`.",
+        "responses": {
+            "200": {"description": STATUSES[200], "content": content},
+            **{str(status): _problem(status) for status in sorted({*ALWAYS, 409})},
+        },
     }
 
 

@@ -1,0 +1,140 @@
+"""`GET /v1/export` and `GET /v1/backup`: the whole ledger, streamed. Nothing of it is kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import BinaryIO, Optional
+
+from aiohttp import web
+
+from ws_manager.core.ledger import Ledger
+from ws_manager.errors import Conflict, LedgerError, WsManagerError
+from ws_manager.gateway.delivery.ledger_threads import LedgerThread
+from ws_manager.gateway.http.api.gate import Gate, check_bars
+from ws_manager.gateway.http.api.view import View
+from ws_manager.settings import Sizes
+from ws_manager.tokens import Claims
+
+EXPORT, BACKUP = "/v1/export", "/v1/backup"
+_PIECE = 256 * 1024
+_PATIENCE_SECONDS = 30.0
+"""How long a reader may take for one piece: an export that stands still keeps the ledger's log from shrinking."""
+
+
+class Downloads:
+    """The downloads of one gateway, one at a time.
+
+    Args:
+        gate: lets requests in.
+        database: the ledger's file. A backup is made in the folder for temporary files before it is sent.
+        sizes: of the ledger.
+    """
+
+    def __init__(self, gate: Gate, database: Path, sizes: Sizes) -> None:
+        self._gate = gate
+        self._database = database
+        self._sizes = sizes
+        self._busy = False
+
+    def add_to(self, application: web.Application) -> None:
+        """Add the routes to an application."""
+        application.router.add_get(EXPORT, self._gate.handler(self._export))
+        application.router.add_get(BACKUP, self._gate.handler(self._backup))
+
+    async def _export(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+        async with self._ledger(request, headers) as thread:
+            lines = await thread.run(lambda ledger: ledger.maintenance.export_lines())
+            try:
+                response = await _started(request, headers, "application/x-ndjson")
+                with _cut_off_at_an_error(request):
+                    while piece := await thread.run(lambda _ledger: _next_piece(lines)):
+                        await _written(response, piece)
+                return response
+            finally:
+                # On its own thread: it ends the reading there.
+                await thread.run(lambda _ledger: lines.close())
+
+    async def _backup(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+        async with self._ledger(request, headers) as thread:
+            file = await thread.run(_copied)
+            with file:
+                size = os.fstat(file.fileno()).st_size
+                response = await _started(request, headers, "application/vnd.sqlite3", size)
+                with _cut_off_at_an_error(request):
+                    while piece := await thread.run(lambda _ledger: file.read(_PIECE)):
+                        await _written(response, piece)
+            return response
+
+    @contextlib.asynccontextmanager
+    async def _ledger(self, request: web.Request, headers: dict[str, str]) -> AsyncIterator[LedgerThread]:
+        """Check the request, and open the ledger for it alone: a download must not delay messages."""
+        claims = await self._gate.enter(request, headers)
+        claims.require("admin")
+        if self._busy:
+            raise Conflict("another export or backup is under way", hint="come back later")
+        self._busy = True
+        thread = LedgerThread(self._database, "ws-manager-download", self._sizes)
+        try:
+            await thread.open()
+            await thread.run(lambda ledger: _check(ledger, claims))
+            yield thread
+        finally:
+            await thread.abandon()
+            self._busy = False
+
+
+def _check(ledger: Ledger, claims: Claims) -> None:
+    View(check_bars(ledger, claims), claims).require_all()
+
+
+def _copied(ledger: Ledger) -> BinaryIO:
+    """Return a copy of the ledger as an open file that has no name any more."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="ws-manager-") as folder:
+            copy = Path(folder) / "ledger.db"
+            ledger.maintenance.backup(copy)
+            return copy.open("rb")
+    except OSError as error:
+        raise LedgerError(
+            f"no copy can be made in the folder for temporary files: {error.strerror}",
+            cause="the gateway has no room for a copy",
+            hint="check TMPDIR and its free space",
+        ) from None
+
+
+def _next_piece(lines: Iterator[str]) -> bytes:
+    piece = bytearray()
+    for line in lines:
+        piece += line.encode("utf-8") + b"\n"
+        if len(piece) >= _PIECE:
+            break
+    return bytes(piece)
+
+
+async def _started(
+    request: web.Request, headers: dict[str, str], kind: str, size: Optional[int] = None
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={**headers, "Cache-Control": "no-store"})
+    response.content_type = kind
+    response.content_length = size
+    await response.prepare(request)
+    return response
+
+
+async def _written(response: web.StreamResponse, piece: bytes) -> None:
+    await asyncio.wait_for(response.write(piece), _PATIENCE_SECONDS)
+
+
+@contextlib.contextmanager
+def _cut_off_at_an_error(request: web.Request) -> Iterator[None]:
+    """Close the connection if the block fails: without its end, a download is not taken for whole."""
+    try:
+        yield
+    except (WsManagerError, ConnectionError, asyncio.TimeoutError):
+        if request.transport is not None:
+            request.transport.close()
