@@ -64,7 +64,7 @@ class Downloads:
             file = await thread.run(_copied)
             with file:
                 size = os.fstat(file.fileno()).st_size
-                response = await _started(request, headers, "application/vnd.sqlite3", size)
+                response = await _started(request, headers, "application/octet-stream", size)
                 with _cut_off_at_an_error(request):
                     while piece := await thread.run(lambda _ledger: file.read(_PIECE)):
                         await _written(response, piece)

@@ -45,7 +45,7 @@ def document(url: str) -> dict[str, Any]:
         "get": _download("export", "Get the whole ledger as lines of JSON.", "application/x-ndjson")
     }
     paths[BACKUP] = {
-        "get": _download("backup", "Get a copy of the ledger's file.", "application/vnd.sqlite3")
+        "get": _download("backup", "Get a copy of the ledger's file.", "application/octet-stream")
     }
     return {
         "openapi": "3.1.0",
