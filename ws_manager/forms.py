@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ws_manager.models import Connection, Message, PendingMessage
-from ws_manager.strict_json import Json
+from ws_manager.strict_json import Json, members
 
 if TYPE_CHECKING:
     from ws_manager.repository.findings import BroadcastState
@@ -84,3 +85,37 @@ def broadcast_form(state: BroadcastState) -> dict[str, Any]:
         "set_aside": set_aside,
     }
     return {name: values[name] for name in BROADCAST_FIELDS}
+
+
+def connection_of(text: str) -> Connection:
+    """Return the connection that a form's JSON text describes; the number of pending messages is left out."""
+    form = members(text)
+    metadata = form.pop("metadata")
+    values = {
+        name: json.loads(form[name]) for name in CONNECTION_FIELDS if name in form and name != "pending"
+    }
+    return Connection(metadata=json.loads(metadata), metadata_json=metadata, **values)
+
+
+def message_of(text: str) -> Message:
+    """Return the message that a form's JSON text describes."""
+    form = members(text)
+    values = {name: json.loads(form[name]) for name in MESSAGE_FIELDS if name not in ("seq", "content")}
+    return Message(content=form["content"], db_id=json.loads(form["seq"]), **values)
+
+
+def pending_message_of(text: str) -> PendingMessage:
+    """Return the message to be received that a form's JSON text describes."""
+    form = members(text)
+    values = {name: json.loads(form[name]) for name in WIRE_FIELDS if name != "content"}
+    return PendingMessage(content=form["content"], **values)
+
+
+def broadcast_of(text: str) -> BroadcastState:
+    """Return the broadcast that a form's JSON text describes. What was pruned of it counts as confirmed."""
+    from ws_manager.repository.findings import BroadcastState
+    from ws_manager.repository.records import DeliveryCounts
+
+    form = json.loads(text)
+    counts = DeliveryCounts(form["confirmed"], form["pending"], form["set_aside"])
+    return BroadcastState(**{name: form[name] for name in BROADCAST_FIELDS[:5]}, counts=counts)

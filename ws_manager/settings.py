@@ -150,6 +150,11 @@ def given_token(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
     return without_mark(value) or None
 
 
+def given_url(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
+    """Return the gateway's address in `BLACKROAD_WS_URL`, or None where it is unset or empty."""
+    return (os.environ if environ is None else environ).get("BLACKROAD_WS_URL") or None
+
+
 def stripe_secrets(environ: Optional[Mapping[str, str]] = None) -> list[str]:
     """Return the signing secrets in `STRIPE_WEBHOOK_SECRET`, separated by commas: several during a rotation."""
     value = (os.environ if environ is None else environ).get("STRIPE_WEBHOOK_SECRET") or ""

@@ -41,6 +41,8 @@ _MEMBER = (
     r'(?s)[ \t\n\r,]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*:[ \t\n\r]*'
     r'(?:("[^"\\]*(?:\\.[^"\\]*)*"|[^\]\[{}", \t\n\r]+)|(?=[\[{]))'
 )
+_LIST = r"[ \t\n\r]*\["
+_ELEMENT = r"""(?s)[ \t\n\r,]*(?:("[^"\\]*(?:\\.[^"\\]*)*"|[^\]\[{}", \t\n\r]+)|(?=[\[{]))"""
 _LEXEME = (
     r"[ \t\n\r]*(?:"
     r'(?P<string>"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*")'
@@ -187,6 +189,25 @@ def member_pairs(text: str) -> Iterator[tuple[str, str]]:
         except ValueError:
             return
         yield name, value
+
+
+def elements(text: str) -> Iterator[str]:
+    """Give the texts of the elements of a JSON list, however deep those nest. Other JSON has none.
+
+    They are not checked: give each to `decode_json` or `checked`.
+    """
+    begin = re.match(_LIST, text)
+    at = begin.end() if begin else len(text)
+    pattern = re.compile(_ELEMENT)
+    while True:
+        element = pattern.match(text, at)
+        if element is None:
+            return
+        value, at = element[1], element.end()
+        if value is None:
+            end = _end_of_container(text, at)
+            value, at = text[at:end], end
+        yield value
 
 
 def nests_deeper(text: str, levels: int = MAX_DEPTH) -> bool:

@@ -42,7 +42,7 @@ class Command(NamedTuple):
         function: the function in that module; Typer reads its annotations, and it returns nothing.
         help: one line; also the first line of the function's docstring.
         example: a command line that works unchanged.
-        takes_url: whether it connects to a gateway and so accepts `--url`.
+        takes_url: whether it can go through a gateway, and so accepts `--url`.
         commands: the commands of a group, by their names; empty for a command.
     """
 
@@ -51,12 +51,12 @@ class Command(NamedTuple):
     function: str
     help: str
     example: str
-    takes_url: bool = False
+    takes_url: bool = True
     commands: Mapping[str, Command] = MappingProxyType({})
 
 
 def _command(
-    name: str, text: str, example: str, *, module: str = "", function: str = "", takes_url: bool = False
+    name: str, text: str, example: str, *, module: str = "", function: str = "", takes_url: bool = True
 ) -> Command:
     """Return a line of the table; without other names, module and function are named as the command."""
     module = module or name.replace("-", "_")
@@ -86,7 +86,6 @@ _STRIPE = {
             "ws-manager stripe trigger payment_intent.succeeded",
             module="stripe_trigger",
             function="trigger",
-            takes_url=True,
         ),
     )
 }
@@ -152,12 +151,11 @@ COMMANDS = {
         _command(
             "top", "Watch connections, rates, recent messages and disconnects.", "ws-manager top --sort idle"
         ),
-        _command("serve", "Run the gateway that agents connect to.", "ws-manager serve"),
+        _command("serve", "Run the gateway that agents connect to.", "ws-manager serve", takes_url=False),
         _command(
             "listen",
             "Connect to the gateway as an agent and print what arrives.",
             "ws-manager listen octavia --ws-id ws-001",
-            takes_url=True,
         ),
         _command(
             "token",
@@ -196,12 +194,14 @@ COMMANDS = {
             "ws-manager import ledger.ndjson --db new.db",
             module="import_",
             function="import_ledger",
+            takes_url=False,
         ),
         _command(
             "help",
             "Explain a topic or a command.",
             "ws-manager help exit-codes",
             function="show_help",
+            takes_url=False,
         ),
     )
 }
@@ -236,7 +236,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - Typer's own
         super().__init__(**attributes)
-        self.params += global_parameters(takes_url=True, shows_url=True)
+        self.params += global_parameters(takes_url=True)
         # Only the names matter: Typer looks here for one that resembles a mistyped name.
         self.commands: Any = dict.fromkeys(self.table)
 
@@ -256,7 +256,7 @@ class LazyGroup(TyperGroup):
         example = f"Example: {command.example}"
         maker.command(command.name, cls=_OneCommand, epilog=example)(getattr(module, command.function))
         made: Any = typer.main.get_command(maker)
-        made.params += global_parameters(takes_url=command.takes_url, shows_url=command.takes_url)
+        made.params += global_parameters(takes_url=command.takes_url)
         if ctx is not None and ctx.resilient_parsing:
             from ws_manager.cli.completion import complete_values
 

@@ -15,7 +15,7 @@ from ws_manager.cli.process.line_reader import LONGEST, Line, Lines
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.core.batch import OutgoingMessage
 from ws_manager.core.validation import check_name
-from ws_manager.errors import InvalidInput, WsManagerError
+from ws_manager.errors import InvalidInput, NotFound, WsManagerError
 from ws_manager.strict_json import checked, compact, decode_json, members
 from ws_manager.text import decode
 
@@ -76,13 +76,14 @@ class BatchRun:
         """
 
         def commit(accepted: Accepted) -> list[tuple[int, str]]:
-            msg_ids = self._batch.send([each for _, each in accepted])
-            return [
-                (number, self._missing(number, each))
-                if msg_id is None
-                else (number, f'{{"line":{number},"ok":true,"msg_id":"{msg_id}"}}')
-                for (number, each), msg_id in zip(accepted, msg_ids)
-            ]
+            answers = []
+            for (number, each), sent in zip(accepted, self._batch.send([each for _, each in accepted])):
+                if isinstance(sent, str):
+                    answers.append((number, f'{{"line":{number},"ok":true,"msg_id":"{sent}"}}'))
+                else:
+                    error = self._missing(each) if sent is None else sent
+                    answers.append((number, self._refused(number, error)))
+            return answers
 
         self._run(lines, self._to_one(ws_id) if ws_id is not None else self._addressed, commit)
 
@@ -103,7 +104,10 @@ class BatchRun:
             answers = []
             sent = self._batch.broadcast([each for _, each in accepted], agent)
             for (number, _), made in zip(accepted, sent):
-                facts = f'"broadcast_id":"{made.broadcast_id}","recipients":{len(made.recipients)}'
+                if isinstance(made, WsManagerError):
+                    answers.append((number, self._refused(number, made)))
+                    continue
+                facts = f'"broadcast_id":"{made.broadcast_id}","recipients":{made.recipients}'
                 answers.append((number, f'{{"line":{number},"ok":true,{facts}}}'))
             return answers
 
@@ -172,9 +176,9 @@ class BatchRun:
         content = compact(members(line)["content"], "line")
         return self._batch.message(content, value.get("type", self._msg_type), to)
 
-    def _missing(self, number: int, each: OutgoingMessage) -> str:
+    def _missing(self, each: OutgoingMessage) -> NotFound:
         assert each.ws_id is not None
-        return self._refused(number, not_active(self._ledger, each.ws_id))
+        return not_active(self._ledger, each.ws_id)
 
     def _refused(self, number: int, error: WsManagerError) -> str:
         self._failed += 1

@@ -222,7 +222,9 @@ def complete_commands(ctx: Any, incomplete: str, commands: Iterable[Any]) -> lis
 def _completer(found: Names) -> Callable[[Any, str], list[Item]]:
     def complete(ctx: Any, incomplete: str) -> list[Item]:  # noqa: ANN401 - as above
         try:
-            names = found(global_options(ctx).database, incomplete)
+            options = global_options(ctx)
+            # A gateway is not asked at each Tab.
+            names = [] if options.url else found(options.database, incomplete)
             # A shell lists them unescaped: invisible characters must not reach the terminal.
             return [Item(name) for name in names if not unseen().search(name)]
         except (OSError, ValueError, WsManagerError):

@@ -1,4 +1,4 @@
-"""Context managers that open a command's ledger."""
+"""Context managers that open a command's ledger: a file, or one over HTTP with `--url`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from ws_manager.cli.options import global_options
+from ws_manager.cli.options import GlobalOptions, global_options
+from ws_manager.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from ws_manager.client.remote import RemoteLedger
     from ws_manager.core.ledger import Ledger
 
 
@@ -27,9 +29,16 @@ def ledger_to_write(ctx: typer.Context, *, create: bool = False, shared: bool = 
     Raises:
         InvalidInput, LedgerError: as `open_ledger`.
     """
+    options = global_options(ctx)
+    if options.url is not None:
+        if shared:
+            raise InvalidInput("--shared is for a database file", hint="leave it out, or leave out --url")
+        with remote_ledger(options) as remote:
+            yield remote
+        return
     from ws_manager.core.ledger import open_ledger
 
-    location = global_options(ctx).database
+    location = options.database
     new = create and not _exists(location)
     with open_ledger(location, create=create, shared=shared) as ledger:
         if new:
@@ -46,9 +55,14 @@ def ledger_to_read(ctx: typer.Context) -> Iterator[Ledger]:
     Raises:
         InvalidInput, LedgerError: as `open_ledger`; a missing ledger is an error.
     """
+    options = global_options(ctx)
+    if options.url is not None:
+        with remote_ledger(options) as remote:
+            yield remote
+        return
     from ws_manager.core.ledger import open_ledger
 
-    with open_ledger(global_options(ctx).database, read_only=True) as ledger:
+    with open_ledger(options.database, read_only=True) as ledger:
         yield ledger
 
 
@@ -59,10 +73,15 @@ def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
     Raises:
         InvalidInput, LedgerError: as `open_ledger`.
     """
+    options = global_options(ctx)
+    if options.url is not None:
+        with remote_ledger(options) as remote:
+            yield remote
+        return
     from ws_manager.cli.output.text import note
     from ws_manager.core.locations import caveats
 
-    location = global_options(ctx).database
+    location = options.database
     if not _exists(location):
         what = "the database is empty" if location.exists() else "there is no database"
         note(f"{what} at {location}: nothing has been registered or sent there")
@@ -72,6 +91,24 @@ def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
         for caveat in caveats(location):
             note(caveat)
         yield ledger
+
+
+def remote_ledger(options: GlobalOptions) -> RemoteLedger:
+    """Return the ledger of the gateway that the options name.
+
+    Its token is that of `--token-file` or `BLACKROAD_WS_TOKEN`. On the gateway's own machine one is made from the key
+    beside the database, so that nobody has to type one.
+
+    Raises:
+        InvalidInput: the address, the proxy or the certificates cannot be used.
+    """
+    from ws_manager.client.api import ApiClient
+    from ws_manager.client.credentials import operator_token, token_file, trust
+    from ws_manager.client.remote import RemoteLedger
+
+    assert options.url is not None
+    token = operator_token(options.url) if options.token_file is None else token_file(options.token_file)
+    return RemoteLedger(ApiClient(options.url, token, trust(options.ca)))
 
 
 def _exists(location: Path) -> bool:

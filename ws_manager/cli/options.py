@@ -1,4 +1,4 @@
-"""The options that every command has, before or after its name: `--db`, `--url`, `-o`, `--json`, `--debug`.
+"""The options that every command has, before or after its name: `--db`, `--url`, `-o`, `--json` and others.
 
 A command does not declare them: `ws_manager.cli.app` adds them to each, and the command asks
 `global_options(ctx)`.
@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperOption
 
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import database_path, expanded, parse_duration
+from ws_manager.settings import database_path, expanded, given_url, parse_duration
 
 FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
 """The values of `-o`."""
@@ -23,6 +23,7 @@ SHARED_HELP = "Keep the ledger in another program's database, beside its tables.
 """The help of `--shared`, of commands that may create a ledger."""
 
 _KEY = "ws_manager.options"
+_ON_THE_FILE = "on the file"
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,17 @@ class GlobalOptions:
 
     Attributes:
         db: the value of `--db`; None if it was not given. Use `database` for the file to open.
-        url: the value of `--url`; None if it was not given, or if the command does not accept it.
+        url: the gateway's address: `--url`, or `BLACKROAD_WS_URL` where `--db` was not given. None for the file.
+        token_file: the value of `--token-file`.
+        ca: the value of `--ca`.
         output: one of `FORMATS`; None if the command chooses the format.
         debug: whether an error is reported with its traceback.
     """
 
     db: Optional[Path] = None
     url: Optional[str] = None
+    token_file: Optional[Path] = None
+    ca: Optional[Path] = None
     output: Optional[str] = None
     debug: bool = False
 
@@ -55,9 +60,10 @@ class GlobalOptions:
 def global_options(ctx: typer.Context) -> GlobalOptions:
     """Return the global options of a running command."""
     given = ctx.meta.get(_KEY, {})
+    files = {name: expanded(given[name]) if name in given else None for name in ("db", "token_file", "ca")}
     return GlobalOptions(
-        db=expanded(given["db"]) if "db" in given else None,
-        url=given.get("url"),
+        **files,
+        url=given.get("url") or (None if given.keys() & {"db", _ON_THE_FILE} else given_url()),
         output=given.get("output"),
         debug="debug" in given,
     )
@@ -98,13 +104,13 @@ def output_asked_for(arguments: list[str]) -> Optional[str]:
     return found
 
 
-def global_parameters(*, takes_url: bool, shows_url: bool) -> list[TyperOption]:
+def global_parameters(*, takes_url: bool) -> list[TyperOption]:
     """Make the global options of the program or of one command.
 
     Args:
-        takes_url: whether `--url` is accepted; otherwise it is a usage error.
-        shows_url: whether the help lists `--url`.
+        takes_url: whether it can go through a gateway; otherwise `--url` is a usage error, and not in the help.
     """
+    keep, hidden = (_keep, False) if takes_url else (_refuse, True)
     return [
         _option(
             ["--db"],
@@ -114,10 +120,26 @@ def global_parameters(*, takes_url: bool, shows_url: bool) -> list[TyperOption]:
         ),
         _option(
             ["--url"],
-            _keep_url if takes_url else _refuse_url,
+            keep,
             "URL",
-            "The address of a gateway, for listen and stripe trigger.",
-            hidden=not shows_url,
+            "A gateway's address, such as https://gateway.example.com: the command goes through it. "
+            "[env: BLACKROAD_WS_URL]",
+            hidden=hidden,
+        ),
+        _option(
+            ["--token-file"],
+            keep,
+            "FILE",
+            "A file with the gateway's token, read for each request. Not needed on the gateway's machine. "
+            "[env: BLACKROAD_WS_TOKEN, the token itself]",
+            hidden=hidden,
+        ),
+        _option(
+            ["--ca"],
+            keep,
+            "FILE",
+            "PEM file of the certificates that verify an https gateway.",
+            hidden=hidden,
         ),
         _option(["-o", "--output"], _keep_output, "FORMAT", f"The output format: {', '.join(FORMATS)}."),
         _flag("--json", _keep_json, "The same as -o json."),
@@ -176,17 +198,15 @@ def _keep(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> None
         )
 
 
-def _keep_url(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> None:
+def _refuse(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> None:
     _keep(ctx, option, value)
-
-
-def _refuse_url(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> None:
-    _keep(ctx, option, value)
-    if "url" in _given(ctx):
-        raise InvalidInput(
-            f"{ctx.info_name} works on the database file in this version: it takes no --url",
-            hint="use --db; listen and stripe trigger speak to a gateway",
-        )
+    _given(ctx)[_ON_THE_FILE] = "yes"
+    for name in ("url", "token_file", "ca"):
+        if name in _given(ctx):
+            raise InvalidInput(
+                f"{ctx.info_name} works on the database file: it takes no --{name.replace('_', '-')}",
+                hint="use --db",
+            )
 
 
 def _keep_output(ctx: typer.Context, _option: TyperOption, value: Optional[str]) -> None:

@@ -18,8 +18,10 @@ EXIT_CODES = """\
 ENVIRONMENT = """\
 BLACKROAD_WS_DB            the database; --db overrides it
                            (default: ~/.blackroad/websocket-manager.db)
+BLACKROAD_WS_URL           a gateway's address: commands go through it;
+                           --url and --db override it
 BLACKROAD_HB_TIMEOUT       seconds after which a heartbeat is too old (30)
-BLACKROAD_WS_TOKEN         the token that listen connects with
+BLACKROAD_WS_TOKEN         the token for a gateway
 BLACKROAD_WS_SECRET        the key that signs tokens, at least 32 bytes
 BLACKROAD_WS_MAX_CONTENT   how large a message may be (256KiB)
 BLACKROAD_WS_MAX_METADATA  how large metadata may be (16KiB)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import ssl
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable, Optional
@@ -14,11 +15,12 @@ from ws_manager.proxies import is_this_machine
 from ws_manager.remedies import CHECK_CA, CHECK_TOKEN_FILE, PRINT_TOKEN
 from ws_manager.settings import database_path, given_token
 from ws_manager.text import read_text
-from ws_manager.tokens import mint, signing_key
+from ws_manager.tokens import ANY_AGENT, DEFAULT_TTL, mint, signing_key
 
 MAX_TOKEN = 64 * 1024
 """Bytes of a file with a token. A token has a few hundred."""
 
+_KEPT_SECONDS = DEFAULT_TTL / 2
 _MAX_CERTIFICATES = 16 * 1024 * 1024
 
 
@@ -56,6 +58,22 @@ def own_token(
     if key is None:
         return None
     return mint(key, agent, ws_id=ws_id, scopes=scopes)
+
+
+def operator_token(url: str) -> Callable[[], Optional[str]]:
+    """Return a function that returns the token for an operator's next request to a gateway.
+
+    That is `BLACKROAD_WS_TOKEN` or, on this machine, one that is made from the key of the environment's database.
+    """
+    made: list[tuple[float, Optional[str]]] = []
+
+    def token() -> Optional[str]:
+        # Kept for a while: a gateway counts requests by token.
+        if not made or time.monotonic() - made[-1][0] > _KEPT_SECONDS:
+            made[:] = [(time.monotonic(), own_token(None, ANY_AGENT, None, url, scopes=("admin",)))]
+        return made[-1][1]
+
+    return token
 
 
 def token_file(path: Path) -> Callable[[], str]:

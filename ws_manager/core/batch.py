@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from ws_manager.core.validation import check_name, encode_content
-from ws_manager.models import Broadcast, new_id, new_ids, utc_now
+from ws_manager.errors import WsManagerError
+from ws_manager.models import new_id, new_ids, utc_now
 from ws_manager.repository.records import NewBroadcast, NewMessage
 from ws_manager.settings import Sizes
 
@@ -37,6 +38,13 @@ class OutgoingMessage(NamedTuple):
     content: str
     msg_type: str
     ws_id: Optional[str] = None
+
+
+class SentBroadcast(NamedTuple):
+    """A broadcast that was sent with others: its id, and to how many connections it went."""
+
+    broadcast_id: str
+    recipients: int
 
 
 class Batch:
@@ -71,11 +79,11 @@ class Batch:
         text = encode_content(content, self._sizes.content)
         return OutgoingMessage(text, check_name(msg_type, "message type"), ws_id)
 
-    def send(self, messages: Sequence[OutgoingMessage]) -> list[Optional[str]]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> Sequence[Union[str, WsManagerError, None]]:
         """Commit messages to one connection each, in their order and in one transaction.
 
         Returns:
-            For each the msg_id, or None if its ws_id is not active.
+            For each the msg_id, or None if its ws_id is not active. Over HTTP, it may be an error of this one.
         """
         with self._store.atomic():
             active = self._store.connections.active_among(
@@ -91,7 +99,9 @@ class Batch:
         following = iter(written)
         return [next(following).msg_id if message.ws_id in active else None for message in messages]
 
-    def broadcast(self, messages: Sequence[OutgoingMessage], agent: Optional[str] = None) -> list[Broadcast]:
+    def broadcast(
+        self, messages: Sequence[OutgoingMessage], agent: Optional[str] = None
+    ) -> Sequence[Union[SentBroadcast, WsManagerError]]:
         """Commit a broadcast for each of the first messages, in one transaction.
 
         With many recipients a transaction would outgrow memory and keep other writers waiting, so it ends after
@@ -102,7 +112,8 @@ class Batch:
             agent: only to this agent's connections.
 
         Returns:
-            What was sent: at least one broadcast, at most as many as there are messages.
+            What was sent: at least one broadcast, at most as many as there are messages. Over HTTP, it may be an
+            error of one of them.
         """
         with self._store.atomic():
             recipients = self._store.connections.recipients(agent)
@@ -116,4 +127,4 @@ class Batch:
                 if rows >= MOST_ROWS or characters >= MOST_BYTES:
                     break
             self._store.broadcasts.insert(written, recipients)
-        return [Broadcast(new.broadcast_id, recipients.ws_ids) for new in written]
+        return [SentBroadcast(new.broadcast_id, len(recipients.ws_ids)) for new in written]

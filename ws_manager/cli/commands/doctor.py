@@ -4,6 +4,7 @@
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Optional
 
@@ -11,7 +12,8 @@ import typer
 
 from ws_manager.cli.exit_codes import FAILED
 from ws_manager.cli.hints import hint_for
-from ws_manager.cli.options import global_options
+from ws_manager.cli.ledger import remote_ledger
+from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import write
 from ws_manager.core.doctor import examine
@@ -34,7 +36,7 @@ def doctor(
     check, detail, advice.
     """
     options = global_options(ctx)
-    checks = [_advised(finding) for finding in examine(options.database, _installed("aiohttp"))]
+    checks = [_advised(finding) for finding in _found(options)]
     if options.output in (None, "table") and (options.output or sys.stdout.isatty()):
         _show(checks)
     else:
@@ -48,6 +50,13 @@ def doctor(
     failures = (PROBLEM, WARNING) if strict else (PROBLEM,)
     if any(check.status in failures for check in checks):
         raise typer.Exit(FAILED)
+
+
+def _found(options: GlobalOptions) -> Iterable[Finding]:
+    if options.url is None:
+        return examine(options.database, _installed("aiohttp"))
+    with remote_ledger(options) as remote:
+        return remote.doctor()
 
 
 def _advised(finding: Finding) -> Finding:

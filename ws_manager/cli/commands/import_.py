@@ -11,7 +11,7 @@ from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.results import write_result
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import expanded
+from ws_manager.settings import expanded, given_url
 
 if TYPE_CHECKING:
     pass
@@ -31,6 +31,10 @@ def import_ledger(
     """
     from ws_manager.cli.process.line_reader import read_lines
 
+    if given_url() and global_options(ctx).db is None:
+        raise InvalidInput(
+            "BLACKROAD_WS_URL is set, and import works on a database file", hint="name the file with --db"
+        )
     with _source(file) as source, ledger_to_write(ctx, create=True) as ledger:
         lines = read_lines(source, "stdin" if file == "-" else file, _LONGEST)
         counts = ledger.maintenance.import_lines(lines)

@@ -14,7 +14,6 @@ from ws_manager.cli.output.text import note
 from ws_manager.cli.process.signals import stop_on_signals
 from ws_manager.cli.process.stream import Stop, Stream
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import expanded
 from ws_manager.strict_json import checked_object
 from ws_manager.text import without_mark
 
@@ -41,22 +40,12 @@ def listen(
     count: Optional[int] = typer.Option(
         None, "--count", metavar="N", help="End after N messages; the others stay pending."
     ),
-    token_file: Optional[str] = typer.Option(
-        None,
-        "--token-file",
-        metavar="FILE",
-        help="A file with the token, read at each connection attempt. Not needed on the gateway's machine. "
-        "[env: BLACKROAD_WS_TOKEN, the token itself]",
-    ),
     scope: Optional[list[str]] = _SCOPE,
     stay: bool = typer.Option(
         False,
         "--stay",
         help="At the end, do not say goodbye: the connection stays active until its heartbeat times out, so that "
         "what is sent meanwhile waits for it.",
-    ),
-    ca: Optional[str] = typer.Option(
-        None, "--ca", metavar="FILE", help="PEM file of the certificates that verify an https gateway."
     ),
 ) -> None:
     """Connect to the gateway as an agent and print what arrives.
@@ -81,8 +70,8 @@ def listen(
         metadata=None if metadata is None else checked_object(without_mark(metadata), "metadata"),
         on_connected=lambda greeting: _tell_connected(greeting, ws_id),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
-        token=_token_source(options, agent, ws_id, token_file, scope),
-        ca=None if ca is None else expanded(ca),
+        token=_token_source(options, agent, ws_id, scope),
+        ca=options.ca,
         # The database's own gateway runs on this machine, so no proxy is used.
         direct=options.url is None,
         stay=stay,
@@ -101,20 +90,19 @@ def _token_source(
     options: GlobalOptions,
     agent: str,
     ws_id: Optional[str],
-    file: Optional[str],
     scope: Optional[list[str]],
 ) -> Callable[[], Optional[str]]:
     """Return a function that returns the token for the next connection attempt."""
     from ws_manager.client.credentials import own_token, token_file
     from ws_manager.tokens import check_scopes
 
-    if file is not None:
+    if options.token_file is not None:
         if scope:
             raise InvalidInput(
                 "--scope is for the token that listen makes, and --token-file gives one",
                 hint="leave out one of them; ws-manager token <agent> --scope makes a token with other scopes",
             )
-        return token_file(expanded(file))
+        return token_file(options.token_file)
     # Printing and confirming needs no other scope.
     scopes = check_scopes(" ".join(scope).split() if scope else ("connect",))
     # Without --url, the address comes from the database, so the gateway is its own.

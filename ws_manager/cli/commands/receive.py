@@ -18,7 +18,7 @@ from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.forms import WIRE_FIELDS, wire_form
-from ws_manager.models import Connection, PendingMessage, SignOfLife, utc_now
+from ws_manager.models import Connection, PendingMessage
 from ws_manager.settings import heartbeat_timeout
 
 _BATCH = 100
@@ -176,12 +176,11 @@ class _HeartbeatThread:
             self._stop.set()
 
     def _beat(self, delivery: Delivery) -> None:
-        ws_id, epoch = self._connection.ws_id, self._connection.epoch
         logged_at = float("-inf")
         while True:
             # Like a gateway, log only some of the heartbeats.
             logged = time.monotonic() - logged_at >= _LOG_SECONDS
-            delivery.settle([SignOfLife(ws_id, epoch, utc_now(), None, logged)])
+            delivery.heard_held(self._connection, logged=logged)
             logged_at = time.monotonic() if logged else logged_at
             self._stop.wait(self._interval)
             if self._stop.is_set():

@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
 import sys
-from typing import Optional
 
 import typer
 
@@ -11,15 +10,11 @@ from ws_manager.cli.gateways import gateway_url
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.webhook_outcome import HEADER, outcome_line
 from ws_manager.models import ROUTED
-from ws_manager.settings import expanded
 
 
 def trigger(
     ctx: typer.Context,
     event: str = typer.Argument(..., metavar="<event>", help="The type, such as payment_intent.succeeded."),
-    ca: Optional[str] = typer.Option(
-        None, "--ca", metavar="FILE", help="PEM file of the certificates that verify an https gateway."
-    ),
 ) -> None:
     """Post a signed test event to the gateway.
 
@@ -32,7 +27,7 @@ def trigger(
     url = options.url or gateway_url(options.database)
     # The database's own gateway runs on this machine, so no proxy is used.
     direct = options.url is None
-    outcome = post_event(url, sample, None if ca is None else expanded(ca), direct=direct)
+    outcome = post_event(url, sample, options.ca, direct=direct)
     written = (HEADER if options.output == "csv" else "") + outcome_line(options, outcome)
     sys.stdout.write(written if options.output != "id" or outcome.status == ROUTED else "")
     sys.stdout.flush()

@@ -91,6 +91,15 @@ def check_order(order: str) -> str:
 
 def recipients(store: Store, agent: Optional[str], conditions: Optional[Conditions]) -> list[Recipient]:
     """Return every connection, active or not, with the reason why a broadcast would not reach it now."""
+    return with_refusals(
+        connections(store, include_disconnected=True, count_pending=False), agent, conditions
+    )
+
+
+def with_refusals(
+    listed: Sequence[ListedConnection], agent: Optional[str], conditions: Optional[Conditions]
+) -> list[Recipient]:
+    """Return connections, each with the reason why a broadcast would not reach it."""
 
     def refusal(connection: Connection) -> Optional[str]:
         if connection.status != ACTIVE:
@@ -100,7 +109,6 @@ def recipients(store: Store, agent: Optional[str], conditions: Optional[Conditio
         failed = conditions.failed(connection) if conditions else []
         return f"condition not met: {', '.join(failed)}" if failed else None
 
-    listed = connections(store, include_disconnected=True, count_pending=False)
     return [Recipient(connection, refusal(connection)) for connection, _ in listed]
 
 

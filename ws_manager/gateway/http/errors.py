@@ -73,9 +73,11 @@ def error_response(error: WsManagerError, status: Optional[int] = None) -> web.R
         headers["Retry-After"] = str(math.ceil(error.seconds))
     if isinstance(error, BadToken):
         headers["WWW-Authenticate"] = error.challenge
-    return problem(
-        status, error.code, error.public_message, hint_of(error), getattr(error, "param", None), headers
-    )
+    # Codes, for a reader that has its own words for them: our command line has.
+    members = {"param": getattr(error, "param", None)}
+    if not isinstance(error, LedgerError):
+        members |= {"remedy": error.remedy, "about": error.about}
+    return problem(status, error.code, error.public_message, hint_of(error), members, headers)
 
 
 def problem(
@@ -83,7 +85,7 @@ def problem(
     code: str,
     detail: str,
     hint: Optional[str] = None,
-    param: Optional[str] = None,
+    members: Optional[Mapping[str, Optional[str]]] = None,
     headers: Optional[Mapping[str, str]] = None,
 ) -> web.Response:
     """Return the HTTP answer for what went wrong (RFC 9457).
@@ -93,7 +95,8 @@ def problem(
         code: one of `ws_manager.errors`.
         detail: one line that says what happened.
         hint: what a remote caller can do next.
-        param: the parameter, or the member of the body, that cannot be accepted.
+        members: further members; None leaves one out. `param` is the parameter, or the member of the body, that
+            cannot be accepted; `remedy` is a code of `ws_manager.remedies`, `about` what it is about.
         headers: further headers.
     """
     body = {
@@ -103,7 +106,7 @@ def problem(
         "detail": detail,
         "code": code,
         "hint": hint,
-        **({} if param is None else {"param": param}),
+        **{name: value for name, value in (members or {}).items() if value is not None},
     }
     text = json.dumps(body, ensure_ascii=False)
     return web.Response(text=text, status=status, headers=headers, content_type="application/problem+json")

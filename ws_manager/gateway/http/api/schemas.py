@@ -236,6 +236,8 @@ COMPONENTS: dict[str, Schema] = {
             "code": TEXT,
             "hint": optional(TEXT),
             "param": optional(TEXT),
+            "remedy": TEXT,
+            "about": TEXT,
         },
         "required": ["type", "title", "status", "detail", "code", "hint"],
     },

@@ -1,0 +1,307 @@
+"""Requests to a gateway's HTTP API. They are retried where that is safe, and raise the errors of the gateway."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPException
+from typing import Any, Callable, NamedTuple, Optional, Union
+from urllib.parse import quote, urlencode, urlsplit
+
+import urllib3
+from urllib3.util import Retry, Timeout, make_headers
+
+from ws_manager.client.errors import error_of
+from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised, WsManagerError
+from ws_manager.models import new_id
+from ws_manager.proxies import proxy_for, unreachable
+from ws_manager.remedies import CHECK_URL_AND_PROXY, GIVE_CA, GIVE_TOKEN, PUT_TOKEN_IN_FILE
+from ws_manager.strict_json import Json
+
+RETRIED = frozenset({408, 429, 502, 503, 504})
+"""The statuses after which a request is sent again: a server or a proxy could not do it then."""
+
+RETRIES = 6
+"""How often a request is sent again: over about 8 s."""
+
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 40.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 4.0
+_PIECE = 64 * 1024
+_PROBLEM = "application/problem+json"
+
+Query = Mapping[str, Union[str, int, float, bool, Sequence[str], None]]
+
+
+class Answer(NamedTuple):
+    """A gateway's answer: its status, its JSON text, and whether it is that of an earlier request with this key."""
+
+    status: int
+    text: str
+    replayed: bool
+
+    @property
+    def body(self) -> Any:  # noqa: ANN401 - any JSON value
+        """The decoded text. A number may be rounded in it."""
+        return json.loads(self.text)
+
+
+class _Retry(Retry):
+    """Pauses as a server asks, but never for long."""
+
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> Optional[float]:
+        """Return the seconds of `Retry-After` (RFC 9110 section 10.2.3)."""
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, _LONGEST_PAUSE)
+
+
+class ApiClient:
+    """A gateway's HTTP API.
+
+    Args:
+        url: the gateway's base address: `http`, `https`, `ws` or `wss`.
+        token: returns the token for the next request; None for none.
+        tls: what checks the gateway's certificate; the system's certificates if None.
+
+    Attributes:
+        url: the base address, `http` or `https`.
+
+    Raises:
+        InvalidInput: the address or the proxy cannot be used.
+    """
+
+    def __init__(
+        self, url: str, token: Callable[[], Optional[str]], tls: Optional[ssl.SSLContext] = None
+    ) -> None:
+        self.url = base_address(url)
+        self._token = token
+        self._tls = tls
+        self._proxy = proxy_for(self.url)
+        self._http = _pool(self._proxy, tls)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.clear()
+
+    def again(self) -> ApiClient:
+        """Return another client of the same gateway."""
+        return ApiClient(self.url, self._token, self._tls)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Optional[Query] = None,
+        body: Optional[Mapping[str, Any]] = None,
+        key: Optional[str] = None,
+    ) -> Answer:
+        """Send a request, again if necessary, and return its answer.
+
+        Args:
+            method: HTTP method.
+            path: below the base address, its parts quoted: see `path_of`.
+            query: parameters; None leaves one out.
+            body: members of a JSON object; `Json` in it stays as it is.
+            key: an idempotency key; a random one of 128 bits if None, so that no request is done twice.
+
+        Raises:
+            WsManagerError: what the gateway answered.
+            GatewayUnavailable: it does not answer, or what answers is not a gateway.
+            NotAuthorised: it asks for a token.
+        """
+        headers = {"Idempotency-Key": key or new_id()} if method in ("POST", "DELETE") else {}
+        data = None
+        if body is not None:
+            data, headers["Content-Type"] = _json_of(body).encode("utf-8"), "application/json"
+        with self._sent(method, path, query, data, headers) as response:
+            text = response.data.decode("utf-8", "replace")
+            if not response.headers.get("Content-Type", "").startswith("application/json"):
+                raise self._not_a_gateway(response.status)
+            return Answer(response.status, text, "Idempotency-Replayed" in response.headers)
+
+    def stream(
+        self, method: str, path: str, data: Optional[bytes] = None, retries: int = RETRIES
+    ) -> Iterator[bytes]:
+        """Send a request, and give its answer in pieces.
+
+        Raises:
+            GatewayUnavailable: it broke off before its end; besides, as `call`.
+        """
+        kind = {} if data is None else {"Content-Type": "application/x-ndjson"}
+        with self._sent(method, path, None, data, kind, retries) as response:
+            try:
+                yield from response.stream(_PIECE)
+            except (urllib3.exceptions.HTTPError, HTTPException, OSError):
+                raise GatewayUnavailable(
+                    f"the answer of the gateway at {self.url} broke off", hint="try again"
+                ) from None
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        query: Optional[Query],
+        data: Optional[bytes],
+        headers: dict[str, str],
+        retries: int = RETRIES,
+    ) -> _Closing:
+        token = self._token()
+        if token is not None:
+            # RFC 6750 section 2.1. Not in the address: addresses end up in logs.
+            headers["Authorization"] = f"Bearer {token}"
+        try:
+            response = self._http.request(
+                method,
+                f"{self.url}{path}{_query_of(query)}",
+                body=data,
+                headers=headers,
+                retries=_retry(retries),
+                redirect=False,
+                preload_content=False,
+                timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            )
+        except urllib3.exceptions.MaxRetryError as error:
+            raise self._unreachable(error.reason or error) from None
+        except (urllib3.exceptions.HTTPError, OSError, HTTPException) as error:
+            raise self._unreachable(error) from None
+        if response.status >= 300:
+            with _Closing(response):
+                raise self._refused(response)
+        return _Closing(response)
+
+    def _refused(self, response: urllib3.BaseHTTPResponse) -> WsManagerError:
+        problem = _problem(response)
+        if problem is None:
+            return self._not_a_gateway(response.status)
+        if response.status == 401:
+            return NotAuthorised(f"{self.url} asks for a valid token (401)", remedy=GIVE_TOKEN)
+        return error_of(problem)
+
+    def _not_a_gateway(self, status: int) -> GatewayUnavailable:
+        return GatewayUnavailable(
+            f"{self.url} answered {status}, and not as a gateway does", remedy=CHECK_URL_AND_PROXY
+        )
+
+    def _unreachable(self, cause: object) -> GatewayUnavailable:
+        if isinstance(cause, urllib3.exceptions.SSLError):
+            cause = cause.args[0] if cause.args else cause
+            return GatewayUnavailable(
+                f"the certificate of {self.url} is not to be trusted: "
+                f"{getattr(cause, 'verify_message', '') or cause}",
+                remedy=GIVE_CA,
+            )
+        return unreachable(_words(cause), self.url, self._proxy)
+
+
+class _Closing:
+    """Gives a response's connection back at the end of a block: only one that was read to its end is used again."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+
+    def __enter__(self) -> urllib3.BaseHTTPResponse:
+        return self._response
+
+    def __exit__(self, *_: object) -> None:
+        self._response.close()
+        self._response.release_conn()
+
+
+def base_address(url: str) -> str:
+    """Return a gateway's base address with `http` or `https`, without a slash at its end.
+
+    Raises:
+        InvalidInput: it is not one.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidInput(f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        # It would be dropped, and may be a secret, so the error does not quote it.
+        raise InvalidInput(
+            "the gateway's address is a base address: without a user, parameters or a fragment",
+            remedy=PUT_TOKEN_IN_FILE,
+        )
+    return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def path_of(*parts: str) -> str:
+    """Return a path of the API below `/v1`, its parts quoted."""
+    # "." and ".." are names here, and not steps in a path.
+    return "/v1/" + "/".join(quote(part, safe="").replace(".", "%2E") for part in parts)
+
+
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+
+def _pool(proxy: Optional[str], tls: Optional[ssl.SSLContext]) -> urllib3.PoolManager:
+    options: dict[str, Any] = {} if tls is None else {"ssl_context": tls}
+    if proxy is None:
+        return urllib3.PoolManager(**options)
+    parts = urlsplit(proxy)
+    user, _, _host = parts.netloc.rpartition("@")
+    return urllib3.ProxyManager(
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+        proxy_headers=make_headers(proxy_basic_auth=user) if user else None,
+        **options,
+    )
+
+
+def _retry(count: int) -> Retry:
+    return _Retry(
+        total=count,
+        allowed_methods=None,
+        status_forcelist=RETRIED,
+        backoff_factor=_FIRST_PAUSE,
+        backoff_max=_LONGEST_PAUSE,
+        backoff_jitter=_FIRST_PAUSE,
+        raise_on_status=False,
+    )
+
+
+def _query_of(query: Optional[Query]) -> str:
+    pairs: list[tuple[str, str]] = []
+    for name, value in (query or {}).items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        pairs += [(name, _text(each)) for each in values if each is not None]
+    return f"?{urlencode(pairs)}" if pairs else ""
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _json_of(value: object) -> str:
+    if isinstance(value, Json):
+        return value
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{json.dumps(name)}:{_json_of(each)}" for name, each in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _problem(response: urllib3.BaseHTTPResponse) -> Optional[dict[str, Any]]:
+    """Return the problem (RFC 9457) that an answer is; None if it is not one of a gateway."""
+    if not response.headers.get("Content-Type", "").startswith(_PROBLEM):
+        return None
+    try:
+        problem = json.loads(response.read(_PIECE))
+        known = isinstance(problem["detail"], str) and isinstance(problem["code"], str)
+    except (ValueError, KeyError, TypeError, RecursionError, urllib3.exceptions.HTTPError):
+        return None
+    return problem if known else None
+
+
+def _words(cause: object) -> object:
+    """Return the cause of a lost connection, without the names of objects that urllib3 puts before it."""
+    found = getattr(cause, "__cause__", None) or cause
+    inner = getattr(found, "args", ())
+    if isinstance(found, urllib3.exceptions.TimeoutError):
+        return "no answer in time"
+    if isinstance(found, urllib3.exceptions.ProtocolError) and inner:
+        return str(inner[0]).rstrip(".")
+    return str(found).rpartition("Failed to establish a new connection: ")[2] or found

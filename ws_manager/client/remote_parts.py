@@ -1,0 +1,287 @@
+"""The parts of a ledger over HTTP that have verbs of their own: receiving, batches, maintenance, overviews."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Union, cast
+
+from ws_manager.client.api import RETRIES, ApiClient, path_of
+from ws_manager.client.errors import error_of
+from ws_manager.core.batch import Batch, OutgoingMessage, SentBroadcast
+from ws_manager.core.delivery import Delivery
+from ws_manager.core.maintenance import Maintenance, Pruned
+from ws_manager.core.read.overview import (
+    ConnectionState,
+    Ending,
+    Overview,
+    OverviewQuery,
+    Rates,
+    Sampler,
+    check_query,
+)
+from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound, WsManagerError
+from ws_manager.forms import connection_of, pending_message_of
+from ws_manager.models import Connection, Gateway, PendingMessage, new_ids
+from ws_manager.repository.findings import Backlog, RecentMessage
+from ws_manager.settings import Sizes
+from ws_manager.strict_json import elements, members
+
+if TYPE_CHECKING:
+    from ws_manager.repository.store import Store
+
+_LOOK_SECONDS = 0.25
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 4.0
+
+
+class _NoStore:
+    """Stands where a ledger on this machine has its store."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise InvalidInput(
+            "a gateway cannot do that", hint="do it on the machine of the ledger, with its file"
+        )
+
+
+NO_STORE = cast("Store", _NoStore())
+
+
+class RemoteDelivery(Delivery):
+    """Receiving without a socket: what `receive` needs of `Delivery`."""
+
+    def __init__(self, api: ApiClient, sizes: Sizes) -> None:
+        super().__init__(NO_STORE, sizes)
+        self._api = api
+        self._holds: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def holding(self, ws_id: str) -> Iterator[Connection]:
+        """Hold a connection's messages, alone, until the block ends; errors are those of `Delivery.holding`."""
+        self._take(ws_id)
+        try:
+            yield connection_of(self._api.call("GET", path_of("connections", ws_id)).text)
+        finally:
+            # If the gateway has gone, the hold ends by itself.
+            with contextlib.suppress(GatewayUnavailable, NotFound):
+                query = {"hold": self._holds.pop(ws_id)}
+                self._api.call("DELETE", path_of("connections", ws_id, "hold"), query=query)
+
+    def pending_held(self, connection: Connection, after: int, limit: int) -> list[PendingMessage]:
+        """Return a holder's pending messages above a `seq`, in order; nothing if it is not active any more."""
+        ws_id = connection.ws_id
+        query: dict[str, Any] = {"hold": self._holds[ws_id], "after": after, "limit": limit}
+        try:
+            try:
+                answer = self._api.call("GET", path_of("connections", ws_id, "pending"), query=query)
+            except Conflict:
+                # The gateway was away for longer than a hold lasts.
+                self._take(ws_id)
+                query["hold"] = self._holds[ws_id]
+                answer = self._api.call("GET", path_of("connections", ws_id, "pending"), query=query)
+        except NotFound:
+            return []
+        form = members(answer.text)
+        if json.loads(form["epoch"]) != connection.epoch:
+            raise Conflict(
+                f"{ws_id} was registered again meanwhile; the messages stay pending",
+                hint="the present holder receives them again",
+            )
+        return [pending_message_of(text) for text in elements(form["items"])]
+
+    def confirm_held(self, connection: Connection, seqs: Sequence[int]) -> None:
+        """Confirm the messages that a holder has received, by their numbers in ascending order."""
+        body = {"hold": self._holds[connection.ws_id], "epoch": connection.epoch, "ack": seqs[-1]}
+        self._api.call("POST", path_of("connections", connection.ws_id, "receipts"), body=body)
+
+    def heard_held(self, connection: Connection, *, logged: bool) -> None:
+        """Write a holder's sign of life, unless its connection was registered again."""
+        with contextlib.suppress(Conflict, NotFound):
+            body = {"epoch": connection.epoch}
+            self._api.call("POST", path_of("connections", connection.ws_id, "heartbeat"), body=body)
+
+    def _take(self, ws_id: str) -> None:
+        self._holds[ws_id] = self._api.call("POST", path_of("connections", ws_id, "hold")).body["hold"]
+
+
+class RemoteBatch(Batch):
+    """Sending in bulk. Each line has a random key, so that one whose answer was lost is not sent twice."""
+
+    def __init__(self, api: ApiClient, sizes: Sizes) -> None:
+        super().__init__(NO_STORE, sizes)
+        self._api = api
+
+    def send(self, messages: Sequence[OutgoingMessage]) -> Sequence[Union[str, WsManagerError, None]]:
+        """Commit messages to one connection each; see `Batch.send`. An error is that of one message."""
+        answers = self._answers([{"to": message.ws_id, **_line(message)} for message in messages])
+        return [
+            answer["msg_id"] if isinstance(answer, dict) else _none_if_missing(answer) for answer in answers
+        ]
+
+    def broadcast(
+        self, messages: Sequence[OutgoingMessage], agent: Union[str, None] = None
+    ) -> Sequence[Union[SentBroadcast, WsManagerError]]:
+        """Commit a broadcast for each message; see `Batch.broadcast`. An error is that of one message."""
+        to = {} if agent is None else {"agent": agent}
+        return [
+            SentBroadcast(answer["broadcast_id"], answer["recipients"])
+            if isinstance(answer, dict)
+            else answer
+            for answer in self._answers([{**to, **_line(message)} for message in messages])
+        ]
+
+    def _answers(self, lines: Sequence[dict[str, Any]]) -> list[Union[dict[str, Any], WsManagerError]]:
+        """Send lines until each is answered. Those that stay without one get the error of the gateway."""
+        texts = [_json_line({**line, "key": key}) for line, key in zip(lines, new_ids(len(lines)))]
+        answers: dict[int, Union[dict[str, Any], WsManagerError]] = {}
+        failures, pause = 0, _FIRST_PAUSE
+        while True:
+            left = [number for number in range(len(texts)) if number not in answers]
+            if not left:
+                return [answers[number] for number in range(len(texts))]
+            before = len(answers)
+            try:
+                for answer in self._asked(b"".join(texts[number] for number in left)):
+                    answers[left[answer["line"] - 1]] = answer if answer["ok"] else error_of(answer["error"])
+                if len(answers) - before < len(left):
+                    raise GatewayUnavailable(f"the gateway at {self._api.url} left lines unanswered")
+            except GatewayUnavailable as error:
+                failures = 1 if len(answers) > before else failures + 1
+                if failures > RETRIES:
+                    return [answers.get(number, error) for number in range(len(texts))]
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _asked(self, data: bytes) -> Iterator[Any]:
+        rest = b""
+        for piece in self._api.stream("POST", path_of("batches"), data):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from map(json.loads, whole)
+
+
+class RemoteMaintenance(Maintenance):
+    """Care for the ledger, as far as a gateway does it; see `Maintenance`."""
+
+    def __init__(self, api: ApiClient) -> None:
+        super().__init__(NO_STORE)
+        self._api = api
+
+    def prune(self, older_than: float, *, dry_run: bool = False, vacuum: bool = False) -> Pruned:
+        """Delete finished rows that are older than this many seconds."""
+        if vacuum:
+            raise InvalidInput(
+                "a gateway does not shrink its file", hint="prune with vacuum on the machine of the ledger"
+            )
+        body = {"older_than": older_than, "dry_run": dry_run}
+        return Pruned(**self._api.call("POST", path_of("prunes"), body=body).body["deleted"])
+
+    def export_lines(self) -> Generator[str, None, None]:
+        """Give the whole ledger as lines of JSON, as it was at the first of them."""
+        rest = b""
+        for piece in self._api.stream("GET", path_of("export")):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from (line.decode("utf-8") for line in whole)
+
+    def import_lines(self, lines: Iterable[str]) -> NoReturn:
+        """Refuse: an import fills an empty ledger, and a gateway's is not."""
+        raise InvalidInput("a gateway does not import", hint="import on the machine of the ledger")
+
+    def backup(self, target: Path) -> None:
+        """Copy the ledger to a new file here, mode 0600."""
+        try:
+            descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            raise InvalidInput(f"{target} exists already", hint="give the name of a new file") from None
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot write {target}: {error.strerror}", hint="choose another place"
+            ) from None
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                for piece in self._api.stream("GET", path_of("backup")):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            # Half a copy would look like a whole one.
+            target.unlink()
+            raise
+
+
+class RemoteSampler(Sampler):
+    """Takes overviews, one after another; see `Sampler`."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+        self._rates = Rates()
+
+    def sample(self, query: OverviewQuery) -> Overview:
+        """Return the ledger as it is now."""
+        check_query(query)
+        asked = self._rates.query(query)
+        parameters = {
+            "agent": asked.agent,
+            "text": asked.text,
+            "sort": asked.order,
+            "limit": max(1, asked.connections),
+            "after": asked.after,
+        }
+        form = self._api.call("GET", path_of("snapshot"), query=parameters).body
+        return self._rates.fill_in(_overview_of(form, query))
+
+
+class RemoteChanges:
+    """Asks its owner to look again about four times a second: what others commit is not seen from here."""
+
+    def __init__(self) -> None:
+        self._looked = float("-inf")
+
+    def happened(self) -> bool:
+        """Return whether it is time to look. The first call says yes."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return False
+        self._looked = now
+        return True
+
+    def wait(self) -> None:
+        """Wait until it is time to look."""
+        time.sleep(_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Do nothing: it takes nothing of the system."""
+
+
+def _line(message: OutgoingMessage) -> dict[str, Any]:
+    return {"content": message.content, "msg_type": message.msg_type}
+
+
+def _json_line(line: dict[str, Any]) -> bytes:
+    # The content is JSON text already.
+    content = line.pop("content")
+    others = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+    return f'{others[:-1]},"content":{content}}}\n'.encode()
+
+
+def _none_if_missing(error: WsManagerError) -> Union[WsManagerError, None]:
+    return None if isinstance(error, NotFound) else error
+
+
+def _overview_of(form: dict[str, Any], query: OverviewQuery) -> Overview:
+    gateway = form["gateway"]
+    connections = [ConnectionState(**{**each, "slow": tuple(each["slow"])}) for each in form["connections"]]
+    return Overview(
+        **{
+            **form,
+            "gateway": None if gateway is None else Gateway(**gateway),
+            "backlog": Backlog(**form["backlog"]),
+            "connections": connections[: query.connections],
+            "messages": [
+                RecentMessage(**{**each, "delivered": int(each["delivered"])}) for each in form["messages"]
+            ][: query.messages],
+            "endings": [Ending(**each) for each in form["endings"]][: query.endings],
+        }
+    )
