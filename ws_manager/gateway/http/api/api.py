@@ -120,11 +120,12 @@ class Api:
         wait = _seconds_of(given.pop("wait", None))
         key = _key(request, route)
         if route.body is None:
-            reply = await self._run(route, Call(claims, given, {}, key, self._admit(claims)))
+            reply = await self._run(route, Call(claims, given, {}, key, self._admit(claims), self._access))
         else:
             async with self._bodies.of(request) as data:
                 body = parse_body(data, route.body)
-                reply = await self._run(route, Call(claims, given, body, key, self._admit(claims)))
+                call = Call(claims, given, body, key, self._admit(claims), self._access)
+                reply = await self._run(route, call)
         status = reply.status
         if wait is not None and reply.sent is not None and not await self._confirmed(reply, wait):
             status = 202

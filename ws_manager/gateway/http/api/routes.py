@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ws_manager.gateway.http.api import connections, messages, operations
+from ws_manager.gateway.http.api import connections, messages, operations, tokens
 
-ROUTES = (*connections.ROUTES, *messages.ROUTES, *operations.ROUTES)
+ROUTES = (*connections.ROUTES, *messages.ROUTES, *operations.ROUTES, *tokens.ROUTES)
 """The table that makes the routes, and `/v1/openapi.json`."""
