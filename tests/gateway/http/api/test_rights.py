@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -143,6 +144,36 @@ async def test_token_of_one_connection_reads_only_that_one(database: Path) -> No
         listed = await ask(running, "GET", "/v1/connections", bearer=one)
         assert [item["ws_id"] for item in listed.body["items"]] == ["ws-own"]
         assert (await ask(running, "GET", "/v1/connections/ws-sibling", bearer=one)).status == 404
+
+
+async def test_token_of_an_agent_lists_the_broadcasts_that_it_has_sent(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        ids = crowd(running)
+        running.ledger.connect("octavia", "ws-sibling")
+
+        def broadcast(sender: str) -> str:
+            return running.ledger.broadcast(1, sender_id=sender).broadcast_id
+
+        siblings, own = broadcast("ws-sibling"), broadcast("ws-own")
+        for _ in range(3):
+            broadcast("ws-hidden")
+        latest = broadcast("ws-own")
+
+        async def listed(query: str, bearer: str) -> tuple[list[str], Optional[str]]:
+            answer = await ask(running, "GET", f"/v1/broadcasts{query}", bearer=bearer)
+            assert answer.status == 200, answer
+            return [item["broadcast_id"] for item in answer.body["items"]], answer.body["next"]
+
+        agents, connections = token("read", agent="octavia"), token("read", agent="octavia", ws_id="ws-own")
+        assert await listed("", agents) == ([latest, own, siblings, ids["own broadcast"]], None)
+        assert await listed("?limit=2", agents) == ([latest, own], own)
+        assert await listed(f"?limit=2&after={own}", agents) == ([siblings, ids["own broadcast"]], None)
+        assert await listed("", connections) == ([latest, own, ids["own broadcast"]], None)
+        assert await listed("", token("read", ws_id="ws-own")) == ([latest, own, ids["own broadcast"]], None)
+        assert await listed("", token("read", agent="cipher", ws_id="ws-own")) == ([], None)
+        for after, bearer in ((ids["hidden broadcast"], agents), (siblings, connections), ("none", agents)):
+            refused = await ask(running, "GET", f"/v1/broadcasts?after={after}", bearer=bearer)
+            assert (refused.status, refused.body["detail"]) == (404, f"no broadcast {after}")
 
 
 async def test_barred_agents_and_revoked_tokens_are_403(database: Path) -> None:

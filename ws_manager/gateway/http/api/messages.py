@@ -127,9 +127,10 @@ def _message(ledger: Ledger, call: Call) -> Reply:
 
 def _broadcasts(ledger: Ledger, call: Call) -> Reply:
     view, limit = View(ledger, call.claims), call.given["limit"]
-    view.require_all()
     after = call.given.get("after")
-    found = ledger.broadcasts(limit + 1, after=after)
+    if after is not None:
+        view.broadcast(after)
+    found = ledger.broadcasts(limit + 1, after, sender_agent=view.agent, sender_id=call.claims.ws_id)
     items = [view.broadcast_form(state) for state in found[:limit]]
     return Reply({"items": items, "next": items[-1]["broadcast_id"] if len(found) > limit else None})
 
