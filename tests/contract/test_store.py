@@ -533,6 +533,20 @@ class TestWebhookEvents:
         assert isinstance(event, StoredEvent)
         assert (event.status, event.recipients, event.broadcast_id) == ("routed", 2, "b-1")
 
+    def test_pages_of_what_came_at_one_time(self, store: Store) -> None:
+        now = utc_now()
+        with store.atomic():
+            for number in range(4):
+                store.webhook_events.put(f"evt_{number}", f"type.{number % 2}", None, "x", "{}", now, None)
+
+        def listed(limit: int, after: Optional[str], pattern: Optional[str] = None) -> list[str]:
+            return [event.event_id for event in store.webhook_events.listed(None, "", pattern, limit, after)]
+
+        assert listed(2, None) == ["evt_3", "evt_2"]
+        assert listed(2, "evt_2") == ["evt_1", "evt_0"]
+        assert listed(2, "evt_3", "*.1") == ["evt_1"]
+        assert listed(2, "evt_0") == []
+
 
 class TestMaintenance:
     def test_an_export_fills_an_empty_ledger(self, store: Store, tmp_path: Path) -> None:

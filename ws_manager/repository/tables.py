@@ -386,7 +386,12 @@ class WebhookEvents(Protocol):
         """Note that an event has become messages."""
 
     def listed(
-        self, status: Optional[str], since: str, pattern: Optional[str], limit: int
+        self,
+        status: Optional[str],
+        since: str,
+        pattern: Optional[str],
+        limit: int,
+        after: Optional[str] = None,
     ) -> list[StoredEvent]:
         """Return events, the newest first.
 
@@ -395,6 +400,7 @@ class WebhookEvents(Protocol):
             since: only those received at this time or later.
             pattern: only of types that match it; `*` stands for anything. None for all.
             limit: at most this many.
+            after: only those that are behind the event with this id.
         """
 
     def waiting(self, since: str) -> list[str]:

@@ -49,9 +49,10 @@ def path_of(route_path: str) -> str:
 
 
 def example(schema: Schema) -> dict[str, object]:
-    """A body with what a schema requires."""
+    """A body with what a schema requires; of events, an operation requires some."""
     values: dict[str, object] = {"agent": "octavia", "to": "ws-own", "content": 1, "older_than": 86400}
-    return {name: values[name] for name in schema["required"]}
+    events = {"event_ids": ["evt_1"]} if "event_ids" in schema["properties"] else {}
+    return {**events, **{name: values[name] for name in schema["required"]}}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
@@ -75,7 +76,7 @@ async def everything(running: RunningGateway, bearer: str, ids: dict[str, str]) 
     names = ["ws-own", "ws-friend", "ws-hidden", *ids.values()]
     paths = [
         *("/v1/connections?status=all", "/v1/messages", "/v1/broadcasts", "/v1/stats", "/v1/bars"),
-        *("/v1/snapshot", "/v1/doctor"),
+        *("/v1/snapshot", "/v1/doctor", "/v1/stripe-events"),
         *(f"/v1/connections?after={name}" for name in names[:3]),
         *(f"/v1/connections/{name}" for name in names),
         *(f"/v1/messages/{name}" for name in names),
@@ -200,6 +201,8 @@ async def test_operators_of_one_agent_do_not_operate_the_whole_ledger(database: 
             ("POST", "/v1/prunes", {"older_than": 60}),
             ("PUT", "/v1/bars/cipher", NOTHING),
             ("POST", "/v1/retries", {}),
+            ("GET", "/v1/stripe-events", NOTHING),
+            ("POST", "/v1/stripe-replays", {"event_ids": ["evt_1"]}),
             ("DELETE", "/v1/connections?agent=cipher", NOTHING),
         ):
             assert (await ask(running, method, path, body, bearer=own)).status == 403

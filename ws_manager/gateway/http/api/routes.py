@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ws_manager.gateway.http.api import connections, messages, operations, tokens
+from ws_manager.gateway.http.api import connections, messages, operations, stripe_events, tokens
 
-ROUTES = (*connections.ROUTES, *messages.ROUTES, *operations.ROUTES, *tokens.ROUTES)
+ROUTES = (*connections.ROUTES, *messages.ROUTES, *operations.ROUTES, *stripe_events.ROUTES, *tokens.ROUTES)
 """The table that makes the routes, and `/v1/openapi.json`."""
