@@ -43,7 +43,7 @@ async def test_every_route_is_in_the_document_and_none_else(database: Path) -> N
         for method in methods
     }
     assert described == {*((route.method, route.path) for route in ROUTES), ("GET", "/v1/events")}
-    assert served - described == {("GET", "/v1/openapi.json")}
+    assert served - described == {("GET", "/v1/openapi.json"), ("GET", "/v1/asyncapi.json")}
 
 
 def test_operations_have_names_of_their_own() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
-from typing import Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from aiohttp import web
 
@@ -13,7 +13,7 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.http.access import Access
-from ws_manager.gateway.http.api.openapi import document
+from ws_manager.gateway.http.api import asyncapi, openapi
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query
 from ws_manager.gateway.http.api.route import Call, Reply, Route
 from ws_manager.gateway.http.api.routes import ROUTES
@@ -79,7 +79,8 @@ class Api:
         """Add the routes to an application."""
         for route in ROUTES:
             application.router.add_route(route.method, route.path, self._handler(route))
-        application.router.add_get("/v1/openapi.json", self._openapi)
+        application.router.add_get("/v1/openapi.json", self._described(openapi.document))
+        application.router.add_get("/v1/asyncapi.json", self._described(asyncapi.document))
 
     async def close(self) -> None:
         """End the questions that nobody waits for any more, and close their ledger."""
@@ -182,14 +183,19 @@ class Api:
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
 
-    async def _openapi(self, request: web.Request) -> web.StreamResponse:
-        try:
-            self._access.check_address(request)
-        except WsManagerError as error:
-            return error_response(error)
-        return web.Response(
-            text=json.dumps(document(str(request.url.origin()))), content_type="application/json"
-        )
+    def _described(
+        self, document: Callable[[str], dict[str, Any]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                self._access.check_address(request)
+            except WsManagerError as error:
+                return error_response(error)
+            return web.Response(
+                text=json.dumps(document(str(request.url.origin()))), content_type="application/json"
+            )
+
+        return handle
 
 
 def _query(request: web.Request) -> list[tuple[str, str]]:
