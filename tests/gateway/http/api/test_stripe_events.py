@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Optional
 
@@ -108,9 +107,17 @@ async def test_with_its_key_the_answer_is_the_same(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"event_ids": []}, {"event_ids": ["evt_1"], "since": "1h"}, {"event_ids": ["evt_1"] * 1001}]
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"event_ids": ["evt_1"], "since": "1h"}, 422),
+        ({"event_ids": [], "since": "1h"}, 400),
+        ({"event_ids": ["evt_1"] * 1001}, 400),
+    ],
 )
-async def test_what_is_to_be_sent_is_said_in_one_way(database: Path, body: dict[str, object]) -> None:
+async def test_what_is_to_be_sent_is_said_in_one_way(
+    database: Path, body: dict[str, object], status: int
+) -> None:
     async with gateway(database, key=KEY) as running:
         refused = await ask(running, "POST", "/v1/stripe-replays", body)
-        assert (refused.status, refused.body["code"]) == (422, "invalid"), json.dumps(refused.body)
+        assert (refused.status, refused.body["code"]) == (status, "invalid"), refused

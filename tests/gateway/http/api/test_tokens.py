@@ -100,7 +100,7 @@ async def test_operator_of_one_agent_or_connection_makes_only_its_own(
         ({"agent": "a", "scopes": ["fly"]}, 400, "scopes"),
         ({"agent": "a", "ttl": 0}, 400, "ttl"),
         ({"agent": "a", "ttl": 1.5}, 400, "ttl"),
-        ({"agent": "a", "scopes": []}, 422, None),
+        ({"agent": "a", "scopes": []}, 400, "scopes"),
         ({"agent": " "}, 422, None),
         ({"agent": "a", "ws_id": "a\nb"}, 422, None),
     ],
