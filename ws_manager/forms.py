@@ -10,7 +10,7 @@ from ws_manager.models import Connection, Message, PendingMessage
 from ws_manager.strict_json import Json, members
 
 if TYPE_CHECKING:
-    from ws_manager.repository.findings import BroadcastState
+    from ws_manager.repository.findings import BroadcastState, StoredEvent
 
 WIRE_FIELDS = (
     "seq",
@@ -56,6 +56,33 @@ CONNECTION_FIELDS = (
 """The fields of a connection."""
 
 
+WEBHOOK_EVENT_FIELDS = (
+    "received_at",
+    "event_id",
+    "event_type",
+    "status",
+    "agent",
+    "msg_type",
+    "recipients",
+    "routed_at",
+    "broadcast_id",
+    "reason",
+)
+"""The fields of an event that a webhook has brought."""
+
+WEBHOOK_OUTCOME_FIELDS = (
+    "event_id",
+    "event_type",
+    "status",
+    "agent",
+    "msg_type",
+    "recipients",
+    "broadcast_id",
+    "reason",
+)
+"""The fields of what became of such an event."""
+
+
 def connection_form(connection: Connection, pending: int) -> dict[str, Any]:
     """Return a connection, with the number of its pending messages, by `CONNECTION_FIELDS`; metadata is `Json`."""
     form = {name: getattr(connection, name) for name in CONNECTION_FIELDS[:-1]}
@@ -85,6 +112,11 @@ def broadcast_form(state: BroadcastState) -> dict[str, Any]:
         "set_aside": set_aside,
     }
     return {name: values[name] for name in BROADCAST_FIELDS}
+
+
+def webhook_event_form(event: StoredEvent) -> dict[str, Any]:
+    """Return an event that a webhook has brought, by `WEBHOOK_EVENT_FIELDS`."""
+    return {name: getattr(event, name) for name in WEBHOOK_EVENT_FIELDS}
 
 
 def connection_of(text: str) -> Connection:

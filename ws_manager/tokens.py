@@ -165,6 +165,26 @@ def mint(
 
     Args:
         key: as `signing_key` returns it.
+        agent: this and the rest as in `new_claims`, which says what is raised too.
+        ws_id: see there.
+        scopes: see there.
+        ttl: see there.
+        now: see there.
+    """
+    return sign(key, new_claims(agent, ws_id=ws_id, scopes=scopes, ttl=ttl, now=now))
+
+
+def new_claims(
+    agent: str,
+    *,
+    ws_id: Optional[str] = None,
+    scopes: Iterable[str] = ("connect",),
+    ttl: float = DEFAULT_TTL,
+    now: Optional[float] = None,
+) -> Claims:
+    """Return the claims of a new token, with a jti of its own.
+
+    Args:
         agent: a checked name, or `*` for every agent.
         ws_id: a checked name, if the token is to be good for this connection alone.
         scopes: of `SCOPES`.
@@ -174,22 +194,27 @@ def mint(
     Raises:
         InvalidInput: a scope is unknown, there are no scopes, or the ttl is too short or too long.
     """
-    import jwt
-
     asked = check_scopes(scopes)
     if not 1 <= ttl <= MAX_TIMEOUT:
         raise InvalidInput("a token lasts at least 1 second and at most ten years", hint="24h is usual")
-    issued = int(time.time() if now is None else now)
-    claims: dict[str, Any] = {
-        "sub": agent,
-        **({} if ws_id is None else {"ws_id": ws_id}),
-        "scope": " ".join(scope for scope in SCOPES if scope in asked),
+    issued, jti = int(time.time() if now is None else now), secrets.token_urlsafe(12)
+    return Claims(agent, ws_id, asked, issued, issued + int(ttl), jti, jti)
+
+
+def sign(key: bytes, claims: Claims) -> str:
+    """Return the token that says what claims from `new_claims` say. The same claims make the same token."""
+    import jwt
+
+    payload: dict[str, Any] = {
+        "sub": claims.agent,
+        **({} if claims.ws_id is None else {"ws_id": claims.ws_id}),
+        "scope": " ".join(scope for scope in SCOPES if scope in claims.scopes),
         "aud": AUDIENCE,
-        "iat": issued,
-        "exp": issued + int(ttl),
-        "jti": secrets.token_urlsafe(12),
+        "iat": int(claims.issued_at),
+        "exp": int(claims.expires_at),
+        "jti": claims.jti,
     }
-    return jwt.encode(claims, key, algorithm=ALGORITHM)
+    return jwt.encode(payload, key, algorithm=ALGORITHM)
 
 
 def check_scopes(scopes: Iterable[str]) -> frozenset[str]:

@@ -57,9 +57,11 @@ def send(store: Store, ws_id: str, content: str = "1", retry_of: Optional[str] =
     return new.msg_id
 
 
-def broadcast(store: Store, content: str = "1", agent: Optional[str] = None) -> str:
+def broadcast(
+    store: Store, content: str = "1", agent: Optional[str] = None, sender: Optional[str] = None
+) -> str:
     """Broadcast and return the broadcast_id."""
-    new = NewBroadcast(new_id(), content, "news", None, utc_now())
+    new = NewBroadcast(new_id(), content, "news", sender, utc_now())
     with store.atomic():
         store.broadcasts.insert([new], store.connections.recipients(agent))
     return new.broadcast_id
@@ -415,6 +417,24 @@ class TestBroadcasts:
         assert store.broadcasts.delivery_counts(first) == oldest.counts
         assert store.broadcasts.latest(1) == [newest]
 
+    def test_those_of_a_sender(self, store: Store) -> None:
+        own, other, _ = (broadcast(store, sender=sender) for sender in ("ws-001", "ws-002", None))
+        own_too, third, _ = (broadcast(store, sender=sender) for sender in ("ws-001", "ws-003", "unknown"))
+
+        def latest(limit: int = 10, after: Optional[str] = None, **sender: str) -> list[str]:
+            return [state.broadcast_id for state in store.broadcasts.latest(limit, after, **sender)]
+
+        assert latest(sender_agent="octavia") == [third, own_too, own]
+        assert latest(sender_agent="cipher") == [other]
+        assert latest(sender_agent="nobody") == []
+        assert latest(sender_id="ws-001") == [own_too, own]
+        assert latest(sender_id="unknown") == []
+        assert latest(sender_agent="octavia", sender_id="ws-003") == [third]
+        assert latest(sender_agent="cipher", sender_id="ws-001") == []
+        # The limit counts what is wanted, and not what lies between.
+        assert latest(1, third, sender_agent="octavia") == [own_too]
+        assert latest(2, own_too, sender_agent="octavia") == [own]
+
     def test_to_nobody(self, store: Store) -> None:
         broadcast_id = broadcast(store, agent="nobody")
         state = store.broadcasts.find(broadcast_id)
@@ -512,6 +532,20 @@ class TestWebhookEvents:
         event = store.webhook_events.find("evt_1")
         assert isinstance(event, StoredEvent)
         assert (event.status, event.recipients, event.broadcast_id) == ("routed", 2, "b-1")
+
+    def test_pages_of_what_came_at_one_time(self, store: Store) -> None:
+        now = utc_now()
+        with store.atomic():
+            for number in range(4):
+                store.webhook_events.put(f"evt_{number}", f"type.{number % 2}", None, "x", "{}", now, None)
+
+        def listed(limit: int, after: Optional[str], pattern: Optional[str] = None) -> list[str]:
+            return [event.event_id for event in store.webhook_events.listed(None, "", pattern, limit, after)]
+
+        assert listed(2, None) == ["evt_3", "evt_2"]
+        assert listed(2, "evt_2") == ["evt_1", "evt_0"]
+        assert listed(2, "evt_3", "*.1") == ["evt_1"]
+        assert listed(2, "evt_0") == []
 
 
 class TestMaintenance:

@@ -58,6 +58,31 @@ def test_a_key_is_free_after_a_day(ledger: Ledger, monkeypatch: pytest.MonkeyPat
     assert ledger.once(key, lambda: "newer") == ("new", True)
 
 
+def test_work_of_many_transactions_is_done_once_and_outside_of_one(ledger: Ledger) -> None:
+    key, inside = key_for("*", "prune", "k", 1), []
+
+    def work() -> str:
+        inside.append(ledger.in_transaction)
+        return "first"
+
+    assert ledger.once(key, work, many=True) == ("first", False)
+    assert ledger.once(key, work, many=True) == ("first", True)
+    assert inside == [False]
+    with pytest.raises(KeyReused):
+        ledger.once(key_for("*", "prune", "k", 2), work, many=True)
+
+
+def test_of_two_at_a_time_the_result_of_the_first_counts(ledger: Ledger) -> None:
+    key = key_for("*", "prune", "k", 1)
+
+    def slow() -> str:
+        ledger.once(key, lambda: "the other's", many=True)
+        return "late"
+
+    assert ledger.once(key, slow, many=True) == ("the other's", True)
+    assert ledger.once(key, slow, many=True) == ("the other's", True)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 256, " a", "a ", "ü", "\n", "a\n"])
 def test_names_that_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput):

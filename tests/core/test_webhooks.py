@@ -199,6 +199,12 @@ class TestEvents:
     def test_by_time(self, webhooks: Webhooks) -> None:
         assert self.ids(webhooks, since="2999") == []
 
+    def test_behind_one(self, webhooks: Webhooks) -> None:
+        assert self.ids(webhooks, after="evt_3") == ["evt_2", "evt_1"]
+        assert self.ids(webhooks, after="evt_3", pattern="invoice.*") == ["evt_1"]
+        with pytest.raises(NotFound):
+            self.ids(webhooks, after="evt_9")
+
     def test_of_no_such_status(self, webhooks: Webhooks) -> None:
         with pytest.raises(InvalidInput, match="not a status"):
             webhooks.events(status="lost")

@@ -17,13 +17,16 @@ from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised, W
 from ws_manager.models import new_id
 from ws_manager.proxies import proxy_for, unreachable
 from ws_manager.remedies import CHECK_URL_AND_PROXY, GIVE_CA, GIVE_TOKEN, PUT_TOKEN_IN_FILE
-from ws_manager.strict_json import Json
+from ws_manager.strict_json import Json, elements, members
 
 RETRIED = frozenset({408, 429, 502, 503, 504})
 """The statuses after which a request is sent again: a server or a proxy could not do it then."""
 
 RETRIES = 6
 """How often a request is sent again: over about 8 s."""
+
+PAGE = 1000
+"""Items that are asked for at once."""
 
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 40.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 4.0
@@ -119,6 +122,21 @@ class ApiClient:
             if not response.headers.get("Content-Type", "").startswith("application/json"):
                 raise self._not_a_gateway(response.status)
             return Answer(response.status, text, "Idempotency-Replayed" in response.headers)
+
+    def pages(
+        self, what: str, query: Query, limit: Optional[int] = None, after: Optional[str] = None
+    ) -> list[str]:
+        """Return the texts of the items of a list, over all of its pages: at most `limit`."""
+        found: list[str] = []
+        while limit is None or len(found) < limit:
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            answer = self.call("GET", path_of(what), query={**query, "limit": size, "after": after})
+            form = members(answer.text)
+            found += elements(form["items"])
+            after = json.loads(form["next"])
+            if after is None:
+                break
+        return found
 
     def stream(
         self, method: str, path: str, data: Optional[bytes] = None, retries: int = RETRIES

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union, cast
 
 from ws_manager.client.api import RETRIES, ApiClient, path_of
 from ws_manager.client.errors import error_of
@@ -24,10 +24,12 @@ from ws_manager.core.read.overview import (
     Sampler,
     check_query,
 )
+from ws_manager.core.validation import check_limit
+from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound, WsManagerError
 from ws_manager.forms import connection_of, pending_message_of
-from ws_manager.models import Connection, Gateway, PendingMessage, new_ids
-from ws_manager.repository.findings import Backlog, RecentMessage
+from ws_manager.models import UNROUTED, Connection, Gateway, PendingMessage, new_ids
+from ws_manager.repository.findings import Backlog, RecentMessage, StoredEvent
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import elements, members
 
@@ -122,7 +124,7 @@ class RemoteBatch(Batch):
         ]
 
     def broadcast(
-        self, messages: Sequence[OutgoingMessage], agent: Union[str, None] = None
+        self, messages: Sequence[OutgoingMessage], agent: Optional[str] = None
     ) -> Sequence[Union[SentBroadcast, WsManagerError]]:
         """Commit a broadcast for each message; see `Batch.broadcast`. An error is that of one message."""
         to = {} if agent is None else {"agent": agent}
@@ -160,6 +162,50 @@ class RemoteBatch(Batch):
         for piece in self._api.stream("POST", path_of("batches"), data):
             *whole, rest = (rest + piece).split(b"\n")
             yield from map(json.loads, whole)
+
+
+class RemoteWebhooks(Webhooks):
+    """The events that another service brought; see `Webhooks`."""
+
+    def __init__(self, api: ApiClient, sizes: Sizes) -> None:
+        super().__init__(NO_STORE, sizes)
+        self._api = api
+
+    def events(
+        self,
+        *,
+        status: Optional[str] = None,
+        since: str = "",
+        pattern: Optional[str] = None,
+        limit: int = 50,
+        after: Optional[str] = None,
+    ) -> list[StoredEvent]:
+        """Return stored events, the newest first."""
+        query = {"status": status, "since": since or None, "event": pattern}
+        found = self._api.pages("stripe-events", query, check_limit(limit), after)
+        return [StoredEvent(**json.loads(text)) for text in found]
+
+    def waiting(self, since: str = "") -> list[str]:
+        """Return the ids of the events that wait to be routed, the oldest first."""
+        query = {"status": UNROUTED, "since": since or None}
+        return [json.loads(text)["event_id"] for text in self._api.pages("stripe-events", query)][::-1]
+
+    def replay(
+        self,
+        event_id: str,
+        content_of: Callable[[str], str],
+        *,
+        agent: Optional[str] = None,
+        dry_run: bool = False,
+    ) -> WebhookOutcome:
+        """Route one event that waits; the gateway knows what its content is."""
+        body: dict[str, Any] = {"event_ids": [event_id], "dry_run": dry_run}
+        if agent is not None:
+            body["to"] = agent
+        answer = self._api.call("POST", path_of("stripe-replays"), body=body).body
+        if answer["failed"]:
+            raise error_of(answer["failed"][0])
+        return WebhookOutcome(duplicate=False, **answer["items"][0])
 
 
 class RemoteMaintenance(Maintenance):

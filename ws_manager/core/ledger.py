@@ -306,8 +306,14 @@ class Ledger(Questions):
 
     # What only some callers need: each has verbs of its own
 
-    def once(self, key: Optional[Key], work: Callable[[], str]) -> tuple[str, bool]:
+    def once(self, key: Optional[Key], work: Callable[[], str], *, many: bool = False) -> tuple[str, bool]:
         """Do something that is written to the ledger, unless it was done for this key before. Without a key, do it.
+
+        Args:
+            key: of the request.
+            work: writes, and returns what the result is known by: it must be enough to say the same again.
+            many: whether the work writes in many transactions of its own. Then a crash can part it from its key, so
+                it must be something that can be done twice.
 
         Returns:
             What `work` returns, or returned then; and whether it was done before.
@@ -317,9 +323,9 @@ class Ledger(Questions):
         """
         if key is None:
             return work(), False
-        from ws_manager.core.once import once
+        from ws_manager.core import once
 
-        return once(self._store, key, work)
+        return (once.once_after if many else once.once)(self._store, key, work)
 
     @property
     def delivery(self) -> Delivery:

@@ -102,18 +102,53 @@ def once(store: Store, key: Key, work: Callable[[], str]) -> tuple[str, bool]:
     Raises:
         KeyReused: the key was used for another request.
     """
-    now = utc_now()
     # The key is written with what it stands for, so that no crash can part them; a second caller waits for the first.
     with store.atomic():
-        known = store.keys.find(key.subject, key.operation, key.name, seconds_before(now, KEPT_SECONDS))
+        known = _known(store, key)
         if known is not None:
-            fingerprint, result = known
-            if fingerprint != key.fingerprint:
-                raise KeyReused(
-                    "this idempotency key was used for another request",
-                    hint="use a new key for a new request",
-                )
-            return result, True
+            return known, True
         result = work()
-        store.keys.insert(key.subject, key.operation, key.name, key.fingerprint, result, now)
+        _remember(store, key, result)
     return result, False
+
+
+def once_after(store: Store, key: Key, work: Callable[[], str]) -> tuple[str, bool]:
+    """Do what `once` does, for work that writes in many transactions of its own: one around it would lock out others.
+
+    The key is written after the work. If a crash comes between them, a repeat does the work again: only what can be
+    done twice is done so. A prune, for example, finds nothing more to delete. Of two callers at the same time both
+    may work, and the first one's result counts.
+    """
+    known = _known(store, key)
+    if known is not None:
+        return known, True
+    result = work()
+    with store.atomic():
+        known = _known(store, key)
+        if known is not None:
+            return known, True
+        _remember(store, key, result)
+    return result, False
+
+
+def _known(store: Store, key: Key) -> Optional[str]:
+    """Return the result of a request that was done before; None if it was not.
+
+    Raises:
+        KeyReused: the key was used for another request.
+    """
+    since = seconds_before(utc_now(), KEPT_SECONDS)
+    known = store.keys.find(key.subject, key.operation, key.name, since)
+    if known is None:
+        return None
+    fingerprint, result = known
+    if fingerprint != key.fingerprint:
+        raise KeyReused(
+            "this idempotency key was used for another request",
+            hint="use a new key for a new request",
+        )
+    return result
+
+
+def _remember(store: Store, key: Key, result: str) -> None:
+    store.keys.insert(key.subject, key.operation, key.name, key.fingerprint, result, utc_now())

@@ -180,15 +180,28 @@ class Questions:
 
         return listings.follow(self._store, wanted, pause)
 
-    def broadcasts(self, limit: int = 50, after: Optional[str] = None) -> list[BroadcastState]:
+    def broadcasts(
+        self,
+        limit: int = 50,
+        after: Optional[str] = None,
+        *,
+        sender_agent: Optional[str] = None,
+        sender_id: Optional[str] = None,
+    ) -> list[BroadcastState]:
         """Return the latest broadcasts and how far their delivery is, newest first, and older than `after`.
+
+        Args:
+            limit: the most to return.
+            after: a broadcast_id; None begins with the newest.
+            sender_agent: only those that this agent's connections have sent.
+            sender_id: only those that this connection has sent.
 
         Raises:
             NotFound: `after` is not a broadcast.
         """
         from ws_manager.core.read import listings
 
-        return listings.broadcasts(self._store, limit, after)
+        return listings.broadcasts(self._store, limit, after, sender_agent, sender_id)
 
     def addressed(self, broadcast_id: str) -> list[str]:
         """Return the recipients of a broadcast, as far as its messages are still in the ledger."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from ws_manager.core.sending import broadcast
 from ws_manager.core.validation import check_limit, check_name, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound
+from ws_manager.forms import WEBHOOK_OUTCOME_FIELDS
 from ws_manager.models import ROUTED, UNROUTED, utc_now
 from ws_manager.remedies import LIST_WEBHOOK_EVENTS, SHOW
 from ws_manager.repository.findings import StoredEvent
@@ -67,6 +68,10 @@ class WebhookOutcome:
     duplicate: bool = False
     broadcast_id: Optional[str] = None
     reason: Optional[str] = None
+
+    def form(self) -> dict[str, Any]:
+        """Return it by `WEBHOOK_OUTCOME_FIELDS`."""
+        return {name: getattr(self, name) for name in WEBHOOK_OUTCOME_FIELDS}
 
 
 class Webhooks:
@@ -168,6 +173,7 @@ class Webhooks:
         since: str = "",
         pattern: Optional[str] = None,
         limit: int = 50,
+        after: Optional[str] = None,
     ) -> list[StoredEvent]:
         """Return events, the newest first.
 
@@ -176,13 +182,17 @@ class Webhooks:
             since: only what was received since this time (UTC text).
             pattern: only of types that match it: `*` stands for anything.
             limit: the most events to return.
+            after: an event's id: only those that come behind it.
 
         Raises:
+            NotFound: `after` is not an event.
             InvalidInput: there is no such status, or the limit is not a number of rows.
         """
         if status not in (None, ROUTED, UNROUTED):
             raise InvalidInput(f"not a status: {status!r}", hint=f"{ROUTED} or {UNROUTED}")
-        return self._store.webhook_events.listed(status, since, pattern, check_limit(limit))
+        if after is not None and self._store.webhook_events.find(after) is None:
+            raise NotFound(f"no event {after}", remedy=LIST_WEBHOOK_EVENTS)
+        return self._store.webhook_events.listed(status, since, pattern, check_limit(limit), after)
 
     def waiting(self, since: str = "") -> list[str]:
         """Return the ids of the events that wait to be routed, received since a time, the oldest first."""

@@ -298,8 +298,22 @@ class Broadcasts(Protocol):
     def recipients(self, broadcast_id: str) -> list[str]:
         """Return the recipients of a broadcast, as far as its messages are still there."""
 
-    def latest(self, limit: int, after: Optional[str] = None) -> list[BroadcastState]:
-        """Return the latest broadcasts, newest first."""
+    def latest(
+        self,
+        limit: int,
+        after: Optional[str] = None,
+        *,
+        sender_agent: Optional[str] = None,
+        sender_id: Optional[str] = None,
+    ) -> list[BroadcastState]:
+        """Return the latest broadcasts, newest first.
+
+        Args:
+            limit: the most to return.
+            after: only those that are older than this one.
+            sender_agent: only those that a connection has sent that is this agent's now.
+            sender_id: only those that this connection has sent; it must be in the ledger.
+        """
 
     def delivery_counts(self, broadcast_id: str) -> DeliveryCounts:
         """Return how many messages of a broadcast are confirmed, pending and set aside."""
@@ -388,7 +402,12 @@ class WebhookEvents(Protocol):
         """Note that an event has become messages."""
 
     def listed(
-        self, status: Optional[str], since: str, pattern: Optional[str], limit: int
+        self,
+        status: Optional[str],
+        since: str,
+        pattern: Optional[str],
+        limit: int,
+        after: Optional[str] = None,
     ) -> list[StoredEvent]:
         """Return events, the newest first.
 
@@ -397,6 +416,7 @@ class WebhookEvents(Protocol):
             since: only those received at this time or later.
             pattern: only of types that match it; `*` stands for anything. None for all.
             limit: at most this many.
+            after: only those that are behind the event with this id.
         """
 
     def waiting(self, since: str) -> list[str]:

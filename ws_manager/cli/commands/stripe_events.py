@@ -12,11 +12,10 @@ from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME
 from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.core.moments import parse_moment
+from ws_manager.forms import WEBHOOK_EVENT_FIELDS, webhook_event_form
 
-COLUMNS = ("received_at", "event_id", "event_type", "status", "agent", "msg_type", "recipients")
+COLUMNS = WEBHOOK_EVENT_FIELDS[:7]
 """The columns in csv and tsv."""
-
-ALL_FIELDS = (*COLUMNS, "routed_at", "broadcast_id", "reason")
 
 
 def events(
@@ -45,13 +44,13 @@ def events(
     message, and the reason says why.
     """
     options = global_options(ctx)
-    formatting = parse_format_options(options, ALL_FIELDS, names, no_headers, time, excel)
+    formatting = parse_format_options(options, WEBHOOK_EVENT_FIELDS, names, no_headers, time, excel)
     start = "" if since is None else parse_moment(since)
     found: list[Row] = []
     with ledger_if_any(ctx) as ledger:
         if ledger is not None:
             listed = ledger.webhooks.events(status=status, since=start, pattern=event, limit=limit)
-            found = [{name: getattr(each, name) for name in ALL_FIELDS} for each in listed]
+            found = [webhook_event_form(each) for each in listed]
     if not found:
         note_to_terminal("no such events" if status or event or since else "no events")
 

@@ -7,12 +7,10 @@ from ws_manager.cli.output.format_options import FormatOptions
 from ws_manager.cli.output.rows import row_line
 from ws_manager.cli.output.text import Row
 from ws_manager.core.webhooks import WebhookOutcome
+from ws_manager.forms import WEBHOOK_OUTCOME_FIELDS
 from ws_manager.models import ROUTED
 
-FIELDS = ("event_id", "event_type", "status", "agent", "msg_type", "recipients", "broadcast_id", "reason")
-"""The fields of an outcome, in the order of csv and tsv."""
-
-HEADER = ",".join(FIELDS) + "\n"
+HEADER = ",".join(WEBHOOK_OUTCOME_FIELDS) + "\n"
 """The first line of csv."""
 
 
@@ -28,5 +26,10 @@ def outcome_line(options: GlobalOptions, outcome: WebhookOutcome, *, dry_run: bo
         whom = outcome.agent or "everyone"
         return f"{outcome.event_id} ({outcome.event_type}) waits: nobody is connected as {whom}"
 
-    row: Row = {name: getattr(outcome, name) for name in FIELDS}
-    return row_line(row, options.output or "table", FIELDS, "event_id", readable, FormatOptions()) + "\n"
+    row: Row = outcome.form()
+    return (
+        row_line(
+            row, options.output or "table", WEBHOOK_OUTCOME_FIELDS, "event_id", readable, FormatOptions()
+        )
+        + "\n"
+    )

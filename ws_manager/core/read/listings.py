@@ -112,11 +112,13 @@ def with_refusals(
     return [Recipient(connection, refusal(connection)) for connection, _ in listed]
 
 
-def broadcasts(store: Store, limit: int, after: Optional[str]) -> list[BroadcastState]:
+def broadcasts(
+    store: Store, limit: int, after: Optional[str], sender_agent: Optional[str], sender_id: Optional[str]
+) -> list[BroadcastState]:
     """Return the latest broadcasts, newest first."""
     if after is not None and store.broadcasts.find(after) is None:
         raise NotFound(f"no broadcast {after}", remedy=LIST_BROADCASTS)
-    return store.broadcasts.latest(check_limit(limit), after)
+    return store.broadcasts.latest(check_limit(limit), after, sender_agent=sender_agent, sender_id=sender_id)
 
 
 def messages(store: Store, wanted: MessageFilter, limit: int) -> list[Message]:

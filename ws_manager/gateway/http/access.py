@@ -15,11 +15,11 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from ws_manager.core.doctor import is_safe
-from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
+from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.gateway.http.names import Names, host_option, origin_option
 from ws_manager.gateway.refusal_log import RefusalLog, quoted
 from ws_manager.remedies import MAKE_TOKEN
-from ws_manager.tokens import EVERYTHING, Claims, verify
+from ws_manager.tokens import EVERYTHING, Claims, sign, verify
 
 SUBPROTOCOL = "ws-manager.v1"
 """The only subprotocol (RFC 6455 section 1.9) that is ever selected."""
@@ -164,6 +164,20 @@ class Access:
             if isinstance(error, BadToken):
                 raise
             raise BadToken(error.message, hint=error.hint, remedy=error.remedy) from None
+
+    def now(self) -> float:
+        """Return the time of day by which tokens expire, in seconds since 1970."""
+        return self._clock()
+
+    def sign(self, claims: Claims) -> str:
+        """Return the token with these claims.
+
+        Raises:
+            Conflict: this gateway requires no tokens, so it has no key.
+        """
+        if self.key is None:
+            raise Conflict("this gateway requires no tokens, and has no key to sign them with")
+        return sign(self.key, claims)
 
     def note_token(self, request: web.Request, reason: str) -> None:
         """Log why a token was refused, for which agent, and from where. The token is never logged."""

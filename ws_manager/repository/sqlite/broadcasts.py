@@ -74,13 +74,26 @@ class Broadcasts:
         )
         return [row[0] for row in rows]
 
-    def latest(self, limit: int, after: Optional[str] = None) -> list[BroadcastState]:
-        if after is None:
-            return self._states("ORDER BY rowid DESC LIMIT ?", (limit,))
-        return self._states(
-            "WHERE rowid < (SELECT rowid FROM broadcasts WHERE broadcast_id = ?) ORDER BY rowid DESC LIMIT ?",
-            (after, limit),
-        )
+    def latest(
+        self,
+        limit: int,
+        after: Optional[str] = None,
+        *,
+        sender_agent: Optional[str] = None,
+        sender_id: Optional[str] = None,
+    ) -> list[BroadcastState]:
+        where = ["1"]
+        parameters: list[object] = []
+        if after is not None:
+            where.append("rowid < (SELECT rowid FROM broadcasts WHERE broadcast_id = ?)")
+            parameters.append(after)
+        sender = {"agent": sender_agent, "ws_id": sender_id}
+        wanted = {column: value for column, value in sender.items() if value is not None}
+        if wanted:
+            conditions = "".join(f" AND {column} = ?" for column in wanted)
+            where.append(f"EXISTS (SELECT 1 FROM connections WHERE ws_id = broadcasts.sender_id{conditions})")
+            parameters += wanted.values()
+        return self._states(f"WHERE {' AND '.join(where)} ORDER BY rowid DESC LIMIT ?", (*parameters, limit))
 
     def delivery_counts(self, broadcast_id: str) -> DeliveryCounts:
         rows = self._db.rows(

@@ -53,7 +53,12 @@ class WebhookEvents:
         )
 
     def listed(
-        self, status: Optional[str], since: str, pattern: Optional[str], limit: int
+        self,
+        status: Optional[str],
+        since: str,
+        pattern: Optional[str],
+        limit: int,
+        after: Optional[str] = None,
     ) -> list[StoredEvent]:
         where, parameters = ["received_at >= ?"], [since]
         if status is not None:
@@ -62,6 +67,11 @@ class WebhookEvents:
         if pattern is not None:
             where.append("event_type GLOB ?")
             parameters.append(pattern)
+        if after is not None:
+            where.append(
+                "(received_at, rowid) < (SELECT received_at, rowid FROM webhook_events WHERE event_id = ?)"
+            )
+            parameters.append(after)
         rows = self._db.rows(
             f"SELECT {_SUMMARY} FROM webhook_events WHERE {' AND '.join(where)}"
             " ORDER BY received_at DESC, rowid DESC LIMIT ?",

@@ -44,7 +44,7 @@ async def test_every_route_is_in_the_document_and_none_else(database: Path) -> N
     }
     streams = {("GET", f"/v1/{name}") for name in ("events", "export", "backup")} | {("POST", "/v1/batches")}
     assert described == {(route.method, route.path) for route in ROUTES} | streams
-    assert served - described == {("GET", "/v1/openapi.json")}
+    assert served - described == {("GET", "/v1/openapi.json"), ("GET", "/v1/asyncapi.json")}
 
 
 def test_operations_have_names_of_their_own() -> None:

@@ -230,6 +230,50 @@ async def test_retry_repeated_returns_the_same(database: Path) -> None:
         assert len(all_of_them.body["retried"]) == 1
 
 
+def set_aside(running: RunningGateway, count: int) -> list[str]:
+    """Messages of ws-001 that were rejected."""
+    ids = []
+    for number in range(count):
+        sent = running.ledger.send("ws-001", number)
+        assert sent is not None
+        running.ledger.delivery.settle([Rejection("ws-001", 1, sent.db_id or 0, "no")])
+        ids.append(sent.msg_id)
+    return ids
+
+
+async def test_retry_with_its_key_gives_the_same_answer(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        one, other = set_aside(running, 2)
+        path = f"/v1/messages/{one}/retry"
+        first = await ask(running, "POST", path, key="k")
+        again = await ask(running, "POST", path, key="k")
+        assert (first.status, again.status, first.body) == (201, 201, again.body)
+        assert "Idempotency-Replayed" not in first.headers
+        assert again.headers["Idempotency-Replayed"] == "true"
+        # Under another key it was done before: that is answered as it is without a key, and said again too.
+        for _ in range(2):
+            known = await ask(running, "POST", path, key="k2")
+            assert (known.status, known.body) == (200, first.body)
+        reused = await ask(running, "POST", f"/v1/messages/{other}/retry", key="k")
+        assert (reused.status, reused.body["code"]) == (422, "key_reused")
+
+
+async def test_retries_with_their_key_send_nothing_more(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        ids = set_aside(running, 2)
+        first = await ask(running, "POST", "/v1/retries", {"agent": "octavia"}, key="k")
+        assert [each["retry_of"] for each in first.body["retried"]] == ids
+        set_aside(running, 1)
+        again = await ask(running, "POST", "/v1/retries", {"agent": "octavia"}, key="k")
+        assert (again.status, again.body, again.headers["Idempotency-Replayed"]) == (200, first.body, "true")
+        reused = await ask(running, "POST", "/v1/retries", {}, key="k")
+        assert (reused.status, reused.body["code"]) == (422, "key_reused")
+        new = await ask(running, "POST", "/v1/retries", {"agent": "octavia"}, key="k2")
+        assert len(new.body["retried"]) == 1
+
+
 async def test_replay_sends_any_message_again_to_any_connection(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         three(running)

@@ -70,3 +70,24 @@ async def test_a_snapshot_counts_what_was_confirmed_since_an_earlier_one(databas
         assert second["confirmed"] == 3
         assert (await ask(running, "GET", f"/v1/snapshot?after={second['cursor']}")).body["confirmed"] == 0
         assert (await ask(running, "GET", "/v1/snapshot?after=nonsense")).body["confirmed"] is None
+
+
+async def test_prune_with_its_key_says_again_what_it_has_deleted(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+
+        def broadcast_long_ago() -> None:
+            running.ledger.broadcast("to nobody")
+            running.db.execute("UPDATE broadcasts SET sent_at = '2020-01-01T00:00:00.000000+00:00'")
+
+        broadcast_long_ago()
+        body = {"older_than": 86400}
+        would = await ask(running, "POST", "/v1/prunes", {**body, "dry_run": True}, key="k")
+        first = await ask(running, "POST", "/v1/prunes", body, key="k")
+        assert would.body == {**first.body, "dry_run": True}
+        assert (first.body["deleted"]["broadcasts"], first.body["dry_run"]) == (1, False)
+        broadcast_long_ago()
+        again = await ask(running, "POST", "/v1/prunes", body, key="k")
+        assert (again.status, again.body, again.headers["Idempotency-Replayed"]) == (200, first.body, "true")
+        assert running.db.value("SELECT count(*) FROM broadcasts") == 1
+        reused = await ask(running, "POST", "/v1/prunes", {"older_than": 3600}, key="k")
+        assert (reused.status, reused.body["code"]) == (422, "key_reused")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Optional
 from urllib.parse import urlencode
 
 import pytest
@@ -49,10 +50,11 @@ def path_of(route_path: str) -> str:
 
 
 def example(schema: Schema) -> dict[str, object]:
-    """A body with what a schema requires."""
+    """A body with what a schema requires; of events, an operation requires some."""
     values: dict[str, object] = {"agent": "octavia", "to": "ws-own", "content": 1, "older_than": 86400}
     values |= {"hold": "x", "epoch": 1}
-    return {name: values[name] for name in schema["required"]}
+    events = {"event_ids": ["evt_1"]} if "event_ids" in schema["properties"] else {}
+    return {**events, **{name: values[name] for name in schema["required"]}}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
@@ -78,7 +80,7 @@ async def everything(running: RunningGateway, bearer: str, ids: dict[str, str]) 
     names = ["ws-own", "ws-friend", "ws-hidden", *ids.values()]
     paths = [
         *("/v1/connections?status=all", "/v1/messages", "/v1/broadcasts", "/v1/stats", "/v1/bars"),
-        *("/v1/snapshot", "/v1/doctor"),
+        *("/v1/snapshot", "/v1/doctor", "/v1/stripe-events"),
         *(f"/v1/connections?after={name}" for name in names[:3]),
         *(f"/v1/connections/{name}" for name in names),
         *(f"/v1/messages/{name}" for name in names),
@@ -149,6 +151,36 @@ async def test_token_of_one_connection_reads_only_that_one(database: Path) -> No
         assert (await ask(running, "GET", "/v1/connections/ws-sibling", bearer=one)).status == 404
 
 
+async def test_token_of_an_agent_lists_the_broadcasts_that_it_has_sent(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        ids = crowd(running)
+        running.ledger.connect("octavia", "ws-sibling")
+
+        def broadcast(sender: str) -> str:
+            return running.ledger.broadcast(1, sender_id=sender).broadcast_id
+
+        siblings, own = broadcast("ws-sibling"), broadcast("ws-own")
+        for _ in range(3):
+            broadcast("ws-hidden")
+        latest = broadcast("ws-own")
+
+        async def listed(query: str, bearer: str) -> tuple[list[str], Optional[str]]:
+            answer = await ask(running, "GET", f"/v1/broadcasts{query}", bearer=bearer)
+            assert answer.status == 200, answer
+            return [item["broadcast_id"] for item in answer.body["items"]], answer.body["next"]
+
+        agents, connections = token("read", agent="octavia"), token("read", agent="octavia", ws_id="ws-own")
+        assert await listed("", agents) == ([latest, own, siblings, ids["own broadcast"]], None)
+        assert await listed("?limit=2", agents) == ([latest, own], own)
+        assert await listed(f"?limit=2&after={own}", agents) == ([siblings, ids["own broadcast"]], None)
+        assert await listed("", connections) == ([latest, own, ids["own broadcast"]], None)
+        assert await listed("", token("read", ws_id="ws-own")) == ([latest, own, ids["own broadcast"]], None)
+        assert await listed("", token("read", agent="cipher", ws_id="ws-own")) == ([], None)
+        for after, bearer in ((ids["hidden broadcast"], agents), (siblings, connections), ("none", agents)):
+            refused = await ask(running, "GET", f"/v1/broadcasts?after={after}", bearer=bearer)
+            assert (refused.status, refused.body["detail"]) == (404, f"no broadcast {after}")
+
+
 async def test_barred_agents_and_revoked_tokens_are_403(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         crowd(running)
@@ -173,6 +205,8 @@ async def test_operators_of_one_agent_do_not_operate_the_whole_ledger(database: 
             ("POST", "/v1/prunes", {"older_than": 60}),
             ("PUT", "/v1/bars/cipher", NOTHING),
             ("POST", "/v1/retries", {}),
+            ("GET", "/v1/stripe-events", NOTHING),
+            ("POST", "/v1/stripe-replays", {"event_ids": ["evt_1"]}),
             ("DELETE", "/v1/connections?agent=cipher", NOTHING),
         ):
             assert (await ask(running, method, path, body, bearer=own)).status == 403

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
-from typing import Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from aiohttp import web
 
@@ -13,8 +13,8 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge
 from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
+from ws_manager.gateway.http.api import asyncapi, openapi
 from ws_manager.gateway.http.api.gate import Gate, check_bars
-from ws_manager.gateway.http.api.openapi import document
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query, query_of
 from ws_manager.gateway.http.api.route import Call, Reply, Route
 from ws_manager.gateway.http.api.routes import ROUTES
@@ -73,7 +73,8 @@ class Api:
         """Add the routes to an application."""
         for route in ROUTES:
             application.router.add_route(route.method, route.path, self._handler(route))
-        application.router.add_get("/v1/openapi.json", self._gate.handler(self._openapi))
+        application.router.add_get("/v1/openapi.json", self._described(openapi.document))
+        application.router.add_get("/v1/asyncapi.json", self._described(asyncapi.document))
 
     def stop(self) -> None:
         """Let no request wait any longer."""
@@ -97,7 +98,7 @@ class Api:
         given |= parse_query(path, route.path_parameters)
         wait = _seconds_of(given.pop("wait", None))
         key = _key(request, route)
-        call = Call(claims, given, {}, key, self._gate.account(claims))
+        call = Call(claims, given, {}, key, self._gate.account(claims), self._gate.access)
         if route.body is None:
             reply = await self._waited(route, call, wait or 0)
         else:
@@ -166,11 +167,16 @@ class Api:
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
 
-    async def _openapi(self, request: web.Request, _headers: dict[str, str]) -> web.StreamResponse:
-        self._gate.check_address(request)
-        return web.Response(
-            text=json.dumps(document(str(request.url.origin()))), content_type="application/json"
-        )
+    def _described(
+        self, document: Callable[[str], dict[str, Any]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request, _headers: dict[str, str]) -> web.StreamResponse:
+            self._gate.check_address(request)
+            return web.Response(
+                text=json.dumps(document(str(request.url.origin()))), content_type="application/json"
+            )
+
+        return self._gate.handler(answer)
 
 
 def _key(request: web.Request, route: Route) -> Optional[str]:

@@ -27,10 +27,13 @@ class Gate:
         quotas: count what tokens use.
         refusal_log: notes what is refused.
         rate: requests per second that a token may make.
+
+    Attributes:
+        access: as above.
     """
 
     def __init__(self, access: Access, quotas: Quotas, refusal_log: RefusalLog, rate: int) -> None:
-        self._access = access
+        self.access = access
         self._quotas = quotas
         self._refusal_log = refusal_log
         self._rate = rate
@@ -42,7 +45,7 @@ class Gate:
             NotAuthorised: there is no valid token.
             TooFast: there were too many requests with it.
         """
-        claims = self._access.check(request)
+        claims = self.access.check(request)
         if claims.key is not None:
             # Without tokens, every program on this machine is trusted.
             left = await self._quotas.request(claims.key)
@@ -53,7 +56,7 @@ class Gate:
 
     def check_address(self, request: web.Request) -> None:
         """Check Host and Origin only, for what needs no token."""
-        self._access.check_address(request)
+        self.access.check_address(request)
 
     def account(self, claims: Claims) -> Callable[[int, int], None]:
         """Return what charges a token for what it sends: see `ws_manager.core.sending.Admit`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.once import broadcasting_key, key_for, sending_key
 from ws_manager.core.read.conditions import all_of
+from ws_manager.core.retry import Retried
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import NotAuthorised, NotFound
 from ws_manager.gateway.http.api.connections import AGENT, DRY_RUN
@@ -146,9 +148,10 @@ def _message(ledger: Ledger, call: Call) -> Reply:
 
 def _broadcasts(ledger: Ledger, call: Call) -> Reply:
     view, limit = View(ledger, call.claims), call.given["limit"]
-    view.require_all()
     after = call.given.get("after")
-    found = ledger.broadcasts(limit + 1, after=after)
+    if after is not None:
+        view.broadcast(after)
+    found = ledger.broadcasts(limit + 1, after, sender_agent=view.agent, sender_id=call.claims.ws_id)
     items = [view.broadcast_form(state) for state in found[:limit]]
     return Reply({"items": items, "next": items[-1]["broadcast_id"] if len(found) > limit else None})
 
@@ -164,16 +167,29 @@ def _retry(ledger: Ledger, call: Call) -> Reply:
     view = View(ledger, call.claims)
     view.require_all()
     message = view.message(call.given["msg_id"])
-    known = ledger.retry_of(message.msg_id)
-    again = known or ledger.retry(message.msg_id)
-    return Reply(again._asdict(), 200 if known else 201)
+
+    def sent() -> str:
+        known = ledger.retry_of(message.msg_id)
+        again = known or ledger.retry(message.msg_id)
+        return json.dumps([200 if known else 201, again])
+
+    text, replayed = ledger.once(key_for(call.subject, "retry", call.key, message.msg_id), sent)
+    status, again = json.loads(text)
+    return Reply(Retried(*again)._asdict(), status, replayed=replayed)
 
 
 def _retries(ledger: Ledger, call: Call) -> Reply:
     View(ledger, call.claims).require_all()
-    since = parse_moment(call.body["since"]) if call.body.get("since") else ""
-    sent, beyond = ledger.retry_all(since, call.body.get("agent"))
-    return Reply({"retried": [again._asdict() for again in sent], "beyond_limits": beyond})
+    since, agent = call.body.get("since"), call.body.get("agent")
+    start = parse_moment(since) if since else ""
+
+    def sent() -> str:
+        return json.dumps(ledger.retry_all(start, agent), separators=(",", ":"))
+
+    text, replayed = ledger.once(key_for(call.subject, "retries", call.key, agent, since), sent)
+    retried, beyond = json.loads(text)
+    form = {"retried": [Retried(*each)._asdict() for each in retried], "beyond_limits": beyond}
+    return Reply(form, replayed=replayed)
 
 
 def _replay(ledger: Ledger, call: Call) -> Reply:
@@ -242,7 +258,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/v1/messages/{msg_id}/retry", "admin", "Send a message again that was set aside.", _retry, _RETRIED,
-        status=(200, 201), writes=True, path_parameters=(_MSG_ID,), errors=(404, 409, 422),
+        status=(200, 201), writes=True, path_parameters=(_MSG_ID,), errors=(404, 409, 422), keyed=True,
     ),
     Route(
         "POST", "/v1/messages/{msg_id}/replay", "admin", "Send the content of any message again, to any connection.",
@@ -251,7 +267,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/v1/retries", "admin", "Send everything again that was set aside.", _retries,
-        thing({"retried": listed(_RETRIED), "beyond_limits": {"type": "integer"}}), writes=True,
+        thing({"retried": listed(_RETRIED), "beyond_limits": {"type": "integer"}}), writes=True, keyed=True,
         body=thing({}, agent=optional(KNOWN_NAME), since=optional(MOMENT)),
     ),
     Route(

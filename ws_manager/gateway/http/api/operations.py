@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import aiohttp
@@ -146,8 +147,15 @@ def _prune(ledger: Ledger, call: Call) -> Reply:
     older_than = call.body["older_than"]
     if older_than < 1:
         raise InvalidInput("older_than is under a second", hint="give seconds: 2592000 for 30 days")
-    pruned = ledger.maintenance.prune(older_than, dry_run=bool(call.body.get("dry_run")))
-    return Reply({"deleted": vars(pruned), "dry_run": bool(call.body.get("dry_run"))})
+    if call.body.get("dry_run"):
+        pruned = ledger.maintenance.prune(older_than, dry_run=True)
+        return Reply({"deleted": vars(pruned), "dry_run": True})
+    text, replayed = ledger.once(
+        key_for(call.subject, "prune", call.key, float(older_than)),
+        lambda: json.dumps(vars(ledger.maintenance.prune(older_than)), separators=(",", ":")),
+        many=True,
+    )
+    return Reply({"deleted": json.loads(text), "dry_run": False}, replayed=replayed)
 
 
 _BAR = thing({"agent": TEXT, "barred": BOOLEAN, "disconnected": listed(TEXT)})
@@ -202,7 +210,7 @@ ROUTES = (
     Route(
         "POST", "/v1/prunes", "admin", "Delete old messages, logs and connections that are done with.", _prune,
         thing({"deleted": {"type": "object", "additionalProperties": COUNT}, "dry_run": BOOLEAN}),
-        writes=True, long=True,
+        writes=True, long=True, keyed=True,
         body=thing({"older_than": {**SECONDS, "minimum": 1}}, dry_run=BOOLEAN),
     ),
 )  # fmt: skip

@@ -135,6 +135,8 @@ def check_value(value: Any, schema: Schema, name: str) -> None:  # noqa: ANN401 
         if (least is not None and value < least) or (most is not None and value > most):
             raise BadParameter(f"{name} is not between {least} and {most}", name)
     if isinstance(value, list) and "items" in schema:
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+            raise BadParameter(f"{name} has {len(value)} items: see /v1/openapi.json", name)
         for each in value:
             check_value(each, schema["items"], name)
     if isinstance(value, str) and not _fits(value, schema):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple, Optional
 
 from ws_manager.core.ledger import Ledger
+from ws_manager.gateway.http.access import Access
 from ws_manager.gateway.http.api.schemas import Schema
 from ws_manager.tokens import Claims
 
@@ -39,6 +40,7 @@ class Call(NamedTuple):
         body: the members of the body, by name; `Json` where the schema allows any value.
         key: its idempotency key.
         admit: charges what is sent, before it is written: see `ws_manager.core.sending.Admit`.
+        access: signs tokens.
     """
 
     claims: Claims
@@ -46,6 +48,7 @@ class Call(NamedTuple):
     body: Mapping[str, Any]
     key: Optional[str]
     admit: Callable[[int, int], None]
+    access: Access
 
     @property
     def subject(self) -> str:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from ws_manager.gateway.http.api import connections, messages, operations, receiving
+from ws_manager.gateway.http.api import (
+    connections,
+    messages,
+    operations,
+    receiving,
+    stripe_events,
+    tokens,
+)
 
-ROUTES = (*connections.ROUTES, *receiving.ROUTES, *messages.ROUTES, *operations.ROUTES)
+ROUTES = (
+    *connections.ROUTES,
+    *receiving.ROUTES,
+    *messages.ROUTES,
+    *operations.ROUTES,
+    *stripe_events.ROUTES,
+    *tokens.ROUTES,
+)
 """The table that makes the routes, and `/v1/openapi.json`."""
