@@ -114,20 +114,27 @@ class TestMove:
 
 
 class TestAdd:
-    def test_keeps_its_own_timestamps(self, ledger: Ledger) -> None:
-        added = ledger.import_connection(Connection("ws-001", "octavia", {}, LONG_AGO, "2021-05-06T07:08:09"))
+    def test_keeps_its_own_timestamps(self, on_the_file: Ledger) -> None:
+        added = on_the_file.import_connection(
+            Connection("ws-001", "octavia", {}, LONG_AGO, "2021-05-06T07:08:09")
+        )
         assert (added.connected_at, added.last_heartbeat) == (LONG_AGO, "2021-05-06T07:08:09.000000+00:00")
 
-    def test_ignores_what_is_the_ledgers_business(self, ledger: Ledger) -> None:
-        added = ledger.import_connection(Connection("ws-001", "octavia", message_count=99, db_id=77, epoch=5))
+    def test_ignores_what_is_the_ledgers_business(self, on_the_file: Ledger) -> None:
+        added = on_the_file.import_connection(
+            Connection("ws-001", "octavia", message_count=99, db_id=77, epoch=5)
+        )
         assert (added.message_count, added.db_id, added.epoch) == (0, 1, 1)
 
-    def test_keeps_metadata_where_it_has_none(self, three: Ledger) -> None:
-        assert three.import_connection(Connection("ws-001", "octavia")).metadata == {"region": "us-west"}
+    def test_keeps_metadata_where_it_has_none(self, on_the_file: Ledger) -> None:
+        on_the_file.connect("octavia", "ws-001", {"region": "us-west"})
+        assert on_the_file.import_connection(Connection("ws-001", "octavia")).metadata == {
+            "region": "us-west"
+        }
 
-    def test_refuses_what_is_no_timestamp(self, ledger: Ledger) -> None:
+    def test_refuses_what_is_no_timestamp(self, on_the_file: Ledger) -> None:
         with pytest.raises(InvalidInput, match="not a timestamp"):
-            ledger.import_connection(Connection("ws-001", "octavia", {}, "yesterday"))
+            on_the_file.import_connection(Connection("ws-001", "octavia", {}, "yesterday"))
 
 
 class TestDisconnect:
@@ -309,8 +316,8 @@ class TestHistory:
 
 
 class TestHeartbeat:
-    def test_is_a_sign_of_life(self, ledger: Ledger) -> None:
-        ledger.import_connection(Connection("ws-001", "octavia", {}, LONG_AGO, LONG_AGO))
+    def test_is_a_sign_of_life(self, ledger: Ledger, on_the_file: Ledger) -> None:
+        on_the_file.import_connection(Connection("ws-001", "octavia", {}, LONG_AGO, LONG_AGO))
         assert ledger.heartbeat("ws-001", 12)
         connection = ledger.get("ws-001")
         assert connection is not None
@@ -326,8 +333,8 @@ class TestHeartbeat:
         with pytest.raises(InvalidInput, match="not a latency"):
             three.heartbeat("ws-001", latency)
 
-    def test_check_disconnects_the_silent(self, three: Ledger) -> None:
-        three.import_connection(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
+    def test_check_disconnects_the_silent(self, three: Ledger, on_the_file: Ledger) -> None:
+        on_the_file.import_connection(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
         report = three.heartbeat_check(30)
         assert report.timed_out == ["ws-old"]
         assert sorted(report.active) == ["ws-001", "ws-002", "ws-003"]
@@ -335,8 +342,8 @@ class TestHeartbeat:
         assert gone is not None
         assert (gone.status, gone.close_reason) == ("disconnected", "heartbeat timeout")
 
-    def test_check_spares_who_gave_a_sign_of_life(self, three: Ledger) -> None:
-        three.import_connection(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
+    def test_check_spares_who_gave_a_sign_of_life(self, three: Ledger, on_the_file: Ledger) -> None:
+        on_the_file.import_connection(Connection("ws-old", "octavia", {}, LONG_AGO, LONG_AGO))
         three.heartbeat("ws-old")
         assert three.heartbeat_check(30).timed_out == []
 

@@ -37,15 +37,15 @@ class TestBacklog:
     def test_of_an_empty_ledger(self, ledger: Ledger) -> None:
         assert ledger.backlog() == (0, 0, 0, None)
 
-    def test_counts_what_waits_and_what_was_set_aside(self, three: Ledger) -> None:
+    def test_counts_what_waits_and_what_was_set_aside(self, three: Ledger, on_the_file: Ledger) -> None:
         first, second, third = (sent(three, "ws-001", number) for number in range(3))
         other = sent(three, "ws-002")
         assert three.backlog() == (4, 0, 0, first.sent_at)
-        confirm(three, "ws-001", first.db_id or 0)
+        confirm(on_the_file, "ws-001", first.db_id or 0)
         assert three.backlog() == (3, 0, 0, second.sent_at)
-        three.delivery.settle([Rejection("ws-001", 1, second.db_id or 0, "no")])
+        on_the_file.delivery.settle([Rejection("ws-001", 1, second.db_id or 0, "no")])
         assert three.backlog() == (2, 1, 0, third.sent_at)
-        confirm(three, "ws-001", third.db_id or 0)
+        confirm(on_the_file, "ws-001", third.db_id or 0)
         assert three.backlog() == (1, 1, 0, other.sent_at)
         three.disconnect("ws-002")
         assert three.backlog().pending == 1
@@ -58,18 +58,18 @@ class TestBacklog:
 
 
 class TestUnconfirmed:
-    def test_of_a_broadcast_says_who_and_why(self, three: Ledger) -> None:
+    def test_of_a_broadcast_says_who_and_why(self, three: Ledger, on_the_file: Ledger) -> None:
         broadcast = three.broadcast("all")
-        confirm(three, "ws-001", 1)
+        confirm(on_the_file, "ws-001", 1)
         three.disconnect("ws-002", "away")
         missing = three.unconfirmed(broadcast)
         assert [one.ws_id for one in missing] == ["ws-002", "ws-003"]
         assert "ws-002 is disconnected" in missing[0].why
         assert "registered by a command" in missing[1].why
 
-    def test_of_messages(self, three: Ledger) -> None:
+    def test_of_messages(self, three: Ledger, on_the_file: Ledger) -> None:
         both = [sent(three, "ws-001"), sent(three, "ws-002")]
-        confirm(three, "ws-001", both[0].db_id or 0)
+        confirm(on_the_file, "ws-001", both[0].db_id or 0)
         assert [one.msg_id for one in three.unconfirmed(both)] == [both[1].msg_id]
 
 
@@ -140,7 +140,9 @@ class TestChoosing:
 
 
 class TestBars:
-    def test_barred_agent_is_ended_and_not_let_in_until_it_is_unbarred(self, three: Ledger) -> None:
+    def test_barred_agent_is_ended_and_not_let_in_until_it_is_unbarred(
+        self, three: Ledger, on_the_file: Ledger
+    ) -> None:
         assert three.bar("octavia") == (True, ["ws-001", "ws-003"])
         assert three.bar("octavia") == (False, [])
         assert [name for name, _at in three.barred()] == ["octavia"]
@@ -152,36 +154,38 @@ class TestBars:
             "the agent is barred",
         )
         with pytest.raises(NotAuthorised, match="barred"):
-            three.delivery.open_socket("octavia", "ws-001", None, "g")
-        three.delivery.open_socket("cipher", "ws-002", None, "g")
+            on_the_file.delivery.open_socket("octavia", "ws-001", None, "g")
+        on_the_file.delivery.open_socket("cipher", "ws-002", None, "g")
         assert three.unbar("octavia") is True
         assert three.unbar("octavia") is False
-        three.delivery.open_socket("octavia", "ws-001", None, "g")
+        on_the_file.delivery.open_socket("octavia", "ws-001", None, "g")
 
-    def test_receipts_of_a_revoked_token_do_not_count(self, three: Ledger) -> None:
-        connection, *_ = three.delivery.open_socket("octavia", "ws-001", None, "g", "jti-1")
+    def test_receipts_of_a_revoked_token_do_not_count(self, three: Ledger, on_the_file: Ledger) -> None:
+        connection, *_ = on_the_file.delivery.open_socket("octavia", "ws-001", None, "g", "jti-1")
         message = sent(three, "ws-001")
         assert three.revoke("jti-1") == (True, ["ws-001"])
-        void = three.delivery.settle([Receipt("ws-001", connection.epoch, [message.db_id or 0])])
+        void = on_the_file.delivery.settle([Receipt("ws-001", connection.epoch, [message.db_id or 0])])
         assert void == {"ws-001"}
         assert three.backlog().pending == 1
-        assert three.delivery.why_void("ws-001", connection.epoch, "octavia") == "barred"
+        assert on_the_file.delivery.why_void("ws-001", connection.epoch, "octavia") == "barred"
         with pytest.raises(NotAuthorised, match="revoked"):
-            three.delivery.open_socket("octavia", "ws-001", None, "g", "jti-1")
-        three.delivery.open_socket("octavia", "ws-001", None, "g", "jti-2")
+            on_the_file.delivery.open_socket("octavia", "ws-001", None, "g", "jti-1")
+        on_the_file.delivery.open_socket("octavia", "ws-001", None, "g", "jti-2")
 
-    def test_revoked_token_ends_only_the_sockets_that_it_opened_last(self, three: Ledger) -> None:
-        three.delivery.open_socket("octavia", "ws-001", None, "g", "jti-1")
-        three.delivery.open_socket("octavia", "ws-001", None, "g", "jti-2")
-        three.delivery.open_socket("octavia", "ws-003", None, "g", "jti-1")
+    def test_revoked_token_ends_only_the_sockets_that_it_opened_last(
+        self, three: Ledger, on_the_file: Ledger
+    ) -> None:
+        on_the_file.delivery.open_socket("octavia", "ws-001", None, "g", "jti-1")
+        on_the_file.delivery.open_socket("octavia", "ws-001", None, "g", "jti-2")
+        on_the_file.delivery.open_socket("octavia", "ws-003", None, "g", "jti-1")
         three.connect("octavia", "ws-003")
         assert three.revoke("jti-1") == (True, [])
 
 
 class TestAgain:
-    def test_replay_sends_any_message_to_any_connection(self, three: Ledger) -> None:
+    def test_replay_sends_any_message_to_any_connection(self, three: Ledger, on_the_file: Ledger) -> None:
         message = sent(three, "ws-001", {"a": 1.10})
-        confirm(three, "ws-001", message.db_id or 0)
+        confirm(on_the_file, "ws-001", message.db_id or 0)
         again = three.replay(message, "ws-002")
         assert again is not None
         assert (again.recipient_id, again.content, again.retry_of) == (
@@ -193,9 +197,9 @@ class TestAgain:
         three.disconnect("ws-003")
         assert three.replay(message, "ws-003") is None
 
-    def test_retry_of_one_agents_messages(self, three: Ledger) -> None:
+    def test_retry_of_one_agents_messages(self, three: Ledger, on_the_file: Ledger) -> None:
         for ws_id in ("ws-001", "ws-002"):
             seq = sent(three, ws_id).db_id or 0
-            three.delivery.settle([Rejection(ws_id, 1, seq, "no")])
+            on_the_file.delivery.settle([Rejection(ws_id, 1, seq, "no")])
         retried, beyond = three.retry_all(agent="cipher")
         assert ([again.ws_id for again in retried], beyond) == (["ws-002"], 0)

@@ -13,7 +13,7 @@ import urllib3
 from urllib3.util import Retry, Timeout, make_headers
 
 from ws_manager.client.errors import error_of
-from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised, WsManagerError
+from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised, NotFound, WsManagerError
 from ws_manager.models import new_id
 from ws_manager.proxies import proxy_for, unreachable
 from ws_manager.remedies import CHECK_URL_AND_PROXY, GIVE_CA, GIVE_TOKEN, PUT_TOKEN_IN_FILE
@@ -249,7 +249,13 @@ def base_address(url: str) -> str:
 
 
 def path_of(*parts: str) -> str:
-    """Return a path of the API below `/v1`, its parts quoted."""
+    """Return a path of the API below `/v1`, its parts quoted.
+
+    Raises:
+        NotFound: a part is empty: nothing has such a name.
+    """
+    if "" in parts:
+        raise NotFound("nothing has an empty name", hint="give the name")
     # "." and ".." are names here, and not steps in a path.
     return "/v1/" + "/".join(quote(part, safe="").replace(".", "%2E") for part in parts)
 

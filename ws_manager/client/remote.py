@@ -24,7 +24,7 @@ from ws_manager.client.remote_questions import RemoteQuestions
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.read.conditions import Conditions
 from ws_manager.core.registry import BY_AN_OPERATOR
-from ws_manager.core.validation import check_name, check_timeout, encode_content
+from ws_manager.core.validation import check_latency, check_name, check_timeout, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.forms import connection_of, message_of
 from ws_manager.models import Broadcast, Connection, Message, new_id
@@ -120,8 +120,9 @@ class RemoteLedger(RemoteQuestions, Ledger):
 
     def heartbeat(self, ws_id: str, latency_ms: Optional[float] = None) -> bool:
         """Record a sign of life."""
+        body = {"latency_ms": check_latency(latency_ms)}
         try:
-            self.api.call("POST", path_of("connections", ws_id, "heartbeat"), body={"latency_ms": latency_ms})
+            self.api.call("POST", path_of("connections", ws_id, "heartbeat"), body=body)
         except NotFound:
             return False
         return True

@@ -83,14 +83,20 @@ async def test_wait_ends_with_the_confirmation(database: Path) -> None:
         body = {"to": "ws-001", "content": 1}
         asking = asyncio.ensure_future(ask(running, "POST", "/v1/messages?wait=20s", body))
         await agent.ack((await agent.message())["seq"])
-        assert (await asking).status == 201
+        confirmed = await asking
+        # The body is that of after the wait.
+        assert (confirmed.status, confirmed.body["delivered"]) == (201, True)
         late = await ask(running, "POST", "/v1/messages?wait=10ms", body)
         assert late.status == 202
         aside = asyncio.ensure_future(ask(running, "POST", "/v1/messages?wait=20s", body))
         await agent.message()
         rejected = await agent.message()
         await agent.say(type="reject", seq=rejected["seq"], reason="no")
-        assert (await aside).status == 202
+        rejection = await aside
+        assert (rejection.status, rejection.body["reject_reason"]) == (202, "no")
+        broadcast = asyncio.ensure_future(ask(running, "POST", "/v1/broadcasts?wait=20s", {"content": 1}))
+        await agent.ack((await agent.message())["seq"])
+        assert ((await broadcast).body["confirmed"], (await broadcast).body["pending"]) == (1, 0)
 
 
 async def test_broadcast_to_those_that_fit(database: Path) -> None:

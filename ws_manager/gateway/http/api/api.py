@@ -104,11 +104,13 @@ class Api:
         else:
             async with self._bodies.of(request) as data:
                 reply = await self._run(route, call._replace(body=parse_body(data, route.body)))
-        status = reply.status
-        if wait is not None and reply.sent is not None and not await self._confirmed(reply, wait):
-            status = 202
+        status, body = reply.status, reply.body
+        if wait is not None and reply.anew is not None:
+            if not await self._confirmed(reply, wait):
+                status = 202
+            body = await self._ask(reply.anew)
         return web.Response(
-            text=_json(reply.body),
+            text=_json(body),
             status=status,
             content_type="application/json",
             headers={**_HEADERS, **reply.headers, **(_REPLAYED if reply.replayed else {})},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
@@ -32,7 +33,8 @@ from ws_manager.gateway.http.api.schemas import (
 )
 from ws_manager.gateway.http.api.schemas import WAIT as WAIT_SCHEMA
 from ws_manager.gateway.http.api.view import View
-from ws_manager.repository.findings import MessageFilter
+from ws_manager.models import Message
+from ws_manager.repository.findings import BroadcastState, MessageFilter
 from ws_manager.tokens import ANY_AGENT
 
 WAIT = Parameter("wait", WAIT_SCHEMA, "how long to wait for the confirmations, such as 5s; at most 60 s")
@@ -52,11 +54,20 @@ def _send(ledger: Ledger, call: Call) -> Reply:
 
     key = sending_key(call.subject, call.key, to, body["content"], msg_type, body.get("sender_id"))
     msg_id, replayed = ledger.once(key, sent)
+    message = _found(ledger, msg_id)
+
+    def anew(ledger: Ledger) -> Mapping[str, Any]:
+        return View(ledger, call.claims).message_form(_found(ledger, msg_id))
+
+    headers = {"Location": f"/v1/messages/{msg_id}"}
+    return Reply(anew(ledger), 201, headers, replayed, [message], anew)
+
+
+def _found(ledger: Ledger, msg_id: str) -> Message:
     message = ledger.message(msg_id)
     if message is None:
         raise NotFound(f"message {msg_id} was sent, and is no longer in the ledger")
-    form = View(ledger, call.claims).message_form(message)
-    return Reply(form, 201, {"Location": f"/v1/messages/{msg_id}"}, replayed, [message])
+    return message
 
 
 def _sender(call: Call) -> Optional[str]:
@@ -96,11 +107,19 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
     named = body.get("sender_id")
     key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type, named)
     broadcast_id, replayed = ledger.once(key, sent)
-    state = ledger.find_broadcast(broadcast_id)
-    if state is None:
-        raise NotFound(f"broadcast {broadcast_id} was sent, and is no longer in the ledger")
-    form = {**view.broadcast_form(state), "ws_ids": ledger.addressed(broadcast_id)}
-    return Reply(form, 201, {"Location": f"/v1/broadcasts/{broadcast_id}"}, replayed, state)
+
+    def state(ledger: Ledger) -> BroadcastState:
+        found = ledger.find_broadcast(broadcast_id)
+        if found is None:
+            raise NotFound(f"broadcast {broadcast_id} was sent, and is no longer in the ledger")
+        return found
+
+    def anew(ledger: Ledger) -> Mapping[str, Any]:
+        form = View(ledger, call.claims).broadcast_form(state(ledger))
+        return {**form, "ws_ids": ledger.addressed(broadcast_id)}
+
+    headers = {"Location": f"/v1/broadcasts/{broadcast_id}"}
+    return Reply(anew(ledger), 201, headers, replayed, state(ledger), anew)
 
 
 def _messages(ledger: Ledger, call: Call) -> Reply:

@@ -66,6 +66,7 @@ class Reply:
         headers: further headers.
         replayed: whether its idempotency key was used before, so that nothing was done now.
         sent: what a `wait` waits for: see `ws_manager.core.sending.Sent`.
+        anew: makes the body again, after the wait.
         incomplete: whether a `wait` asks the handler again when something is new.
     """
 
@@ -74,6 +75,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
     sent: Any = None
+    anew: Optional[Callable[[Ledger], Mapping[str, Any]]] = None
     incomplete: bool = False
 
 
