@@ -1,4 +1,4 @@
-"""The README, followed as a reader would: every command, in order, in one world that begins with nothing."""
+"""The README and its pages, followed as a reader would: every command, in order, in one world that starts empty."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from typing import NamedTuple, Optional
 import pytest
 
 from tests.acceptance.processes import Program, made_certificate, running
-
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from tests.documentation import ROOT, pages
 
 # What a promised line may have where it differs from run to run.
 UNKNOWN = {"<uuid>": "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<event>": "evt_[0-9A-Za-z]+"}
@@ -28,28 +26,25 @@ ELSEWHERE = {"make demo": "tests/test_demo.py", "make npm": "tests/npm/test_npm.
 """Blocks that other tests run, by the command that they begin with."""
 
 HOST = "gateway.example.com"
-"""What the README calls a machine that has a name and a certificate. Here it is this machine."""
+"""What the documentation calls a machine that has a name and a certificate. Here it is this machine."""
 
 
 class Block(NamedTuple):
-    """A block of the README: its language, its lines, and the heading that it stands under."""
+    """A block of the documentation: its language and its lines."""
 
     language: str
     lines: list[str]
-    heading: str
 
 
 def blocks() -> list[Block]:
-    """Everything that a reader would type, in order."""
-    found, heading = [], ""
-    for part in re.finditer(
-        r"^#{2,3} ([^\n]*)$|^```(bash|sh|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL
-    ):
-        if part[1] is not None:
-            heading = part[1]
-        else:
-            found.append(Block(part[2], part[3].splitlines(), heading))
-    return found
+    """Everything that a reader would type, in order: the README first, then its pages as it lists them."""
+    return [
+        Block(language, text.splitlines())
+        for page in pages()
+        for language, text in re.findall(
+            r"^```(bash|sh|python)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+    ]
 
 
 class Machine:
@@ -121,7 +116,7 @@ class Machine:
 
 
 class World:
-    """The machines of a reader who follows the README from its first line to its last.
+    """The machines of a reader who follows the documentation from its first line to its last.
 
     Args:
         folder: where all of it is.
