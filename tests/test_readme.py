@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from tests.commands import EVERY, made
-from tests.documentation import DOCS, ROOT, anchors, documents, links, pages, section
+from tests.documentation import DOCS, README, ROOT, anchors, documents, links, pages, section
 from ws_manager.cli.app import app
 from ws_manager.protocol.close_codes import CloseCode, should_reconnect
 from ws_manager.repository.sqlite.schema import VERSIONS
@@ -70,6 +70,10 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
         assert target.is_file(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 300
 
 
 def test_the_readme_lists_every_page() -> None:
