@@ -25,6 +25,9 @@ from tests.acceptance.processes import Program, made_certificate, running
 from tests.documentation import ROOT, pages
 
 UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+STYLE = re.compile(r"\r|\x1b\[[0-9;]*m|\x1b\]8;;[^\x1b]*\x1b\\")
+"""Carriage returns, colours, and links to click on."""
+
 DIFFERS = {
     UUID.pattern: "<uuid>",
     r"evt_[0-9A-Za-z]+": "<event>",
@@ -134,7 +137,7 @@ class Machine:
                 while some := os.read(ours, 65536):
                     shown += some
             os.close(ours)
-        text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace(self.environment["HOME"], "~")
+        text = STYLE.sub("", shown.decode()).replace(self.environment["HOME"], "~")
         assert process.returncode == 0, (line, text)
         return text.splitlines()
 
@@ -200,6 +203,9 @@ class World:
         own = ("HOME", "BLACKROAD", "STRIPE", "XDG", "PYTHON", "VIRTUAL_ENV")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+        # pip may need a proxy; this machine must not be looked for behind it.
+        for name in ("NO_PROXY", "no_proxy"):
+            environment[name] = ",".join(filter(None, (environment.get(name), "127.0.0.1")))
         self.here = Machine(folder / "home", copy, environment, stack)
         self.elsewhere: dict[str, Machine] = {}
         self.missing: set[str] = set()
