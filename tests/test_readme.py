@@ -20,7 +20,9 @@ AGENTS = (DOCS / "agents.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("name", EVERY)
 def test_documents_every_option_and_argument_of(name: str) -> None:
-    text = section(REFERENCE, f"### {name.split()[0]}") + section(REFERENCE, "## Commands")
+    command, common = name.split()[0], section(REFERENCE, "## Commands")
+    assert f"[{command}](#{command})" in common
+    text = section(REFERENCE, f"### {command}") + common
     for parameter in made(name).params:
         if getattr(parameter, "hidden", False):
             continue
@@ -37,7 +39,7 @@ def test_documents_the_options_of_the_program_itself() -> None:
 
 
 def test_documents_every_table_and_column() -> None:
-    text = section(REFERENCE, "## The database")
+    text = section(REFERENCE, "### The tables")
     for tables in VERSIONS.values():
         for table, columns in tables.items():
             described = text.split(f"**{table}**", 1)[1].split("\n\n", 1)[0]

@@ -293,7 +293,7 @@ class World:
         self.here.output("ws-manager connect octavia --ws-id ws-004")
         self.here.output("ws-manager send ws-004 '\"over the wire\"'")
         script = self.here.place / "agent.py"
-        script.write_text("\n".join([*self._python, f"asyncio.run(agent({self.here.address!r}))"]))
+        script.write_text("\n".join(self._python).replace(DOCUMENTED, self.here.address))
         agent = self.here.start("python -u agent.py")
         while agent.line() != "data over the wire":
             pass
