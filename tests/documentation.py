@@ -29,7 +29,7 @@ def pages() -> list[Path]:
 
 def documents() -> list[Path]:
     """Return every file in Markdown that a reader of the project may open."""
-    return [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md")), ROOT / "npm" / "README.md"]
+    return [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), ROOT / "npm" / "README.md"]
 
 
 def links(page: Path) -> list[str]:
