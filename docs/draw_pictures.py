@@ -66,6 +66,8 @@ class Clock:
 def main() -> None:
     clock = Clock()
     clock.take_over()
+    from ws_manager.core.locations import hold_gateway
+
     if sys.argv[1:]:
         from ws_manager.__main__ import main as run
 
@@ -73,13 +75,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
         rejected = fill(path, clock)
+        # A gateway runs as long as somebody holds this.
+        hold = hold_gateway(path)
+        assert hold is not None
         for name, arguments in {
             "list": ["list"],
             "history": ["history", "--limit", "8"],
             "show": ["show", rejected],
         }.items():
-            draw(name, f"ws-manager {' '.join(arguments)}", Text.from_ansi(output_of(path, arguments)))
+            # The picture's edge cuts into its last line, so that is an empty one.
+            shown = Text.from_ansi(output_of(path, arguments) + "\n")
+            draw(name, f"ws-manager {' '.join(arguments)}", shown)
         draw("top", "ws-manager top", live(path, clock))
+        hold.release()
 
 
 def fill(path: Path, clock: Clock) -> str:

@@ -1,4 +1,4 @@
-"""The README's page in a browser, as an agent. It skips where no Chromium is installed."""
+"""The documented page in a browser, as an agent. It skips where no Chromium is installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from tests.acceptance.chromium import SITE, Page, Site, page, serve
 from tests.acceptance.processes import command, gateway_with_tokens
+from tests.documentation import DOCS
 from ws_manager import get_message_history
 from ws_manager.repository.sqlite.database import Database
 
-README = Path(__file__).parent.parent.parent / "README.md"
 ANSWERED, FAILED = "Network.webSocketHandshakeResponseReceived", "Network.webSocketFrameError"
 
 
@@ -31,8 +31,10 @@ def chromium() -> str:
 
 
 def example(token: str, url: str) -> str:
-    """The README's page, with a token and the address of a gateway."""
-    (html,) = re.findall(r"^```html\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    """The documented page, with a token and the address of a gateway."""
+    (html,) = re.findall(
+        r"^```html\n(.*?)^```", (DOCS / "agents.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     for written, meant in (
         ('"…"', f'"{token}"'),
         ("ws://127.0.0.1:8765/", url.replace("http", "ws", 1) + "/"),
@@ -44,7 +46,7 @@ def example(token: str, url: str) -> str:
 
 @contextmanager
 def opened(chromium: str, site: Site, database: Path, url: str, name: str = "localhost") -> Iterator[Page]:
-    """The README's page in a browser, from a site of that name, with a token for octavia."""
+    """The documented page in a browser, from a site of that name, with a token for octavia."""
     token = command(database, "token", "octavia", "--ttl", "1h").stdout.strip()
     site.html = example(token, url)
     with page(chromium, database.parent / "profile") as browser:

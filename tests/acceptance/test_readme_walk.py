@@ -1,15 +1,20 @@
-"""The README, followed as a reader would: every command, in order, in one world that begins with nothing."""
+"""The README and its pages, followed as a reader would: every command, in order, in one world that starts empty."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -17,39 +22,62 @@ from typing import NamedTuple, Optional
 import pytest
 
 from tests.acceptance.processes import Program, made_certificate, running
+from tests.documentation import ROOT, pages
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+STYLE = re.compile(r"\r|\x1b\[[0-9;]*m|\x1b\]8;;[^\x1b]*\x1b\\")
+"""Carriage returns, colours, and links to click on."""
 
-# What a promised line may have where it differs from run to run.
-UNKNOWN = {"<uuid>": "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<event>": "evt_[0-9A-Za-z]+"}
+DIFFERS = {
+    UUID.pattern: "<uuid>",
+    r"evt_[0-9A-Za-z]+": "<event>",
+    r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d": "<time>",
+    r"\d+[smh] ago": "<ago>",
+    r"[\d.]+ m?s after": "<duration> after",
+    r"127\.0\.0\.1:\d+": "<address>",
+    r"(?m)^waiting at most .*\n": "",  # what is confirmed at once is not waited for
+    r" +": " ",
+}
+"""What differs from run to run in what is shown, as patterns; what is compared in its place."""
 
 ELSEWHERE = {"make demo": "tests/test_demo.py", "make npm": "tests/npm/test_npm.py"}
 """Blocks that other tests run, by the command that they begin with."""
 
+DOCUMENTED = "http://127.0.0.1:8765"
+"""The address of a gateway in the documentation. Here it has any port."""
+
+OPTIONAL = ("curl", "node")
+"""Programs that a reader need not have."""
+
 HOST = "gateway.example.com"
-"""What the README calls a machine that has a name and a certificate. Here it is this machine."""
+"""What the documentation calls a machine that has a name and a certificate. Here it is this machine."""
 
 
 class Block(NamedTuple):
-    """A block of the README: its language, its lines, and the heading that it stands under."""
+    """A block of the documentation: its language and its lines."""
 
     language: str
     lines: list[str]
-    heading: str
 
 
-def blocks() -> list[Block]:
-    """Everything that a reader would type, in order."""
-    found, heading = [], ""
-    for part in re.finditer(
-        r"^#{2,3} ([^\n]*)$|^```(bash|sh|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL
-    ):
-        if part[1] is not None:
-            heading = part[1]
-        else:
-            found.append(Block(part[2], part[3].splitlines(), heading))
-    return found
+def blocks(page: Path) -> list[Block]:
+    """Everything on a page that a reader would type, in order."""
+    found = re.findall(
+        r"^```(bash|sh|python|js)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [Block(language, text.replace("\\\n", " ").splitlines()) for language, text in found]
+
+
+def left_to_others(block: Block) -> bool:
+    return block.lines[0].split("    ")[0] in ELSEWHERE
+
+
+def comparable(lines: list[str]) -> str:
+    """Return lines without what differs from run to run."""
+    text = "\n".join(lines)
+    for pattern, name in DIFFERS.items():
+        text = re.sub(pattern, name, text)
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 class Machine:
@@ -91,27 +119,62 @@ class Machine:
         assert ended.returncode == 0, (line, ended.stdout, ended.stderr)
         return ended.stdout
 
-    def do(self, line: str) -> list[str]:
-        """Do what a reader would, and return the lines that it prints where it ends."""
+    def shown(self, line: str) -> list[str]:
+        """Run a command to its end on a terminal, and return what appears there."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+        with subprocess.Popen(
+            ["bash", "-c", f"set -o pipefail; {line}"],
+            cwd=self.place,
+            env=self.environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # Linux says EIO when the other end is gone
+                while some := os.read(ours, 65536):
+                    shown += some
+            os.close(ours)
+        text = STYLE.sub("", shown.decode()).replace(self.environment["HOME"], "~")
+        assert process.returncode == 0, (line, text)
+        return text.splitlines()
+
+    def do(self, line: str, *, promised: bool = False) -> list[str]:
+        """Do what a reader would.
+
+        Args:
+            line: a command.
+            promised: whether it is said what appears then.
+
+        Returns:
+            what appears, if that is promised.
+        """
         if line.startswith("ws-manager serve"):
-            self._serve(line)
-        elif line.startswith("ws-manager listen") and "|" not in line:
+            return [self._serve(line).replace(self.environment["HOME"], "~")]
+        if line.startswith("ws-manager listen") and "|" not in line:
             agent = self.agents[line] = self.start(line)
-            agent.error_line("Ready: ")
-        elif line.startswith("export "):
+            return [agent.error_line("Ready: ")]
+        if line.startswith("export "):
             shown = self.output(f"{line}; env -0")
             self.environment = dict(entry.split("=", 1) for entry in shown.rstrip("\0").split("\0"))
+        elif promised:
+            return self.shown(line)
         else:
-            return self.output(line).splitlines()
+            self.output(line)
         return []
 
-    def _serve(self, line: str) -> None:
+    def _serve(self, line: str) -> str:
         # Any port: the documented one may be in use on the machine that runs the tests.
         self._gateway = self.start(f"{line} --port 0")
-        self.address = self._gateway.error_line("Ready: ").split()[1]
+        # On a terminal the log has the same messages in readable lines.
+        ready: str = json.loads(self._gateway.error_line("Ready: "))["message"]
+        self.address = ready.split()[1]
         # The agents of before come back by themselves.
         for agent in self.agents.values():
             agent.error_line("Ready: ")
+        return ready
 
     def stop_the_gateway(self) -> None:
         assert self._gateway is not None
@@ -121,7 +184,7 @@ class Machine:
 
 
 class World:
-    """The machines of a reader who follows the README from its first line to its last.
+    """The machines of a reader who follows the documentation from its first line to its last.
 
     Args:
         folder: where all of it is.
@@ -140,19 +203,34 @@ class World:
         own = ("HOME", "BLACKROAD", "STRIPE", "XDG", "PYTHON", "VIRTUAL_ENV")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+        # pip may need a proxy; this machine must not be looked for behind it.
+        for name in ("NO_PROXY", "no_proxy"):
+            environment[name] = ",".join(filter(None, (environment.get(name), "127.0.0.1")))
         self.here = Machine(folder / "home", copy, environment, stack)
         self.elsewhere: dict[str, Machine] = {}
+        self.missing: set[str] = set()
         self._python: list[str] = []
+        self._uuid = ""
 
-    def follow(self, block: Block) -> None:
-        """Do what a block says, and check what it promises."""
-        if block.language == "python":
-            self._python += block.lines
-            if "async def agent(url):" in block.lines:
-                self._run_the_agent()
-            return
+    def follow(self, page: Path) -> None:
+        """Do what a page says, and check what it promises."""
+        for block in blocks(page):
+            if block.language == "python":
+                # Each continues the one before, so they are one program.
+                self._python += block.lines
+            elif block.language == "js":
+                self._run("node", "example.mjs", block.lines, "// ")
+            elif not left_to_others(block):
+                self._type(block.lines)
+        if "async def agent(url):" in self._python:
+            self._run_the_agent()
+        elif self._python:
+            self._run("python", "example.py", self._python, "# ")
+        self._python = []
+
+    def _type(self, lines: list[str]) -> None:
         machine, line, promised = self.here, "", list[str]()
-        for text in [*block.lines, ""]:
+        for text in [*lines, ""]:
             if text == "# (Ctrl-C in the gateway's terminal)":
                 machine.stop_the_gateway()
             elif text.startswith("# (on "):
@@ -164,16 +242,31 @@ class World:
                     self._do(machine, line, promised)
                 line, promised = text, []
 
+    def _run(self, program: str, name: str, lines: list[str], comment: str) -> None:
+        """Run a program, whose last lines say as comments what it prints."""
+        code = list(lines)
+        promised: list[str] = []
+        while code[-1].startswith(comment):
+            promised.insert(0, code.pop()[len(comment) :])
+        (self.here.place / name).write_text("\n".join(code).replace(DOCUMENTED, self.here.address))
+        self._do(self.here, f"{program} {name}", promised)
+
     def _do(self, machine: Machine, line: str, promised: list[str]) -> None:
-        if machine is not self.here:
+        program = line.split()[0]
+        if program in OPTIONAL and shutil.which(program) is None:
+            self.missing.add(program)
+            return
+        line = line.split("    # ")[0].replace("<uuid>", self._uuid)
+        if machine is self.here:
+            line = line.replace(DOCUMENTED, machine.address)
+        else:
             line = line.replace("--host 0.0.0.0", "--host 127.0.0.1").replace(HOST, "localhost")
             line = line.replace(":8765", f":{self._port_elsewhere()}")
-        shown = machine.do(line.split("    # ")[0])
+        shown = machine.do(line, promised=bool(promised))
         if promised:
-            pattern = "\n".join(map(re.escape, promised))
-            for name, any_of in UNKNOWN.items():
-                pattern = pattern.replace(re.escape(name), any_of)
-            assert re.fullmatch(pattern, "\n".join(shown)), (line, shown)
+            pattern = ".*".join(map(re.escape, re.split(" ?… ?", comparable(promised))))
+            assert re.fullmatch(pattern, comparable(shown), re.DOTALL), (line, shown)
+            self._uuid = next((found[0] for found in map(UUID.search, shown) if found), self._uuid)
 
     def _port_elsewhere(self) -> str:
         return self.elsewhere[HOST].address.rpartition(":")[2] if HOST in self.elsewhere else "8765"
@@ -200,7 +293,7 @@ class World:
         self.here.output("ws-manager connect octavia --ws-id ws-004")
         self.here.output("ws-manager send ws-004 '\"over the wire\"'")
         script = self.here.place / "agent.py"
-        script.write_text("\n".join([*self._python, f"asyncio.run(agent({self.here.address!r}))"]))
+        script.write_text("\n".join(self._python).replace(DOCUMENTED, self.here.address))
         agent = self.here.start("python -u agent.py")
         while agent.line() != "data over the wire":
             pass
@@ -229,9 +322,8 @@ def copy(tmp_path: Path) -> Path:
 def test_a_reader_can_follow_it_from_the_first_line_to_the_last(tmp_path: Path, copy: Path) -> None:
     with ExitStack() as stack:
         world = World(tmp_path, copy, stack)
-        for block in blocks():
-            if block.lines[0].split("    ")[0] not in ELSEWHERE:
-                world.follow(block)
+        for page in pages():
+            world.follow(page)
         assert len(world.here.agents) == 5
         # An agent on another machine gets what is sent on the gateway's.
         world.elsewhere[HOST].output("ws-manager send ws-005 '\"over TLS\"' --wait 30s")
@@ -240,7 +332,10 @@ def test_a_reader_can_follow_it_from_the_first_line_to_the_last(tmp_path: Path, 
         # Nobody of those who listen was lost on the way.
         for line, agent in world.here.agents.items():
             assert agent.process.poll() is None, (line, agent.rest_of_errors())
+        if world.missing:
+            pytest.skip(f"followed but for the examples with what is not installed: {sorted(world.missing)}")
 
 
 def test_each_block_that_is_left_out_is_there() -> None:
-    assert {block.lines[0].split("    ")[0] for block in blocks()} >= ELSEWHERE.keys()
+    first_lines = [block.lines[0] for page in pages() for block in blocks(page) if left_to_others(block)]
+    assert len(first_lines) == len(ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Stripe's events with real processes: a killed gateway, the commands, and the README from nothing."""
+"""Stripe's events with real processes: a killed gateway, the commands, and the documented way from nothing."""
 
 from __future__ import annotations
 

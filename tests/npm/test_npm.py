@@ -26,6 +26,7 @@ import pytest
 import ws_manager
 from tests.acceptance.processes import PATIENCE, Program, command, gateway, running
 from tests.commands import EVERY
+from tests.documentation import DOCS
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
 from ws_manager.repository.sqlite.database import Database
 
@@ -745,12 +746,11 @@ class TestYarn:
 
 
 @pytest.mark.timeout(900)
-def test_the_readme_leads_from_a_copy_to_a_message(
+def test_the_documentation_leads_from_a_copy_to_a_message(
     package: Path, python: Path, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = readme.split("\n## From JavaScript projects\n", 1)[1].split("\n## ", 1)[0]
-    make, *lines = section.split("```sh\n", 1)[1].split("```", 1)[0].splitlines()
+    page = (DOCS / "npm.md").read_text(encoding="utf-8")
+    make, *lines = page.split("```sh\n", 1)[1].split("```", 1)[0].splitlines()
     # The package of these tests is what it makes.
     assert make == "make npm"
     (tmp_path / "ws-manager" / "npm").mkdir(parents=True)
