@@ -272,18 +272,19 @@ class World:
         return self.elsewhere[HOST].address.rpartition(":")[2] if HOST in self.elsewhere else "8765"
 
     def _machine(self, text: str) -> Machine:
-        """Return another machine: that of the gateway has a certificate; that of the agent trusts it."""
-        name = HOST if HOST in text else "agent"
+        """Return another machine: that of the gateway has a certificate; others trust it, and get their token."""
+        theirs = re.fullmatch(r"# \(on the (\w+)'s machine, with (\w+\.token)\)", text)
+        name = HOST if theirs is None else theirs[1]
         if name in self.elsewhere:
             return self.elsewhere[name]
         place = self.folder / name
         place.mkdir()
-        if name == HOST:
+        if theirs is None:
             made = made_certificate(place / "certificate", "DNS:localhost,IP:127.0.0.1")
             (made / "cert.pem").rename(place / "chain.pem")
             (made / "key.pem").rename(place / "key.pem")
         else:
-            shutil.copy2(self.folder / HOST / "octavia.token", place)
+            shutil.copy2(self.folder / HOST / theirs[2], place)
         environment = {**self.here.environment, "SSL_CERT_FILE": str(self.folder / HOST / "chain.pem")}
         machine = self.elsewhere[name] = Machine(place / "home", place, environment, self.stack)
         return machine
