@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from dataclasses import replace
@@ -490,3 +491,27 @@ class Clock:
     def forward(self, seconds: float) -> None:
         """Let time pass."""
         self.seconds += seconds
+
+
+@contextlib.contextmanager
+def gateway_in_a_thread(database: Path, key: Optional[bytes] = None) -> Iterator[str]:
+    """Run a gateway in an event loop of its own, and give its address; with a key it asks for tokens."""
+    started: list[str] = []
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with gateway(database, key=key) as running:
+            started.append(running.url)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield started[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

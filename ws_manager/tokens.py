@@ -271,6 +271,23 @@ def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
 _LONGEST_JTI = 128
 
 
+def jti_of(token: str) -> str:
+    """Return the `jti` of a token, which is not verified: enough to revoke it where the key is elsewhere.
+
+    Raises:
+        InvalidInput: it is not a token, or one without a jti.
+    """
+    import jwt
+
+    try:
+        jti = jwt.decode(token, options={"verify_signature": False}).get("jti")
+    except jwt.InvalidTokenError:
+        jti = None
+    if not isinstance(jti, str) or not jti:
+        raise InvalidInput("this is not a token with a jti", hint="revoke it on the machine of the ledger")
+    return jti
+
+
 def _digest(token: str) -> str:
     """Return a hash of what is signed. Not of the signature, whose text is not unique (RFC 4648 section 3.5)."""
     return hashlib.sha256(token.rpartition(".")[0].encode("utf-8", "replace")).hexdigest()

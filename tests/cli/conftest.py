@@ -10,20 +10,47 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.support import gateway_in_a_thread
 from ws_manager.cli.app import app
+from ws_manager.tokens import mint, signing_key
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked with `over_http` twice: on the ledger's file, and through a gateway that serves it.
+
+    What is marked with `on_the_file` too is about the file itself.
+    """
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "way" in metafunc.fixturenames and "over_http" in marks:
+        metafunc.parametrize("way", ["file"] if "on_the_file" in marks else ["file", "url"], indirect=True)
+
+
 @pytest.fixture
-def cli(database: Path):
+def way(
+    request: pytest.FixtureRequest, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, str]]:
+    """How commands reach the ledger at `database`, as an option and its value."""
+    if getattr(request, "param", "file") == "file":
+        yield "--db", str(database)
+        return
+    key = signing_key(database, create=True)
+    assert key is not None
+    monkeypatch.setenv("BLACKROAD_WS_TOKEN", mint(key, "*", scopes=["admin"], ttl=172800))
+    with gateway_in_a_thread(database, key) as url:
+        yield "--url", url
+
+
+@pytest.fixture
+def cli(way: tuple[str, str]):
     """Run a command on `database` in this process."""
     # Click 8.1 mixes the two streams unless it is told not to; its successors cannot be told.
     options: dict[str, Any] = (
@@ -32,15 +59,15 @@ def cli(database: Path):
     runner = CliRunner(**options)
 
     def run(*arguments: str, stdin: bytes = b""):
-        return runner.invoke(app, ["--db", str(database), *arguments], input=stdin)
+        return runner.invoke(app, [*way, *arguments], input=stdin)
 
     return run
 
 
 @pytest.fixture
-def environment(database: Path) -> dict[str, str]:
+def environment(way: tuple[str, str]) -> dict[str, str]:
     """The environment of a process whose ledger is `database`."""
-    return {**os.environ, "BLACKROAD_WS_DB": str(database)}
+    return {**os.environ, "BLACKROAD_WS_DB" if way[0] == "--db" else "BLACKROAD_WS_URL": way[1]}
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from ws_manager.core import batch as core_batch
 from ws_manager.core.ledger import ledger_over
 from ws_manager.errors import LedgerError
 
+pytestmark = pytest.mark.over_http
+
 
 @pytest.fixture
 def connected(cli) -> None:
@@ -213,6 +215,7 @@ def test_fifty_thousand_lines_and_a_bad_one_in_one_process(process, connected, d
     assert stored == [answer["msg_id"] for answer in told if answer["ok"]]
 
 
+@pytest.mark.on_the_file
 def test_a_ledger_error_in_the_middle_leaves_what_was_answered(process, connected, database: Path) -> None:
     db = sqlite3.connect(database)
     db.execute(

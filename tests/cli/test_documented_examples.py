@@ -13,6 +13,8 @@ import pytest
 
 from ws_manager.core.functions import get_db
 
+pytestmark = pytest.mark.over_http
+
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 

@@ -23,6 +23,8 @@ from ws_manager import get_db
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.webhooks import IncomingEvent
 
+pytestmark = pytest.mark.over_http
+
 MANY = 3000
 """Messages: several times what the pipe, a batch of the command and a page of the ledger hold."""
 

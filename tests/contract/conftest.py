@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import gateway
+from tests.support import gateway_in_a_thread
 from ws_manager import Ledger, open_ledger
 from ws_manager.client.api import ApiClient
 from ws_manager.client.remote import RemoteLedger
-
-
-@contextlib.contextmanager
-def gateway_in_a_thread(database: Path) -> Iterator[str]:
-    """Run a gateway without tokens in an event loop of its own, and give its address."""
-    started: list[str] = []
-    ready, loop = threading.Event(), asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with gateway(database) as running:
-            started.append(running.url)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert ready.wait(30)
-        yield started[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
 
 
 @pytest.fixture

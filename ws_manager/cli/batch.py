@@ -15,7 +15,7 @@ from ws_manager.cli.process.line_reader import LONGEST, Line, Lines
 from ws_manager.cli.process.stream import Stream, stopped_by_signals
 from ws_manager.core.batch import OutgoingMessage
 from ws_manager.core.validation import check_name
-from ws_manager.errors import InvalidInput, NotFound, WsManagerError
+from ws_manager.errors import GatewayUnavailable, InvalidInput, NotFound, WsManagerError
 from ws_manager.strict_json import checked, compact, decode_json, members
 from ws_manager.text import decode
 
@@ -66,6 +66,7 @@ class BatchRun:
         self._msg_type = msg_type
         self._lines = 0
         self._failed = 0
+        self._unavailable: Optional[GatewayUnavailable] = None
 
     def send(self, lines: Lines, ws_id: Optional[str]) -> None:
         """Send each line to one connection, or, with None, to the one that it names.
@@ -157,6 +158,9 @@ class BatchRun:
             else:
                 answers += done
         self._write(answers, stream)
+        if self._unavailable is not None:
+            # The lines behind these would wait for it as long, one group after another.
+            raise self._unavailable
 
     def _write(self, answers: Sequence[tuple[int, str]], stream: Stream) -> None:
         text = "".join(f"{answer}\n" for _, answer in sorted(answers))
@@ -182,6 +186,8 @@ class BatchRun:
 
     def _refused(self, number: int, error: WsManagerError) -> str:
         self._failed += 1
+        if isinstance(error, GatewayUnavailable):
+            self._unavailable = error
         explained = {"code": error.code, "message": error.message, "hint": hint_of(error)}
         return json_text({"line": number, "ok": False, "error": explained})
 

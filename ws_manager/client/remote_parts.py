@@ -73,19 +73,16 @@ class RemoteDelivery(Delivery):
                 self._api.call("DELETE", path_of("connections", ws_id, "hold"), query=query)
 
     def pending_held(self, connection: Connection, after: int, limit: int) -> list[PendingMessage]:
-        """Return a holder's pending messages above a `seq`, in order; nothing if it is not active any more."""
+        """Return a holder's pending messages above a `seq`, in order."""
         ws_id = connection.ws_id
         query: dict[str, Any] = {"hold": self._holds[ws_id], "after": after, "limit": limit}
+        path = path_of("connections", ws_id, "pending")
         try:
-            try:
-                answer = self._api.call("GET", path_of("connections", ws_id, "pending"), query=query)
-            except Conflict:
-                # The gateway was away for longer than a hold lasts.
-                self._take(ws_id)
-                query["hold"] = self._holds[ws_id]
-                answer = self._api.call("GET", path_of("connections", ws_id, "pending"), query=query)
-        except NotFound:
-            return []
+            answer = self._api.call("GET", path, query=query)
+        except Conflict:
+            # The gateway was away for longer than a hold lasts.
+            self._take(ws_id)
+            answer = self._api.call("GET", path, query={**query, "hold": self._holds[ws_id]})
         form = members(answer.text)
         if json.loads(form["epoch"]) != connection.epoch:
             raise Conflict(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.over_http
+
 
 def test_bar_ends_and_unbar_lets_in(cli, connected) -> None:
     barred = cli("bar", "octavia")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.over_http
+
 
 def test_broadcast(cli, connected) -> None:
     result = cli("broadcast", '{"event":"deploy"}')

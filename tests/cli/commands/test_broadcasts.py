@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from ws_manager.forms import BROADCAST_FIELDS
+
+pytestmark = pytest.mark.over_http
 
 
 def test_lists_each_with_its_outcome_newest_first(cli, connected) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from ws_manager.models import Connection
 
+pytestmark = pytest.mark.over_http
+
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -30,6 +32,7 @@ def test_connect_as_json_is_the_connection(cli) -> None:
 
 
 @pytest.mark.parametrize("metadata", ["{", "[1]", "1", '"text"', '{"a":NaN}', "[" * 100_000])
+@pytest.mark.on_the_file
 def test_connect_with_metadata_that_is_no_object_changes_nothing(cli, database: Path, metadata: str) -> None:
     result = cli("connect", "octavia", "--metadata", metadata)
     assert (result.exit_code, result.stdout) == (2, "")

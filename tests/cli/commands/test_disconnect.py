@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.over_http
+
 
 def test_disconnect(cli) -> None:
     cli("connect", "octavia", "--ws-id", "ws-001")

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import open_db
 
+pytestmark = pytest.mark.over_http
+
 
 def test_heartbeat(cli, database: Path) -> None:
     cli("connect", "octavia", "--ws-id", "ws-001")

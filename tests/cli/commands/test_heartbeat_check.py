@@ -13,6 +13,8 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.models import Gateway, seconds_before, utc_now
 from ws_manager.repository.sqlite.gateways import Gateways
 
+pytestmark = pytest.mark.over_http
+
 
 def make_old(database: Path, ws_id: str) -> None:
     db = open_db(database)
@@ -35,6 +37,7 @@ def test_heartbeat_check(cli, database: Path) -> None:
     assert cli("heartbeat-check", "-o", "id").stdout == "ws-001\n"
 
 
+@pytest.mark.on_the_file
 def test_heartbeat_check_spares_those_of_a_gateway_that_ended_a_moment_ago(cli, database: Path) -> None:
     for ws_id in ("ws-001", "ws-002"):
         cli("connect", "octavia", "--ws-id", ws_id)

@@ -17,6 +17,8 @@ import pytest
 from ws_manager import get_db
 from ws_manager.core.ledger import Ledger, ledger_over
 
+pytestmark = pytest.mark.over_http
+
 COMMAND = [sys.executable, "-m", "ws_manager", "history"]
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
+pytestmark = pytest.mark.over_http
+
 
 def test_list_piped_is_a_line_each(cli) -> None:
     cli("connect", "octavia", "--ws-id", "ws-001", "--metadata", '{"ip": "10.0.0.1"}')
@@ -65,6 +69,7 @@ def test_list_says_that_an_agent_is_unknown(cli) -> None:
     assert result.stderr == "note: no agent octvia has ever connected\n"
 
 
+@pytest.mark.on_the_file
 def test_list_on_a_terminal_ends_with_what_is_stuck(terminal, cli) -> None:
     cli("connect", "octavia", "--ws-id", "ws-001")
     cli("send", "ws-001", "1")

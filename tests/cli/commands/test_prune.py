@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.over_http
 
 
 def test_prune(cli, one_message) -> None:
@@ -12,9 +15,24 @@ def test_prune(cli, one_message) -> None:
     told = cli("prune", "--older-than", "0s", "--dry-run")
     assert (told.exit_code, told.stdout.split(",")[0]) == (0, "Would delete: 1 message(s)")
     assert cli("prune", "--older-than", "30d").stdout.startswith("Deleted: 0 message(s)")
-    row = json.loads(cli("prune", "--older-than", "0s", "--vacuum", "--json").stdout)
+    row = json.loads(cli("prune", "--older-than", "0s", "--json").stdout)
     assert (row["messages"], row["connections"], row["dry_run"]) == (1, 0, False)
     assert json.loads(cli("stats").stdout)["total_messages"] == 0
+
+
+@pytest.mark.on_the_file
+def test_prune_gives_the_room_back(cli, connected, database: Path) -> None:
+    for number in range(3):
+        cli("send", "ws-001", "-", stdin=b"x" * 200_000 + b"%d" % number)
+    cli("receive", "ws-001")
+    size = database.stat().st_size
+    assert cli("prune", "--older-than", "0s", "--vacuum").exit_code == 0
+    assert database.stat().st_size < size / 2
+
+
+def test_a_gateway_does_not_shrink_its_file(way, cli, one_message) -> None:
+    refused = cli("prune", "--older-than", "0s", "--vacuum")
+    assert refused.exit_code == (0 if way[0] == "--db" else 2)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ws_manager import get_db, get_message_history
 from ws_manager.core.ledger import ledger_over
 from ws_manager.forms import WIRE_FIELDS
+
+pytestmark = pytest.mark.over_http
 
 
 def test_receive(cli, connected) -> None:

@@ -15,6 +15,8 @@ from tests.support import db_of, open_socket
 from ws_manager import get_db
 from ws_manager.core.ledger import Ledger, ledger_over
 
+pytestmark = pytest.mark.over_http
+
 
 @pytest.fixture
 def ledger(database: Path) -> Iterator[Ledger]:

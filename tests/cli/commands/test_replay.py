@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.over_http
+
 
 def test_sends_to_another(cli, connected) -> None:
     msg_id = cli("send", "ws-001", '{"a":1.10}', "-o", "id").stdout.strip()

@@ -11,6 +11,8 @@ from tests.acceptance.processes import command
 from ws_manager import ConnectionPool, add_connection, get_message_history, send_message
 from ws_manager.repository.sqlite.database import Database
 
+pytestmark = pytest.mark.over_http
+
 
 @pytest.fixture
 def set_aside(db: Database, pool: ConnectionPool) -> list[str]:

@@ -14,6 +14,8 @@ import pytest
 from ws_manager import ConnectionPool, get_db
 from ws_manager.core.ledger import Ledger
 
+pytestmark = pytest.mark.over_http
+
 
 def contents(cli) -> list[object]:
     return [row["content"] for row in json.loads(cli("history", "--json").stdout)]
@@ -122,6 +124,7 @@ def test_wait_that_runs_out(cli, connected, database: Path) -> None:
     assert json.loads(result.stderr.splitlines()[-1])["error"]["code"] == "partly_done"
 
 
+@pytest.mark.on_the_file
 def test_wait_for_a_message_that_is_set_aside(cli, connected, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Ledger.send
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.processes import command, gateway
 
+pytestmark = pytest.mark.over_http
 
+
+@pytest.mark.on_the_file
 def test_stats(cli) -> None:
     cli("connect", "octavia", "--ws-id", "ws-001")
     cli("connect", "cipher", "--ws-id", "ws-002")

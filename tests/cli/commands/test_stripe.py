@@ -14,6 +14,8 @@ from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.webhooks import IncomingEvent
 from ws_manager.repository.sqlite.database import Database
 
+pytestmark = pytest.mark.over_http
+
 
 @pytest.fixture
 def ledger(db: Database) -> Ledger:

@@ -23,6 +23,7 @@ def claims_of(database: Path, token: str) -> Claims:
     return verify(key, token.strip())
 
 
+@pytest.mark.over_http
 def test_prints_the_token_alone(process, database: Path) -> None:
     ended = process("token", "octavia")
     assert (ended.returncode, ended.stderr, ended.stdout.count(b"\n")) == (0, b"", 1)
@@ -38,6 +39,7 @@ def test_makes_the_key_and_no_database(process, database: Path) -> None:
 
 
 @pytest.mark.parametrize("scopes", [["--scope", "send connect"], ["--scope", "send", "--scope", "connect"]])
+@pytest.mark.over_http
 def test_says_what_was_asked_for(cli, database: Path, scopes: list[str]) -> None:
     result = cli("token", "octavia", "--ws-id", "ws-001", "--ttl", "5m", *scopes)
     claims = claims_of(database, result.stdout)
@@ -45,6 +47,7 @@ def test_says_what_was_asked_for(cli, database: Path, scopes: list[str]) -> None
     assert claims.expires_at - claims.issued_at == 300
 
 
+@pytest.mark.over_http
 def test_is_json_where_that_was_asked_for(cli, database: Path) -> None:
     assert claims_of(database, json.loads(cli("token", "*", "--json").stdout)["token"]).agent == "*"
 
@@ -132,6 +135,7 @@ def test_other_commands_do_not_load_jwt(modules_of) -> None:
 
 
 class TestOut:
+    @pytest.mark.over_http
     def test_writes_the_token_to_a_file_that_only_its_owner_can_read(
         self, process, database: Path, tmp_path: Path
     ) -> None:
@@ -149,6 +153,7 @@ class TestOut:
         assert token.strip().encode() not in ended.stdout
         assert token_file(file)() == token.strip()
 
+    @pytest.mark.over_http
     def test_replaces_a_file_as_a_whole(self, cli, database: Path, tmp_path: Path) -> None:
         file = tmp_path / "octavia.token"
         file.write_text("an older one, which is longer than any token is" * 100)

@@ -26,6 +26,8 @@ from ws_manager import get_db
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.models import seconds_before, utc_now
 
+pytestmark = pytest.mark.over_http
+
 ALTERNATE, MAIN, CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
 FOR_EVER = ("--interval", "1d")
 """Nothing is drawn again but for a key, a signal or a new size."""
@@ -166,6 +168,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(
     check_restored(screen, after)
 
 
+@pytest.mark.on_the_file
 def test_an_error_restores_the_screen_and_is_told(ledger: Ledger, database: Path, top) -> None:
     screen = top(*FOR_EVER)
     screen.until("q quit")
@@ -332,6 +335,7 @@ def test_does_not_load_rich_in_a_pipe(ledger: Ledger, modules_of) -> None:
     assert not {name for name in modules_of("top", "--once") if name.split(".")[0] == "rich"}
 
 
+@pytest.mark.on_the_file
 def test_does_not_make_a_database(cli, database: Path) -> None:
     ended = cli("top", "--once")
     assert ended.exit_code == 1

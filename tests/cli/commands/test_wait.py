@@ -11,6 +11,8 @@ import pytest
 
 from ws_manager.core.ledger import open_ledger
 
+pytestmark = pytest.mark.over_http
+
 
 def test_for_a_message_that_is_confirmed(cli, connected) -> None:
     msg_id = cli("send", "ws-001", "1", "-o", "id").stdout.strip()
@@ -30,6 +32,7 @@ def test_for_a_broadcast_ends_with_its_last_confirmation(cli, process, connected
     assert (ended[0].returncode, ended[0].stderr.splitlines()[-1]) == (0, b"confirmed 2 of 2")
 
 
+@pytest.mark.on_the_file
 def test_that_runs_out_says_who_has_not_confirmed_and_why(cli, connected) -> None:
     broadcast_id = cli("broadcast", "1", "-o", "id").stdout.strip()
     cli("receive", "ws-001")
@@ -48,6 +51,7 @@ def test_that_runs_out_says_who_has_not_confirmed_and_why(cli, connected) -> Non
 
 
 @pytest.mark.parametrize("command", [("send", "ws-001", "1"), ("broadcast", "1", "--agent", "cipher")])
+@pytest.mark.on_the_file
 def test_of_what_is_sent_says_the_same(cli, connected, command: tuple[str, ...]) -> None:
     late = cli(*command, "--wait", "0")
     assert late.exit_code == 5

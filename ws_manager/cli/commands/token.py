@@ -6,6 +6,7 @@ from typing import Optional
 
 import typer
 
+from ws_manager.cli.ledger import ledger_to_write, remote_ledger
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import json_object, note, note_to_terminal, write
@@ -60,7 +61,7 @@ def token(
     """
     from ws_manager.cli.secret_file import check_place, write_secret
     from ws_manager.core.validation import check_name
-    from ws_manager.tokens import key_path, mint, signing_key, verify
+    from ws_manager.tokens import mint
 
     if revoke is not None:
         if agent is not None or inspect or out is not None:
@@ -86,30 +87,48 @@ def token(
     place = None if out is None else expanded(out)
     if place is not None:
         check_place(place)
-    key, new = signing_secret(), False
+    options = global_options(ctx)
+    if options.url is not None:
+        with remote_ledger(options) as remote:
+            made, expires = remote.token(names[0], names[1], scopes, seconds)
+    else:
+        made, expires = _made_here(ctx, names, scopes, seconds)
+    if place is None:
+        write_result(options, made, {"token": made}, made)
+        return
+    write_secret(place, made + "\n")
+    line = f"Wrote a token to {out} (agent={agent}, expires {expires})"
+    write_result(options, line, {"file": out, "agent": agent, "expires_at": expires}, str(out))
+
+
+def _made_here(
+    ctx: typer.Context, names: tuple[str, Optional[str]], scopes: tuple[str, ...], seconds: float
+) -> tuple[str, str]:
+    """Make a token with the key of the environment or of the database, and return it with its end."""
+    from ws_manager.tokens import key_path, mint, signing_key, verify
+
+    key = signing_secret()
     if key is None:
         database = _database(ctx)
         key = signing_key(database, create=False)
-        new = key is None
-        key = key or signing_key(database, create=True)
+        if key is None:
+            key = signing_key(database, create=True)
+            note_to_terminal(f"created a new signing key: {key_path(database)}")
+            if not database.exists():
+                note_to_terminal(f"there is no database at {database} yet: the token is for a future gateway")
     assert key is not None
     made = mint(key, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
-    if new:
-        note_to_terminal(f"created a new signing key: {key_path(database)}")
-        if not database.exists():
-            note_to_terminal(f"there is no database at {database} yet: the token is for a future gateway")
-    if place is None:
-        write_result(global_options(ctx), made, {"token": made}, made)
-        return
-    write_secret(place, made + "\n")
-    expires = _time(verify(key, made).expires_at)
-    line = f"Wrote a token to {out} (agent={agent}, expires {expires})"
-    write_result(global_options(ctx), line, {"file": out, "agent": agent, "expires_at": expires}, str(out))
+    return made, _time(verify(key, made).expires_at)
 
 
 def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
     from ws_manager.tokens import AUDIENCE, SCOPES, signing_key, verify
 
+    if global_options(ctx).url is not None:
+        raise InvalidInput(
+            "--inspect needs the key that has signed the token",
+            hint="inspect it on the machine of the ledger, without --url and BLACKROAD_WS_URL",
+        )
     text = _stdin() if given == "-" else given or given_token()
     if not text:
         raise InvalidInput(
@@ -138,16 +157,19 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
 
 
 def _revoke(ctx: typer.Context, given: str) -> None:
-    from ws_manager.cli.ledger import ledger_to_write
-    from ws_manager.tokens import signing_key, verify
+    from ws_manager.tokens import jti_of, signing_key, verify
 
     name = _stdin() if given == "-" else given
     if name.count(".") == 2:
-        # A token, not its jti: see RFC 7515 section 3.1. One that has expired need not be revoked.
-        key = signing_secret() or signing_key(_database(ctx), create=False)
-        if key is None:
-            raise NotAuthorised("there is no signing key, so there are no tokens", hint="check --db")
-        name = verify(key, name).key or ""
+        # A token, not its jti: see RFC 7515 section 3.1.
+        if global_options(ctx).url is not None:
+            name = jti_of(name)
+        else:
+            # One that has expired need not be revoked.
+            key = signing_secret() or signing_key(_database(ctx), create=False)
+            if key is None:
+                raise NotAuthorised("there is no signing key, so there are no tokens", hint="check --db")
+            name = verify(key, name).key or ""
     with ledger_to_write(ctx) as ledger:
         new, ended = ledger.revoke(name)
     if not new:

@@ -155,12 +155,15 @@ def _in(seconds: float) -> str:
     return seconds_before(utc_now(), -seconds)
 
 
-async def test_a_disconnected_one_has_nothing_to_take(database: Path) -> None:
+async def test_what_waits_for_a_disconnected_one_is_taken_too(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         hold = await held(running)
         running.ledger.disconnect("ws-001")
         answer = await ask(running, "GET", f"{PATH}/pending?hold={hold}")
-        assert (answer.status, answer.body["detail"]) == (404, "ws-001 is not active")
+        assert (answer.body["status"], len(answer.body["items"])) == ("disconnected", 3)
+        # It is not waited for: nothing comes any more.
+        after = answer.body["items"][-1]["seq"]
+        assert await contents(running, hold, f"&after={after}&wait=60s") == []
 
 
 @pytest.mark.parametrize("extra", [{}, {"ack": 1, "reject": 1}])

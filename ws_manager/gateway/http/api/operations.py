@@ -11,7 +11,7 @@ from ws_manager.core.doctor import examine
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import key_for
 from ws_manager.core.read.overview import OverviewQuery, overview_form
-from ws_manager.errors import InvalidInput, NotFound
+from ws_manager.errors import NotFound
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import (
     BOOLEAN,
@@ -145,8 +145,6 @@ def _heartbeat_check(ledger: Ledger, call: Call) -> Reply:
 def _prune(ledger: Ledger, call: Call) -> Reply:
     View(ledger, call.claims).require_all()
     older_than = call.body["older_than"]
-    if older_than < 1:
-        raise InvalidInput("older_than is under a second", hint="give seconds: 2592000 for 30 days")
     if call.body.get("dry_run"):
         pruned = ledger.maintenance.prune(older_than, dry_run=True)
         return Reply({"deleted": vars(pruned), "dry_run": True})
@@ -211,7 +209,7 @@ ROUTES = (
         "POST", "/v1/prunes", "admin", "Delete old messages, logs and connections that are done with.", _prune,
         thing({"deleted": {"type": "object", "additionalProperties": COUNT}, "dry_run": BOOLEAN}),
         writes=True, long=True, keyed=True,
-        body=thing({"older_than": {**SECONDS, "minimum": 1}}, dry_run=BOOLEAN),
+        body=thing({"older_than": SECONDS}, dry_run=BOOLEAN),
     ),
 )  # fmt: skip
 """The routes of an operator."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ws_manager.core.ledger import Ledger
-from ws_manager.errors import Conflict, InvalidInput, NotFound
+from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.forms import wire_form
 from ws_manager.gateway.http.api.connections import WS_ID
 from ws_manager.gateway.http.api.messages import WAIT
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import COUNT, LIMIT, NAME, SEQ, TEXT, WIRE_MESSAGE, listed, thing
 from ws_manager.gateway.http.api.view import View
-from ws_manager.models import Connection
+from ws_manager.models import ACTIVE, DISCONNECTED, Connection
 
 _HOLD = Parameter("hold", NAME, "the hold", required=True)
 
@@ -31,12 +31,11 @@ def _release(ledger: Ledger, call: Call) -> Reply:
 def _pending(ledger: Ledger, call: Call) -> Reply:
     given = call.given
     connection = _held(ledger, call, given["hold"])
-    if ledger.get(connection.ws_id) is None:
-        raise NotFound(f"{connection.ws_id} is not active")
     after = max(connection.confirmed_seq, given.get("after", 0))
     found = ledger.delivery.pending_held(connection, after, given["limit"])
     items = [wire_form(message) for message in found]
-    return Reply({"epoch": connection.epoch, "items": items}, incomplete=not items)
+    waits = not items and connection.status == ACTIVE
+    return Reply({"epoch": connection.epoch, "status": connection.status, "items": items}, incomplete=waits)
 
 
 def _settle(ledger: Ledger, call: Call) -> Reply:
@@ -61,6 +60,8 @@ def _held(ledger: Ledger, call: Call, hold: str) -> Connection:
     return ledger.delivery.renew_hold(ws_id, hold)
 
 
+_PENDING = thing({"epoch": COUNT, "status": {"enum": [ACTIVE, DISCONNECTED]}, "items": listed(WIRE_MESSAGE)})
+
 ROUTES = (
     Route(
         "POST", "/v1/connections/{ws_id}/hold", "connect",
@@ -75,7 +76,7 @@ ROUTES = (
     ),
     Route(
         "GET", "/v1/connections/{ws_id}/pending", "connect", "Take what is pending, the oldest first.", _pending,
-        thing({"epoch": COUNT, "items": listed(WIRE_MESSAGE)}), writes=True, long=True, path_parameters=(WS_ID,),
+        _PENDING, writes=True, long=True, path_parameters=(WS_ID,),
         parameters=(
             _HOLD,
             Parameter("after", SEQ, "only messages behind this seq"),
