@@ -25,16 +25,25 @@ class Writing(NamedTuple):
 
 
 class Writings:
-    """The writes of one socket, in order."""
+    """The writes of one socket, in order.
 
-    __slots__ = ("_writings",)
+    One unconfirmed message at a time is timed, from its writing to its receipt: the first one that is written after
+    the receipt of the one before. Timing each would need the memory of a time for each.
+    """
+
+    __slots__ = ("_timed", "_timed_at", "_writings")
 
     def __init__(self) -> None:
         # There are few, and an empty list takes a tenth of the memory of an empty deque.
         self._writings: list[Writing] = []
+        # The seq of the message that is timed, 0 for none; and when it was written, in monotonic seconds.
+        self._timed = 0
+        self._timed_at = 0.0
 
-    def add(self, first: int, last: int, at: Optional[str]) -> None:
-        """Add what was written at the time `at`. Its seqs are higher than all others."""
+    def add(self, first: int, last: int, at: Optional[str], now: float) -> None:
+        """Add what was written at the time `at`, `now` in monotonic seconds. Its seqs are higher than all others."""
+        if not self._timed:
+            self._timed, self._timed_at = first, now
         writings = self._writings
         before = writings[-1] if writings else None
         # From 64 unreported writes on, later ones share the time of the last: this bounds memory.
@@ -66,7 +75,22 @@ class Writings:
                 writing = writing._replace(last=seq)
             yield writing
 
-    def drop_before(self, seq: Optional[int]) -> None:
-        """Remove the writes that end before a seq; None removes all."""
-        while self._writings and (seq is None or self._writings[0].last < seq):
+    def take_seconds(self, seq: int, now: float) -> Optional[float]:
+        """Return the seconds from the writing of the timed message until now, and time the next one that is written.
+
+        None if no message up to `seq`, which a receipt confirms, is timed.
+        """
+        if not 0 < self._timed <= seq:
+            return None
+        self._timed = 0
+        return now - self._timed_at
+
+    def reject(self, seq: int, first: Optional[int]) -> None:
+        """Forget a rejected message, and the writes that end before `first`, the lowest seq in flight.
+
+        With None, nothing is in flight any more, and all writes are forgotten.
+        """
+        if seq == self._timed:
+            self._timed = 0
+        while self._writings and (first is None or self._writings[0].last < first):
             del self._writings[0]
