@@ -594,7 +594,7 @@ class TestTimesOfWriting:
 
 
 class TestSecondsToTheReceipt:
-    """One message at a time is timed: the first that is written after the receipt of the one before."""
+    """One message at a time is timed, and at most one a second."""
 
     @staticmethod
     def write(agent: GatewaySession, seq: int, now: float) -> None:
@@ -616,6 +616,14 @@ class TestSecondsToTheReceipt:
         assert self.ack(agent, 2, 4.0) == [None]
         self.write(agent, 3, 5.0)
         assert self.ack(agent, 3, 5.25) == [0.25]
+
+    def test_at_most_one_a_second(self) -> None:
+        agent = session(explicit=True)
+        found = []
+        for seq in range(1, 6):
+            self.write(agent, seq, 1.0 + seq / 4)
+            found += self.ack(agent, seq, 1.125 + seq / 4)
+        assert found == [0.125, None, None, None, 0.125]
 
     def test_to_the_pong(self) -> None:
         agent = session()

@@ -426,7 +426,7 @@ class GatewaySession:
         self._bytes -= size
         self._full = False
         self._end_caution()
-        seconds = self._writings.take_seconds(confirmed[-1], now)
+        seconds = self._writings.take_seconds(now) if self._writings.timed <= confirmed[-1] else None
         for writing in self._writings.take_through(confirmed[-1]):
             end = bisect_right(confirmed, writing.last)
             seqs, confirmed = confirmed[:end], confirmed[end:]

@@ -106,7 +106,7 @@ class Meters:
         self._receipt_times = _Times(
             f"{prefix}_receipt_seconds",
             "From the writing of a message to its socket until its receipt was read. Of each socket one message at a"
-            " time is timed: the first that is written after the receipt of the one before.",
+            " time is timed, and at most one a second.",
             _RECEIPT_SECONDS,
         )
         registry.register(self._receipt_times)
