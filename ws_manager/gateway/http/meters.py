@@ -112,7 +112,7 @@ class Meters:
         registry.register(self._receipt_times)
         self._round_trips = Histogram(
             "heartbeat_rtt_seconds",
-            "Round trips of heartbeats, of each connection about once a minute.",
+            "From a Ping to its Pong: the last of each connection, about three times per heartbeat time-out.",
             namespace=prefix,
             registry=registry,
             buckets=_SECONDS,
