@@ -269,13 +269,16 @@ class Receipt(NamedTuple):
         ws_id: the connection.
         epoch: the registration under which it was written; a receipt of another one is void.
         seqs: the numbers (`messages.id`) that it confirms, in ascending order; at least one.
-        written_at: when they were written; None where there is no socket.
+        written_at: when they were written; None where there is no socket, and where the ledger knows it already.
+        seconds: from the writing of one of the messages that were confirmed together until this receipt was read;
+            None if none of them was timed.
     """
 
     ws_id: str
     epoch: int
     seqs: Sequence[int]
     written_at: Optional[str] = None
+    seconds: Optional[float] = None
 
 
 class Written(NamedTuple):

@@ -275,7 +275,7 @@ def jti_of(token: str) -> str:
     """Return the `jti` of a token, which is not verified: enough to revoke it where the key is elsewhere.
 
     Raises:
-        InvalidInput: it is not a token, or one without a jti.
+        NotAuthorised: it is not a token, or one without a jti.
     """
     import jwt
 
@@ -284,7 +284,7 @@ def jti_of(token: str) -> str:
     except jwt.InvalidTokenError:
         jti = None
     if not isinstance(jti, str) or not jti:
-        raise InvalidInput("this is not a token with a jti", hint="revoke it on the machine of the ledger")
+        raise NotAuthorised("this is not a token with a jti", hint="revoke it on the machine of the ledger")
     return jti
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -184,8 +185,9 @@ class TestWorkers:
 
         async def scene(url: str) -> None:
             bearer = token(database, "connect", "read")
+            named = {"agent": "octavia", "ack": "explicit"}
             agents = [
-                await connect(url, {"agent": "octavia", "ws_id": f"ws-{number}", "access_token": bearer})
+                await connect(url, {**named, "ws_id": f"ws-{number}", "access_token": bearer})
                 for number in range(20)
             ]
             for agent in agents:
@@ -196,6 +198,16 @@ class TestWorkers:
                 assert status == 200
                 assert "\nws_manager_sockets 20.0\n" in text
                 assert (await asked(url, "/readyz", bearer))[0] == 200
+            with open_ledger(database) as ledger:
+                ledger.broadcast({"n": 1})
+            for agent in agents:
+                await agent.ack((await agent.json())["seq"])
+            deadline = time.monotonic() + LIMIT
+            while "\nws_manager_messages_confirmed_total 20.0\n" not in text:
+                assert time.monotonic() < deadline, text
+                text = (await asked(url, "/metrics", bearer))[1]
+            assert "\nws_manager_receipt_seconds_count 20.0\n" in text
+            assert '\nws_manager_receipt_seconds_bucket{le="+Inf"} 20.0\n' in text
             for agent in agents:
                 agent.drop()
 

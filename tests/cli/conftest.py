@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from tests.support import gateway_in_a_thread
 from ws_manager.cli.app import app
+from ws_manager.settings import MAX_TIMEOUT
 from ws_manager.tokens import mint, signing_key
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -44,7 +45,7 @@ def way(
         return
     key = signing_key(database, create=True)
     assert key is not None
-    monkeypatch.setenv("BLACKROAD_WS_TOKEN", mint(key, "*", scopes=["admin"], ttl=172800))
+    monkeypatch.setenv("BLACKROAD_WS_TOKEN", mint(key, "*", scopes=["admin"], ttl=MAX_TIMEOUT))
     with gateway_in_a_thread(database, key) as url:
         yield "--url", url
 

@@ -89,7 +89,7 @@ def written(agent: GatewaySession) -> list[int]:
     """Write everything there is, and return the numbers of the messages."""
     seqs: list[int] = []
     while True:
-        frames = [parsed(frame) for frame in agent.next_write()]
+        frames = [parsed(frame) for frame in agent.next_write(None, 1.0)]
         if not frames:
             return seqs
         seqs += [frame["seq"] for frame in frames if frame["type"] == "message"]
@@ -115,7 +115,7 @@ def receipts(agent: GatewaySession) -> list[tuple[int, int]]:
 
 def answers(agent: GatewaySession) -> list[dict[str, Any]]:
     """The frames to write that are no messages."""
-    return [parsed(frame) for frame in agent.next_write()]
+    return [parsed(frame) for frame in agent.next_write(None, 1.0)]
 
 
 class TestReceiptByPong:
@@ -123,7 +123,7 @@ class TestReceiptByPong:
         agent = session()
         write(agent, 1, 2, 3)
         agent.pong(ping(agent), 1.0)
-        assert agent.reports == [Receipt("ws-001", 3, [1, 2, 3])]
+        assert agent.reports == [Receipt("ws-001", 3, [1, 2, 3], seconds=0.0)]
 
     def test_pong_does_not_confirm_what_was_written_after_its_ping(self) -> None:
         agent = session()
@@ -393,7 +393,7 @@ class TestReject:
         write(agent, 1, 2, 3)
         say(agent, type="reject", seq=2, reason="no")
         say(agent, type="ack", seq=3)
-        assert agent.reports == [Rejection("ws-001", 3, 2, "no"), Receipt("ws-001", 3, [1, 3])]
+        assert agent.reports == [Rejection("ws-001", 3, 2, "no"), Receipt("ws-001", 3, [1, 3], seconds=0.0)]
 
     def test_ack_of_the_rejected_alone_confirms_nothing(self) -> None:
         agent = session(explicit=True)
@@ -507,7 +507,7 @@ class TestQueue:
         agent = session()
         for seq in range(1, 1000):
             agent.take_live(message(seq, json.dumps("x" * 1000)))
-        assert sum(map(len, agent.next_write())) < QUEUE_BYTES + 2000
+        assert sum(map(len, agent.next_write(None, 1.0))) < QUEUE_BYTES + 2000
 
     def test_full_one_sends_the_session_back_to_the_backlog(self) -> None:
         agent = session()
@@ -555,10 +555,10 @@ class TestTimesOfWriting:
         agent = session(explicit=True)
         for seq in (1, 2):
             agent.take_live(message(seq))
-            agent.next_write(f"time {seq}")
+            agent.next_write(f"time {seq}", 1.0)
         say(agent, type="ack", seq=2)
         assert agent.reports == [
-            Receipt("ws-001", 3, [1], "time 1"),
+            Receipt("ws-001", 3, [1], "time 1", seconds=0.0),
             Receipt("ws-001", 3, [2], "time 2"),
         ]
 
@@ -566,7 +566,7 @@ class TestTimesOfWriting:
         agent = session(explicit=True)
         for seq in (1, 2):
             agent.take_live(message(seq))
-            agent.next_write(f"time {seq}")
+            agent.next_write(f"time {seq}", 1.0)
         assert agent.unreported_writes() == [
             Written("ws-001", 3, 1, 1, "time 1"),
             Written("ws-001", 3, 2, 2, "time 2"),
@@ -577,20 +577,85 @@ class TestTimesOfWriting:
         agent = session(explicit=True)
         for seq in (1, 2, 3):
             agent.take_live(message(seq))
-            agent.next_write(f"time {seq}")
+            agent.next_write(f"time {seq}", 1.0)
         agent.unreported_writes()
         say(agent, type="ack", seq=2)
         say(agent, type="ack", seq=3)
-        assert agent.reports == [Receipt("ws-001", 3, [1, 2], None), Receipt("ws-001", 3, [3], None)]
+        assert agent.reports == [Receipt("ws-001", 3, [1, 2], None, 0.0), Receipt("ws-001", 3, [3], None)]
 
     def test_many_within_a_second_cost_no_more_memory(self) -> None:
         agent = session(explicit=True)
         for seq in range(1, 501):
             agent.take_live(message(seq))
-            agent.next_write(f"time {seq}")
+            agent.next_write(f"time {seq}", 1.0)
         reported = agent.unreported_writes()
         assert len(reported) < 100
         assert (reported[0].first, reported[-1].last) == (1, 500)
+
+
+class TestSecondsToTheReceipt:
+    """One message at a time is timed, and at most one a second."""
+
+    @staticmethod
+    def write(agent: GatewaySession, seq: int, now: float) -> None:
+        agent.take_live(message(seq))
+        agent.next_write(f"time {seq}", now)
+
+    @staticmethod
+    def ack(agent: GatewaySession, seq: int, now: float) -> list[Optional[float]]:
+        """The seconds of the receipts that an ack makes."""
+        before = len(agent.reports)
+        agent.text(json.dumps({"type": "ack", "seq": seq}), now)
+        return [report.seconds for report in agent.reports[before:] if isinstance(report, Receipt)]
+
+    def test_from_the_writing_to_the_receipt(self) -> None:
+        agent = session(explicit=True)
+        self.write(agent, 1, 1.0)
+        self.write(agent, 2, 2.0)
+        assert self.ack(agent, 1, 3.5) == [2.5]
+        assert self.ack(agent, 2, 4.0) == [None]
+        self.write(agent, 3, 5.0)
+        assert self.ack(agent, 3, 5.25) == [0.25]
+
+    def test_at_most_one_a_second(self) -> None:
+        agent = session(explicit=True)
+        found = []
+        for seq in range(1, 6):
+            self.write(agent, seq, 1.0 + seq / 4)
+            found += self.ack(agent, seq, 1.125 + seq / 4)
+        assert found == [0.125, None, None, None, 0.125]
+
+    def test_to_the_pong(self) -> None:
+        agent = session()
+        self.write(agent, 1, 1.0)
+        agent.pong(ping(agent, 1.5), 3.0)
+        assert [report.seconds for report in agent.reports if isinstance(report, Receipt)] == [2.0]
+
+    def test_a_time_that_the_ledger_knows_already_counts_too(self) -> None:
+        agent = session(explicit=True)
+        self.write(agent, 1, 1.0)
+        agent.unreported_writes()
+        assert self.ack(agent, 1, 100.0) == [99.0]
+
+    def test_a_rejected_message_is_not_timed(self) -> None:
+        agent = session(explicit=True)
+        self.write(agent, 1, 1.0)
+        self.write(agent, 2, 2.0)
+        say(agent, type="reject", seq=1)
+        assert self.ack(agent, 2, 4.0) == [None]
+        self.write(agent, 3, 5.0)
+        assert self.ack(agent, 3, 7.0) == [2.0]
+
+    def test_nor_one_that_is_rejected_behind_another(self) -> None:
+        agent = session(explicit=True)
+        self.write(agent, 1, 1.0)
+        self.write(agent, 2, 2.0)
+        assert self.ack(agent, 1, 2.0) == [1.0]
+        self.write(agent, 3, 3.0)
+        say(agent, type="reject", seq=3)
+        self.write(agent, 4, 4.0)
+        assert self.ack(agent, 2, 4.5) == [None]
+        assert self.ack(agent, 4, 6.0) == [2.0]
 
 
 class TestFrameRate:
@@ -660,13 +725,13 @@ class TestWriting:
         agent = session()
         for seq in range(1, 11):
             agent.take_live(message(seq, json.dumps("x" * 20_000)))
-        assert sum(map(len, agent.next_write())) <= WRITE_BYTES
+        assert sum(map(len, agent.next_write(None, 1.0))) <= WRITE_BYTES
 
     def test_message_of_more_than_64_kib_goes_alone(self) -> None:
         agent = session()
         for seq in (1, 2):
             agent.take_live(message(seq, json.dumps("x" * 100_000)))
-        assert len(agent.next_write()) == 1
+        assert len(agent.next_write(None, 1.0)) == 1
 
     def test_envelope_has_the_documented_fields(self) -> None:
         agent = session()
@@ -674,7 +739,7 @@ class TestWriting:
             41, "id-41", "alert", "ws-9", "ws-001", '{"a":"ü"}', "2026-11-22T17:15:18.644305+00:00"
         )
         agent.take_live(MessageFrames().of(row))
-        assert parsed(agent.next_write()[0]) == {
+        assert parsed(agent.next_write(None, 1.0)[0]) == {
             "type": "message",
             "seq": 41,
             "msg_id": "id-41",
@@ -772,12 +837,12 @@ def test_write_whose_messages_were_all_rejected_needs_no_receipt() -> None:
     agent = session(explicit=True)
     for seq in (1, 2, 3):
         agent.take_live(message(seq))
-        agent.next_write(f"time {seq}")
+        agent.next_write(f"time {seq}", 1.0)
     say(agent, type="reject", seq=2)
     say(agent, type="ack", seq=3)
     assert agent.reports == [
         Rejection("ws-001", 3, 2, ""),
-        Receipt("ws-001", 3, [1], "time 1"),
+        Receipt("ws-001", 3, [1], "time 1", seconds=0.0),
         Receipt("ws-001", 3, [3], "time 3"),
     ]
 
@@ -791,7 +856,7 @@ class TestPush:
         assert data is not None
         assert pushed(data) == ([1, 2], [payload(1)])
         agent.pong(payload(1), 2.0)
-        assert agent.reports == [Receipt("ws-001", 3, [1, 2], "now")]
+        assert agent.reports == [Receipt("ws-001", 3, [1, 2], "now", seconds=1.0)]
 
     def test_no_second_ping_before_the_answer(self) -> None:
         agent = session()
@@ -967,7 +1032,7 @@ class Model:
     def write(self) -> None:
         # As the writer does: it is either waiting for a backlog or writing, never both.
         if self.backlog is None:
-            for frame in map(parsed, self.session.next_write()):
+            for frame in map(parsed, self.session.next_write(None, self.now)):
                 assert frame["type"] == "message"
                 self.written.append(frame["seq"])
             payload = self.session.next_ping(self.now)

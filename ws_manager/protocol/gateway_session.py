@@ -198,7 +198,7 @@ class GatewaySession:
         self.cursor = self._written = messages[-1][0]
         self._bytes += size
         self._unpinged += size
-        self._writings.add(messages[0][0], self._written, at)
+        self._writings.add(messages[0][0], self._written, at, now)
         ping = self.next_ping(now)
         if ping is not None:
             frames.append(ping_frame(ping))
@@ -244,10 +244,10 @@ class GatewaySession:
 
     # To write
 
-    def next_write(self, at: Optional[str] = None) -> list[bytes]:
+    def next_write(self, at: Optional[str], now: float) -> list[bytes]:
         """Return the frames to write now: at most 64 KiB of messages, but at least one message if there is any.
 
-        They count as written at the time `at` (UTC text).
+        They count as written at the time `at` (UTC text), which is `now` in monotonic seconds.
         """
         frames, self._answers, self._answer_bytes = self._answers, [], 0
         size = taken = 0
@@ -260,7 +260,7 @@ class GatewaySession:
             taken += 1
         if taken:
             first, self._written = self._queue[0][0], self._queue[taken - 1][0]
-            self._writings.add(first, self._written, at)
+            self._writings.add(first, self._written, at, now)
             del self._queue[:taken]
             self._queued -= size
             self._unpinged += size
@@ -324,7 +324,7 @@ class GatewaySession:
         seq, sent_at = answered
         self.latency = now - sent_at
         if not self._explicit_ack and self.takes_receipts:
-            self._confirm(seq)
+            self._confirm(seq, now)
 
     def text(self, text: str, now: float) -> None:
         """Take a text frame. Once the session is closing, only an ack or a rejection may still count."""
@@ -340,7 +340,7 @@ class GatewaySession:
             return
         if self._explicit_ack and isinstance(frame, (Ack, Reject)) and self._is_in_flight(frame):
             # They are not counted: there are at most as many as messages.
-            self._settle(frame)
+            self._settle(frame, now)
             return
         self._count_frame(now)
         if self.close_with is None:
@@ -408,9 +408,9 @@ class GatewaySession:
             return frame.seq in self._in_flight
         return len(self._in_flight) > 0 and self._in_flight.first <= frame.seq
 
-    def _settle(self, frame: Union[Ack, Reject]) -> None:
+    def _settle(self, frame: Union[Ack, Reject], now: float) -> None:
         if isinstance(frame, Ack):
-            self._confirm(frame.seq)
+            self._confirm(frame.seq, now)
         else:
             self._reject(frame.seq, frame.reason)
 
@@ -419,18 +419,20 @@ class GatewaySession:
             self._flooded = True
             self.close(CloseCode.TOO_FAST, "too many frames a second")
 
-    def _confirm(self, seq: int) -> None:
+    def _confirm(self, seq: int, now: float) -> None:
         if not self._in_flight or self._in_flight.first > seq:
             return
         confirmed, size = self._in_flight.take_through(seq)
         self._bytes -= size
         self._full = False
         self._end_caution()
+        seconds = self._writings.take_seconds(now) if self._writings.timed <= confirmed[-1] else None
         for writing in self._writings.take_through(confirmed[-1]):
             end = bisect_right(confirmed, writing.last)
             seqs, confirmed = confirmed[:end], confirmed[end:]
             if seqs:  # All that was written then may have been rejected.
-                self.reports.append(Receipt(self.ws_id, self.epoch, seqs, writing.at))
+                self.reports.append(Receipt(self.ws_id, self.epoch, seqs, writing.at, seconds))
+                seconds = None
 
     def _end_caution(self) -> None:
         """Use the usual window once the backlog is confirmed."""
@@ -440,7 +442,7 @@ class GatewaySession:
     def _reject(self, seq: int, reason: str) -> None:
         self._bytes -= self._in_flight.remove(seq)
         self._full = False
-        self._writings.drop_before(self._in_flight.first if self._in_flight else None)
+        self._writings.reject(seq, self._in_flight.first if self._in_flight else None)
         self.reports.append(Rejection(self.ws_id, self.epoch, seq, reason))
 
     def _answer_conflict(self, message: str) -> None:

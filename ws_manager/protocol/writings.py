@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 _MOST_UNREPORTED = 64
+_TIMED_EVERY = 1.0
+_NO_SEQ = sys.maxsize
 
 
 class Writing(NamedTuple):
@@ -25,16 +29,29 @@ class Writing(NamedTuple):
 
 
 class Writings:
-    """The writes of one socket, in order."""
+    """The writes of one socket, in order.
 
-    __slots__ = ("_writings",)
+    One message at a time is timed, from its writing to its receipt, and a second later at the earliest another one.
+    To time each would need memory for each, and take a hundredth of what a message costs.
+
+    Attributes:
+        timed: the seq of the message that is timed; above every seq if none is.
+    """
+
+    __slots__ = ("_time_from", "_timed_at", "_writings", "timed")
 
     def __init__(self) -> None:
         # There are few, and an empty list takes a tenth of the memory of an empty deque.
         self._writings: list[Writing] = []
+        self.timed = _NO_SEQ
+        # When it was written, and from when on the next may be timed, in monotonic seconds.
+        self._timed_at = 0.0
+        self._time_from = -math.inf
 
-    def add(self, first: int, last: int, at: Optional[str]) -> None:
-        """Add what was written at the time `at`. Its seqs are higher than all others."""
+    def add(self, first: int, last: int, at: Optional[str], now: float) -> None:
+        """Add what was written at the time `at`, `now` in monotonic seconds. Its seqs are higher than all others."""
+        if now >= self._time_from:
+            self.timed, self._timed_at, self._time_from = first, now, math.inf
         writings = self._writings
         before = writings[-1] if writings else None
         # From 64 unreported writes on, later ones share the time of the last: this bounds memory.
@@ -66,7 +83,17 @@ class Writings:
                 writing = writing._replace(last=seq)
             yield writing
 
-    def drop_before(self, seq: Optional[int]) -> None:
-        """Remove the writes that end before a seq; None removes all."""
-        while self._writings and (seq is None or self._writings[0].last < seq):
+    def take_seconds(self, now: float) -> float:
+        """Return the seconds from the writing of the timed message until now, and time it no longer."""
+        self.timed, self._time_from = _NO_SEQ, self._timed_at + _TIMED_EVERY
+        return now - self._timed_at
+
+    def reject(self, seq: int, first: Optional[int]) -> None:
+        """Forget a rejected message, and the writes that end before `first`, the lowest seq in flight.
+
+        With None, nothing is in flight any more, and all writes are forgotten.
+        """
+        if seq == self.timed:
+            self.timed, self._time_from = _NO_SEQ, -math.inf
+        while self._writings and (first is None or self._writings[0].last < first):
             del self._writings[0]

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from ws_manager.tokens import jti_of
+
 pytestmark = pytest.mark.over_http
 
 
@@ -27,7 +29,7 @@ def test_bar_says_that_a_name_is_unknown(cli, connected) -> None:
 
 def test_revoke_by_name_and_by_the_token_itself(cli, connected) -> None:
     made = cli("token", "octavia").stdout.strip()
-    jti = json.loads(cli("token", "--inspect", made).stdout)["jti"]
+    jti = jti_of(made)
     assert cli("token", "--revoke", jti).stdout == f"Revoked: {jti} (0 connection(s) ended)\n"
     again = cli("token", "--revoke", "-", stdin=made.encode())
     assert (again.stdout, again.stderr) == (

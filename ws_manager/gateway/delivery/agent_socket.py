@@ -169,7 +169,7 @@ class AgentSocket:
         """
         # Check it before the session counts anything as written.
         self._make_sure_it_is_open()
-        frames = self.session.next_write(utc_now()) if self.session.has_frames else []
+        frames = self.session.next_write(utc_now(), self._now()) if self.session.has_frames else []
         if self._pong is not None:
             frames.append(pong_frame(self._pong))
             self._pong = None

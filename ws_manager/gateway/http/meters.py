@@ -5,15 +5,17 @@ No label is a ws_id, an agent or a path that a client has made up, so the number
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from typing import Any, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.models import Receipt, Rejection, SignOfLife, SocketReport
@@ -27,9 +29,44 @@ Family = tuple[str, str, str, list[Sample]]
 """A name, a type, a help and the samples: what workers send to each other."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_REASONS = ("agent changed", "beyond the limits", "the agent refused it")
+_RECEIPT_SECONDS = (*_SECONDS, 30.0, 60.0, 300.0)
+"""An agent may work on a message before it confirms it."""
+
 # The largest of all workers, and not their sum.
 _LARGEST = frozenset({"ws_manager_pump_lag_seconds", "ws_manager_build_info"})
+
+
+class _Times:
+    """A histogram of seconds that takes many values at once, for a tenth of what the library's takes for each.
+
+    Args:
+        name: its whole name.
+        text: its help.
+        bounds: the upper bounds of its buckets, in ascending order; that of all values comes last by itself.
+    """
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = bounds
+        # As Prometheus has it: how many values are at most so large.
+        self._counts = [0] * len(bounds)
+        self._count = 0
+        self._sum = 0.0
+
+    def add(self, values: list[float]) -> None:
+        """Count values, in seconds. They are sorted in place."""
+        values.sort()
+        for place, bound in enumerate(self._bounds):
+            self._counts[place] += bisect_right(values, bound)
+        self._count += len(values)
+        self._sum += math.fsum(values)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return it as the library has it."""
+        buckets = [(str(bound), float(count)) for bound, count in zip(self._bounds, self._counts)]
+        buckets.append(("+Inf", float(self._count)))
+        return [HistogramMetricFamily(self._name, self._text, buckets, self._sum)]
 
 
 class Meters:
@@ -61,14 +98,21 @@ class Meters:
         )
         self._set_aside = Counter(
             "messages_set_aside",
-            "Messages that agents have rejected or refused.",
+            "Messages that agents have rejected.",
             ["reason"],
             namespace=prefix,
             registry=registry,
         )
+        self._receipt_times = _Times(
+            f"{prefix}_receipt_seconds",
+            "From the writing of a message to its socket until its receipt was read. Of each socket one message at a"
+            " time is timed, and at most one a second.",
+            _RECEIPT_SECONDS,
+        )
+        registry.register(self._receipt_times)
         self._round_trips = Histogram(
             "heartbeat_rtt_seconds",
-            "Round trips of heartbeats, of each connection about once a minute.",
+            "From a Ping to its Pong: the last of each connection, about three times per heartbeat time-out.",
             namespace=prefix,
             registry=registry,
             buckets=_SECONDS,
@@ -112,10 +156,12 @@ class Meters:
     def settled(self, reports: Iterable[SocketReport], seconds: float) -> None:
         """Count what was written, in one commit that took so long."""
         self._commits.observe(seconds)
-        confirmed = 0
+        confirmed, times = 0, []
         for report in reports:
             if isinstance(report, Receipt):
                 confirmed += len(report.seqs)
+                if report.seconds is not None:
+                    times.append(report.seconds)
             elif isinstance(report, SignOfLife):
                 if report.latency_ms is not None:
                     self._round_trips.observe(report.latency_ms / 1000)
@@ -123,6 +169,8 @@ class Meters:
                 self._set_aside.labels("rejected").inc()
         if confirmed:
             self._confirmed.inc(confirmed)
+        if times:
+            self._receipt_times.add(times)
 
     def closed(self, code: int) -> None:
         """Count a socket that has closed."""

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.http.api.support import KEY, ask, token
-from tests.support import Refused, RunningGateway, gateway, within
+from tests.support import Clock, Refused, RunningGateway, gateway, within
 
 TYPES = {
     "ws_manager_sockets": "gauge",
@@ -21,6 +21,7 @@ TYPES = {
     "ws_manager_messages_pending": "gauge",
     "ws_manager_messages_aside": "gauge",
     "ws_manager_oldest_pending_seconds": "gauge",
+    "ws_manager_receipt_seconds": "histogram",
     "ws_manager_heartbeat_rtt_seconds": "histogram",
     "ws_manager_socket_closes": "counter",
     "ws_manager_handshake_refusals": "counter",
@@ -78,6 +79,31 @@ async def test_count_what_happens(database: Path) -> None:
         await agent.say_goodbye()
         await running.until(lambda: not len(running.server._hub))
         assert (await scraped(running))["ws_manager_socket_closes_total"] == {("1000",): 1}
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["live", "backlog"])
+async def test_time_a_message_to_its_receipt(database: Path, waits: bool) -> None:
+    clock = Clock()
+    async with gateway(database, key=KEY, now=clock, heartbeat_timeout=300) as running:
+        if waits:
+            running.offline()
+            running.send()
+        agent = await running.agent("octavia", "ws-001", ack="explicit", access_token=token("connect"))
+        if not waits:
+            running.send()
+        (seq,) = await agent.messages(1)
+        assert (await scraped(running))["ws_manager_receipt_seconds_count"] == {(): 0}
+        clock.forward(20)
+        await agent.ack(seq)
+        await running.confirmed(seq)
+        await running.server.settled()
+        seen = await scraped(running)
+        assert seen["ws_manager_receipt_seconds_sum"] == {(): 20}
+        buckets = {bound: count for (bound,), count in seen["ws_manager_receipt_seconds_bucket"].items()}
+        assert {bound for bound, count in buckets.items() if count == 0} == {
+            bound for bound in buckets if float(bound) < 20
+        }
+        assert all(buckets[bound] == 1 for bound in ("30.0", "60.0", "300.0", "+Inf"))
 
 
 async def test_count_the_streams_of_events(database: Path) -> None:
