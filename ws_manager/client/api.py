@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from typing import Any, Callable, NamedTuple, Optional, Union
@@ -117,11 +118,11 @@ class ApiClient:
         data = None
         if body is not None:
             data, headers["Content-Type"] = _json_of(body).encode("utf-8"), "application/json"
-        with self._sent(method, path, query, data, headers) as response:
-            text = response.data.decode("utf-8", "replace")
-            if not response.headers.get("Content-Type", "").startswith("application/json"):
-                raise self._not_a_gateway(response.status)
-            return Answer(response.status, text, "Idempotency-Replayed" in response.headers)
+        response = self._sent(method, path, query, data, headers, whole=True)
+        if not response.headers.get("Content-Type", "").startswith("application/json"):
+            raise self._not_a_gateway(response.status)
+        text = response.data.decode("utf-8", "replace")
+        return Answer(response.status, text, "Idempotency-Replayed" in response.headers)
 
     def pages(
         self, what: str, query: Query, limit: Optional[int] = None, after: Optional[str] = None
@@ -138,22 +139,22 @@ class ApiClient:
                 break
         return found
 
-    def stream(
-        self, method: str, path: str, data: Optional[bytes] = None, retries: int = RETRIES
-    ) -> Iterator[bytes]:
+    def stream(self, method: str, path: str, data: Optional[bytes] = None) -> Iterator[bytes]:
         """Send a request, and give its answer in pieces.
 
         Raises:
             GatewayUnavailable: it broke off before its end; besides, as `call`.
         """
         kind = {} if data is None else {"Content-Type": "application/x-ndjson"}
-        with self._sent(method, path, None, data, kind, retries) as response:
-            try:
-                yield from response.stream(_PIECE)
-            except (urllib3.exceptions.HTTPError, HTTPException, OSError):
-                raise GatewayUnavailable(
-                    f"the answer of the gateway at {self.url} broke off", hint="try again"
-                ) from None
+        response = self._sent(method, path, None, data, kind, whole=False)
+        try:
+            yield from response.stream(_PIECE)
+        except (urllib3.exceptions.HTTPError, HTTPException, OSError):
+            raise GatewayUnavailable(
+                f"the answer of the gateway at {self.url} broke off", hint="try again"
+            ) from None
+        finally:
+            response.close()
 
     def _sent(
         self,
@@ -162,31 +163,43 @@ class ApiClient:
         query: Optional[Query],
         data: Optional[bytes],
         headers: dict[str, str],
-        retries: int = RETRIES,
-    ) -> _Closing:
+        *,
+        whole: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request, and return its answer. If `whole`, it is read to its end, and retried if it breaks off."""
         token = self._token()
         if token is not None:
             # RFC 6750 section 2.1. Not in the address: addresses end up in logs.
             headers["Authorization"] = f"Bearer {token}"
+        address = f"{self.url}{path}{_query_of(query)}"
+        for attempt in range(RETRIES + 1):
+            response = self._asked(method, address, data, headers, whole=whole)
+            # Every answer has one. `http.client` takes a head that breaks off for a whole one.
+            if "Content-Type" in response.headers:
+                break
+            time.sleep(min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE))
+        if response.status >= 300:
+            raise self._refused(response)
+        return response
+
+    def _asked(
+        self, method: str, address: str, data: Optional[bytes], headers: Mapping[str, str], *, whole: bool
+    ) -> urllib3.BaseHTTPResponse:
         try:
-            response = self._http.request(
+            return self._http.request(
                 method,
-                f"{self.url}{path}{_query_of(query)}",
+                address,
                 body=data,
                 headers=headers,
-                retries=_retry(retries),
+                retries=_retry(),
                 redirect=False,
-                preload_content=False,
+                preload_content=whole,
                 timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
             )
         except urllib3.exceptions.MaxRetryError as error:
             raise self._unreachable(error.reason or error) from None
         except (urllib3.exceptions.HTTPError, OSError, HTTPException) as error:
             raise self._unreachable(error) from None
-        if response.status >= 300:
-            with _Closing(response):
-                raise self._refused(response)
-        return _Closing(response)
 
     def _refused(self, response: urllib3.BaseHTTPResponse) -> WsManagerError:
         problem = _problem(response)
@@ -210,20 +223,6 @@ class ApiClient:
                 remedy=GIVE_CA,
             )
         return unreachable(_words(cause), self.url, self._proxy)
-
-
-class _Closing:
-    """Gives a response's connection back at the end of a block: only one that was read to its end is used again."""
-
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
-        self._response = response
-
-    def __enter__(self) -> urllib3.BaseHTTPResponse:
-        return self._response
-
-    def __exit__(self, *_: object) -> None:
-        self._response.close()
-        self._response.release_conn()
 
 
 def base_address(url: str) -> str:
@@ -276,9 +275,9 @@ def _pool(proxy: Optional[str], tls: Optional[ssl.SSLContext]) -> urllib3.PoolMa
     )
 
 
-def _retry(count: int) -> Retry:
+def _retry() -> Retry:
     return _Retry(
-        total=count,
+        total=RETRIES,
         allowed_methods=None,
         status_forcelist=RETRIED,
         backoff_factor=_FIRST_PAUSE,
@@ -313,7 +312,7 @@ def _problem(response: urllib3.BaseHTTPResponse) -> Optional[dict[str, Any]]:
     if not response.headers.get("Content-Type", "").startswith(_PROBLEM):
         return None
     try:
-        problem = json.loads(response.read(_PIECE))
+        problem = json.loads(response.data)
         known = isinstance(problem["detail"], str) and isinstance(problem["code"], str)
     except (ValueError, KeyError, TypeError, RecursionError, urllib3.exceptions.HTTPError):
         return None

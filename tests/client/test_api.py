@@ -1,0 +1,267 @@
+"""Requests that get lost, or are answered by something that is not the gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from tests.support import gateway_in_a_thread
+from ws_manager import Conflict, GatewayUnavailable, open_ledger
+from ws_manager.client import api, remote_parts
+from ws_manager.client.api import RETRIES, ApiClient
+from ws_manager.client.remote import RemoteLedger
+
+Way = Callable[[socket.socket, "Road"], None]
+"""What becomes of one connection."""
+
+
+class Road:
+    """Stands between a client and a gateway, and treats each connection in a way of its own; then all are forwarded.
+
+    Args:
+        port: the gateway's.
+        ways: of the first connections.
+    """
+
+    def __init__(self, port: int, *ways: Way) -> None:
+        self.gateway = port
+        self.requests = 0
+        self._ways = list(ways)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listening.accept()
+                way = self._ways.pop(0) if self._ways else forward
+                threading.Thread(target=self._treat, args=(way, peer), daemon=True).start()
+
+    def _treat(self, way: Way, peer: socket.socket) -> None:
+        self.requests += 1
+        with peer, contextlib.suppress(OSError):
+            try:
+                way(peer, self)
+            finally:
+                # Another thread may still read from it.
+                peer.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+def pump(source: socket.socket, target: socket.socket, most: float = float("inf")) -> None:
+    """Copy bytes until one side ends; at most so many."""
+    with contextlib.suppress(OSError):
+        while most > 0 and (data := source.recv(int(min(65536, most)))):
+            target.sendall(data)
+            most -= len(data)
+    for each in (source, target):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+def answered(most: float) -> Way:
+    """Forward a connection, and cut its answer off after some bytes."""
+
+    def way(peer: socket.socket, road: Road) -> None:
+        with socket.create_connection(("127.0.0.1", road.gateway)) as gateway:
+            threading.Thread(target=pump, args=(peer, gateway), daemon=True).start()
+            if most:
+                pump(gateway, peer, most)
+            else:
+                # The request has been done when its answer comes.
+                gateway.recv(1)
+
+    return way
+
+
+forward = answered(float("inf"))
+lose_the_answer = answered(0)
+
+
+def say(text: str) -> Way:
+    """Answer a request in the gateway's place."""
+
+    def way(peer: socket.socket, _road: Road) -> None:
+        peer.recv(65536)
+        peer.sendall(text.replace("\n", "\r\n").encode())
+
+    return way
+
+
+def page(status: str, *headers: str) -> Way:
+    """Answer with a page of HTML, as a proxy does."""
+    body = "<h1>no</h1>"
+    lines = [f"HTTP/1.1 {status}", "Content-Type: text/html", f"Content-Length: {len(body)}", *headers]
+    return say("\n".join([*lines, "Connection: close", "", body]))
+
+
+def hang_up(peer: socket.socket, _road: Road) -> None:
+    peer.recv(1)
+
+
+@pytest.fixture
+def port(database: Path) -> Iterator[int]:
+    """The port of a gateway that asks for no tokens."""
+    with gateway_in_a_thread(database) as url:
+        yield int(url.rpartition(":")[2])
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses."""
+    for module in (api, remote_parts):
+        monkeypatch.setattr(module, "_FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.002)
+
+
+@contextlib.contextmanager
+def ledger_behind(port: int, *ways: Way) -> Iterator[tuple[RemoteLedger, Road]]:
+    road = Road(port, *ways)
+    try:
+        with RemoteLedger(ApiClient(road.url, lambda: None)) as ledger:
+            yield ledger, road
+    finally:
+        road.close()
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        hang_up,
+        lose_the_answer,
+        answered(40),
+        page("502 Bad Gateway"),
+        page("503 Service Unavailable", "Retry-After: 3600"),
+        page("504 Gateway Timeout"),
+        page("408 Request Timeout"),
+        page("429 Too Many Requests"),
+    ],
+    ids=["hung up", "answer lost", "answer cut off", "502", "503", "504", "408", "429"],
+)
+def test_a_request_is_sent_again_and_done_once(port: int, database: Path, way: Way) -> None:
+    with open_ledger(database) as local:
+        local.connect("octavia", "ws-001")
+        with ledger_behind(port, way, way) as (ledger, road):
+            sent = ledger.send("ws-001", 1)
+            assert sent is not None
+            assert ledger.broadcast(2).recipients == ["ws-001"]
+            assert road.requests >= 3
+        assert local.stats()["total_messages"] == 2
+        assert local.message(sent.msg_id) == sent
+
+
+def test_what_ends_is_ended_once_and_said_to_be(port: int, database: Path) -> None:
+    with open_ledger(database) as local:
+        local.connect("octavia", "ws-001")
+    with ledger_behind(port, lose_the_answer) as (ledger, _):
+        assert ledger.disconnect("ws-001", "maintenance")
+    with open_ledger(database) as local:
+        local.bar("octavia")
+    with ledger_behind(port, lose_the_answer) as (ledger, _):
+        assert ledger.unbar("octavia")
+
+
+@pytest.mark.parametrize(
+    "status", ["200 OK", "401 Unauthorized", "403 Forbidden", "404 Not Found", "302 Found"]
+)
+def test_a_proxys_answer_is_not_the_gateways(port: int, status: str) -> None:
+    way = page(status, "Location: http://127.0.0.1:1/")
+    with ledger_behind(port, way) as (ledger, road):
+        with pytest.raises(GatewayUnavailable, match=rf"answered {status[:3]}, and not as a gateway does"):
+            ledger.find("ws-001")
+        assert road.requests == 1
+
+
+def test_it_does_not_try_for_ever(port: int) -> None:
+    with ledger_behind(port, *[hang_up] * 100) as (ledger, road):
+        with pytest.raises(GatewayUnavailable, match="does not answer"):
+            ledger.stats()
+        assert road.requests == RETRIES + 1
+
+
+def test_where_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with RemoteLedger(ApiClient(url, lambda: None)) as ledger, pytest.raises(GatewayUnavailable) as failed:
+        ledger.stats()
+    assert str(failed.value) == f"the gateway at {url} does not answer: [Errno 111] Connection refused"
+
+
+class TestBatch:
+    @pytest.mark.parametrize("most", [0, 100, 300, 5000, 40_000])
+    def test_lines_without_an_answer_are_sent_again_and_committed_once(
+        self, port: int, database: Path, most: int
+    ) -> None:
+        with open_ledger(database) as local:
+            local.connect("octavia", "ws-001")
+            with ledger_behind(port, *[answered(most)] * 3) as (ledger, road):
+                batch = ledger.batch
+                outcomes = batch.send([batch.message(number, "data", "ws-001") for number in range(1300)])
+                assert road.requests == 4
+            assert all(isinstance(outcome, str) for outcome in outcomes)
+            assert len(set(outcomes)) == local.stats()["total_messages"] == 1300
+            for number in (0, 499, 500, 1299):
+                message = local.message(str(outcomes[number]))
+                assert message is not None
+                assert message.payload == number
+
+    def test_a_gateway_that_does_not_come_back_leaves_the_rest_with_its_error(
+        self, port: int, database: Path
+    ) -> None:
+        with open_ledger(database) as local:
+            local.connect("octavia", "ws-001")
+        with ledger_behind(port, answered(50_000), *[hang_up] * 100) as (ledger, _):
+            batch = ledger.batch
+            outcomes = batch.send([batch.message(number, "data", "ws-001") for number in range(1300)])
+        kinds = {type(outcome) for outcome in outcomes}
+        assert kinds == {str, GatewayUnavailable}
+
+
+class TestDownload:
+    def test_an_export_that_breaks_off_is_not_taken_for_whole(self, port: int, database: Path) -> None:
+        with open_ledger(database) as local:
+            local.connect("octavia", "ws-001")
+            for _ in range(20):
+                local.send("ws-001", "x" * 100_000)
+        with (
+            ledger_behind(port, answered(500_000)) as (ledger, _),
+            pytest.raises(GatewayUnavailable, match="broke off"),
+        ):
+            list(ledger.maintenance.export_lines())
+
+    def test_half_a_backup_is_not_left(self, port: int, tmp_path: Path) -> None:
+        target = tmp_path / "copy.db"
+        with ledger_behind(port, answered(50_000)) as (ledger, _):
+            with pytest.raises(GatewayUnavailable, match="broke off"):
+                ledger.maintenance.backup(target)
+            assert not target.exists()
+            while not target.exists():
+                # Until the gateway has noticed that the first reader is gone.
+                with contextlib.suppress(Conflict):
+                    ledger.maintenance.backup(target)
+        with open_ledger(target, read_only=True) as copy:
+            assert copy.stats()["total_messages"] == 0
+
+
+def test_a_hold_that_was_lost_is_taken_again(port: int, database: Path) -> None:
+    with open_ledger(database) as local, ledger_behind(port) as (ledger, _):
+        local.connect("octavia", "ws-001")
+        local.send("ws-001", 1)
+        with ledger.delivery.holding("ws-001") as connection:
+            # As if the gateway had been away for longer than it lasts.
+            local._store.holds.delete_before("9999")
+            (message,) = ledger.delivery.pending_held(connection, 0, 10)
+            ledger.delivery.confirm_held(connection, [message.seq])
+        found = local.message(message.msg_id)
+        assert found is not None
+        assert found.delivered
