@@ -91,7 +91,7 @@ async def test_each_line_needs_its_scope(database: Path, scope: str, outcomes: o
         running.ledger.connect("octavia", "ws-001")
         lines = {"to": "ws-001", "content": 1}, {"content": 1}
         if outcomes is None:
-            assert (await ask(running, "POST", "/v1/batches", raw=b"", bearer=token(scope))).status == 403
+            assert (await ask(running, "POST", "/v1/batches", raw=b"{}", bearer=token(scope))).status == 403
             return
         got = await answers(running, *lines, bearer=token(scope))
         assert [each["ok"] for each in got] == outcomes
@@ -126,8 +126,15 @@ async def test_a_token_that_is_too_fast_is_slowed_down(database: Path) -> None:
         assert [each["ok"] for each in got] == [True] * 5
 
 
+async def test_a_batch_without_lines_is_refused(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        for raw in (b"", None):
+            refused = await ask(running, "POST", "/v1/batches", raw=raw)
+            assert (refused.status, refused.body["detail"]) == (400, "a batch has lines")
+
+
 async def test_a_barred_agent_is_refused(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         running.ledger.bar("octavia")
-        refused = await ask(running, "POST", "/v1/batches", raw=b"", bearer=token("send", agent="octavia"))
+        refused = await ask(running, "POST", "/v1/batches", raw=b"{}", bearer=token("send", agent="octavia"))
         assert refused.status == 403

@@ -78,6 +78,8 @@ class Batches:
         claims = await self._gate.enter(request, headers)
         if not (claims.allows("send") or claims.allows("broadcast")):
             claims.require("send")
+        if not request.body_exists or request.content_length == 0:
+            raise InvalidInput("a batch has lines", hint="send one JSON object on each line")
         if self._open >= MOST_BATCHES:
             raise GatewayUnavailable("there are too many batches", hint="come back later")
         await self._threads.write(lambda ledger: check_bars(ledger, claims))

@@ -126,7 +126,7 @@ def _events() -> dict[str, Any]:
 
 def _batches() -> dict[str, Any]:
     """Return the operation of batches."""
-    lines = {"schema": {"type": "string"}}
+    lines = {"schema": {"type": "string", "minLength": 1}}
     return {
         "operationId": "post_batches",
         "summary": "Send many messages: one JSON object a line, each answered by one line after its commit.",
