@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import typer
 
@@ -108,7 +108,21 @@ def remote_ledger(options: GlobalOptions) -> RemoteLedger:
 
     assert options.url is not None
     token = operator_token(options.url) if options.token_file is None else token_file(options.token_file)
-    return RemoteLedger(ApiClient(options.url, token, trust(options.ca)))
+    return RemoteLedger(ApiClient(options.url, token, trust(options.ca), _waiting(options.url)))
+
+
+def _waiting(url: str) -> Callable[[], None]:
+    """Return a function that says once that a gateway does not answer."""
+    from ws_manager.cli.output.text import note_to_terminal
+
+    said: list[bool] = []
+
+    def say() -> None:
+        if not said:
+            note_to_terminal(f"{url} does not answer; trying again for some seconds")
+        said.append(True)
+
+    return say
 
 
 def _exists(location: Path) -> bool:

@@ -23,7 +23,7 @@ from ws_manager.strict_json import Json, elements, members
 RETRIED = frozenset({408, 429, 502, 503, 504})
 """The statuses after which a request is sent again: a server or a proxy could not do it then."""
 
-RETRIES = 6
+RETRIES = 5
 """How often a request is sent again: over about 8 s."""
 
 PAGE = 1000
@@ -51,12 +51,22 @@ class Answer(NamedTuple):
 
 
 class _Retry(Retry):
-    """Pauses as a server asks, but never for long."""
+    """Pauses as a server asks, but never for long, and reports the first pause."""
+
+    on_retry: Callable[[], None]
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> Optional[float]:
         """Return the seconds of `Retry-After` (RFC 9110 section 10.2.3)."""
         seconds = super().get_retry_after(response)
         return None if seconds is None else min(seconds, _LONGEST_PAUSE)
+
+    def new(self, **changes: Any) -> _Retry:  # noqa: ANN401 - urllib3's own
+        """Return what is left after one more attempt."""
+        if not self.history:
+            self.on_retry()
+        following = super().new(**changes)
+        following.on_retry = self.on_retry
+        return following
 
 
 class ApiClient:
@@ -66,6 +76,7 @@ class ApiClient:
         url: the gateway's base address: `http`, `https`, `ws` or `wss`.
         token: returns the token for the next request; None for none.
         tls: what checks the gateway's certificate; the system's certificates if None.
+        on_retry: called when a request is sent again for the first time.
 
     Attributes:
         url: the base address, `http` or `https`.
@@ -75,11 +86,16 @@ class ApiClient:
     """
 
     def __init__(
-        self, url: str, token: Callable[[], Optional[str]], tls: Optional[ssl.SSLContext] = None
+        self,
+        url: str,
+        token: Callable[[], Optional[str]],
+        tls: Optional[ssl.SSLContext] = None,
+        on_retry: Callable[[], None] = lambda: None,
     ) -> None:
         self.url = base_address(url)
         self._token = token
         self._tls = tls
+        self._on_retry = on_retry
         self._proxy = proxy_for(self.url)
         self._http = _pool(self._proxy, tls)
 
@@ -89,7 +105,7 @@ class ApiClient:
 
     def again(self) -> ApiClient:
         """Return another client of the same gateway."""
-        return ApiClient(self.url, self._token, self._tls)
+        return ApiClient(self.url, self._token, self._tls, self._on_retry)
 
     def call(
         self,
@@ -191,7 +207,7 @@ class ApiClient:
                 address,
                 body=data,
                 headers=headers,
-                retries=_retry(),
+                retries=self._retry(),
                 redirect=False,
                 preload_content=whole,
                 timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
@@ -200,6 +216,19 @@ class ApiClient:
             raise self._unreachable(error.reason or error) from None
         except (urllib3.exceptions.HTTPError, OSError, HTTPException) as error:
             raise self._unreachable(error) from None
+
+    def _retry(self) -> Retry:
+        retry = _Retry(
+            total=RETRIES,
+            allowed_methods=None,
+            status_forcelist=RETRIED,
+            backoff_factor=_FIRST_PAUSE,
+            backoff_max=_LONGEST_PAUSE,
+            backoff_jitter=_FIRST_PAUSE,
+            raise_on_status=False,
+        )
+        retry.on_retry = self._on_retry
+        return retry
 
     def _refused(self, response: urllib3.BaseHTTPResponse) -> WsManagerError:
         problem = _problem(response)
@@ -272,18 +301,6 @@ def _pool(proxy: Optional[str], tls: Optional[ssl.SSLContext]) -> urllib3.PoolMa
         f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
         proxy_headers=make_headers(proxy_basic_auth=user) if user else None,
         **options,
-    )
-
-
-def _retry() -> Retry:
-    return _Retry(
-        total=RETRIES,
-        allowed_methods=None,
-        status_forcelist=RETRIED,
-        backoff_factor=_FIRST_PAUSE,
-        backoff_max=_LONGEST_PAUSE,
-        backoff_jitter=_FIRST_PAUSE,
-        raise_on_status=False,
     )
 
 

@@ -218,9 +218,14 @@ class RemoteLedger(RemoteQuestions, Ledger):
             self._key = None
 
     # What only some callers need
-    def token(self, agent: str, ws_id: Optional[str], scopes: Iterable[str], ttl: float) -> tuple[str, str]:
-        """Have a token made that allows no more than one's own, and return it with its end (RFC 3339)."""
-        body: dict[str, Any] = {"agent": agent, "scopes": list(scopes), "ttl": ttl}
+    def token(
+        self, agent: str, ws_id: Optional[str], scopes: Iterable[str], ttl: Optional[float]
+    ) -> tuple[str, str]:
+        """Have a token made that allows no more than one's own, and return it with its end (RFC 3339).
+
+        `ttl` is in seconds; None is a day, or until one's own token ends.
+        """
+        body: dict[str, Any] = {"agent": agent, "scopes": list(scopes), "ttl": ttl and int(ttl)}
         if ws_id is not None:
             body["ws_id"] = ws_id
         made = self.api.call("POST", path_of("tokens"), body=body).body

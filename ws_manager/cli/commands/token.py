@@ -40,7 +40,9 @@ def token(
         None, "--ws-id", metavar="ID", help="Valid for this connection only."
     ),
     scope: Optional[list[str]] = _SCOPE,
-    ttl: str = typer.Option("24h", "--ttl", metavar="DURATION", help="How long the token is valid."),
+    ttl: Optional[str] = typer.Option(
+        None, "--ttl", metavar="DURATION", help="How long the token is valid. [default: 24h]"
+    ),
     out: Optional[str] = typer.Option(
         None,
         "--out",
@@ -61,7 +63,7 @@ def token(
     """
     from ws_manager.cli.secret_file import check_place, write_secret
     from ws_manager.core.validation import check_name
-    from ws_manager.tokens import mint
+    from ws_manager.tokens import DEFAULT_TTL, mint
 
     if revoke is not None:
         if agent is not None or inspect or out is not None:
@@ -77,7 +79,7 @@ def token(
         raise InvalidInput("missing argument '<agent>'", hint="for example: ws-manager token octavia")
     names = check_name(agent, "agent"), None if ws_id is None else check_name(ws_id, "ws_id")
     scopes = ("connect",) if scope is None else tuple(" ".join(scope).split())
-    seconds = parse_duration(ttl)
+    seconds = DEFAULT_TTL if ttl is None else parse_duration(ttl)
     # Invalid values are reported before a key is created.
     mint(b"-" * 32, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
     if out in ("", "-"):
@@ -90,7 +92,7 @@ def token(
     options = global_options(ctx)
     if options.url is not None:
         with remote_ledger(options) as remote:
-            made, expires = remote.token(names[0], names[1], scopes, seconds)
+            made, expires = remote.token(names[0], names[1], scopes, None if ttl is None else seconds)
     else:
         made, expires = _made_here(ctx, names, scopes, seconds)
     if place is None:
