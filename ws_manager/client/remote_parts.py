@@ -113,8 +113,12 @@ class RemoteBatch(Batch):
         super().__init__(NO_STORE, sizes)
         self._api = api
 
-    def send(self, messages: Sequence[OutgoingMessage]) -> Sequence[Union[str, WsManagerError, None]]:
-        """Commit messages to one connection each; see `Batch.send`. An error is that of one message."""
+    def send(
+        self, messages: Sequence[OutgoingMessage], sender_id: Optional[str] = None
+    ) -> Sequence[Union[str, WsManagerError, None]]:
+        """Commit messages to one connection each; see `Batch.send`. The token says who sends them."""
+        if sender_id is not None:
+            raise InvalidInput("the lines of a batch name no sender", hint="the token says who sends them")
         answers = self._answers([{"to": message.ws_id, **_line(message)} for message in messages])
         return [
             answer["msg_id"] if isinstance(answer, dict) else _none_if_missing(answer) for answer in answers

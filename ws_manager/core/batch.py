@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from ws_manager.core.validation import check_name, encode_content
-from ws_manager.errors import WsManagerError
+from ws_manager.errors import KeyReused, WsManagerError
 from ws_manager.models import new_id, new_ids, utc_now
 from ws_manager.repository.records import NewBroadcast, NewMessage
 from ws_manager.settings import Sizes
 
 if TYPE_CHECKING:
+    from ws_manager.core.once import Key
     from ws_manager.repository.store import Store
 
 MOST_ROWS = 100_000
@@ -79,12 +80,41 @@ class Batch:
         text = encode_content(content, self._sizes.content)
         return OutgoingMessage(text, check_name(msg_type, "message type"), ws_id)
 
-    def send(self, messages: Sequence[OutgoingMessage]) -> Sequence[Union[str, WsManagerError, None]]:
+    def send_once(
+        self, messages: Sequence[OutgoingMessage], keys: Sequence[Key], sender_id: Optional[str] = None
+    ) -> Sequence[Union[tuple[str, bool], KeyReused, None]]:
+        """Commit messages to one connection each, in one transaction, but for those whose key was used before.
+
+        Args:
+            messages: as for `send`.
+            keys: theirs, of one subject and operation; no two have the same name.
+            sender_id: the sending connection; None for the system.
+
+        Returns:
+            For each the msg_id, and whether it was sent before; an error if its key was used for another request;
+            None if its ws_id is not active.
+        """
+        from ws_manager.core.once import once_each
+
+        return once_each(
+            self._store,
+            keys,
+            lambda left: [
+                str(sent) if sent else None
+                for sent in self.send([messages[number] for number in left], sender_id)
+            ],
+        )
+
+    def send(
+        self, messages: Sequence[OutgoingMessage], sender_id: Optional[str] = None
+    ) -> Sequence[Union[str, WsManagerError, None]]:
         """Commit messages to one connection each, in their order and in one transaction.
 
         Returns:
             For each the msg_id, or None if its ws_id is not active. Over HTTP, it may be an error of this one.
         """
+        if not messages:
+            return []
         with self._store.atomic():
             active = self._store.connections.active_among(
                 {message.ws_id for message in messages if message.ws_id is not None}
@@ -92,7 +122,7 @@ class Batch:
             accepted = [(m.ws_id, m) for m in messages if m.ws_id is not None and m.ws_id in active]
             now = utc_now()
             written = [
-                NewMessage(msg_id, ws_id, message.content, message.msg_type, None, now)
+                NewMessage(msg_id, ws_id, message.content, message.msg_type, sender_id, now)
                 for msg_id, (ws_id, message) in zip(new_ids(len(accepted)), accepted)
             ]
             self._store.messages.insert_each(written)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from ws_manager.errors import InvalidInput, KeyReused
 from ws_manager.models import seconds_before, utc_now
@@ -108,7 +108,7 @@ def once(store: Store, key: Key, work: Callable[[], str]) -> tuple[str, bool]:
         if known is not None:
             return known, True
         result = work()
-        _remember(store, key, result)
+        _remember(store, [(key, result)])
     return result, False
 
 
@@ -127,21 +127,63 @@ def once_after(store: Store, key: Key, work: Callable[[], str]) -> tuple[str, bo
         known = _known(store, key)
         if known is not None:
             return known, True
-        _remember(store, key, result)
+        _remember(store, [(key, result)])
     return result, False
 
 
+def once_each(
+    store: Store, keys: Sequence[Key], work: Callable[[list[int]], Sequence[Optional[str]]]
+) -> list[Union[tuple[str, bool], KeyReused, None]]:
+    """Do what `once` does for many requests of one subject and operation, whose keys differ.
+
+    Args:
+        store: the open ledger.
+        keys: of the requests.
+        work: does those with these numbers, and returns for each what the result is known by; None for a failure,
+            which is not remembered.
+    """
+    outcomes: list[Union[tuple[str, bool], KeyReused, None]] = [None] * len(keys)
+    if not keys:
+        return outcomes
+    with store.atomic():
+        known = _known_among(store, keys)
+        left = []
+        for number, key in enumerate(keys):
+            try:
+                result = _result_of(known, key)
+            except KeyReused as error:
+                outcomes[number] = error
+                continue
+            if result is None:
+                left.append(number)
+            else:
+                outcomes[number] = result, True
+        done = [(number, result) for number, result in zip(left, work(left)) if result is not None]
+        for number, result in done:
+            outcomes[number] = result, False
+        _remember(store, [(keys[number], result) for number, result in done])
+    return outcomes
+
+
 def _known(store: Store, key: Key) -> Optional[str]:
-    """Return the result of a request that was done before; None if it was not.
+    """Return the result of a request that was done before; None if it was not. Errors are those of `_result_of`."""
+    return _result_of(_known_among(store, [key]), key)
+
+
+def _known_among(store: Store, keys: Sequence[Key]) -> Mapping[str, tuple[str, str]]:
+    since = seconds_before(utc_now(), KEPT_SECONDS)
+    return store.keys.find(keys[0].subject, keys[0].operation, [key.name for key in keys], since)
+
+
+def _result_of(known: Mapping[str, tuple[str, str]], key: Key) -> Optional[str]:
+    """Return a request's result among those that are known.
 
     Raises:
         KeyReused: the key was used for another request.
     """
-    since = seconds_before(utc_now(), KEPT_SECONDS)
-    known = store.keys.find(key.subject, key.operation, key.name, since)
-    if known is None:
+    if key.name not in known:
         return None
-    fingerprint, result = known
+    fingerprint, result = known[key.name]
     if fingerprint != key.fingerprint:
         raise KeyReused(
             "this idempotency key was used for another request",
@@ -150,5 +192,7 @@ def _known(store: Store, key: Key) -> Optional[str]:
     return result
 
 
-def _remember(store: Store, key: Key, result: str) -> None:
-    store.keys.insert(key.subject, key.operation, key.name, key.fingerprint, result, utc_now())
+def _remember(store: Store, done: Sequence[tuple[Key, str]]) -> None:
+    if done:
+        rows = [(key.name, key.fingerprint, result) for key, result in done]
+        store.keys.insert(done[0][0].subject, done[0][0].operation, rows, utc_now())

@@ -178,11 +178,16 @@ class Bars(Protocol):
 class Keys(Protocol):
     """The requests that were done lately, by the keys of those who asked: see `ws_manager.core.once`."""
 
-    def find(self, subject: str, operation: str, name: str, since: str) -> Optional[tuple[str, str]]:
-        """Return the fingerprint and the result of a request, if it was done since a time."""
+    def find(
+        self, subject: str, operation: str, names: Collection[str], since: str
+    ) -> dict[str, tuple[str, str]]:
+        """Return the fingerprints and results of the requests that were done since a time, by their keys' names."""
 
-    def insert(self, subject: str, operation: str, name: str, fingerprint: str, result: str, at: str) -> None:
-        """Write that a request was done. It replaces an older one with the same key."""
+    def insert(self, subject: str, operation: str, done: Sequence[tuple[str, str, str]], at: str) -> None:
+        """Write that requests were done: each with the name of its key, its fingerprint and its result.
+
+        One replaces an older one with the same key.
+        """
 
 
 class Holds(Protocol):
@@ -208,7 +213,7 @@ class Messages(Protocol):
         """Write one message and return its `seq`."""
 
     def insert_each(self, messages: Sequence[NewMessage]) -> None:
-        """Write messages of the system, all sent at one time, in this order."""
+        """Write messages that have one sender and one time, in this order."""
 
     def position(self) -> Position:
         """Return the position behind everything that is committed now."""

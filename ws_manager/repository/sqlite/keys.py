@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import json
+from collections.abc import Collection, Sequence
 
 from ws_manager.repository.sqlite.database import Database
 
@@ -13,18 +14,20 @@ class Keys:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def find(self, subject: str, operation: str, name: str, since: str) -> Optional[tuple[str, str]]:
-        row = self._db.row(
-            "SELECT fingerprint, result FROM idempotency_keys"
-            " WHERE subject = ? AND operation = ? AND name = ? AND ts >= ?",
-            (subject, operation, name, since),
+    def find(
+        self, subject: str, operation: str, names: Collection[str], since: str
+    ) -> dict[str, tuple[str, str]]:
+        rows = self._db.rows(
+            "SELECT name, fingerprint, result FROM idempotency_keys WHERE subject = ? AND operation = ?"
+            " AND name IN (SELECT value FROM json_each(?)) AND ts >= ?",
+            (subject, operation, json.dumps(list(names)), since),
         )
-        return None if row is None else (str(row[0]), str(row[1]))
+        return {str(row[0]): (str(row[1]), str(row[2])) for row in rows}
 
-    def insert(self, subject: str, operation: str, name: str, fingerprint: str, result: str, at: str) -> None:
+    def insert(self, subject: str, operation: str, done: Sequence[tuple[str, str, str]], at: str) -> None:
         # One that is too old to count may still be there.
-        self._db.execute(
+        self._db.executemany(
             "INSERT OR REPLACE INTO idempotency_keys (subject, operation, name, fingerprint, result, ts)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (subject, operation, name, fingerprint, result, at),
+            [(subject, operation, *each, at) for each in done],
         )

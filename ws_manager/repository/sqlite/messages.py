@@ -53,12 +53,12 @@ def _insert_broadcast(rows: int) -> str:
 
 @lru_cache(maxsize=2)
 def _insert_each(rows: int) -> str:
-    """Return the statement that writes `rows` messages of the system that share only the time."""
+    """Return the statement that writes `rows` messages that share only the time and the sender."""
     each = ", ".join(["(?, ?, ?, ?)"] * rows)
     return (
-        "WITH shared (sent_at) AS (SELECT ?)"
-        " INSERT INTO messages (msg_id, msg_type, recipient_id, content, sent_at)"
-        f" SELECT each.*, sent_at FROM shared CROSS JOIN (VALUES {each}) AS each"
+        "WITH shared (sent_at, sender_id) AS (SELECT ?, ?)"
+        " INSERT INTO messages (msg_id, msg_type, recipient_id, content, sent_at, sender_id)"
+        f" SELECT each.*, sent_at, sender_id FROM shared CROSS JOIN (VALUES {each}) AS each"
     )
 
 
@@ -107,7 +107,7 @@ class Messages:
         for start in range(0, len(messages), _ROWS_A_STATEMENT):
             some = messages[start : start + _ROWS_A_STATEMENT]
             values = [value for m in some for value in (m.msg_id, m.msg_type, m.recipient_id, m.content)]
-            self._db.execute(_insert_each(len(some)), (some[0].sent_at, *values))
+            self._db.execute(_insert_each(len(some)), (some[0].sent_at, some[0].sender_id, *values))
         counts = Counter(message.recipient_id for message in messages)
         self._db.executemany(
             "UPDATE connections SET message_count = message_count + ? WHERE ws_id = ?",

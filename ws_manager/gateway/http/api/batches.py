@@ -15,11 +15,19 @@ from typing import Any, NamedTuple, Optional
 
 from aiohttp import web
 
+from ws_manager.core.batch import OutgoingMessage
 from ws_manager.core.ledger import Ledger
-from ws_manager.core.once import broadcasting_key, sending_key
+from ws_manager.core.once import Key, broadcasting_key, sending_key
 from ws_manager.core.read.conditions import all_of
 from ws_manager.core.sending import Admit
-from ws_manager.errors import GatewayUnavailable, InvalidInput, LedgerError, NotFound, WsManagerError
+from ws_manager.errors import (
+    GatewayUnavailable,
+    InvalidInput,
+    KeyReused,
+    LedgerError,
+    NotFound,
+    WsManagerError,
+)
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.http.api.gate import Gate, check_bars
 from ws_manager.gateway.http.api.parsing import parse_body
@@ -180,13 +188,30 @@ def _sent(group: list[Line], claims: Claims, admit: Admit, ledger: Ledger) -> tu
     return _Sender(ledger, claims, admit).send(group)
 
 
+class _Message(NamedTuple):
+    """A line that is a message to one connection."""
+
+    line: int
+    message: OutgoingMessage
+    key: Optional[Key]
+
+
 class _Sender:
-    """Sends the lines of one request. It belongs to the writing thread, for one group."""
+    """Sends the lines of one group. It belongs to the writing thread.
+
+    Lines that follow each other and are messages to one connection are written together: that costs a fraction of
+    writing each.
+    """
 
     def __init__(self, ledger: Ledger, claims: Claims, admit: Admit) -> None:
         self._ledger = check_bars(ledger, claims)
+        self._batch = ledger.batch
         self._claims = claims
         self._admit = admit
+        self._answers: list[str] = []
+        # Either all have keys, of different names, or none has.
+        self._run: list[_Message] = []
+        self._names: set[str] = set()
 
     def send(self, group: list[Line]) -> tuple[list[str], float]:
         """Commit lines in one transaction, up to one that comes too soon.
@@ -194,44 +219,69 @@ class _Sender:
         Returns:
             The answers to the lines that were done, and the seconds to wait before the next one.
         """
-        answers: list[str] = []
-        with self._ledger.batch.together():
+        seconds = 0.0
+        with self._batch.together():
             for line in group:
                 try:
-                    answer = {"line": line.number, "ok": True, **self._sent(line)}
+                    self._take(line)
                 except TooFast as error:
-                    return answers, error.seconds
+                    seconds = error.seconds
+                    break
                 except LedgerError:
                     raise
                 except WsManagerError as error:
-                    explained = {"code": error.code, "message": error.public_message, "hint": hint_of(error)}
-                    answer = {"line": line.number, "ok": False, "error": explained}
-                answers.append(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
-        return answers, 0.0
+                    self._write_run()
+                    self._fail(line.number, error)
+            self._write_run()
+        return self._answers, seconds
 
-    def _sent(self, line: Line) -> dict[str, Any]:
+    def _take(self, line: Line) -> None:
         if line.data is None:
             raise InvalidInput("the line is too long", hint="send less in one message")
         body = parse_body(line.data, LINE)
         if "to" not in body:
-            return self._broadcast(body)
+            self._write_run()
+            self._succeed(line.number, **self._broadcast(body))
+            return
         if body.keys() & {"agent", "where"}:
             raise InvalidInput("a line with `to` has no agent and no where", hint="leave them out")
-        return self._message(body)
-
-    def _message(self, body: dict[str, Any]) -> dict[str, Any]:
         self._claims.require("send")
-        to, content, msg_type = body["to"], body["content"], body.get("msg_type", "data")
+        content, msg_type = body["content"], body.get("msg_type", "data")
+        message = self._batch.message(content, msg_type, body["to"])
+        key = sending_key(self._claims.agent, body.get("key"), body["to"], content, msg_type)
+        self._admit(1, len(content.encode("utf-8")))
+        if (self._run and (key is None) != (self._run[0].key is None)) or (key and key.name in self._names):
+            self._write_run()
+        self._run.append(_Message(line.number, message, key))
+        if key is not None:
+            self._names.add(key.name)
 
-        def sent() -> str:
-            message = self._ledger.send(to, content, msg_type, self._claims.ws_id, admit=self._admit)
-            if message is None:
-                raise NotFound(f"{to} is not active")
-            return message.msg_id
+    def _write_run(self) -> None:
+        """Write the messages that have gathered, and answer their lines."""
+        run, self._run, self._names = self._run, [], set()
+        messages, keys = [each.message for each in run], [each.key for each in run if each.key is not None]
+        sender = self._claims.ws_id
+        if keys:
+            outcomes = self._batch.send_once(messages, keys, sender)
+        else:
+            outcomes = [(str(sent), False) if sent else None for sent in self._batch.send(messages, sender)]
+        for each, outcome in zip(run, outcomes):
+            if outcome is None:
+                self._fail(each.line, NotFound(f"{each.message.ws_id} is not active"))
+            elif isinstance(outcome, KeyReused):
+                self._fail(each.line, outcome)
+            else:
+                self._succeed(each.line, msg_id=outcome[0], **_replayed(outcome[1]))
 
-        key = sending_key(self._claims.agent, body.get("key"), to, content, msg_type)
-        msg_id, replayed = self._ledger.once(key, sent)
-        return {"msg_id": msg_id, **_replayed(replayed)}
+    def _succeed(self, line: int, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+        self._answer({"line": line, "ok": True, **facts})
+
+    def _fail(self, line: int, error: WsManagerError) -> None:
+        explained = {"code": error.code, "message": error.public_message, "hint": hint_of(error)}
+        self._answer({"line": line, "ok": False, "error": explained})
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        self._answers.append(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
 
     def _broadcast(self, body: dict[str, Any]) -> dict[str, Any]:
         self._claims.require("broadcast")
