@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import EVERY
+from tests.support import gateway_in_a_thread
 from ws_manager import __version__
 from ws_manager.cli import exit_codes
 from ws_manager.cli.app import COMMANDS
@@ -52,7 +53,8 @@ def test_each_command_explains_itself(cli, name: str) -> None:
     assert f"  Example: {command.example}\n" in result.stdout
     for option in ("--db", "--output", "--json", "--debug"):
         assert option in told
-    assert ("--url" in told) == (name in ("listen", "stripe", "stripe trigger"))
+    for option in ("--url", "--token-file", "--ca"):
+        assert (option in told) == (name not in ("serve", "import", "help"))
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if not EVERY[name].commands])
@@ -114,13 +116,47 @@ def test_flag_then_environment_then_default(process, tmp_path: Path, database: P
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list", "--url", "http://127.0.0.1:1"], ["--url", "http://127.0.0.1:1", "list"]]
+    "arguments",
+    [
+        ["import", "x", "--url", "http://127.0.0.1:1"],
+        ["--url", "http://127.0.0.1:1", "import", "x"],
+        ["import", "x", "--token-file", "x"],
+        ["serve", "--ca", "x"],
+    ],
 )
-def test_a_command_on_the_file_refuses_a_url(process, database: Path, arguments: list[str]) -> None:
+def test_a_command_on_the_file_refuses_a_gateway(process, database: Path, arguments: list[str]) -> None:
     ended = process(*arguments)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(b"error: list works on the database file in this version")
+    assert b" works on the database file: it takes no --" in ended.stderr
     assert not database.exists()
+
+
+@pytest.mark.parametrize("option", ["--token-file", "--ca"])
+@pytest.mark.parametrize("command", [["list"], ["connect", "octavia"], ["top", "--once"], ["doctor"]])
+def test_what_is_for_a_gateway_needs_one(process, option: str, command: list[str]) -> None:
+    ended = process(*command, option, "x")
+    assert ended.returncode == 2
+    assert f"{option} is for a gateway" in ended.stderr.decode()
+
+
+def test_the_address_comes_from_flag_then_environment_and_a_file_that_is_named_comes_first(
+    process, database: Path
+) -> None:
+    with gateway_in_a_thread(database) as url:
+        process("connect", "octavia", "--ws-id", "behind", "--url", url)
+        other = str(database.with_name("other.db"))
+        process("connect", "octavia", "--ws-id", "named", "--db", other)
+        assert process("list", "-o", "id", BLACKROAD_WS_URL=url).stdout == b"behind\n"
+        assert (
+            process("list", "-o", "id", "--url", url, BLACKROAD_WS_URL="http://127.0.0.1:1").stdout
+            == b"behind\n"
+        )
+        assert process("list", "-o", "id", "--db", other, BLACKROAD_WS_URL=url).stdout == b"named\n"
+
+
+def test_import_does_not_guess_which_file_is_meant(process) -> None:
+    ended = process("import", "x", BLACKROAD_WS_URL="http://127.0.0.1:1")
+    assert (ended.returncode, b"BLACKROAD_WS_URL is set" in ended.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["list", "listen"])

@@ -38,6 +38,7 @@ def ledger_to_write(ctx: typer.Context, *, create: bool = False, shared: bool = 
         return
     from ws_manager.core.ledger import open_ledger
 
+    check_no_gateway(options)
     location = options.database
     new = create and not _exists(location)
     with open_ledger(location, create=create, shared=shared) as ledger:
@@ -62,6 +63,7 @@ def ledger_to_read(ctx: typer.Context) -> Iterator[Ledger]:
         return
     from ws_manager.core.ledger import open_ledger
 
+    check_no_gateway(options)
     with open_ledger(options.database, read_only=True) as ledger:
         yield ledger
 
@@ -81,6 +83,7 @@ def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
     from ws_manager.cli.output.text import note
     from ws_manager.core.locations import caveats
 
+    check_no_gateway(options)
     location = options.database
     if not _exists(location):
         what = "the database is empty" if location.exists() else "there is no database"
@@ -109,6 +112,17 @@ def remote_ledger(options: GlobalOptions) -> RemoteLedger:
     assert options.url is not None
     token = operator_token(options.url) if options.token_file is None else token_file(options.token_file)
     return RemoteLedger(ApiClient(options.url, token, trust(options.ca), _waiting(options.url)))
+
+
+def check_no_gateway(options: GlobalOptions) -> None:
+    """Check that nothing is given that only a gateway needs.
+
+    Raises:
+        InvalidInput: there is.
+    """
+    for name, value in (("--token-file", options.token_file), ("--ca", options.ca)):
+        if value is not None:
+            raise InvalidInput(f"{name} is for a gateway", hint="give its address with --url")
 
 
 def _waiting(url: str) -> Callable[[], None]:

@@ -12,7 +12,7 @@ import typer
 
 from ws_manager.cli.exit_codes import FAILED
 from ws_manager.cli.hints import hint_for
-from ws_manager.cli.ledger import remote_ledger
+from ws_manager.cli.ledger import check_no_gateway, remote_ledger
 from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import write
@@ -54,6 +54,7 @@ def doctor(
 
 def _found(options: GlobalOptions) -> Iterable[Finding]:
     if options.url is None:
+        check_no_gateway(options)
         return examine(options.database, _installed("aiohttp"))
     with remote_ledger(options) as remote:
         return remote.doctor()

@@ -6,7 +6,7 @@ from typing import Optional
 
 import typer
 
-from ws_manager.cli.ledger import ledger_to_write, remote_ledger
+from ws_manager.cli.ledger import check_no_gateway, ledger_to_write, remote_ledger
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import json_object, note, note_to_terminal, write
@@ -94,6 +94,7 @@ def token(
         with remote_ledger(options) as remote:
             made, expires = remote.token(names[0], names[1], scopes, None if ttl is None else seconds)
     else:
+        check_no_gateway(options)
         made, expires = _made_here(ctx, names, scopes, seconds)
     if place is None:
         write_result(options, made, {"token": made}, made)
