@@ -34,7 +34,7 @@ HERE_ONLY = {
         "positions", "after", "pending", "events_after", "settle", "open_socket", "record_gateway", "gateway_seen",
         "sweep", "why_void", "take_hold", "renew_hold", "release_hold", "confirm_up_to", "reject_held",
     },
-    Batch: {"together", "message"},
+    Batch: {"together", "message", "send_once"},
     Webhooks: {"take"},
     Maintenance: {"trim", "checkpoint"},
 }  # fmt: skip

@@ -133,7 +133,7 @@ class ApiClient:
         headers = {"Idempotency-Key": key or new_id()} if method in ("POST", "DELETE") else {}
         data = None
         if body is not None:
-            data, headers["Content-Type"] = _json_of(body).encode("utf-8"), "application/json"
+            data, headers["Content-Type"] = _utf8(_json_of(body)), "application/json"
         response = self._sent(method, path, query, data, headers, whole=True)
         if not response.headers.get("Content-Type", "").startswith("application/json"):
             raise self._not_a_gateway(response.status)
@@ -281,11 +281,12 @@ def path_of(*parts: str) -> str:
 
     Raises:
         NotFound: a part is empty: nothing has such a name.
+        InvalidInput: a part is not valid Unicode.
     """
     if "" in parts:
         raise NotFound("nothing has an empty name", hint="give the name")
     # "." and ".." are names here, and not steps in a path.
-    return "/v1/" + "/".join(quote(part, safe="").replace(".", "%2E") for part in parts)
+    return "/v1/" + "/".join(quote(_utf8(part), safe="").replace(".", "%2E") for part in parts)
 
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -309,7 +310,15 @@ def _query_of(query: Optional[Query]) -> str:
     for name, value in (query or {}).items():
         values = value if isinstance(value, (list, tuple)) else [value]
         pairs += [(name, _text(each)) for each in values if each is not None]
-    return f"?{urlencode(pairs)}" if pairs else ""
+    return f"?{urlencode([(name, _utf8(value)) for name, value in pairs])}" if pairs else ""
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        # For example what the shell passes on for bytes that are not UTF-8.
+        raise InvalidInput("a name or a text is not valid Unicode", hint="give it in UTF-8") from None
 
 
 def _text(value: object) -> str:

@@ -15,6 +15,8 @@ from tests.support import db_of
 from ws_manager import get_db, get_message_history
 from ws_manager.core.ledger import Ledger, ledger_over
 
+pytestmark = pytest.mark.over_http
+
 AT = "2020-01-01T00:00:00.500000+00:00"
 
 

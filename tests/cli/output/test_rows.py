@@ -17,6 +17,8 @@ from ws_manager.core.functions import get_db
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.strict_json import Json
 
+pytestmark = pytest.mark.over_http
+
 HOSTILE = "esc \x1b[31m, csi \x9b31m, rlo \u202e, rli \u2067, bell \x07"
 SEEN = r"esc \u001b[31m, csi \u009b31m, rlo \u202e, rli \u2067, bell \u0007"
 
@@ -140,6 +142,7 @@ def test_list_on_a_terminal(ledger: Ledger, terminal) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 @pytest.mark.parametrize("command", ["list", "history"])
+@pytest.mark.on_the_file
 def test_tables_fit_into_the_terminal(ledger: Ledger, terminal, columns: int, command: str) -> None:
     ledger.connect("an-agent-with-quite-a-long-name", "w" * 40, {"text": "x" * 200})
     ledger.connect("cipher", None, {"text": "日本" * 100})
@@ -323,6 +326,7 @@ def test_any_locale_will_do(ledger: Ledger, process, locale: str) -> None:
     assert process("send", "nobody-日本", "1", **variables).returncode == 3
 
 
+@pytest.mark.on_the_file
 def test_empty_answers_are_explained_on_a_terminal(terminal, cli) -> None:
     cli("connect", "octavia", "--ws-id", "ws-001")
     assert terminal("receive", "ws-001") == (0, "nothing is pending for ws-001\n")
@@ -338,6 +342,7 @@ def test_a_new_database_is_announced_on_a_terminal(terminal, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["list", "history", "stats", "show", "broadcast"])
+@pytest.mark.on_the_file
 def test_looking_makes_no_database(process, tmp_path: Path, command: str) -> None:
     path = tmp_path / "mistyped.db"
     more = {"show": ["ws-001"], "broadcast": ["1", "--dry-run"]}

@@ -24,6 +24,8 @@ from ws_manager.cli.output import format_options as view
 from ws_manager.cli.output import standing, tables, times
 from ws_manager.core.ledger import ledger_over
 
+pytestmark = pytest.mark.over_http
+
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=timezone.utc)
 HOSTILE = "[bold]b[/x] 🙂 שלום \u202edesrever\u2066 nl\n tab\t esc\x1b[31m bel\x07 csi\x9b2J del\x7f"

@@ -91,3 +91,13 @@ async def test_prune_with_its_key_says_again_what_it_has_deleted(database: Path)
         assert running.db.value("SELECT count(*) FROM broadcasts") == 1
         reused = await ask(running, "POST", "/v1/prunes", {"older_than": 3600}, key="k")
         assert (reused.status, reused.body["code"]) == (422, "key_reused")
+
+
+async def test_what_is_shown_has_json_and_not_its_text(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001", {"region": "us"})
+        sent = running.ledger.send("ws-001", {"a": 1})
+        assert sent is not None
+        facts = (await ask(running, "GET", "/v1/show/ws-001")).body["facts"]
+        assert facts["metadata"] == {"region": "us"}
+        assert (await ask(running, "GET", f"/v1/show/{sent.msg_id}")).body["facts"]["content"] == {"a": 1}

@@ -32,6 +32,7 @@ from ws_manager.gateway.http.api.view import View
 from ws_manager.models import Connection, Message
 from ws_manager.repository.findings import OK, ORDERS, PROBLEM, WARNING
 from ws_manager.settings import heartbeat_timeout
+from ws_manager.strict_json import Json
 
 _ID = Parameter("id", KNOWN_NAME, "a ws_id, a msg_id or a broadcast_id, or a part of one")
 _AGENT = Parameter("agent", KNOWN_NAME, "the agent")
@@ -53,6 +54,8 @@ def _show(ledger: Ledger, call: Call) -> Reply:
     facts = explained.facts
     if isinstance(found, Message):
         facts = view.message_form(found)
+    elif isinstance(found, Connection):
+        facts = {**facts, "metadata": Json(facts["metadata"])}
     timeline = [entry._asdict() for entry in explained.timeline]
     return Reply(
         {
