@@ -77,8 +77,8 @@ def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
     """
     options = global_options(ctx)
     if options.url is not None:
-        with remote_ledger(options) as remote:
-            yield remote
+        with ledger_to_read(ctx) as ledger:
+            yield ledger
         return
     from ws_manager.cli.output.text import note
     from ws_manager.core.locations import caveats
