@@ -498,13 +498,13 @@ def gateway_in_a_thread(database: Path, key: Optional[bytes] = None) -> Iterator
     """Run a gateway in an event loop of its own, and give its address; with a key it asks for tokens."""
     started: list[str] = []
     ready, loop = threading.Event(), asyncio.new_event_loop()
-    stop = asyncio.Event()
+    stop: asyncio.Future[None] = loop.create_future()
 
     async def serve() -> None:
         async with gateway(database, key=key) as running:
             started.append(running.url)
             ready.set()
-            await stop.wait()
+            await stop
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
@@ -512,6 +512,6 @@ def gateway_in_a_thread(database: Path, key: Optional[bytes] = None) -> Iterator
         assert ready.wait(30)
         yield started[0]
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(stop.set_result, None)
         thread.join()
         loop.close()
