@@ -21,12 +21,14 @@ IMPORT_INTO_NEW = "import_into_new"
 EXPORT = "export"
 LIST_CONNECTIONS = "list_connections"
 LIST_ALL = "list_all"
+LIST_AGENT = "list_agent"
 LIST_SET_ASIDE = "list_set_aside"
 LIST_PENDING = "list_pending"
 RETRY = "retry"
 REPLAY = "replay"
 LIST_BROADCASTS = "list_broadcasts"
 LIST_BARRED = "list_barred"
+UNBAR = "unbar"
 LIST_WEBHOOK_EVENTS = "list_webhook_events"
 SHOW = "show"
 SHOW_CONTENT = "show_content"
@@ -49,6 +51,7 @@ CHOOSE_WS_ID = "choose_ws_id"
 CHECK_STRIPE_ROUTES = "check_stripe_routes"
 
 LIBRARY = {
+    UNBAR: "do not come back, unless an operator lets the agent in again",
     CHECK_LOCATION: "check the path and BLACKROAD_WS_DB",
     MAKE_LEDGER: "check the path and BLACKROAD_WS_DB; get_db() makes a new one",
     CHECK_ACCESS: "check its owner and mode, or use another file",

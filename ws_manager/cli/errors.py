@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Optional
 from ws_manager.cli.hints import hint_of
 from ws_manager.cli.output.text import json_text, note, visible
 from ws_manager.errors import NotFound, WsManagerError
-from ws_manager.remedies import LIST_CONNECTIONS
+from ws_manager.remedies import LIST_AGENT, LIST_CONNECTIONS
 
 if TYPE_CHECKING:
     from ws_manager.core.ledger import Ledger
@@ -20,6 +20,8 @@ def not_active(ledger: Ledger, ws_id: str) -> NotFound:
     Its message says whether the ws_id is unknown, or since when and why it is disconnected.
     """
     connection = ledger.find(ws_id)
+    if connection is None and ledger.knows_agent(ws_id):
+        return NotFound(f"{ws_id} is an agent, and not a ws_id", remedy=LIST_AGENT, about=ws_id)
     if connection is None:
         return NotFound(f"no connection {ws_id}", remedy=LIST_CONNECTIONS)
     since = f" since {connection.disconnected_at}" if connection.disconnected_at else ""

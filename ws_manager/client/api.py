@@ -17,7 +17,7 @@ from ws_manager.client.errors import error_of
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised, NotFound, WsManagerError
 from ws_manager.models import new_id
 from ws_manager.proxies import proxy_for, unreachable
-from ws_manager.remedies import CHECK_URL_AND_PROXY, GIVE_CA, GIVE_TOKEN, PUT_TOKEN_IN_FILE
+from ws_manager.remedies import CHECK_URL, CHECK_URL_AND_PROXY, GIVE_CA, GIVE_TOKEN, PUT_TOKEN_IN_FILE
 from ws_manager.strict_json import Json, elements, members
 
 RETRIED = frozenset({408, 429, 502, 503, 504})
@@ -59,6 +59,20 @@ class _Retry(Retry):
         """Return the seconds of `Retry-After` (RFC 9110 section 10.2.3)."""
         seconds = super().get_retry_after(response)
         return None if seconds is None else min(seconds, _LONGEST_PAUSE)
+
+    def increment(
+        self,
+        method: Optional[str] = None,
+        url: Optional[str] = None,
+        response: Optional[urllib3.BaseHTTPResponse] = None,
+        error: Optional[Exception] = None,
+        *more: Any,  # noqa: ANN401 - urllib3's own
+        **options: Any,  # noqa: ANN401
+    ) -> Retry:
+        """Return what is left after a failed attempt; a name that nobody knows is not tried again."""
+        if isinstance(error, urllib3.exceptions.NameResolutionError):
+            raise error
+        return super().increment(method, url, response, error, *more, **options)
 
     def new(self, **changes: Any) -> _Retry:  # noqa: ANN401 - urllib3's own
         """Return what is left after one more attempt."""
@@ -220,6 +234,8 @@ class ApiClient:
     def _retry(self) -> Retry:
         retry = _Retry(
             total=RETRIES,
+            # Such as a certificate that is not to be trusted.
+            other=0,
             allowed_methods=None,
             status_forcelist=RETRIED,
             backoff_factor=_FIRST_PAUSE,
@@ -235,7 +251,9 @@ class ApiClient:
         if problem is None:
             return self._not_a_gateway(response.status)
         if response.status == 401:
-            return NotAuthorised(f"{self.url} asks for a valid token (401)", remedy=GIVE_TOKEN)
+            return NotAuthorised(
+                f"{self.url} asks for a valid token (401): {problem['detail']}", remedy=GIVE_TOKEN
+            )
         return error_of(problem)
 
     def _not_a_gateway(self, status: int) -> GatewayUnavailable:
@@ -246,11 +264,17 @@ class ApiClient:
     def _unreachable(self, cause: object) -> GatewayUnavailable:
         if isinstance(cause, urllib3.exceptions.SSLError):
             cause = cause.args[0] if cause.args else cause
+            if "WRONG_VERSION_NUMBER" in str(cause):
+                return GatewayUnavailable(
+                    f"{self.url} does not speak TLS", hint="give its address with http://"
+                )
             return GatewayUnavailable(
                 f"the certificate of {self.url} is not to be trusted: "
                 f"{getattr(cause, 'verify_message', '') or cause}",
                 remedy=GIVE_CA,
             )
+        if isinstance(cause, urllib3.exceptions.NameResolutionError) and self._proxy is None:
+            return GatewayUnavailable(f"the name in {self.url} is not known", remedy=CHECK_URL)
         return unreachable(_words(cause), self.url, self._proxy)
 
 

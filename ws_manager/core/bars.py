@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Optional
 from ws_manager.core.validation import check_name
 from ws_manager.errors import NotAuthorised
 from ws_manager.models import utc_now
+from ws_manager.remedies import UNBAR
 
 if TYPE_CHECKING:
     from ws_manager.repository.store import Store
@@ -53,9 +54,9 @@ def check_bars(store: Store, agent: Optional[str], token: Optional[str]) -> None
         NotAuthorised: the agent is barred, or the token was revoked.
     """
     if agent is not None and store.bars.is_barred(agent):
-        raise NotAuthorised(_AGENT, hint="do not come back")
+        raise NotAuthorised(_AGENT, remedy=UNBAR, about=agent)
     if token is not None and store.bars.is_revoked(token):
-        raise NotAuthorised(_TOKEN, hint="do not come back with it")
+        raise NotAuthorised(_TOKEN, hint="ask for a new one")
 
 
 def _note(store: Store, ws_ids: list[str], reason: str, now: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Optional
 
 from ws_manager.core import holds
-from ws_manager.core.bars import BARRED, check_bars
+from ws_manager.core.bars import BARRED
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.holds import holding_lock
 from ws_manager.core.registry import connect
@@ -184,7 +184,6 @@ class Delivery:
             NotAuthorised: the agent is barred, or the token was revoked.
         """
         with self._store.atomic():
-            check_bars(self._store, agent, token)
             known = None if ws_id is None else self._store.connections.find(ws_id)
             connection = connect(
                 self._store, agent, ws_id, metadata, gateway=gateway, limit=self._sizes.metadata, token=token

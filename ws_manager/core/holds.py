@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ws_manager.core.bars import check_bars
 from ws_manager.core.presence import has_socket, living_gateways
 from ws_manager.errors import Conflict, NotFound
 from ws_manager.models import Connection, new_id, seconds_before, utc_now
@@ -30,11 +31,13 @@ def holding_lock(store: Store, ws_id: str) -> Iterator[Connection]:
 
     Raises:
         NotFound: there is no such connection.
+        NotAuthorised: its agent is barred.
         Conflict: a socket or another receiver holds it.
     """
     connection = store.connections.find(ws_id)
     if connection is None:
         raise NotFound(f"no connection {ws_id}", remedy=LIST_CONNECTIONS)
+    check_bars(store, connection.agent, None)
     lock = store.hold(connection)
     if lock is None:
         raise _held(ws_id)

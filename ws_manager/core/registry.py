@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ws_manager.core.bars import check_bars
 from ws_manager.core.validation import check_latency, check_name, check_timestamp, encode_metadata
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import Connection, new_id, utc_now
@@ -102,6 +103,7 @@ def _register(
     store: Store, new: Connection, metadata: Optional[str], token: Optional[str] = None
 ) -> Connection:
     with store.atomic():
+        check_bars(store, new.agent, token)
         known = store.connections.find(new.ws_id)
         if known is not None and known.agent != new.agent:
             _move(store, known, new)

@@ -29,7 +29,7 @@ from ws_manager.gateway.http.api.downloads import Downloads
 from ws_manager.gateway.http.api.events import EventStreams
 from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.bodies import Bodies
-from ws_manager.gateway.http.errors import error_response
+from ws_manager.gateway.http.errors import error_response, problems
 from ws_manager.gateway.http.health import Health
 from ws_manager.gateway.http.meters import Family, Meters, counted
 from ws_manager.gateway.http.names import WILDCARDS, Names, bracketed
@@ -220,7 +220,7 @@ class GatewayServer:
         """Return every route."""
         application = web.Application(client_max_size=MAX_BODY + 1)
         application.router.add_get("/ws", self._sockets.open)
-        application.middlewares.append(counted(self._meters))
+        application.middlewares.extend((counted(self._meters), problems))
         self._health.add_to(application)
         self._events.add_to(application)
         self._api.add_to(application)

@@ -33,12 +33,14 @@ def connect(
     given = None if metadata is None else checked_object(without_mark(metadata), "metadata")
     with ledger_to_write(ctx, create=True, shared=shared) as ledger:
         known = None if ws_id is None else ledger.find(ws_id)
+        moves = known is not None and known.agent != agent
+        aside = ledger.count_pending(known) if known is not None and moves else 0
         connection = ledger.connect(agent, ws_id, given)
         row = connection_form(connection, ledger.count_pending(connection)) if options.output else {}
     line = f"Connected: {connection.ws_id} (agent={connection.agent})"
     write_result(options, line, row, connection.ws_id)
-    if known is not None and known.agent != agent:
+    if known is not None and moves:
         note(
-            f"note: {connection.ws_id} belonged to {known.agent}: its socket is closed,"
-            " and its pending messages are set aside"
+            f"note: {connection.ws_id} belonged to {known.agent}; {aside} message(s) that were pending for it are set "
+            "aside, and a socket is closed"
         )

@@ -46,6 +46,8 @@ def receive(
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
     seconds = heartbeat_timeout() if follow else 0.0
     with ledger_to_write(ctx) as ledger, stopped_by_signals() as stop:
+        if ledger.find(ws_id) is None:
+            raise not_active(ledger, ws_id)
         with ledger.delivery.holding(ws_id) as connection:
             receiver = _Receiver(ledger, connection, form, stop, count)
             if follow:

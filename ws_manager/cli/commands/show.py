@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 import typer
 
+from ws_manager.cli.errors import not_active
 from ws_manager.cli.ledger import ledger_if_any
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.format_options import EXCEL, NO_HEADERS, TIME, parse_format_options
@@ -41,7 +42,12 @@ def show(
     with ledger_if_any(ctx) as ledger:
         if ledger is None:
             raise NotFound(f"no connection, message or broadcast {identifier}", remedy=CHECK_LOCATION)
-        explanation = ledger.explain(identifier)
+        try:
+            explanation = ledger.explain(identifier)
+        except NotFound:
+            if ledger.knows_agent(identifier):
+                raise not_active(ledger, identifier) from None
+            raise
     if options.json:
         write(
             json_object(_as_object(explanation, time or "iso"), indent=options.output == "json"), is_json=True

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Optional
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from ws_manager.errors import (
     Conflict,
@@ -25,7 +26,7 @@ from ws_manager.errors import (
 from ws_manager.gateway.http.access import BadToken
 from ws_manager.gateway.http.bodies import TooLate
 from ws_manager.gateway.quotas import TooFast
-from ws_manager.remedies import MAKE_TOKEN
+from ws_manager.remedies import MAKE_TOKEN, UNBAR
 
 
 class Unusable(InvalidInput):
@@ -48,7 +49,10 @@ _STATUS = {
     MissingExtra: 503,
 }
 
-_HINTS = {MAKE_TOKEN: "ask the operator of this gateway for one"}
+_HINTS = {
+    MAKE_TOKEN: "ask the operator of this gateway for one",
+    UNBAR: "do not come back, unless an operator lets the agent in again",
+}
 """Hints for remote callers, by the codes of `ws_manager.remedies`. Other remedies are for operators only."""
 
 
@@ -110,3 +114,16 @@ def problem(
     }
     text = json.dumps(body, ensure_ascii=False)
     return web.Response(text=text, status=status, headers=headers, content_type="application/problem+json")
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a path or a method that does not exist as a problem too (RFC 9457)."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return problem(404, NotFound.code, "there is no such path")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        detail = f"{error.method} is not allowed here"
+        return problem(405, InvalidInput.code, detail, f"use {allowed}", headers={"Allow": allowed})
