@@ -197,6 +197,70 @@ def test_where_nobody_listens() -> None:
     assert str(failed.value) == f"the gateway at {url} does not answer: [Errno 111] Connection refused"
 
 
+def as_json(body: str, kind: str = "application/json", status: str = "200 OK") -> Way:
+    """Answer with a body that is said to be JSON."""
+    head = f"HTTP/1.1 {status}\nContent-Type: {kind}\nContent-Length: {len(body)}\nConnection: close\n\n"
+    return say(head + body)
+
+
+def endless(head: str, piece: bytes) -> Way:
+    """Answer without an end."""
+
+    def way(peer: socket.socket, _road: Road) -> None:
+        peer.recv(65536)
+        peer.sendall(f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n".encode())
+        while True:
+            peer.sendall(piece)
+
+    return way
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        (as_json("hello"), "is not a JSON object"),
+        (as_json("[1,2]"), "is not a JSON object"),
+        (as_json("[" * 100_000), "is not a JSON object"),
+        (as_json("{}"), "lacks items"),
+        (as_json('{"items":5,"next":null}'), "has no list of items"),
+        (as_json('{"items":[],"next":"1"}'), "has a next page without end"),
+        (
+            as_json('{"detail":1,"code":[]}', "application/problem+json", "409 Conflict"),
+            "not as a gateway does",
+        ),
+        (endless("Content-Type: application/json\r\n", b"[1," * 20_000), "has no end"),
+        (endless("Content-Type: application/problem+json\r\n", b"x" * 60_000), "has no end"),
+    ],
+)
+def test_an_answer_that_no_gateway_gives_is_one_error(
+    port: int, monkeypatch: pytest.MonkeyPatch, way: Way, told: str
+) -> None:
+    monkeypatch.setattr(api, "MOST_BYTES", 1_000_000)
+    with ledger_behind(port, *[way] * 20) as (ledger, _), pytest.raises(GatewayUnavailable, match=told):
+        ledger.connections()
+
+
+def test_a_page_that_comes_again_and_again_is_noticed(port: int) -> None:
+    connection = (
+        '{"ws_id":"a","agent":"b","metadata":{},"connected_at":"","last_heartbeat":"","status":"active",'
+        '"message_count":0,"db_id":1,"disconnected_at":null,"epoch":1,"confirmed_seq":0,"close_code":null,'
+        '"close_reason":null,"gateway":null,"pending":0}'
+    )
+    with ledger_behind(port, *[as_json(f'{{"items":[{connection}],"next":"a"}}')] * 20) as (ledger, road):
+        with pytest.raises(GatewayUnavailable, match="without end"):
+            ledger.connections()
+        assert road.requests == 2
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "[]", '{"line":0,"ok":true}', '{"line":2,"ok":true}', '{"line":1,"ok":false}']
+)
+def test_the_answer_to_a_line_that_no_gateway_gives(port: int, line: str) -> None:
+    with ledger_behind(port, *[as_json(line + "\n", "application/x-ndjson")] * 20) as (ledger, _):
+        (outcome,) = ledger.batch.send([ledger.batch.message(1, "data", "ws-001")])
+        assert isinstance(outcome, GatewayUnavailable)
+
+
 class TestBatch:
     @pytest.mark.parametrize("most", [0, 100, 300, 5000, 40_000])
     def test_lines_without_an_answer_are_sent_again_and_committed_once(

@@ -81,7 +81,9 @@ def test_what_only_its_machine_can_do_is_refused(remote: RemoteLedger) -> None:
             call()
 
 
-@pytest.mark.parametrize("name", [".", "..", "a/b", "%2F", "a b", "ü", "日本", "?", "#", "+", "a;b", "100%"])
+@pytest.mark.parametrize(
+    "name", [".", "..", "a/b", "%2F", "a b", "ü", "日本", "?", "#", "+", "a;b", "100%", "a{b}"]
+)
 def test_any_name_is_found_again(remote: RemoteLedger, name: str) -> None:
     assert remote.connect(name, name, {"name": name}).ws_id == name
     assert remote.knows_agent(name)
@@ -202,6 +204,18 @@ def test_batches_say_what_was_wrong_with_a_line(remote: RemoteLedger) -> None:
     batch = remote.batch
     lines = [batch.message(number, "data", "ws-001" if number % 2 else "nobody") for number in range(1200)]
     outcomes = batch.send(lines)
-    assert [outcome is None for outcome in outcomes] == [number % 2 == 0 for number in range(1200)]
+    assert [isinstance(outcome, NotFound) for outcome in outcomes] == [n % 2 == 0 for n in range(1200)]
     contents = [json.loads(message.content) for message in remote.messages(MessageFilter(), 1000)]
     assert contents == list(range(1199, 0, -2))
+
+
+def test_many_long_names_are_ended(remote: RemoteLedger) -> None:
+    names = [f"{number:03d}" + "ü" * 125 for number in range(150)]
+    for name in names:
+        remote.connect("octavia", name)
+    assert remote.disconnect_all(names) == names
+
+
+def test_what_is_too_long_for_a_request_is_refused(remote: RemoteLedger) -> None:
+    with pytest.raises(InvalidInput, match="too long for a request"):
+        remote.messages(MessageFilter(text="x" * 9000))

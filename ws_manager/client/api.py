@@ -7,18 +7,19 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, Optional, Union
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 from urllib3.util import Retry, Timeout, make_headers
 
+from ws_manager.client.answers import Answer, is_object, problem_of, strange
 from ws_manager.client.errors import error_of
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised, NotFound, WsManagerError
 from ws_manager.models import new_id
 from ws_manager.proxies import proxy_for, unreachable
 from ws_manager.remedies import CHECK_URL, CHECK_URL_AND_PROXY, GIVE_CA, GIVE_TOKEN, PUT_TOKEN_IN_FILE
-from ws_manager.strict_json import Json, elements, members
+from ws_manager.strict_json import Json
 
 RETRIED = frozenset({408, 429, 502, 503, 504})
 """The statuses after which a request is sent again: a server or a proxy could not do it then."""
@@ -26,28 +27,19 @@ RETRIED = frozenset({408, 429, 502, 503, 504})
 RETRIES = 5
 """How often a request is sent again: over about 8 s."""
 
-PAGE = 1000
+PAGE = 250
 """Items that are asked for at once."""
+
+MOST_BYTES = 300 * 1024 * 1024
+"""Bytes of an answer, or of a line of one: more than any page has."""
 
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 40.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 4.0
+_WHOLE_SECONDS = 120.0
 _PIECE = 64 * 1024
-_PROBLEM = "application/problem+json"
+_LONGEST_TARGET = 8000
 
 Query = Mapping[str, Union[str, int, float, bool, Sequence[str], None]]
-
-
-class Answer(NamedTuple):
-    """A gateway's answer: its status, its JSON text, and whether it is that of an earlier request with this key."""
-
-    status: int
-    text: str
-    replayed: bool
-
-    @property
-    def body(self) -> Any:  # noqa: ANN401 - any JSON value
-        """The decoded text. A number may be rounded in it."""
-        return json.loads(self.text)
 
 
 class _Retry(Retry):
@@ -68,7 +60,7 @@ class _Retry(Retry):
         error: Optional[Exception] = None,
         *more: Any,  # noqa: ANN401 - urllib3's own
         **options: Any,  # noqa: ANN401
-    ) -> Retry:
+    ) -> _Retry:
         """Return what is left after a failed attempt; a name that nobody knows is not tried again."""
         if isinstance(error, urllib3.exceptions.NameResolutionError):
             raise error
@@ -148,10 +140,20 @@ class ApiClient:
         data = None
         if body is not None:
             data, headers["Content-Type"] = _utf8(_json_of(body)), "application/json"
-        response = self._sent(method, path, query, data, headers, whole=True)
-        if not response.headers.get("Content-Type", "").startswith("application/json"):
+        for attempt in range(RETRIES + 1):
+            response = self._sent(method, path, query, data, headers)
+            text = self._read(response)
+            if text is not None:
+                break
+            _pause(attempt)
+        else:
+            raise self._broke_off()
+        if response.status >= 300:
+            raise self._refused(response.status, problem_of(_kind(response), text))
+        if not _kind(response).startswith("application/json"):
             raise self._not_a_gateway(response.status)
-        text = response.data.decode("utf-8", "replace")
+        if not is_object(text):
+            raise strange("is not a JSON object")
         return Answer(response.status, text, "Idempotency-Replayed" in response.headers)
 
     def pages(
@@ -162,11 +164,13 @@ class ApiClient:
         while limit is None or len(found) < limit:
             size = PAGE if limit is None else min(PAGE, limit - len(found))
             answer = self.call("GET", path_of(what), query={**query, "limit": size, "after": after})
-            form = members(answer.text)
-            found += elements(form["items"])
-            after = json.loads(form["next"])
+            items = answer.items()
+            found += items
+            before, after = after, answer.body["next"]
             if after is None:
                 break
+            if not items or after == before:
+                raise strange("has a next page without end")
         return found
 
     def stream(self, method: str, path: str, data: Optional[bytes] = None) -> Iterator[bytes]:
@@ -176,15 +180,31 @@ class ApiClient:
             GatewayUnavailable: it broke off before its end; besides, as `call`.
         """
         kind = {} if data is None else {"Content-Type": "application/x-ndjson"}
-        response = self._sent(method, path, None, data, kind, whole=False)
+        response = self._sent(method, path, None, data, kind)
+        if response.status >= 300:
+            text = self._read(response)
+            raise self._refused(response.status, None if text is None else problem_of(_kind(response), text))
         try:
-            yield from response.stream(_PIECE)
+            yield from response.stream(_PIECE, decode_content=False)
         except (urllib3.exceptions.HTTPError, HTTPException, OSError):
-            raise GatewayUnavailable(
-                f"the answer of the gateway at {self.url} broke off", hint="try again"
-            ) from None
+            raise self._broke_off() from None
         finally:
             response.close()
+
+    def lines(self, method: str, path: str, data: Optional[bytes] = None) -> Iterator[str]:
+        """Send a request, and give its answer in lines, without one that has no end. Errors are those of `stream`."""
+        rest: list[bytes] = []
+        size = 0
+        for piece in self.stream(method, path, data):
+            first, *others = piece.split(b"\n")
+            for part in others:
+                rest.append(first)
+                yield b"".join(rest).decode("utf-8", "replace")
+                rest, size, first = [], 0, part
+            rest.append(first)
+            size += len(first)
+            if size > MOST_BYTES:
+                raise strange("has a line without end")
 
     def _sent(
         self,
@@ -193,43 +213,56 @@ class ApiClient:
         query: Optional[Query],
         data: Optional[bytes],
         headers: dict[str, str],
-        *,
-        whole: bool,
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request, and return its answer. If `whole`, it is read to its end, and retried if it breaks off."""
+        """Send a request, and return its answer, whose body is not read yet."""
         token = self._token()
         if token is not None:
             # RFC 6750 section 2.1. Not in the address: addresses end up in logs.
             headers["Authorization"] = f"Bearer {token}"
-        address = f"{self.url}{path}{_query_of(query)}"
-        for attempt in range(RETRIES + 1):
-            response = self._asked(method, address, data, headers, whole=whole)
-            # Every answer has one. `http.client` takes a head that breaks off for a whole one.
-            if "Content-Type" in response.headers:
-                break
-            time.sleep(min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE))
-        if response.status >= 300:
-            raise self._refused(response)
-        return response
-
-    def _asked(
-        self, method: str, address: str, data: Optional[bytes], headers: Mapping[str, str], *, whole: bool
-    ) -> urllib3.BaseHTTPResponse:
+        # What is compressed could be of any size.
+        headers["Accept-Encoding"] = "identity"
+        target = f"{path}{_query_of(query)}"
+        if len(target) > _LONGEST_TARGET:
+            raise InvalidInput("that is too long for a request", hint="ask for less at once")
         try:
             return self._http.request(
                 method,
-                address,
+                self.url + target,
                 body=data,
                 headers=headers,
                 retries=self._retry(),
                 redirect=False,
-                preload_content=whole,
+                preload_content=False,
                 timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
             )
         except urllib3.exceptions.MaxRetryError as error:
             raise self._unreachable(error.reason or error) from None
         except (urllib3.exceptions.HTTPError, OSError, HTTPException) as error:
             raise self._unreachable(error) from None
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> Optional[str]:
+        """Return the whole body of an answer as text; None if it broke off.
+
+        Raises:
+            GatewayUnavailable: it is too large, or takes too long.
+        """
+        # Every answer says of what type it is. `http.client` takes a head that breaks off for a whole one.
+        if "Content-Type" not in response.headers:
+            response.close()
+            return None
+        pieces, size, until = [], 0, time.monotonic() + _WHOLE_SECONDS
+        try:
+            for piece in response.stream(_PIECE, decode_content=False):
+                pieces.append(piece)
+                size += len(piece)
+                if size > MOST_BYTES or time.monotonic() > until:
+                    response.close()
+                    raise strange("has no end")
+        except (urllib3.exceptions.HTTPError, HTTPException, OSError):
+            response.close()
+            return None
+        response.release_conn()
+        return b"".join(pieces).decode("utf-8", "replace")
 
     def _retry(self) -> Retry:
         retry = _Retry(
@@ -246,15 +279,17 @@ class ApiClient:
         retry.on_retry = self._on_retry
         return retry
 
-    def _refused(self, response: urllib3.BaseHTTPResponse) -> WsManagerError:
-        problem = _problem(response)
+    def _refused(self, status: int, problem: Optional[dict[str, Any]]) -> WsManagerError:
         if problem is None:
-            return self._not_a_gateway(response.status)
-        if response.status == 401:
+            return self._not_a_gateway(status)
+        if status == 401:
             return NotAuthorised(
                 f"{self.url} asks for a valid token (401): {problem['detail']}", remedy=GIVE_TOKEN
             )
         return error_of(problem)
+
+    def _broke_off(self) -> GatewayUnavailable:
+        return GatewayUnavailable(f"the answer of the gateway at {self.url} broke off", hint="try again")
 
     def _not_a_gateway(self, status: int) -> GatewayUnavailable:
         return GatewayUnavailable(
@@ -357,16 +392,12 @@ def _json_of(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _problem(response: urllib3.BaseHTTPResponse) -> Optional[dict[str, Any]]:
-    """Return the problem (RFC 9457) that an answer is; None if it is not one of a gateway."""
-    if not response.headers.get("Content-Type", "").startswith(_PROBLEM):
-        return None
-    try:
-        problem = json.loads(response.data)
-        known = isinstance(problem["detail"], str) and isinstance(problem["code"], str)
-    except (ValueError, KeyError, TypeError, RecursionError, urllib3.exceptions.HTTPError):
-        return None
-    return problem if known else None
+def _kind(response: urllib3.BaseHTTPResponse) -> str:
+    return response.headers.get("Content-Type", "")
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE))
 
 
 def _words(cause: object) -> object:

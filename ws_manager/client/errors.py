@@ -18,7 +18,7 @@ def error_of(problem: Mapping[str, Any]) -> WsManagerError:
         problem.get("hint"),
         problem.get("remedy"),
     )
-    if remedy in _REMEDIES:
+    if isinstance(remedy, str) and remedy in _REMEDIES:
         return kind(str(message), remedy=remedy, about=problem.get("about"))
     if hint is None and kind is NotAuthorised:
         return kind(str(message), remedy=CHECK_TOKEN)

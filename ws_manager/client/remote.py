@@ -7,11 +7,13 @@ Whoever has one calls the same verbs, and gets the same values and errors. What 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
+from urllib.parse import quote
 
-from ws_manager.client.api import Answer, ApiClient, path_of
+from ws_manager.client.answers import Answer
+from ws_manager.client.api import ApiClient, path_of
 from ws_manager.client.remote_parts import (
     NO_STORE,
     RemoteBatch,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ws_manager.core.retry import Retried
     from ws_manager.core.sending import Admit, Sent
 
+_NAMES_BYTES = 6000
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.5
 
 
@@ -88,10 +91,10 @@ class RemoteLedger(RemoteQuestions, Ledger):
         return bool(self.disconnect_all([ws_id], reason))
 
     def disconnect_all(self, ws_ids: Iterable[str], reason: str = BY_AN_OPERATOR) -> list[str]:
-        """Do the same with many connections, 100 in one transaction."""
-        named, ended = list(ws_ids), list[str]()
-        for start in range(0, len(named), 100):
-            query = {"ws_id": named[start : start + 100], "reason": reason}
+        """Do the same with many connections, as many in one transaction as fit into one address."""
+        ended: list[str] = []
+        for some in _short_enough(list(ws_ids)):
+            query = {"ws_id": some, "reason": reason}
             ended += self.api.call("DELETE", path_of("connections"), query=query).body["ws_ids"]
         return ended
 
@@ -283,6 +286,20 @@ class RemoteLedger(RemoteQuestions, Ledger):
             "msg_type": check_name(msg_type, "message type"),
         }
         return body if sender_id is None else {**body, "sender_id": sender_id}
+
+
+def _short_enough(names: Sequence[str]) -> Iterator[list[str]]:
+    """Split names into lists that fit into the address of a request."""
+    some, size = list[str](), 0
+    for name in names:
+        length = len(quote(name, errors="replace")) + len("&ws_id=")
+        if some and size + length > _NAMES_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(name)
+        size += length
+    if some:
+        yield some
 
 
 def _object(metadata: Union[Mapping[str, Any], Json]) -> Json:

@@ -29,9 +29,9 @@ from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound, WsManagerError
 from ws_manager.forms import connection_of, pending_message_of
 from ws_manager.models import UNROUTED, Connection, Gateway, PendingMessage, new_ids
+from ws_manager.remedies import CHECK_URL_AND_PROXY
 from ws_manager.repository.findings import Backlog, RecentMessage, StoredEvent
 from ws_manager.settings import Sizes
-from ws_manager.strict_json import elements, members
 
 if TYPE_CHECKING:
     from ws_manager.repository.store import Store
@@ -83,13 +83,12 @@ class RemoteDelivery(Delivery):
             # The gateway was away for longer than a hold lasts.
             self._take(ws_id)
             answer = self._api.call("GET", path, query={**query, "hold": self._holds[ws_id]})
-        form = members(answer.text)
-        if json.loads(form["epoch"]) != connection.epoch:
+        if answer.body["epoch"] != connection.epoch:
             raise Conflict(
                 f"{ws_id} was registered again meanwhile; the messages stay pending",
                 hint="the present holder receives them again",
             )
-        return [pending_message_of(text) for text in elements(form["items"])]
+        return [pending_message_of(text) for text in answer.items()]
 
     def confirm_held(self, connection: Connection, seqs: Sequence[int]) -> None:
         """Confirm the messages that a holder has received, by their numbers in ascending order."""
@@ -120,9 +119,7 @@ class RemoteBatch(Batch):
         if sender_id is not None:
             raise InvalidInput("the lines of a batch name no sender", hint="the token says who sends them")
         answers = self._answers([{"to": message.ws_id, **_line(message)} for message in messages])
-        return [
-            answer["msg_id"] if isinstance(answer, dict) else _none_if_missing(answer) for answer in answers
-        ]
+        return [answer["msg_id"] if isinstance(answer, dict) else answer for answer in answers]
 
     def broadcast(
         self, messages: Sequence[OutgoingMessage], agent: Optional[str] = None
@@ -147,8 +144,11 @@ class RemoteBatch(Batch):
                 return [answers[number] for number in range(len(texts))]
             before = len(answers)
             try:
-                for answer in self._asked(b"".join(texts[number] for number in left)):
-                    answers[left[answer["line"] - 1]] = answer if answer["ok"] else error_of(answer["error"])
+                for line in self._api.lines(
+                    "POST", path_of("batches"), b"".join(texts[number] for number in left)
+                ):
+                    number, answer = _answer_to(line, left)
+                    answers[number] = answer
                 if len(answers) - before < len(left):
                     raise GatewayUnavailable(f"the gateway at {self._api.url} left lines unanswered")
             except GatewayUnavailable as error:
@@ -157,12 +157,6 @@ class RemoteBatch(Batch):
                     return [answers.get(number, error) for number in range(len(texts))]
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _asked(self, data: bytes) -> Iterator[Any]:
-        rest = b""
-        for piece in self._api.stream("POST", path_of("batches"), data):
-            *whole, rest = (rest + piece).split(b"\n")
-            yield from map(json.loads, whole)
 
 
 class RemoteWebhooks(Webhooks):
@@ -227,10 +221,7 @@ class RemoteMaintenance(Maintenance):
 
     def export_lines(self) -> Generator[str, None, None]:
         """Give the whole ledger as lines of JSON, as it was at the first of them."""
-        rest = b""
-        for piece in self._api.stream("GET", path_of("export")):
-            *whole, rest = (rest + piece).split(b"\n")
-            yield from (line.decode("utf-8") for line in whole)
+        yield from self._api.lines("GET", path_of("export"))
 
     def import_lines(self, lines: Iterable[str]) -> NoReturn:
         """Refuse: an import fills an empty ledger, and a gateway's is not."""
@@ -302,6 +293,20 @@ class RemoteChanges:
         """Do nothing: it takes nothing of the system."""
 
 
+def _answer_to(line: str, left: Sequence[int]) -> tuple[int, Union[dict[str, Any], WsManagerError]]:
+    """Return the number of the line that an answer is to, among those that were sent, and what it says."""
+    try:
+        answer = json.loads(line)
+        place, done = answer["line"], answer["ok"]
+        if not isinstance(place, int) or not 1 <= place <= len(left):
+            raise ValueError(place)
+        return left[place - 1], answer if done else error_of(answer["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise GatewayUnavailable(
+            "the answer to a batch is not a gateway's", remedy=CHECK_URL_AND_PROXY
+        ) from None
+
+
 def _line(message: OutgoingMessage) -> dict[str, Any]:
     return {"content": message.content, "msg_type": message.msg_type}
 
@@ -311,10 +316,6 @@ def _json_line(line: dict[str, Any]) -> bytes:
     content = line.pop("content")
     others = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
     return f'{others[:-1]},"content":{content}}}\n'.encode()
-
-
-def _none_if_missing(error: WsManagerError) -> Union[WsManagerError, None]:
-    return None if isinstance(error, NotFound) else error
 
 
 def _overview_of(form: dict[str, Any], query: OverviewQuery) -> Overview:

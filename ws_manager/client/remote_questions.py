@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 
-from ws_manager.client.api import PAGE, Answer, ApiClient, path_of
+from ws_manager.client.answers import Answer
+from ws_manager.client.api import PAGE, ApiClient, path_of
 from ws_manager.client.remote_parts import RemoteSampler
 from ws_manager.core.questions import Questions
 from ws_manager.core.read.conditions import Conditions
@@ -18,7 +19,7 @@ from ws_manager.models import Connection, Gateway, Message
 from ws_manager.repository.findings import Backlog, BroadcastState, Finding, MessageFilter
 from ws_manager.repository.records import ListedConnection
 from ws_manager.settings import HEARTBEAT_TIMEOUT
-from ws_manager.strict_json import Json, elements, members
+from ws_manager.strict_json import Json, members
 
 if TYPE_CHECKING:
     from ws_manager.core.read.explain import Explanation, Unconfirmed
@@ -93,7 +94,7 @@ class RemoteQuestions(Questions):
         """Return the number of active connections."""
         return int(self.stats()["active_connections"])
 
-    def count_pending(self, connection: Connection) -> int:
+    def count_pending(self, connection: Connection, limit: int = -1) -> int:
         """Return how many messages a connection has not confirmed yet."""
         answer = self._found("connections", connection.ws_id)
         return 0 if answer is None else int(answer.body["pending"])
@@ -134,8 +135,8 @@ class RemoteQuestions(Questions):
     ) -> tuple[list[Message], str]:
         """Return messages in the order of their commits."""
         query = {**_filter(wanted), "order": "oldest", "after": after, "limit": min(limit, PAGE)}
-        form = members(self.api.call("GET", path_of("messages"), query=query).text)
-        return [message_of(text) for text in elements(form["items"])], json.loads(form["next"])
+        answer = self.api.call("GET", path_of("messages"), query=query)
+        return [message_of(text) for text in answer.items()], answer.body["next"]
 
     def follow(self, wanted: MessageFilter, pause: Callable[[], None]) -> Iterator[Sequence[Message]]:
         """Give messages as they are committed."""
@@ -177,7 +178,7 @@ class RemoteQuestions(Questions):
 
     def look_up(self, identifier: str) -> Thing:
         """Return the connection, the message or the broadcast that an identifier, or a part of one, means."""
-        form = members(self.api.call("GET", path_of("show", identifier)).text)
+        form = self.api.call("GET", path_of("show", identifier)).form
         kind, facts = json.loads(form["kind"]), json.loads(form["facts"])
         if kind == "message":
             return message_of(form["facts"])
@@ -192,7 +193,7 @@ class RemoteQuestions(Questions):
         """Return all there is about a connection, a message or a broadcast."""
         from ws_manager.core.read.explain import Entry, Explanation
 
-        form = members(self.api.call("GET", path_of("show", identifier)).text)
+        form = self.api.call("GET", path_of("show", identifier)).form
         texts = members(form["facts"])
         facts = {
             name: Json(text) if name in ("content", "metadata") else json.loads(text)

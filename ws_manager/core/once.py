@@ -68,7 +68,7 @@ def sending_key(
 ) -> Optional[Key]:
     """Return the key of a message to one connection, the same on the socket, over HTTP and in a shell.
 
-    `sender_id` is a sender that the request itself names; the subject says who sends otherwise.
+    `sender_id` is the sending connection: one that repeats another's request must not take its message for its own.
     """
     named = () if sender_id is None else (sender_id,)
     return key_for(subject, "send", name, to, content, msg_type, *named)

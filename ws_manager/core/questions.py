@@ -109,9 +109,9 @@ class Questions:
         """Return the number of active connections."""
         return self._store.connections.count_active()
 
-    def count_pending(self, connection: Connection) -> int:
-        """Return how many messages a connection has not confirmed yet."""
-        return self._store.messages.count_pending(connection.ws_id, connection.confirmed_seq)
+    def count_pending(self, connection: Connection, limit: int = -1) -> int:
+        """Return how many messages a connection has not confirmed yet, counted up to a limit; -1 for none."""
+        return self._store.messages.count_pending(connection.ws_id, connection.confirmed_seq, limit=limit)
 
     def retry_of(self, msg_id: str) -> Optional[Retried]:
         """Return what a set-aside message was sent again as; None if it was not."""

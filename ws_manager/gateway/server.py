@@ -155,7 +155,7 @@ class GatewayServer:
             limits.handshake_seconds,
         )
         self._batches = Batches(gate, self._threads, body_bytes(limits.sizes))
-        self._downloads = Downloads(gate, options.database, limits.sizes)
+        self._downloads = Downloads(gate, self._threads, options.database, limits.sizes)
         self._sockets = self._socket_route()
         self._listener = Listener(
             self._application(),

@@ -41,6 +41,6 @@ def connect(
     write_result(options, line, row, connection.ws_id)
     if known is not None and moves:
         note(
-            f"note: {connection.ws_id} belonged to {known.agent}; {aside} message(s) that were pending for it are set "
-            "aside, and a socket is closed"
+            f"note: {connection.ws_id} belonged to {known.agent}; {aside} pending message(s) are set aside, "
+            "and a socket is closed"
         )

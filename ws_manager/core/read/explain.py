@@ -27,6 +27,10 @@ GOOD, WAITING, BAD = "good", "waiting", "bad"
 """How a thing stands: as it should, not finished yet, or in need of attention."""
 
 
+OF_A_MESSAGE = ("sent", "written", "confirmed", "set aside")
+"""What happens to a message itself, in a timeline."""
+
+
 class Entry(NamedTuple):
     """One line of a timeline: when (UTC), what, and what more there is to say."""
 

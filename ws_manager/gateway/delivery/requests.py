@@ -66,7 +66,9 @@ class RequestPerformer:
                 raise NotFound(f"no active connection {to}")
             return message.msg_id
 
-        key = sending_key(self._claims.agent, request.key, to, request.content, request.msg_type)
+        key = sending_key(
+            self._claims.agent, request.key, to, request.content, request.msg_type, self._sender
+        )
         return sent_frame(request.ref, ledger.once(key, sent)[0])
 
     def _broadcast(self, ledger: Ledger, request: BroadcastRequest) -> str:
@@ -88,7 +90,7 @@ class RequestPerformer:
             return broadcast.broadcast_id
 
         key = broadcasting_key(
-            self._claims.agent, request.key, agent, None, request.content, request.msg_type
+            self._claims.agent, request.key, agent, None, request.content, request.msg_type, self._sender
         )
         broadcast_id, replayed = ledger.once(key, sent)
         known = ledger.find_broadcast(broadcast_id) if replayed else None

@@ -1,4 +1,4 @@
-"""Reads bodies of requests that are not authenticated yet, within limits of memory and time."""
+"""Reads bodies of requests within limits of memory and time."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Bodies:
             data += chunk
 
     def _grow(self, body: _Body, size: int) -> None:
-        full = "too many events are on their way"
+        full = "too many bodies are on their way"
         while self.held + size - body.held > self._most:
             # A body that was read completely is processed soon, and ending it would free nothing.
             unfinished = (each for each in self._bodies if each.reading is not None and each is not body)

@@ -7,7 +7,7 @@ which one they use: `+column` keeps SQLite from using the index of that column.
 from __future__ import annotations
 
 import json
-from typing import Optional
+from typing import Optional, cast
 
 from ws_manager.models import Message
 from ws_manager.repository.findings import MessageFilter
@@ -92,6 +92,8 @@ class History:
     def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:
         # Asked first: what is committed in between is read by the next call.
         newest = self.position()
+        if cast("int", position) >= cast("int", newest):
+            return [], position
         terms = self._terms(wanted)
         if wanted.ws_id is not None:
             terms.add("(+recipient_id = ? OR +sender_id = ?)", wanted.ws_id, wanted.ws_id)

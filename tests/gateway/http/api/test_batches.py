@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from tests.gateway.http.api.support import KEY, ask, token
-from tests.support import RunningGateway, gateway
+from tests.support import Clock, RunningGateway, gateway, until
+from ws_manager.gateway.http.api.batches import MOST_OF_A_TOKEN
 from ws_manager.gateway.limits import Limits
 
 
@@ -138,3 +139,42 @@ async def test_a_barred_agent_is_refused(database: Path) -> None:
         running.ledger.bar("octavia")
         refused = await ask(running, "POST", "/v1/batches", raw=b"{}", bearer=token("send", agent="octavia"))
         assert refused.status == 403
+
+
+async def test_lines_that_say_nothing_cost_too(database: Path) -> None:
+    clock = Clock()
+    async with gateway(database, key=KEY, now=clock, limits=Limits(send_bytes_per_second=100_000)) as running:
+        running.ledger.connect("octavia", "ws-001")
+        mine = token("send")
+        # 500 lines of 200 bytes are all that it may send in this second.
+        raw = b"\n" * 500 + b'{"to":"ws-001","content":1}'
+        asking = asyncio.ensure_future(ask(running, "POST", "/v1/batches", raw=raw, bearer=mine))
+        refused = await ask(
+            running, "POST", "/v1/messages", {"to": "ws-001", "content": 2}, bearer=token("send")
+        )
+        assert refused.status == 201
+        await until(lambda: running.server._batches._slots)
+        clock.forward(10)
+        answer = await asking
+        assert [json.loads(line)["line"] for line in answer.text.splitlines()] == [501]
+
+
+async def test_batches_are_bounded_for_each_token(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        mine = token("send")
+        more = asyncio.Event()
+
+        async def lines() -> AsyncIterator[bytes]:
+            yield b"\n"
+            await more.wait()
+
+        headers = {"Authorization": f"Bearer {mine}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            url = f"{running.url}/v1/batches"
+            opened = [await session.post(url, data=lines()) for _ in range(MOST_OF_A_TOKEN)]
+            refused = await ask(running, "POST", "/v1/batches", raw=b"{}", bearer=mine)
+            assert (refused.status, refused.body["detail"]) == (503, "there are too many batches")
+            assert (await ask(running, "POST", "/v1/batches", raw=b"{}", bearer=token("send"))).status == 200
+            more.set()
+            for each in opened:
+                assert await each.read() == b""

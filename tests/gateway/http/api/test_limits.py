@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import aiohttp
 import pytest
 
 from tests.gateway.http.api.support import KEY, NOTHING, ask, token
-from tests.support import PONG, Clock, gateway
+from tests.support import PONG, Clock, gateway, until
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.maintenance import Maintenance
+from ws_manager.gateway.http.api import api
 from ws_manager.gateway.limits import Limits
+from ws_manager.tokens import mint
 
 
 async def test_more_requests_than_a_token_may_make_are_429(database: Path) -> None:
@@ -135,3 +138,85 @@ async def test_what_takes_long_does_not_keep_the_gateway_from_stopping(
     # It has stopped: otherwise the test would never come here.
     with pytest.raises(aiohttp.ClientError):
         await asking
+
+
+async def test_requests_that_wait_are_bounded_for_each_token(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "MOST_OF_A_TOKEN", 2)
+    async with gateway(database, key=KEY) as running:
+        mine, path = token("read"), "/v1/messages?order=oldest&wait=60s"
+        waiting = [asyncio.ensure_future(ask(running, "GET", path, bearer=mine)) for _ in range(2)]
+        await until(lambda: len(running.server._api._waits) == 2)
+        refused = await ask(running, "GET", path, bearer=mine)
+        assert (refused.status, refused.body["detail"]) == (503, "there are too many waiting requests")
+        # Another's may, and what does not wait may too.
+        running.ledger.connect("octavia", "ws-001")
+        await until(lambda: running.ledger.send("ws-001", 1) and all(each.done() for each in waiting))
+        assert [(await each).status for each in waiting] == [200, 200]
+        assert (await ask(running, "GET", path.replace("60s", "1ms"), bearer=mine)).status == 200
+
+
+async def test_a_client_that_has_gone_is_not_waited_for(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        asking = asyncio.ensure_future(ask(running, "GET", "/v1/messages?order=oldest&wait=60s"))
+        await until(lambda: len(running.server._api._waits) == 1)
+        asking.cancel()
+        await until(lambda: len(running.server._api._waits) == 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/export", "/v1/backup", "/v1/events"])
+async def test_a_stream_has_no_head(database: Path, path: str) -> None:
+    async with gateway(database, key=KEY) as running:
+        answer = await ask(running, "HEAD", path)
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+
+
+async def test_what_does_not_exist_is_a_problem_too(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        unknown = await ask(running, "GET", "/v1/message")
+        assert (unknown.status, unknown.body["detail"]) == (404, "there is no such path")
+        wrong = await ask(running, "PATCH", "/v1/messages")
+        assert (wrong.status, wrong.body["hint"]) == (405, "use GET, POST")
+
+
+class TestExpiry:
+    """A token that expires in the middle."""
+
+    async def test_of_a_wait(self, database: Path) -> None:
+        clock = Clock()
+        clock.seconds = 1_000_000.0
+        async with gateway(database, key=KEY, clock=clock) as running:
+            running.ledger.connect("octavia", "ws-001")
+            short = mint(KEY, "*", scopes=["read", "content"], ttl=60, now=clock.seconds)
+            path = "/v1/messages?order=oldest&wait=60s"
+            asking = asyncio.ensure_future(ask(running, "GET", path, bearer=short))
+            await until(lambda: len(running.server._api._waits) == 1)
+            clock.forward(61)
+            running.ledger.send("ws-001", "too late")
+            assert (await asking).status == 401
+
+    async def test_of_a_batch(self, database: Path) -> None:
+        clock = Clock()
+        clock.seconds = 1_000_000.0
+        async with gateway(database, key=KEY, clock=clock) as running:
+            running.ledger.connect("octavia", "ws-001")
+            short = mint(KEY, "*", scopes=["send"], ttl=60, now=clock.seconds)
+            more = asyncio.Event()
+
+            async def lines() -> AsyncIterator[bytes]:
+                yield b'{"to":"ws-001","content":1}\n'
+                await more.wait()
+                yield b'{"to":"ws-001","content":2}\n'
+
+            headers = {"Authorization": f"Bearer {short}"}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"{running.url}/v1/batches", data=lines(), headers=headers) as response,
+            ):
+                assert b'"ok":true' in await response.content.readline()
+                clock.forward(61)
+                more.set()
+                with pytest.raises(aiohttp.ClientError):
+                    await response.read()
+            assert running.ledger.stats()["total_messages"] == 1

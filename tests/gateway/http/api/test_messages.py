@@ -157,7 +157,7 @@ async def test_fifty_at_once_with_one_key_are_one_message(database: Path) -> Non
 async def test_a_key_is_one_on_the_socket_and_over_http(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         three(running)
-        own = token("connect", "send", "broadcast", agent="octavia")
+        own = token("connect", "send", "broadcast", agent="octavia", ws_id="ws-004")
         speaker = await running.agent(ws_id="ws-004", access_token=own)
         await speaker.say(type="send", ref=1, to="ws-002", content={"a": [1.50]}, key="one")
         await speaker.say(type="broadcast", ref=2, agent="cipher", content="all", key="many")
@@ -349,3 +349,25 @@ async def test_an_operator_names_the_sender_and_nobody_else_does(database: Path)
                     403,
                     "only an operator names another sender",
                 )
+
+
+async def test_a_key_of_another_sender_is_another_request(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        body = {"to": "ws-002", "content": 1}
+        for path in ("messages", "broadcasts"):
+            sent = body if path == "messages" else {"content": 1}
+            first, second = (
+                token("send", "broadcast", agent="octavia", ws_id=each) for each in ("ws-001", "ws-003")
+            )
+            assert (await ask(running, "POST", f"/v1/{path}", sent, key="k", bearer=first)).status == 201
+            assert (await ask(running, "POST", f"/v1/{path}", sent, key="k", bearer=second)).status == 422
+
+
+@pytest.mark.parametrize("after", [3, 9223372036854775807])
+async def test_a_place_that_is_not_reached_yet_stays(database: Path, after: int) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        running.ledger.send("ws-001", 1)
+        answer = await ask(running, "GET", f"/v1/messages?order=oldest&after={after}")
+        assert answer.body == {"items": [], "next": str(after)}

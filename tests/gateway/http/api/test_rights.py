@@ -210,3 +210,27 @@ async def test_operators_of_one_agent_do_not_operate_the_whole_ledger(database: 
             ("DELETE", "/v1/connections?agent=cipher", NOTHING),
         ):
             assert (await ask(running, method, path, body, bearer=own)).status == 403
+
+
+async def test_the_sender_of_a_message_learns_nothing_of_its_recipients_life(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        ids = crowd(running)
+        own = token("read", agent="octavia")
+        sent = running.ledger.send("ws-friend", "later", "data", "ws-own")
+        assert sent is not None
+        running.ledger.disconnect("ws-friend", "fired for theft")
+        running.ledger.connect("cipher", "ws-friend")
+        for path in (
+            f"/v1/show/{sent.msg_id}",
+            f"/v1/messages/{sent.msg_id}",
+            f"/v1/show/{ids['from own']}",
+            f"/v1/show/{ids['own broadcast']}",
+            f"/v1/broadcasts/{ids['own broadcast']}",
+        ):
+            answer = await ask(running, "GET", path, bearer=own)
+            assert answer.status == 200
+            assert "agent=cipher" not in answer.text
+            assert "theft" not in answer.text
+        waiting = (await ask(running, "GET", f"/v1/show/{sent.msg_id}", bearer=own)).body
+        assert (waiting["verdict"], [entry["what"] for entry in waiting["timeline"]]) == ("pending", ["sent"])
+        assert "agent=cipher" in (await ask(running, "GET", f"/v1/show/{sent.msg_id}")).text

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
+import re
 from collections.abc import Awaitable
 from typing import Any, Callable, Optional, TypeVar
 
@@ -14,11 +17,12 @@ from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge
 from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.http.api import asyncapi, openapi
-from ws_manager.gateway.http.api.gate import Gate, check_bars
+from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query, query_of
 from ws_manager.gateway.http.api.route import Call, Reply, Route
 from ws_manager.gateway.http.api.routes import ROUTES
 from ws_manager.gateway.http.api.schemas import KEY
+from ws_manager.gateway.http.api.slots import Slots
 from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import Unusable
 from ws_manager.settings import Sizes, parse_duration
@@ -29,7 +33,10 @@ Result = TypeVar("Result")
 LONGEST_WAIT = 60.0
 """Seconds that a request waits for confirmations at most."""
 
-_FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.1
+MOST_WAITS, MOST_OF_A_TOKEN = 500, 50
+"""Requests that wait at the same time: of one process, and with one token."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 _LOOK_SECONDS = 1.0
 _HEADERS = {"Cache-Control": "no-store"}
 _REPLAYED = {"Idempotency-Replayed": "true"}
@@ -68,11 +75,14 @@ class Api:
         self._seconds = seconds
         self._bell = bell
         self._stopping = False
+        self._waits = Slots("waiting requests", MOST_WAITS, MOST_OF_A_TOKEN)
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes to an application."""
         for route in ROUTES:
-            application.router.add_route(route.method, route.path, self._handler(route))
+            # aiohttp's own pattern for a part leaves out braces.
+            path = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", route.path)
+            application.router.add_route(route.method, path, self._handler(route))
         application.router.add_get("/v1/openapi.json", self._described(openapi.document))
         application.router.add_get("/v1/asyncapi.json", self._described(asyncapi.document))
 
@@ -98,17 +108,24 @@ class Api:
         given |= parse_query(path, route.path_parameters)
         wait = _seconds_of(given.pop("wait", None))
         key = _key(request, route)
-        call = Call(claims, given, {}, key, self._gate.account(claims), self._gate.access)
+        waiting = contextlib.nullcontext() if wait is None else self._waits.taken(claims)
+        with waiting:
+            call = Call(claims, given, {}, key, self._gate.account(claims), self._gate.access)
+            return await self._reply(request, route, call, wait)
+
+    async def _reply(
+        self, request: web.Request, route: Route, call: Call, wait: Optional[float]
+    ) -> web.StreamResponse:
         if route.body is None:
-            reply = await self._waited(route, call, wait or 0)
+            reply = await self._waited(request, route, call, wait or 0)
         else:
             async with self._bodies.of(request) as data:
                 reply = await self._run(route, call._replace(body=parse_body(data, route.body)))
         status, body = reply.status, reply.body
         if wait is not None and reply.anew is not None:
-            if not await self._confirmed(reply, wait):
+            if not await self._confirmed(request, call, reply, wait):
                 status = 202
-            body = await self._ask(reply.anew)
+            body = await self._ask(call, reply.anew)
         return web.Response(
             text=_json(body),
             status=status,
@@ -116,17 +133,30 @@ class Api:
             headers={**_HEADERS, **reply.headers, **(_REPLAYED if reply.replayed else {})},
         )
 
-    async def _waited(self, route: Route, call: Call, seconds: float) -> Reply:
-        """Run a handler, and again while its answer is incomplete: at most for these seconds."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+    async def _waited(self, request: web.Request, route: Route, call: Call, seconds: float) -> Reply:
+        """Run a handler, and again while it has nothing yet: at most for these seconds."""
+        looks = _Looks(self._bell, seconds)
         while True:
-            ringing = self._bell.next
             reply = await self._run(route, call)
-            left = until - loop.time()
-            if not reply.incomplete or self._stopping or left <= 0:
+            if reply.resume is None or not await self._again(looks, request):
                 return reply
-            await heard(ringing, min(left, _LOOK_SECONDS))
+            call = call._replace(given={**call.given, **reply.resume})
+
+    async def _confirmed(self, request: web.Request, call: Call, reply: Reply, seconds: float) -> bool:
+        """Wait for the confirmations of what was sent."""
+        looks = _Looks(self._bell, seconds)
+        while True:
+            counts = await self._ask(call, lambda ledger: ledger.wait(reply.sent, 0))
+            if not counts.pending:
+                return not counts.set_aside
+            if not await self._again(looks, request):
+                return False
+
+    async def _again(self, looks: _Looks, request: web.Request) -> bool:
+        if self._stopping or not await looks.wait():
+            return False
+        # Nobody is told any more, or something is.
+        return request.transport is not None
 
     async def _run(self, route: Route, call: Call) -> Reply:
         try:
@@ -135,15 +165,15 @@ class Api:
             raise
         except InvalidInput as error:
             # Its form was right.
-            raise Unusable(error.message, hint=error.hint) from None
+            hint = None if error.remedy else error.hint
+            raise Unusable(error.message, hint=hint, remedy=error.remedy, about=error.about) from None
 
     async def _handled(self, route: Route, call: Call) -> Reply:
-        def checked(ledger: Ledger) -> Reply:
-            return route.handler(check_bars(ledger, call.claims), call)
-
         if route.long or not route.writes:
-            return await self._ask(checked)
-        writing = self._threads.write(checked)
+            return await self._ask(call, lambda ledger: route.handler(ledger, call))
+        writing = self._threads.write(
+            lambda ledger: route.handler(self._gate.still_open(ledger, call.claims), call)
+        )
         try:
             # What has begun goes on after a timeout: with its key, the request can be sent again.
             return await asyncio.wait_for(asyncio.shield(writing), self._seconds)
@@ -151,32 +181,20 @@ class Api:
             writing.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise LedgerBusy("the ledger is busy", cause="the ledger is busy") from None
 
-    async def _ask(self, question: Callable[[Ledger], Result]) -> Result:
+    async def _ask(self, call: Call, question: Callable[[Ledger], Result]) -> Result:
         await self._ledger.open()
-        return await self._ledger.run(question)
-
-    async def _confirmed(self, reply: Reply, seconds: float) -> bool:
-        """Wait for the confirmations of what was sent."""
-        loop = asyncio.get_running_loop()
-        until, pause = loop.time() + seconds, _FIRST_LOOK
-        while True:
-            counts = await self._ask(lambda ledger: ledger.wait(reply.sent, 0))
-            if not counts.pending:
-                return not counts.set_aside
-            left = until - loop.time()
-            if left <= 0:
-                return False
-            await asyncio.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_LOOK)
+        return await self._ledger.run(lambda ledger: question(self._gate.still_open(ledger, call.claims)))
 
     def _described(
         self, document: Callable[[str], dict[str, Any]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        @functools.lru_cache(maxsize=8)
+        def written(origin: str) -> str:
+            return json.dumps(document(origin))
+
         async def answer(request: web.Request, _headers: dict[str, str]) -> web.StreamResponse:
             self._gate.check_address(request)
-            return web.Response(
-                text=json.dumps(document(str(request.url.origin()))), content_type="application/json"
-            )
+            return web.Response(text=written(str(request.url.origin())), content_type="application/json")
 
         return self._gate.handler(answer)
 
@@ -204,3 +222,31 @@ def _json(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(_json, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+class _Looks:
+    """When a request that waits looks at the ledger again: when something may be new, but not with every commit.
+
+    Args:
+        bell: rings when something is new.
+        seconds: how long it waits.
+    """
+
+    def __init__(self, bell: Bell, seconds: float) -> None:
+        self._bell = bell
+        # Taken before the look: what comes in between is not missed.
+        self._ringing = bell.next
+        self._until = asyncio.get_running_loop().time() + seconds
+        self._pause = _FIRST_PAUSE
+
+    async def wait(self) -> bool:
+        """Wait for the next look. False if the time is over."""
+        left = self._until - asyncio.get_running_loop().time()
+        if left <= 0:
+            return False
+        # Many who wait must not keep others from asking.
+        await asyncio.sleep(min(self._pause, left))
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        await heard(self._ringing, min(_LOOK_SECONDS, left))
+        self._ringing = self._bell.next
+        return True

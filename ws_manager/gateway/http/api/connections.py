@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ws_manager.core.delivery import MOST_COUNTED
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import key_for
 from ws_manager.core.read.conditions import all_of
@@ -27,7 +28,7 @@ from ws_manager.gateway.http.api.schemas import (
     thing,
 )
 from ws_manager.gateway.http.api.view import View
-from ws_manager.models import new_id
+from ws_manager.models import Connection, new_id
 from ws_manager.tokens import ANY_AGENT
 
 WS_ID = Parameter("ws_id", KNOWN_NAME, "the connection")
@@ -89,7 +90,7 @@ def _post(ledger: Ledger, call: Call) -> Reply:
     connection = ledger.find(ws_id)
     if connection is None:
         raise NotFound(f"no connection {ws_id}")
-    return Reply(View(ledger, call.claims).connection_form(connection), 201, replayed=replayed)
+    return Reply(_registered(ledger, call, connection), 201, replayed=replayed)
 
 
 def _register(ledger: Ledger, call: Call, ws_id: str) -> Reply:
@@ -102,8 +103,13 @@ def _register(ledger: Ledger, call: Call, ws_id: str) -> Reply:
     if known is not None and known.agent != agent and not operates:
         raise Conflict(f"{ws_id} belongs to another agent", hint="use another ws_id")
     connection = ledger.connect(agent, ws_id, call.body.get("metadata"))
-    form = View(ledger, call.claims).connection_form(connection)
-    return Reply(form, 201 if known is None else 200)
+    return Reply(_registered(ledger, call, connection), 201 if known is None else 200)
+
+
+def _registered(ledger: Ledger, call: Call, connection: Connection) -> dict[str, Any]:
+    # It is counted on the writing thread: counting very many would keep receipts waiting.
+    pending = ledger.count_pending(connection, MOST_COUNTED)
+    return View(ledger, call.claims).connection_form(connection, pending)
 
 
 def _end(ledger: Ledger, call: Call) -> Reply:

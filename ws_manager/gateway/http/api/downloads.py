@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import BinaryIO, Callable, Optional
 
 from aiohttp import web
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import Conflict, LedgerError, WsManagerError
-from ws_manager.gateway.delivery.ledger_threads import LedgerThread
-from ws_manager.gateway.http.api.gate import Gate, check_bars
+from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
+from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.api.view import View
 from ws_manager.settings import Sizes
 from ws_manager.tokens import Claims
@@ -27,51 +27,67 @@ _PATIENCE_SECONDS = 30.0
 
 
 class Downloads:
-    """The downloads of one gateway, one at a time.
+    """The downloads of one process, one at a time.
 
     Args:
         gate: lets requests in.
+        threads: of the ledger: whether a token is still valid is asked there, since a download reads an older state.
         database: the ledger's file. A backup is made in the folder for temporary files before it is sent.
         sizes: of the ledger.
     """
 
-    def __init__(self, gate: Gate, database: Path, sizes: Sizes) -> None:
+    def __init__(self, gate: Gate, threads: LedgerThreads, database: Path, sizes: Sizes) -> None:
         self._gate = gate
+        self._threads = threads
         self._database = database
         self._sizes = sizes
         self._busy = False
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes to an application."""
-        application.router.add_get(EXPORT, self._gate.handler(self._export))
-        application.router.add_get(BACKUP, self._gate.handler(self._backup))
+        application.router.add_route("GET", EXPORT, self._gate.handler(self._export))
+        application.router.add_route("GET", BACKUP, self._gate.handler(self._backup))
 
     async def _export(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
-        async with self._ledger(request, headers) as thread:
+        async with self._ledger(request, headers) as (claims, thread):
             lines = await thread.run(lambda ledger: ledger.maintenance.export_lines())
+            response = await _started(request, headers, "application/x-ndjson")
             try:
-                response = await _started(request, headers, "application/x-ndjson")
-                with _cut_off_at_an_error(request):
-                    while piece := await thread.run(lambda _ledger: _next_piece(lines)):
-                        await _written(response, piece)
-                return response
+                await self._send(request, response, claims, lambda: thread.run(lambda _: _next_piece(lines)))
             finally:
                 # On its own thread: it ends the reading there.
-                await thread.run(lambda _ledger: lines.close())
+                await thread.run(lambda _: lines.close())
+            return response
 
     async def _backup(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
-        async with self._ledger(request, headers) as thread:
+        async with self._ledger(request, headers) as (claims, thread):
             file = await thread.run(_copied)
             with file:
                 size = os.fstat(file.fileno()).st_size
                 response = await _started(request, headers, "application/octet-stream", size)
-                with _cut_off_at_an_error(request):
-                    while piece := await thread.run(lambda _ledger: file.read(_PIECE)):
-                        await _written(response, piece)
+                await self._send(request, response, claims, lambda: thread.run(lambda _: file.read(_PIECE)))
             return response
 
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        claims: Claims,
+        next_piece: Callable[[], Awaitable[bytes]],
+    ) -> None:
+        """Send pieces until one is empty. At an error the connection is closed: without its end, it is not whole."""
+        try:
+            while piece := await next_piece():
+                await self._threads.read(lambda ledger: self._gate.still_open(ledger, claims))
+                await asyncio.wait_for(response.write(piece), _PATIENCE_SECONDS)
+        except (WsManagerError, ConnectionError, asyncio.TimeoutError):
+            if request.transport is not None:
+                request.transport.close()
+
     @contextlib.asynccontextmanager
-    async def _ledger(self, request: web.Request, headers: dict[str, str]) -> AsyncIterator[LedgerThread]:
+    async def _ledger(
+        self, request: web.Request, headers: dict[str, str]
+    ) -> AsyncIterator[tuple[Claims, LedgerThread]]:
         """Check the request, and open the ledger for it alone: a download must not delay messages."""
         claims = await self._gate.enter(request, headers)
         claims.require("admin")
@@ -81,15 +97,14 @@ class Downloads:
         thread = LedgerThread(self._database, "ws-manager-download", self._sizes)
         try:
             await thread.open()
-            await thread.run(lambda ledger: _check(ledger, claims))
-            yield thread
+            await thread.run(lambda ledger: self._check(ledger, claims))
+            yield claims, thread
         finally:
             await thread.abandon()
             self._busy = False
 
-
-def _check(ledger: Ledger, claims: Claims) -> None:
-    View(check_bars(ledger, claims), claims).require_all()
+    def _check(self, ledger: Ledger, claims: Claims) -> None:
+        View(self._gate.still_open(ledger, claims), claims).require_all()
 
 
 def _copied(ledger: Ledger) -> BinaryIO:
@@ -124,17 +139,3 @@ async def _started(
     response.content_length = size
     await response.prepare(request)
     return response
-
-
-async def _written(response: web.StreamResponse, piece: bytes) -> None:
-    await asyncio.wait_for(response.write(piece), _PATIENCE_SECONDS)
-
-
-@contextlib.contextmanager
-def _cut_off_at_an_error(request: web.Request) -> Iterator[None]:
-    """Close the connection if the block fails: without its end, a download is not taken for whole."""
-    try:
-        yield
-    except (WsManagerError, ConnectionError, asyncio.TimeoutError):
-        if request.transport is not None:
-            request.transport.close()

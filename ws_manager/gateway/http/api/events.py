@@ -11,8 +11,6 @@ import contextlib
 import functools
 import json
 import time
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from aiohttp import web
@@ -23,13 +21,14 @@ from ws_manager.core.read.feed import News
 from ws_manager.errors import GatewayUnavailable, LedgerError, NotAuthorised
 from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
-from ws_manager.gateway.http.api.gate import Gate, check_bars
+from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.api.parsing import parse_query, query_of
 from ws_manager.gateway.http.api.route import Parameter
 from ws_manager.gateway.http.api.schemas import KNOWN_NAME, MOMENT
+from ws_manager.gateway.http.api.slots import Slots
 from ws_manager.gateway.http.api.view import View
 from ws_manager.repository.findings import FeedEntry
-from ws_manager.tokens import ANY_AGENT, Claims
+from ws_manager.tokens import Claims
 
 PARAMETERS = (
     Parameter("kind", KNOWN_NAME, "only events of this kind, such as confirmed or closed", repeated=True),
@@ -41,11 +40,12 @@ COMMENT_SECONDS = 15.0
 """Seconds after which an idle stream gets a comment, so that nothing on the way takes it for dead."""
 
 MOST_STREAMS, MOST_OF_A_TOKEN = 200, 20
-"""Streams at the same time: of one gateway, and with one token."""
+"""Streams at the same time: of one process, and with one token."""
 
 _BATCH = 200
 _LOOK_SECONDS = 1.0
 _RETRY_MS = 1000
+_LONGEST_CURSOR = 100
 
 
 class EventStreams:
@@ -65,16 +65,16 @@ class EventStreams:
         self._ledger = ledger
         self._clock = clock
         self._bell = bell
-        self._open: Counter[str] = Counter()
+        self._slots = Slots("event streams", MOST_STREAMS, MOST_OF_A_TOKEN)
         self._stopping = False
 
     def __len__(self) -> int:
         """Return the number of open streams."""
-        return sum(self._open.values())
+        return len(self._slots)
 
     def add_to(self, application: web.Application) -> None:
         """Add the route to an application."""
-        application.router.add_get("/v1/events", self._gate.handler(self._handle))
+        application.router.add_route("GET", "/v1/events", self._gate.handler(self._handle))
 
     def stop(self) -> None:
         """End every stream: its client comes back."""
@@ -89,30 +89,25 @@ class EventStreams:
         claims = await self._gate.enter(request, headers)
         claims.require("read")
         given = parse_query(query_of(request), PARAMETERS)
-        with self._counted(claims):
+        if self._stopping:
+            raise GatewayUnavailable("the gateway is stopping", hint="come back later")
+        with self._slots.taken(claims):
             await self._ledger.open()
             cursor = await self._start(request, given, claims)
             return await self._stream(request, given, claims, cursor, headers)
 
-    @contextlib.contextmanager
-    def _counted(self, claims: Claims) -> Iterator[None]:
-        key = claims.key or ANY_AGENT
-        if self._stopping or len(self) >= MOST_STREAMS or self._open[key] >= MOST_OF_A_TOKEN:
-            raise GatewayUnavailable("there are too many event streams", hint="come back later")
-        self._open[key] += 1
-        try:
-            yield
-        finally:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
-
     async def _start(self, request: web.Request, given: dict[str, Any], claims: Claims) -> str:
         last = request.headers.get("Last-Event-ID")
         if last is not None:
-            return last
+            # One that is not a cursor begins with a gap.
+            return last[:_LONGEST_CURSOR]
         since = parse_moment(given["since"]) if "since" in given else None
-        return await self._ledger.run(lambda ledger: check_bars(ledger, claims).feed.start(since))
+        return await self._ledger.run(lambda ledger: self._gate.still_open(ledger, claims).feed.start(since))
+
+    def _read(
+        self, claims: Claims, given: dict[str, Any], cursor: str, ledger: Ledger
+    ) -> tuple[News, list[str]]:
+        return _read(claims, given, cursor, self._gate.still_open(ledger, claims))
 
     async def _stream(
         self,
@@ -137,7 +132,7 @@ class EventStreams:
             await response.write(f"retry: {_RETRY_MS}\nid: {_one_line(cursor)}\n\n".encode())
             while not self._stopping and claims.expires_at > self._clock():
                 ringing = self._bell.next
-                news, texts = await self._ledger.run(functools.partial(_read, claims, given, cursor))
+                news, texts = await self._ledger.run(functools.partial(self._read, claims, given, cursor))
                 if news.gap:
                     texts.insert(0, f"id: {news.start}\nevent: gap\ndata: {{}}\n\n")
                 cursor = news.cursor
@@ -154,7 +149,7 @@ class EventStreams:
 
 
 def _read(claims: Claims, given: dict[str, Any], cursor: str, ledger: Ledger) -> tuple[News, list[str]]:
-    news = check_bars(ledger, claims).feed.after(cursor, _BATCH)
+    news = ledger.feed.after(cursor, _BATCH)
     view = View(ledger, claims)
     agents: dict[Optional[str], Optional[str]] = {}
 

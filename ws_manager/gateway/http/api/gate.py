@@ -9,10 +9,11 @@ from aiohttp import web
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, WsManagerError
-from ws_manager.gateway.http.access import Access
+from ws_manager.gateway.http.access import Access, BadToken
 from ws_manager.gateway.http.errors import error_response, problem
 from ws_manager.gateway.quotas import Account, Quotas, TooFast
 from ws_manager.gateway.refusal_log import RefusalLog
+from ws_manager.remedies import MAKE_TOKEN
 from ws_manager.tokens import ANY_AGENT, Claims
 
 Answer = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
@@ -54,6 +55,18 @@ class Gate:
             headers["RateLimit"] = f'"requests";r={left};t=1'
         return claims
 
+    def still_open(self, ledger: Ledger, claims: Claims) -> Ledger:
+        """Check that a token is still valid, and that it and its agent are let in; return the ledger.
+
+        Raises:
+            BadToken: it has expired.
+            NotAuthorised: it was revoked, or the agent is barred.
+        """
+        if claims.expires_at <= self.access.now():
+            raise BadToken("the token has expired", remedy=MAKE_TOKEN)
+        ledger.check_bars(None if claims.agent == ANY_AGENT else claims.agent, claims.key)
+        return ledger
+
     def check_address(self, request: web.Request) -> None:
         """Check Host and Origin only, for what needs no token."""
         self.access.check_address(request)
@@ -82,13 +95,3 @@ class Gate:
             return response
 
         return handle
-
-
-def check_bars(ledger: Ledger, claims: Claims) -> Ledger:
-    """Check that a token and its agent are still let in, and return the ledger.
-
-    Raises:
-        NotAuthorised: they are not.
-    """
-    ledger.check_bars(None if claims.agent == ANY_AGENT else claims.agent, claims.key)
-    return ledger

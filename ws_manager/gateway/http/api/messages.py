@@ -52,7 +52,7 @@ def _send(ledger: Ledger, call: Call) -> Reply:
             raise NotFound(f"{to} is not active")
         return message.msg_id
 
-    key = sending_key(call.subject, call.key, to, body["content"], msg_type, body.get("sender_id"))
+    key = sending_key(call.subject, call.key, to, body["content"], msg_type, _sender(call))
     msg_id, replayed = ledger.once(key, sent)
     message = _found(ledger, msg_id)
 
@@ -104,8 +104,7 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
         ).broadcast_id
 
     where = body.get("where")
-    named = body.get("sender_id")
-    key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type, named)
+    key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type, _sender(call))
     broadcast_id, replayed = ledger.once(key, sent)
 
     def state(ledger: Ledger) -> BroadcastState:
@@ -151,7 +150,7 @@ def _messages(ledger: Ledger, call: Call) -> Reply:
         found, reached = ledger.messages_after(given.get("after"), wanted, limit)
         return Reply(
             {"items": [view.message_form(message) for message in found], "next": reached},
-            incomplete=not found,
+            resume=None if found else {"after": int(reached)},
         )
     found = ledger.messages(wanted, limit + 1)
     items = [view.message_form(message) for message in found[:limit]]
@@ -162,7 +161,8 @@ def _message(ledger: Ledger, call: Call) -> Reply:
     view = View(ledger, call.claims)
     message = view.message(call.given["msg_id"])
     missing = ledger.unconfirmed([message])
-    return Reply({**view.message_form(message), "why": missing[0].why if missing else None})
+    why = view.verdict(message.recipient_id, missing[0].why) if missing else None
+    return Reply({**view.message_form(message), "why": why})
 
 
 def _broadcasts(ledger: Ledger, call: Call) -> Reply:
@@ -178,7 +178,9 @@ def _broadcasts(ledger: Ledger, call: Call) -> Reply:
 def _one_broadcast(ledger: Ledger, call: Call) -> Reply:
     view = View(ledger, call.claims)
     state = view.broadcast(call.given["broadcast_id"])
-    missing = [one._asdict() for one in ledger.unconfirmed(state)]
+    missing = [
+        one._replace(why=view.verdict(one.ws_id, one.why))._asdict() for one in ledger.unconfirmed(state)
+    ]
     return Reply({**view.broadcast_form(state), "unconfirmed": missing})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ws_manager.gateway.http.api.batches import LINE
+from ws_manager.gateway.http.api.batch_sender import LINE
 from ws_manager.gateway.http.api.downloads import BACKUP, EXPORT
 from ws_manager.gateway.http.api.events import PARAMETERS
 from ws_manager.gateway.http.api.route import Parameter, Route

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -10,6 +11,7 @@ import aiohttp
 from ws_manager.core.doctor import examine
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import key_for
+from ws_manager.core.read.explain import OF_A_MESSAGE, Explanation
 from ws_manager.core.read.overview import OverviewQuery, overview_form
 from ws_manager.errors import NotFound
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
@@ -43,27 +45,33 @@ def _show(ledger: Ledger, call: Call) -> Reply:
     # Others than operators cannot ask by a part of a name: the answer could tell of others' names.
     whole = view.agent is not None or call.claims.ws_id is not None
     found = _own(view, identifier) if whole else ledger.look_up(identifier)
-    name = (
-        found.ws_id
-        if isinstance(found, Connection)
-        else found.msg_id
-        if isinstance(found, Message)
-        else found.broadcast_id
-    )
-    explained = ledger.explain(name)
-    facts = explained.facts
+    if isinstance(found, Connection):
+        explained = ledger.explain(found.ws_id)
+        facts: dict[str, Any] = {**explained.facts, "metadata": Json(explained.facts["metadata"])}
+        return _explained(explained, facts)
     if isinstance(found, Message):
-        facts = view.message_form(found)
-    elif isinstance(found, Connection):
-        facts = {**facts, "metadata": Json(facts["metadata"])}
-    timeline = [entry._asdict() for entry in explained.timeline]
+        explained = ledger.explain(found.msg_id)
+        verdict = view.verdict(found.recipient_id, explained.verdict)
+        # What happened to its recipient's connection meanwhile is not the sender's.
+        own = view.owns(found.recipient_id)
+        timeline = [entry for entry in explained.timeline if own or entry.what in OF_A_MESSAGE]
+        explained = replace(explained, verdict=verdict, timeline=timeline)
+        return _explained(explained, view.message_form(found))
+    explained = ledger.explain(found.broadcast_id)
+    missing = [
+        {**one, "why": view.verdict(one["ws_id"], one["why"])} for one in explained.facts["unconfirmed"]
+    ]
+    return _explained(explained, {**explained.facts, "unconfirmed": missing})
+
+
+def _explained(explained: Explanation, facts: dict[str, Any]) -> Reply:
     return Reply(
         {
             "kind": explained.kind,
             "standing": explained.standing,
             "verdict": explained.verdict,
             "facts": facts,
-            "timeline": timeline,
+            "timeline": [entry._asdict() for entry in explained.timeline],
         }
     )
 

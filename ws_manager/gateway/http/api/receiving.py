@@ -35,7 +35,8 @@ def _pending(ledger: Ledger, call: Call) -> Reply:
     found = ledger.delivery.pending_held(connection, after, given["limit"])
     items = [wire_form(message) for message in found]
     waits = not items and connection.status == ACTIVE
-    return Reply({"epoch": connection.epoch, "status": connection.status, "items": items}, incomplete=waits)
+    body = {"epoch": connection.epoch, "status": connection.status, "items": items}
+    return Reply(body, resume={} if waits else None)
 
 
 def _settle(ledger: Ledger, call: Call) -> Reply:

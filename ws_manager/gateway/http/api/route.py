@@ -67,7 +67,7 @@ class Reply:
         replayed: whether its idempotency key was used before, so that nothing was done now.
         sent: what a `wait` waits for: see `ws_manager.core.sending.Sent`.
         anew: makes the body again, after the wait.
-        incomplete: whether a `wait` asks the handler again when something is new.
+        resume: if there is nothing yet, the parameters that change when a `wait` asks the handler again.
     """
 
     body: Mapping[str, Any]
@@ -76,7 +76,7 @@ class Reply:
     replayed: bool = False
     sent: Any = None
     anew: Optional[Callable[[Ledger], Mapping[str, Any]]] = None
-    incomplete: bool = False
+    resume: Optional[Mapping[str, Any]] = None
 
 
 Handler = Callable[[Ledger, Call], Reply]

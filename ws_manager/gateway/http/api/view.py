@@ -83,6 +83,10 @@ class View:
             raise NotFound(f"no broadcast {broadcast_id}")
         return found
 
+    def verdict(self, recipient_id: Optional[str], text: str) -> str:
+        """Return what a token may know of why a message is not confirmed: not the life of another's connection."""
+        return "pending" if text.startswith("pending") and not self.owns(recipient_id) else text
+
     # Forms
 
     def message_form(self, message: Message) -> dict[str, Any]:

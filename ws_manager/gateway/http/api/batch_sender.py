@@ -1,0 +1,167 @@
+"""Sends the lines of a batch: see `batches.py`. It runs on the writing thread."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple, Optional
+
+from ws_manager.core.batch import OutgoingMessage
+from ws_manager.core.ledger import Ledger
+from ws_manager.core.once import Key, broadcasting_key, sending_key
+from ws_manager.core.read.conditions import all_of
+from ws_manager.core.sending import Admit
+from ws_manager.errors import InvalidInput, KeyReused, LedgerError, NotFound, WsManagerError
+from ws_manager.gateway.http.api.parsing import parse_body
+from ws_manager.gateway.http.api.schemas import CONTENT, KEY, KNOWN_NAME, NAME, TEXT, listed, optional, thing
+from ws_manager.gateway.http.errors import hint_of
+from ws_manager.gateway.quotas import TooFast
+from ws_manager.tokens import Claims
+
+LINE = thing(
+    {"content": CONTENT},
+    to=KNOWN_NAME,
+    agent=optional(KNOWN_NAME),
+    where=listed(TEXT),
+    msg_type=NAME,
+    key=KEY,
+)
+"""One line: with `to` it is a message, without it a broadcast."""
+
+
+class Line(NamedTuple):
+    """A line by its number, the first being 1; `data` is None if it is too long, and empty if it says nothing."""
+
+    number: int
+    data: Optional[bytes]
+
+
+class Sent(NamedTuple):
+    """What became of a group: how many lines are done, their answers, and the seconds until the next."""
+
+    done: int
+    answers: list[str]
+    seconds: float
+
+
+class _Message(NamedTuple):
+    """A line that is a message to one connection."""
+
+    line: int
+    message: OutgoingMessage
+    key: Optional[Key]
+
+
+class BatchSender:
+    """Sends the lines of one group. It belongs to the writing thread.
+
+    Lines that follow each other and are messages to one connection are written together: that costs a fraction of
+    writing each.
+    """
+
+    def __init__(self, ledger: Ledger, claims: Claims, admit: Admit) -> None:
+        self._ledger = ledger
+        self._batch = ledger.batch
+        self._claims = claims
+        self._admit = admit
+        self._answers: list[str] = []
+        # Either all have keys, of different names, or none has.
+        self._run: list[_Message] = []
+        self._names: set[str] = set()
+
+    def send(self, group: list[Line]) -> Sent:
+        """Commit lines in one transaction, up to one that comes too soon."""
+        done, seconds = len(group), 0.0
+        with self._batch.together():
+            for number, line in enumerate(group):
+                try:
+                    # Every line costs, also one that says nothing or cannot be sent.
+                    self._admit(1, len(line.data or b""))
+                    if line.data != b"":
+                        self._take(line)
+                except TooFast as error:
+                    done, seconds = number, error.seconds
+                    break
+                except LedgerError:
+                    raise
+                except WsManagerError as error:
+                    self._write_run()
+                    self._fail(line.number, error)
+            self._write_run()
+        return Sent(done, self._answers, seconds)
+
+    def _take(self, line: Line) -> None:
+        if line.data is None:
+            raise InvalidInput("the line is too long", hint="send less in one message")
+        body = parse_body(line.data, LINE)
+        if "to" not in body:
+            self._write_run()
+            self._succeed(line.number, **self._broadcast(body))
+            return
+        if body.keys() & {"agent", "where"}:
+            raise InvalidInput("a line with `to` has no agent and no where", hint="leave them out")
+        self._claims.require("send")
+        content, msg_type = body["content"], body.get("msg_type", "data")
+        message = self._batch.message(content, msg_type, body["to"])
+        key = sending_key(
+            self._claims.agent, body.get("key"), body["to"], content, msg_type, self._claims.ws_id
+        )
+        if (self._run and (key is None) != (self._run[0].key is None)) or (key and key.name in self._names):
+            self._write_run()
+        self._run.append(_Message(line.number, message, key))
+        if key is not None:
+            self._names.add(key.name)
+
+    def _write_run(self) -> None:
+        """Write the messages that have gathered, and answer their lines."""
+        run, self._run, self._names = self._run, [], set()
+        messages, keys = [each.message for each in run], [each.key for each in run if each.key is not None]
+        sender = self._claims.ws_id
+        if keys:
+            outcomes = self._batch.send_once(messages, keys, sender)
+        else:
+            outcomes = [(str(sent), False) if sent else None for sent in self._batch.send(messages, sender)]
+        for each, outcome in zip(run, outcomes):
+            if outcome is None:
+                self._fail(each.line, NotFound(f"{each.message.ws_id} is not active"))
+            elif isinstance(outcome, KeyReused):
+                self._fail(each.line, outcome)
+            else:
+                self._succeed(each.line, msg_id=outcome[0], **_replayed(outcome[1]))
+
+    def _succeed(self, line: int, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+        self._answer({"line": line, "ok": True, **facts})
+
+    def _fail(self, line: int, error: WsManagerError) -> None:
+        explained = {"code": error.code, "message": error.public_message, "hint": hint_of(error)}
+        self._answer({"line": line, "ok": False, "error": explained})
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        self._answers.append(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+
+    def _broadcast(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._claims.require("broadcast")
+        content, msg_type = body["content"], body.get("msg_type", "broadcast")
+        agent, where = body.get("agent"), body.get("where")
+        chosen = all_of(where) if where else None
+
+        def sent() -> str:
+            return self._ledger.broadcast(
+                content,
+                agent=agent,
+                filter_fn=chosen,
+                msg_type=msg_type,
+                sender_id=self._claims.ws_id,
+                admit=self._admit,
+            ).broadcast_id
+
+        key = broadcasting_key(
+            self._claims.agent, body.get("key"), agent, where, content, msg_type, self._claims.ws_id
+        )
+        broadcast_id, replayed = self._ledger.once(key, sent)
+        state = self._ledger.find_broadcast(broadcast_id)
+        recipients = 0 if state is None else state.recipients
+        return {"broadcast_id": broadcast_id, "recipients": recipients, **_replayed(replayed)}
+
+
+def _replayed(replayed: bool) -> dict[str, Any]:
+    return {"replayed": True} if replayed else {}
