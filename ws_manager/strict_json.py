@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -153,6 +153,17 @@ def compact(text: str, what: str) -> Json:
     if not text.isascii():
         _check_unicode(text, what)
     return Json(text)
+
+
+def written(value: object) -> str:
+    """Return a value that is ours, not a user's, as JSON text. `Json` in it stays as it is."""
+    if isinstance(value, Json):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{json.dumps(name)}:{written(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def members(text: str) -> dict[str, str]:

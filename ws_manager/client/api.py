@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised, N
 from ws_manager.models import new_id
 from ws_manager.proxies import proxy_for, unreachable
 from ws_manager.remedies import CHECK_URL, CHECK_URL_AND_PROXY, GIVE_CA, GIVE_TOKEN, PUT_TOKEN_IN_FILE
-from ws_manager.strict_json import Json
+from ws_manager.strict_json import written
 
 RETRIED = frozenset({408, 429, 502, 503, 504})
 """The statuses after which a request is sent again: a server or a proxy could not do it then."""
@@ -139,7 +138,7 @@ class ApiClient:
         headers = {"Idempotency-Key": key or new_id()} if method in ("POST", "DELETE") else {}
         data = None
         if body is not None:
-            data, headers["Content-Type"] = _utf8(_json_of(body)), "application/json"
+            data, headers["Content-Type"] = _utf8(written(body)), "application/json"
         for attempt in range(RETRIES + 1):
             response = self._sent(method, path, query, data, headers)
             text = self._read(response)
@@ -382,14 +381,6 @@ def _utf8(text: str) -> bytes:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _json_of(value: object) -> str:
-    if isinstance(value, Json):
-        return value
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{json.dumps(name)}:{_json_of(each)}" for name, each in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _kind(response: urllib3.BaseHTTPResponse) -> str:

@@ -114,8 +114,7 @@ def trust(ca: Optional[Path]) -> Optional[ssl.SSLContext]:
         ) from None
     try:
         # OpenSSL takes ASCII only, and comments between certificates may be in any language. An empty text would
-        # stand for
-        # the system's certificates.
+        # stand for the system's certificates.
         context = ssl.create_default_context(cadata=text.encode("ascii", "replace").decode("ascii") or "-")
     except ssl.SSLError:
         raise InvalidInput(f"{ca} holds no certificate", hint="it has to be a PEM file") from None

@@ -60,7 +60,11 @@ async def ask(
         async with session.request(method, url, data=data, headers=sent) as response:
             text = await within(response.text())
             kind = response.content_type
-            decoded = json.loads(text) if text and kind in ("application/json", "application/problem+json") else None
+            decoded = (
+                json.loads(text)
+                if text and kind in ("application/json", "application/problem+json")
+                else None
+            )
             return Answer(response.status, decoded, dict(response.headers), text)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from aiohttp import web
 
+from ws_manager import strict_json
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge
 from ws_manager.gateway.bell import Bell, heard
@@ -26,7 +27,6 @@ from ws_manager.gateway.http.api.slots import Slots
 from ws_manager.gateway.http.bodies import Bodies
 from ws_manager.gateway.http.errors import Unusable
 from ws_manager.settings import Sizes, parse_duration
-from ws_manager.strict_json import Json
 
 Result = TypeVar("Result")
 
@@ -127,7 +127,7 @@ class Api:
                 status = 202
             body = await self._ask(call, reply.anew)
         return web.Response(
-            text=_json(body),
+            text=strict_json.written(body),
             status=status,
             content_type="application/json",
             headers={**_HEADERS, **reply.headers, **(_REPLAYED if reply.replayed else {})},
@@ -178,6 +178,7 @@ class Api:
             # What has begun goes on after a timeout: with its key, the request can be sent again.
             return await asyncio.wait_for(asyncio.shield(writing), self._seconds)
         except asyncio.TimeoutError:
+            # Its outcome is nobody's: an error that nobody takes would be logged.
             writing.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise LedgerBusy("the ledger is busy", cause="the ledger is busy") from None
 
@@ -211,17 +212,6 @@ def _key(request: web.Request, route: Route) -> Optional[str]:
 
 def _seconds_of(text: Optional[str]) -> Optional[float]:
     return None if text is None else min(parse_duration(text), LONGEST_WAIT)
-
-
-def _json(value: object) -> str:
-    """Return a value as JSON text; `Json` in it stays as it is."""
-    if isinstance(value, Json):
-        return str(value)
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(name)}:{_json(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_json, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 class _Looks:

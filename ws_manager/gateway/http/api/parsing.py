@@ -140,7 +140,7 @@ def check_value(value: Any, schema: Schema, name: str) -> None:  # noqa: ANN401 
         for each in value:
             check_value(each, schema["items"], name)
     if isinstance(value, str) and not _fits(value, schema):
-        raise BadParameter(f"{name} is not of the form that it has: see /v1/openapi.json", name)
+        raise BadParameter(f"{name} does not have the form that /v1/openapi.json gives", name)
 
 
 def _fits(text: str, schema: Schema) -> bool:
