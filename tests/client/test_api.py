@@ -16,6 +16,8 @@ from ws_manager import Conflict, GatewayUnavailable, open_ledger
 from ws_manager.client import api, remote_parts
 from ws_manager.client.api import RETRIES, ApiClient
 from ws_manager.client.remote import RemoteLedger
+from ws_manager.core.read.overview import OverviewQuery
+from ws_manager.repository.findings import MessageFilter
 
 Way = Callable[[socket.socket, "Road"], None]
 """What becomes of one connection."""
@@ -33,6 +35,7 @@ class Road:
         self.gateway = port
         self.requests = 0
         self._ways = list(ways)
+        self._peers: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._run, daemon=True).start()
@@ -44,8 +47,19 @@ class Road:
                 way = self._ways.pop(0) if self._ways else forward
                 threading.Thread(target=self._treat, args=(way, peer), daemon=True).start()
 
+    def go_away(self) -> None:
+        """Lose every connection, and take no new one."""
+        self._ways = [hang_up] * 100_000
+        for peer in self._peers:
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)
+
+    def come_back(self) -> None:
+        self._ways = []
+
     def _treat(self, way: Way, peer: socket.socket) -> None:
         self.requests += 1
+        self._peers.append(peer)
         with peer, contextlib.suppress(OSError):
             try:
                 way(peer, self)
@@ -329,3 +343,70 @@ def test_a_hold_that_was_lost_is_taken_again(port: int, database: Path) -> None:
         found = local.message(message.msg_id)
         assert found is not None
         assert found.delivered
+
+
+class TestWhoStays:
+    """Follows, receives or watches while the gateway is away for longer than a request is repeated."""
+
+    def test_who_follows_goes_on(self, port: int, database: Path) -> None:
+        with open_ledger(database) as local, ledger_behind(port) as (ledger, road):
+            local.connect("octavia", "ws-001")
+            local.send("ws-001", 1)
+            looks = 0
+
+            def pause() -> None:
+                nonlocal looks
+                looks += 1
+                if road.requests > 30:
+                    road.come_back()
+
+            following = ledger.follow(MessageFilter(since="2000-01-01T00:00:00.000000+00:00"), pause)
+            assert [message.payload for message in next(following)] == [1]
+            local.send("ws-001", 2)
+            road.go_away()
+            assert [message.payload for message in next(following)] == [2]
+            assert looks
+
+    def test_what_was_received_is_confirmed_when_it_is_back(self, port: int, database: Path) -> None:
+        with open_ledger(database) as local, ledger_behind(port) as (ledger, road):
+            local.connect("octavia", "ws-001")
+            local.send("ws-001", 1)
+            delivery = ledger.delivery
+            with delivery.holding("ws-001") as connection:
+                (message,) = delivery.pending_held(connection, 0, 10)
+                road.go_away()
+                delivery.confirm_held(connection, [message.seq])
+                with pytest.raises(GatewayUnavailable):
+                    delivery.pending_held(connection, message.seq, 10)
+                # Its hold has ended meanwhile.
+                local._store.holds.delete_before("9999")
+                road.come_back()
+                assert delivery.pending_held(connection, message.seq, 10) == []
+            found = local.message(message.msg_id)
+            assert found is not None
+            assert found.delivered
+
+    def test_what_cannot_be_confirmed_in_the_end_is_an_error(self, port: int, database: Path) -> None:
+        with open_ledger(database) as local, ledger_behind(port) as (ledger, road):
+            local.connect("octavia", "ws-001")
+            local.send("ws-001", 1)
+            with pytest.raises(GatewayUnavailable), ledger.delivery.holding("ws-001") as connection:
+                (message,) = ledger.delivery.pending_held(connection, 0, 10)
+                road.go_away()
+                ledger.delivery.confirm_held(connection, [message.seq])
+
+    def test_who_watches_sees_that_nobody_answers(self, port: int) -> None:
+        with ledger_behind(port) as (ledger, road):
+            sampler = ledger.sampler()
+            assert sampler.sample(OverviewQuery()).gateway_runs
+            road.go_away()
+            asked = road.requests
+            assert not sampler.sample(OverviewQuery()).gateway_runs
+            # Asked once, so that the screen stays alive.
+            assert road.requests <= asked + 2
+            road.come_back()
+            assert sampler.sample(OverviewQuery()).gateway_runs
+
+    def test_who_begins_to_watch_gets_the_error(self, port: int) -> None:
+        with ledger_behind(port, *[hang_up] * 100) as (ledger, _), pytest.raises(GatewayUnavailable):
+            ledger.sampler().sample(OverviewQuery())

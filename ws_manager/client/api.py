@@ -120,6 +120,7 @@ class ApiClient:
         query: Optional[Query] = None,
         body: Optional[Mapping[str, Any]] = None,
         key: Optional[str] = None,
+        patient: bool = True,
     ) -> Answer:
         """Send a request, again if necessary, and return its answer.
 
@@ -129,6 +130,7 @@ class ApiClient:
             query: parameters; None leaves one out.
             body: members of a JSON object; `Json` in it stays as it is.
             key: an idempotency key; a random one of 128 bits if None, so that no request is done twice.
+            patient: False sends it once only.
 
         Raises:
             WsManagerError: what the gateway answered.
@@ -139,8 +141,9 @@ class ApiClient:
         data = None
         if body is not None:
             data, headers["Content-Type"] = _utf8(written(body)), "application/json"
-        for attempt in range(RETRIES + 1):
-            response = self._sent(method, path, query, data, headers)
+        retries = RETRIES if patient else 0
+        for attempt in range(retries + 1):
+            response = self._sent(method, path, query, data, headers, retries)
             text = self._read(response)
             if text is not None:
                 break
@@ -212,6 +215,7 @@ class ApiClient:
         query: Optional[Query],
         data: Optional[bytes],
         headers: dict[str, str],
+        retries: int = RETRIES,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request, and return its answer, whose body is not read yet."""
         token = self._token()
@@ -229,7 +233,7 @@ class ApiClient:
                 self.url + target,
                 body=data,
                 headers=headers,
-                retries=self._retry(),
+                retries=self._retry(retries),
                 redirect=False,
                 preload_content=False,
                 timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
@@ -263,9 +267,9 @@ class ApiClient:
         response.release_conn()
         return b"".join(pieces).decode("utf-8", "replace")
 
-    def _retry(self) -> Retry:
+    def _retry(self, retries: int) -> Retry:
         retry = _Retry(
-            total=RETRIES,
+            total=retries,
             # Such as a certificate that is not to be trusted.
             other=0,
             allowed_methods=None,

@@ -7,9 +7,11 @@ import json
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union, cast
 
+from ws_manager.client.answers import Answer
 from ws_manager.client.api import RETRIES, ApiClient, path_of
 from ws_manager.client.errors import error_of
 from ws_manager.core.batch import Batch, OutgoingMessage, SentBroadcast
@@ -59,13 +61,16 @@ class RemoteDelivery(Delivery):
         super().__init__(NO_STORE, sizes)
         self._api = api
         self._holds: dict[str, str] = {}
+        self._owed: dict[str, int] = {}
 
     @contextlib.contextmanager
     def holding(self, ws_id: str) -> Iterator[Connection]:
         """Hold a connection's messages, alone, until the block ends; errors are those of `Delivery.holding`."""
         self._take(ws_id)
         try:
-            yield connection_of(self._api.call("GET", path_of("connections", ws_id)).text)
+            connection = connection_of(self._api.call("GET", path_of("connections", ws_id)).text)
+            yield connection
+            self._pay(connection)
         finally:
             # If the gateway has gone, the hold ends by itself.
             with contextlib.suppress(GatewayUnavailable, NotFound):
@@ -74,26 +79,49 @@ class RemoteDelivery(Delivery):
 
     def pending_held(self, connection: Connection, after: int, limit: int) -> list[PendingMessage]:
         """Return a holder's pending messages above a `seq`, in order."""
-        ws_id = connection.ws_id
-        query: dict[str, Any] = {"hold": self._holds[ws_id], "after": after, "limit": limit}
-        path = path_of("connections", ws_id, "pending")
-        try:
-            answer = self._api.call("GET", path, query=query)
-        except Conflict:
-            # The gateway was away for longer than a hold lasts.
-            self._take(ws_id)
-            answer = self._api.call("GET", path, query={**query, "hold": self._holds[ws_id]})
+        self._pay(connection)
+        answer = self._as_holder(
+            connection,
+            lambda hold: self._api.call(
+                "GET",
+                path_of("connections", connection.ws_id, "pending"),
+                query={"hold": hold, "after": after, "limit": limit},
+            ),
+        )
         if answer.body["epoch"] != connection.epoch:
             raise Conflict(
-                f"{ws_id} was registered again meanwhile; the messages stay pending",
+                f"{connection.ws_id} was registered again meanwhile; the messages stay pending",
                 hint="the present holder receives them again",
             )
         return [pending_message_of(text) for text in answer.items()]
 
     def confirm_held(self, connection: Connection, seqs: Sequence[int]) -> None:
-        """Confirm the messages that a holder has received, by their numbers in ascending order."""
-        body = {"hold": self._holds[connection.ws_id], "epoch": connection.epoch, "ack": seqs[-1]}
-        self._api.call("POST", path_of("connections", connection.ws_id, "receipts"), body=body)
+        """Confirm the messages that a holder has received, by their numbers in ascending order.
+
+        If the gateway does not answer, they are confirmed with the next request, or when the hold ends.
+        """
+        self._owed[connection.ws_id] = seqs[-1]
+        with contextlib.suppress(GatewayUnavailable):
+            self._pay(connection)
+
+    def _pay(self, connection: Connection) -> None:
+        """Confirm what was received and could not be confirmed yet."""
+        ws_id = connection.ws_id
+        if ws_id in self._owed:
+            body = {"epoch": connection.epoch, "ack": self._owed[ws_id]}
+            path = path_of("connections", ws_id, "receipts")
+            self._as_holder(
+                connection, lambda hold: self._api.call("POST", path, body={**body, "hold": hold})
+            )
+            del self._owed[ws_id]
+
+    def _as_holder(self, connection: Connection, request: Callable[[str], Answer]) -> Answer:
+        """Make a request with the hold of a connection; with a new one, if the gateway was away for too long."""
+        try:
+            return request(self._holds[connection.ws_id])
+        except Conflict:
+            self._take(connection.ws_id)
+            return request(self._holds[connection.ws_id])
 
     def heard_held(self, connection: Connection, *, logged: bool) -> None:
         """Write a holder's sign of life, unless its connection was registered again."""
@@ -255,6 +283,7 @@ class RemoteSampler(Sampler):
     def __init__(self, api: ApiClient) -> None:
         self._api = api
         self._rates = Rates()
+        self._latest: Optional[Overview] = None
 
     def sample(self, query: OverviewQuery) -> Overview:
         """Return the ledger as it is now."""
@@ -267,8 +296,15 @@ class RemoteSampler(Sampler):
             "limit": max(1, asked.connections),
             "after": asked.after,
         }
-        form = self._api.call("GET", path_of("snapshot"), query=parameters).body
-        return self._rates.fill_in(_overview_of(form, query))
+        try:
+            form = self._api.call("GET", path_of("snapshot"), query=parameters, patient=not self._latest).body
+        except GatewayUnavailable:
+            if self._latest is None:
+                raise
+            # Who watches goes on, and sees that nobody answers.
+            return replace(self._latest, gateway_runs=False, sent_per_second=None, confirmed_per_second=None)
+        self._latest = self._rates.fill_in(_overview_of(form, query))
+        return self._latest
 
 
 class RemoteChanges:

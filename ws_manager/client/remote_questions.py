@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from ws_manager.client.remote_parts import RemoteSampler
 from ws_manager.core.questions import Questions
 from ws_manager.core.read.conditions import Conditions
 from ws_manager.core.validation import check_limit, check_timeout
-from ws_manager.errors import InvalidInput, NotFound
+from ws_manager.errors import GatewayUnavailable, InvalidInput, NotFound
 from ws_manager.forms import broadcast_of, connection_of, message_of
 from ws_manager.models import Connection, Gateway, Message
 from ws_manager.repository.findings import Backlog, BroadcastState, Finding, MessageFilter
@@ -139,7 +140,7 @@ class RemoteQuestions(Questions):
         return [message_of(text) for text in answer.items()], answer.body["next"]
 
     def follow(self, wanted: MessageFilter, pause: Callable[[], None]) -> Iterator[Sequence[Message]]:
-        """Give messages as they are committed."""
+        """Give messages as they are committed. A gateway that goes away is waited for."""
         found, after = self.messages_after(None, wanted, PAGE)
         looked = time.monotonic()
         while True:
@@ -148,8 +149,9 @@ class RemoteQuestions(Questions):
             else:
                 while time.monotonic() - looked < _LOOK_SECONDS:
                     pause()
-            looked = time.monotonic()
-            found, after = self.messages_after(int(after), wanted, PAGE)
+            looked, found = time.monotonic(), []
+            with contextlib.suppress(GatewayUnavailable):
+                found, after = self.messages_after(int(after), wanted, PAGE)
 
     def find_broadcast(self, broadcast_id: str) -> Optional[BroadcastState]:
         """Return a broadcast and how far its delivery is."""

@@ -1,6 +1,7 @@
 """`ws-manager receive`: print a connection's pending messages, without a gateway."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from ws_manager.cli.output.text import note, note_to_terminal
 from ws_manager.cli.process.stream import Stop, Stream, stopped_by_signals
 from ws_manager.core.delivery import Delivery
 from ws_manager.core.ledger import Ledger
-from ws_manager.errors import InvalidInput, WsManagerError
+from ws_manager.errors import GatewayUnavailable, InvalidInput, WsManagerError
 from ws_manager.forms import WIRE_FIELDS, wire_form
 from ws_manager.models import Connection, PendingMessage
 from ws_manager.settings import heartbeat_timeout
@@ -138,9 +139,11 @@ def _follow(receiver: _Receiver, timeout: float) -> None:
         note(f"Ready: receiving for {ws_id} (agent={connection.agent})")
         while not receiver.stop.is_set() and not receiver.has_enough:
             if changes.happened():
-                receiver.receive()
-                if ledger.get(ws_id) is None:
-                    raise not_active(ledger, ws_id)
+                # A gateway that goes away is waited for; so is one whose restart takes longer than a request waits.
+                with contextlib.suppress(GatewayUnavailable):
+                    receiver.receive()
+                    if ledger.get(ws_id) is None:
+                        raise not_active(ledger, ws_id)
             receiver.stream.wait(_STEP_SECONDS)
     if pulse.error is not None:
         raise pulse.error
@@ -182,7 +185,8 @@ class _HeartbeatThread:
         while True:
             # Like a gateway, log only some of the heartbeats.
             logged = time.monotonic() - logged_at >= _LOG_SECONDS
-            delivery.heard_held(self._connection, logged=logged)
+            with contextlib.suppress(GatewayUnavailable):
+                delivery.heard_held(self._connection, logged=logged)
             logged_at = time.monotonic() if logged else logged_at
             self._stop.wait(self._interval)
             if self._stop.is_set():
