@@ -690,3 +690,12 @@ class TestGatewayThatStops:
             await client.batch(1)
             await running.server._hub.close(1012, "restarting", drain=0, seconds=LIMIT)
             assert running.delivered() == []
+
+
+async def test_a_message_that_is_too_large_for_a_frame_says_so_and_so_does_each_further_one(
+    database: Path,
+) -> None:
+    async with gateway(database) as running, AgentClient("octavia", url=running.url, ws_id="ws-001") as agent:
+        for size in (100 * 1024, 1):
+            with pytest.raises(InvalidInput, match="a frame was over the size limit"):
+                await agent.send("ws-001", "x" * size)

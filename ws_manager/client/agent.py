@@ -246,6 +246,8 @@ class AgentClient:
 
     async def _request(self, frame: Callable[[int], str]) -> Result:
         websocket = self._websocket
+        if self._ended is not None:
+            raise self._ended
         if websocket is None or websocket.closed:
             raise GatewayUnavailable("not connected to the gateway at the moment")
         self._last_ref += 1
@@ -253,20 +255,20 @@ class AgentClient:
         answered = asyncio.get_running_loop().create_future()
         self._requests[ref] = answered
         try:
-            await websocket.send_str(frame(ref))
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                # The reader handles a lost connection, and says why it was lost.
+                await websocket.send_str(frame(ref))
             result: Result = await answered
-        except (aiohttp.ClientError, ConnectionError):
-            raise GatewayUnavailable("the gateway was lost before it answered") from None
         finally:
             self._requests.pop(ref, None)
         if result.failure is not None:
             raise failed(result.failure)
         return result
 
-    def _lose_requests(self) -> None:
+    def _lose_requests(self, error: Optional[Exception] = None) -> None:
         for answered in self._requests.values():
             if not answered.done():
-                answered.set_exception(GatewayUnavailable("the gateway was lost before it answered"))
+                answered.set_exception(error or GatewayUnavailable("the gateway was lost before it answered"))
 
     async def _run(self) -> None:
         try:
@@ -277,7 +279,7 @@ class AgentClient:
                 self._lose_requests()
                 self._websocket = await self._reconnect(cause)
         except Exception as error:
-            self._lose_requests()
+            self._lose_requests(error)
             # Whatever it is, whoever waits for a message must get it.
             self._ended = error
             self._arrived.set()
@@ -394,6 +396,11 @@ class AgentClient:
             await self._answer_close(websocket, code)
         if code == CloseCode.BARRED:
             raise NotAuthorised(f"the gateway closed the connection: {cause}")
+        if code == CloseCode.TOO_LARGE:
+            raise InvalidInput(
+                f"the gateway closed the connection: {cause}",
+                hint="a frame of an agent has at most 64 KiB, unless its gateway takes more: send less at once",
+            )
         if not should_reconnect(code):
             raise Conflict(f"the gateway closed the connection: {cause}")
         return cause
