@@ -578,3 +578,47 @@ class TestSameLedger:
         elsewhere = engine_of(tmp_path / "new.db").open_to_write(tmp_path / "new.db")
         assert not store.is_same(elsewhere)
         elsewhere.close()
+
+
+class TestHolds:
+    def test_a_hold_is_found_until_it_is_deleted_by_its_name(self, store: Store) -> None:
+        assert store.holds.find("ws-001") is None
+        with store.atomic():
+            store.holds.put("ws-001", "first", "2026-01-01")
+            store.holds.put("ws-001", "second", "2026-01-02")
+            store.holds.put("ws-002", "other", "2026-01-03")
+        assert store.holds.find("ws-001") == ("second", "2026-01-02")
+        with store.atomic():
+            assert not store.holds.delete("ws-001", "first")
+            assert store.holds.delete("ws-001", "second")
+        assert store.holds.find("ws-001") is None
+
+    def test_those_that_have_ended_are_deleted(self, store: Store) -> None:
+        with store.atomic():
+            store.holds.put("ws-001", "old", "2026-01-01")
+            store.holds.put("ws-002", "new", "2026-01-03")
+            store.holds.delete_before("2026-01-02")
+        assert (store.holds.find("ws-001"), store.holds.find("ws-002")) == (None, ("new", "2026-01-03"))
+
+
+class TestKeys:
+    def test_requests_are_found_by_subject_operation_name_and_time(self, store: Store) -> None:
+        names = [f"key-{number}" for number in range(1200)]
+        with store.atomic():
+            store.keys.insert(
+                "octavia", "send", [(name, "print", f"of {name}") for name in names], "2026-01-02"
+            )
+        found = store.keys.find("octavia", "send", [*names, "unknown"], "2026-01-01")
+        assert found == {name: ("print", f"of {name}") for name in names}
+        for subject, operation, since in (
+            ("cipher", "send", "2026-01-01"),
+            ("octavia", "broadcast", "2026-01-01"),
+            ("octavia", "send", "2026-01-03"),
+        ):
+            assert store.keys.find(subject, operation, names, since) == {}
+
+    def test_a_newer_one_replaces_an_older_one(self, store: Store) -> None:
+        with store.atomic():
+            store.keys.insert("octavia", "send", [("key", "old", "1")], "2026-01-01")
+            store.keys.insert("octavia", "send", [("key", "new", "2")], "2026-01-02")
+        assert store.keys.find("octavia", "send", ["key"], "2025-01-01") == {"key": ("new", "2")}

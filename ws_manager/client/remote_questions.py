@@ -91,9 +91,10 @@ class RemoteQuestions(Questions):
         answer = self._found("connections", connection.ws_id)
         return answer is not None and bool(answer.body["socket_open"])
 
-    def count(self) -> int:
-        """Return the number of active connections."""
-        return int(self.stats()["active_connections"])
+    def count(self, agent: Optional[str] = None) -> int:
+        """Return the number of active connections, of one agent or of all."""
+        form = self._stats()
+        return int(form["active_connections"] if agent is None else form["agents"].get(agent, 0))
 
     def count_pending(self, connection: Connection, limit: int = -1) -> int:
         """Return how many messages a connection has not confirmed yet."""

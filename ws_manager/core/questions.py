@@ -105,9 +105,9 @@ class Questions:
 
         return has_socket(connection, living_gateways(self._store))
 
-    def count(self) -> int:
-        """Return the number of active connections."""
-        return self._store.connections.count_active()
+    def count(self, agent: Optional[str] = None) -> int:
+        """Return the number of active connections, of one agent or of all."""
+        return self._store.connections.count_active(agent)
 
     def count_pending(self, connection: Connection, limit: int = -1) -> int:
         """Return how many messages a connection has not confirmed yet, counted up to a limit; -1 for none."""

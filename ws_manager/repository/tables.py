@@ -81,8 +81,8 @@ class Connections(Protocol):
             count_pending: False leaves the number of pending messages at 0, which is faster.
         """
 
-    def count_active(self) -> int:
-        """Return how many connections are active."""
+    def count_active(self, agent: Optional[str] = None) -> int:
+        """Return how many connections are active, of one agent or of all."""
 
     def has_active(self, agent: Optional[str] = None) -> bool:
         """Return whether any connection is active, of one agent or of all."""

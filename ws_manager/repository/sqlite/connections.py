@@ -126,8 +126,9 @@ class Connections:
             active.update(row[0] for row in rows)
         return active
 
-    def count_active(self) -> int:
-        return int(self._db.value("SELECT count(*) FROM connections WHERE status = 'active'"))
+    def count_active(self, agent: Optional[str] = None) -> int:
+        where, values = ("", []) if agent is None else (" AND agent = ?", [agent])
+        return int(self._db.value(f"SELECT count(*) FROM connections WHERE status = 'active'{where}", values))
 
     def has_active(self, agent: Optional[str] = None) -> bool:
         where, parameters = _active(agent)

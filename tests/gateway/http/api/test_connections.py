@@ -9,6 +9,7 @@ import pytest
 from tests.gateway.http.api.support import KEY, ask, part, token
 from tests.support import RunningGateway, gateway
 from ws_manager.forms import CONNECTION_FIELDS
+from ws_manager.gateway.http.api import connections
 
 
 def three(running: RunningGateway) -> None:
@@ -170,3 +171,17 @@ async def test_a_heartbeat_for_an_earlier_registration_is_refused(database: Path
         assert (await ask(running, "POST", path, {"epoch": 1})).status == 200
         running.ledger.connect("octavia", "ws-001")
         assert (await ask(running, "POST", path, {"epoch": 1})).status == 409
+
+
+async def test_an_agents_own_token_registers_a_bounded_number(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST_OF_AN_AGENT", 2)
+    async with gateway(database, key=KEY) as running:
+        own, body = token("connect", agent="octavia"), {"agent": "octavia"}
+        for ws_id, status in (("a", 201), ("b", 201), ("c", 409), ("b", 200)):
+            answer = await ask(running, "PUT", f"/v1/connections/{ws_id}", body, bearer=own)
+            assert answer.status == status
+        assert (await ask(running, "PUT", "/v1/connections/c", body)).status == 201
+        running.ledger.disconnect_all(["a", "c"])
+        assert (await ask(running, "PUT", "/v1/connections/a", body, bearer=own)).status == 200

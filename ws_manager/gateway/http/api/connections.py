@@ -28,8 +28,11 @@ from ws_manager.gateway.http.api.schemas import (
     thing,
 )
 from ws_manager.gateway.http.api.view import View
-from ws_manager.models import Connection, new_id
+from ws_manager.models import ACTIVE, Connection, new_id
 from ws_manager.tokens import ANY_AGENT
+
+MOST_OF_AN_AGENT = 1000
+"""Active connections of one agent, if its own token registers them: sockets have such a bound too."""
 
 WS_ID = Parameter("ws_id", KNOWN_NAME, "the connection")
 _NEW_WS_ID = Parameter("ws_id", NAME, "the connection")
@@ -102,6 +105,10 @@ def _register(ledger: Ledger, call: Call, ws_id: str) -> Reply:
     operates = call.claims.allows("admin") and call.claims.agent == ANY_AGENT
     if known is not None and known.agent != agent and not operates:
         raise Conflict(f"{ws_id} belongs to another agent", hint="use another ws_id")
+    # An operator's own are not counted: whoever may end connections may make them.
+    new = known is None or known.status != ACTIVE
+    if new and not call.claims.allows("admin") and ledger.count(agent) >= MOST_OF_AN_AGENT:
+        raise Conflict(f"{agent} has {MOST_OF_AN_AGENT} active connections", hint="use one of them")
     connection = ledger.connect(agent, ws_id, call.body.get("metadata"))
     return Reply(_registered(ledger, call, connection), 201 if known is None else 200)
 
