@@ -280,9 +280,15 @@ class Agents:
             self._later(seconds, lambda: self._read_again(agent, link))
 
     def _read_again(self, agent: Agent, link: Link) -> None:
-        if link in agent.links and not link.reading and time.monotonic() >= agent.deaf_until:
-            self._poll.register(link.socket, select.EPOLLIN)
-            link.reading = True
+        if link not in agent.links or link.reading:
+            return
+        deaf = agent.deaf_until - time.monotonic()
+        if deaf > 0:
+            # A socket that was opened in the meantime has no timer of its own for the end of the deafness.
+            self._later(deaf, lambda: self._read_again(agent, link))
+            return
+        self._poll.register(link.socket, select.EPOLLIN)
+        link.reading = True
 
     def _event(self, agent: Agent, link: Link) -> None:
         try:
