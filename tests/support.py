@@ -96,7 +96,7 @@ def open_socket(
     """Register a connection as a gateway does it for a socket; as a command does it where `gateway` is None."""
     if gateway is None:
         return ledger.connect(agent, ws_id, metadata)
-    return ledger.delivery.open_socket(agent, ws_id, metadata, gateway)[0]
+    return ledger.delivery.open_socket(agent, ws_id, metadata, gateway).connection
 
 
 class Refused(Exception):

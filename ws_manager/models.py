@@ -228,7 +228,8 @@ class Event(NamedTuple):
         ts: when.
         ws_id: the connection.
         msg_id: the message, if it is about one.
-        kind: `registered`, `opened`, `resumed`, `closed`, `disconnected`, `moved`, `set_aside`, `retried`.
+        kind: `registered`, `opened`, `resumed`, `closed`, `disconnected`, `moved`, `started`, `failed`, `set_aside`,
+            `retried`.
         detail: close code and reason, or other details of the kind.
     """
 

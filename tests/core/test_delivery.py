@@ -271,7 +271,7 @@ class TestSockets:
     def test_open_says_what_waits(self, delivery: Delivery, ledger: Ledger) -> None:
         ledger.broadcast(1)
         ledger.send("ws-001", 2)
-        connection, pending, _ = delivery.open_socket("octavia", "ws-001", Json('{"a":1}'), "g")
+        connection, pending, *_ = delivery.open_socket("octavia", "ws-001", Json('{"a":1}'), "g")
         assert (connection.epoch, connection.metadata, pending) == (2, {"a": 1}, 2)
 
     def test_refuse_another_agents_ws_id(self, delivery: Delivery) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Optional
+from typing import TYPE_CHECKING, Literal, NamedTuple, Optional
 
-from ws_manager.core import holds
+from ws_manager.core import attempts, holds
+from ws_manager.core.attempts import Attempt, Worker, arrive
 from ws_manager.core.bars import BARRED
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.holds import holding_lock
@@ -47,6 +48,22 @@ WhyVoid = Literal["barred", "disconnected", "moved", "replaced", "registered"]
 
 MOST_REFUSALS = 3
 """Sockets that may close on one message before it is set aside."""
+
+
+class OpenedSocket(NamedTuple):
+    """The registration of a socket.
+
+    Attributes:
+        connection: as it is now.
+        pending: how many messages wait for it, counted up to `MOST_COUNTED`.
+        last_code: the code with which its last socket was closed; None if it has had none, or none is known.
+        begun: how many messages its last worker had begun when its process ended; see `ws_manager.core.attempts`.
+    """
+
+    connection: Connection
+    pending: int
+    last_code: Optional[int]
+    begun: int
 
 
 class Delivery:
@@ -164,7 +181,8 @@ class Delivery:
         metadata: Optional[Json],
         gateway: str,
         token: Optional[str] = None,
-    ) -> tuple[Connection, int, Optional[int]]:
+        worker: Optional[Worker] = None,
+    ) -> OpenedSocket:
         """Register a socket.
 
         Args:
@@ -173,10 +191,7 @@ class Delivery:
             metadata: replaces what is there; None keeps it.
             gateway: the id of the gateway that has the socket.
             token: the key of its token; None without tokens.
-
-        Returns:
-            Its connection, the number of messages that wait for it, counted up to 1,000, and the code with which
-            its last socket was closed.
+            worker: the process behind it, if it counts attempts: see `ws_manager.core.attempts`.
 
         Raises:
             InvalidInput: a name or the metadata cannot be accepted.
@@ -188,10 +203,19 @@ class Delivery:
             connection = connect(
                 self._store, agent, ws_id, metadata, gateway=gateway, limit=self._sizes.metadata, token=token
             )
+            begun = arrive(self._store, connection, worker)
             pending = self._store.messages.count_pending(
                 connection.ws_id, connection.confirmed_seq, limit=MOST_COUNTED
             )
-        return connection, pending, known.close_code if known else None
+        return OpenedSocket(connection, pending, known.close_code if known else None, begun)
+
+    def begin(self, ws_id: str, epoch: int, seq: int) -> Attempt:
+        """Note that a worker begins a message; see `attempts.begin`."""
+        return attempts.begin(self._store, ws_id, epoch, seq)
+
+    def fail(self, ws_id: str, epoch: int, seq: int, reason: str) -> Attempt:
+        """Note that an attempt at a message has failed; see `attempts.fail`."""
+        return attempts.fail(self._store, ws_id, epoch, seq, reason)
 
     def record_gateway(self, gateway: Gateway) -> Hold:
         """Write that a gateway has started, and show that it lives, until the hold is released."""

@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
+from ws_manager.protocol.attempt_frames import LONGEST_REASON, Failed, Started
 from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, encode, members
 
 # Gateway to agent
@@ -162,8 +163,8 @@ class BadRequest:
     reason: str
 
 
-AgentRequest = Union[SendRequest, BroadcastRequest]
-AgentFrame = Union[Ack, Reject, SendRequest, BroadcastRequest, BadRequest]
+AgentRequest = Union[SendRequest, BroadcastRequest, Started, Failed]
+AgentFrame = Union[Ack, Reject, AgentRequest, BadRequest]
 
 
 def parse_agent_frame(text: str) -> AgentFrame:
@@ -187,12 +188,8 @@ def parse_agent_frame(text: str) -> AgentFrame:
     if kind == "ack":
         return Ack(_seq(frame))
     if kind == "reject":
-        reason = frame.get("reason", "")
-        if not isinstance(reason, str):
-            raise InvalidInput("the reason of a reject is not text")
-        # JSON can hold half of a surrogate pair. UTF-8, and so the ledger, cannot.
-        return Reject(_seq(frame), reason[:200].encode("utf-8", "replace").decode("utf-8"))
-    if kind in ("send", "broadcast"):
+        return Reject(_seq(frame), _reason(frame, 200))
+    if kind in ("send", "broadcast", "started", "failed"):
         texts = members(text)
         try:
             return _request(frame, texts)
@@ -207,7 +204,7 @@ def _refused_request(text: str, reason: str) -> Optional[BadRequest]:
     None if the frame is not a request.
     """
     texts = members(text)
-    if texts.get("type") not in ('"send"', '"broadcast"'):
+    if texts.get("type") not in ('"send"', '"broadcast"', '"started"', '"failed"'):
         return None
     ref = texts.get("ref", "null")
     try:
@@ -279,20 +276,24 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a request: the id of what was sent, or the failure.
+    """The result of a request: the id of what was sent, the number of an attempt, or the failure.
 
     Attributes:
         ref: the request.
         msg_id: of the message.
         broadcast_id: of the broadcast.
         recipients: of the broadcast.
-        failure: why nothing was sent.
+        attempt: the number of the attempt, if a worker began a message or failed with it.
+        set_aside: True if that attempt was the last.
+        failure: why it could not be done.
     """
 
     ref: Any
     msg_id: Optional[str] = None
     broadcast_id: Optional[str] = None
     recipients: Optional[int] = None
+    attempt: Optional[int] = None
+    set_aside: bool = False
     failure: Optional[Failure] = None
 
 
@@ -337,6 +338,9 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
                 return Result(
                     frame["ref"], broadcast_id=_field(frame, "broadcast_id", str), recipients=recipients
                 )
+            if "attempt" in frame:
+                set_aside = _field(frame, "set_aside", bool)
+                return Result(frame["ref"], attempt=_field(frame, "attempt", int), set_aside=set_aside)
             return Result(frame["ref"], _field(frame, "msg_id", str))
         if kind == "result":
             return Result(frame["ref"], failure=_failure(frame))
@@ -388,6 +392,10 @@ def _seq(frame: dict[str, Any]) -> int:
 
 
 def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
+    if frame["type"] == "started":
+        return Started(texts.get("ref", "null"), _seq(frame))
+    if frame["type"] == "failed":
+        return Failed(texts.get("ref", "null"), _seq(frame), _reason(frame, LONGEST_REASON))
     if "content" not in frame:
         raise InvalidInput("there is no content")
     ref, content = texts.get("ref", "null"), compact(texts["content"], "message")
@@ -403,6 +411,11 @@ def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> st
     if not isinstance(value, str):
         raise InvalidInput(f"{name} is not text")
     return value
+
+
+def _reason(frame: dict[str, Any], longest: int) -> str:
+    # JSON can hold half of a surrogate pair. UTF-8, and so the ledger, cannot.
+    return _text(frame, "reason", "")[:longest].encode("utf-8", "replace").decode("utf-8")
 
 
 def _dump(frame: dict[str, Any]) -> str:

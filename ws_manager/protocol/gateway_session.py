@@ -25,9 +25,7 @@ from ws_manager.protocol.frames import (
     AgentFrame,
     AgentRequest,
     BadRequest,
-    BroadcastRequest,
     Reject,
-    SendRequest,
     error_frame,
     failure_frame,
     parse_agent_frame,
@@ -347,10 +345,10 @@ class GatewaySession:
             self._take_frame(frame)
 
     def _take_frame(self, frame: AgentFrame) -> None:
-        if isinstance(frame, (SendRequest, BroadcastRequest)):
-            self.requests.append(frame)
-        elif isinstance(frame, BadRequest):
+        if isinstance(frame, BadRequest):
             self.answer(failure_frame(frame.ref, "invalid", frame.reason))
+        elif not isinstance(frame, (Ack, Reject)):
+            self.requests.append(frame)
         elif not self._explicit_ack:
             self._answer_conflict("this socket confirms by Pong; ask for ack=explicit")
         elif isinstance(frame, Reject):

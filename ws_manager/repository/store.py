@@ -24,6 +24,7 @@ from typing import Optional, Protocol, Union
 from ws_manager.models import Connection
 from ws_manager.repository.findings import Finding
 from ws_manager.repository.tables import (
+    Attempts,
     Bars,
     Broadcasts,
     Connections,
@@ -97,6 +98,10 @@ class Store(Protocol):
     @property
     def holds(self) -> Holds:
         """Who takes messages over HTTP."""
+
+    @property
+    def attempts(self) -> Attempts:
+        """Workers, and what they have begun."""
 
     @property
     def history(self) -> History:

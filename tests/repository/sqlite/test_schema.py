@@ -446,7 +446,8 @@ class TestContentBeyondTheLimits:
                 db.execute("ALTER TABLE messages DROP COLUMN broadcast_id")
                 db.execute("DROP TABLE receipts")
                 db.executescript(
-                    "DROP TABLE holds; DROP TABLE bars; DROP TABLE idempotency_keys;"
+                    "DROP TABLE workers; DROP TABLE attempts; DROP TABLE holds; DROP TABLE bars;"
+                    " DROP TABLE idempotency_keys;"
                     " ALTER TABLE connections DROP COLUMN token;"
                     " DROP INDEX idx_msg_rejected"
                 )

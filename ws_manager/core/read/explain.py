@@ -128,7 +128,7 @@ class _Explainer:
         since, until = sorted((message.sent_at, ended))
         # That it was set aside is among its own times already.
         timeline += [
-            _entry(event)
+            _entry(event._replace(msg_id=None))
             for event in self._store.events.of(message.recipient_id, since, until, _EVENTS)
             if event.kind != "set_aside" and event.msg_id in (None, message.msg_id)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Union
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import broadcasting_key, sending_key
@@ -10,6 +11,7 @@ from ws_manager.core.validation import check_name
 from ws_manager.errors import NotFound, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.quotas import Account
+from ws_manager.protocol.attempt_frames import Failed, Started, attempt_frame
 from ws_manager.protocol.frames import (
     AgentRequest,
     BroadcastRequest,
@@ -27,15 +29,19 @@ class RequestPerformer:
     Args:
         threads: of the ledger.
         sender: the connection's ws_id.
+        epoch: of its registration.
         claims: what its token allows.
         account: pays for what is sent.
     """
 
-    __slots__ = ("_account", "_claims", "_sender", "_threads")
+    __slots__ = ("_account", "_claims", "_epoch", "_sender", "_threads")
 
-    def __init__(self, threads: LedgerThreads, sender: str, claims: Claims, account: Account) -> None:
+    def __init__(
+        self, threads: LedgerThreads, sender: str, epoch: int, claims: Claims, account: Account
+    ) -> None:
         self._threads = threads
         self._sender = sender
+        self._epoch = epoch
         self._claims = claims
         self._account = account
 
@@ -45,13 +51,21 @@ class RequestPerformer:
 
     def _perform(self, ledger: Ledger, request: AgentRequest) -> str:
         try:
-            return (
-                self._send(ledger, request)
-                if isinstance(request, SendRequest)
-                else self._broadcast(ledger, request)
-            )
+            if isinstance(request, SendRequest):
+                return self._send(ledger, request)
+            if isinstance(request, BroadcastRequest):
+                return self._broadcast(ledger, request)
+            return self._attempt(ledger, request)
         except WsManagerError as error:
             return failure_frame(request.ref, error.code, error.public_message)
+
+    def _attempt(self, ledger: Ledger, request: Union[Started, Failed]) -> str:
+        registration = self._sender, self._epoch
+        if isinstance(request, Started):
+            attempt = ledger.delivery.begin(*registration, request.seq)
+        else:
+            attempt = ledger.delivery.fail(*registration, request.seq, request.reason)
+        return attempt_frame(request.ref, attempt.number, set_aside=attempt.set_aside)
 
     def _send(self, ledger: Ledger, request: SendRequest) -> str:
         self._claims.require("send")

@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 
 from aiohttp import hdrs, web
 
+from ws_manager.core.attempts import Worker
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.strict_json import Json, checked_object
@@ -28,12 +29,14 @@ class HandshakeQuery(NamedTuple):
         ws_id: the connection to create or resume, not checked; None lets the gateway choose one.
         metadata: metadata of the registration; None keeps what is stored.
         explicit_ack: True if only the agent's acks confirm messages.
+        worker: the process that works on the messages, if it counts attempts.
     """
 
     agent: str
     ws_id: Optional[str]
     metadata: Optional[Json]
     explicit_ack: bool
+    worker: Optional[Worker] = None
 
 
 def switched(request: web.Request) -> web.StreamResponse:
@@ -73,9 +76,23 @@ def parse_query(query: Mapping[str, str]) -> HandshakeQuery:
     ack = query.get("ack", "pong")
     if ack not in ("pong", "explicit"):
         raise InvalidInput("ack is neither pong nor explicit")
+    explicit, worker = ack == "explicit", _worker(query)
+    if worker is not None and not explicit:
+        raise InvalidInput("attempts are counted for explicit acks only", hint="connect with ack=explicit")
     text = query.get("metadata")
     if text is None:
-        return HandshakeQuery(agent, query.get("ws_id"), None, ack == "explicit")
+        return HandshakeQuery(agent, query.get("ws_id"), None, explicit, worker)
     if len(text.encode("utf-8", "surrogateescape")) > MAX_HANDSHAKE_METADATA:
         raise InvalidInput(f"metadata at the handshake is limited to {MAX_HANDSHAKE_METADATA} bytes")
-    return HandshakeQuery(agent, query.get("ws_id"), checked_object(text, "metadata"), ack == "explicit")
+    return HandshakeQuery(agent, query.get("ws_id"), checked_object(text, "metadata"), explicit, worker)
+
+
+def _worker(query: Mapping[str, str]) -> Optional[Worker]:
+    most, name = query.get("max_attempts"), query.get("worker")
+    if most is None and name is None:
+        return None
+    if most is None or name is None:
+        raise InvalidInput("max_attempts and worker go together", hint="give both, or none")
+    if not most.isascii() or not most.isdigit() or len(most) > 3:
+        raise InvalidInput("max_attempts is not a number")
+    return Worker(name, int(most))

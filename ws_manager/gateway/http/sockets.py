@@ -12,6 +12,7 @@ from typing import Callable, NamedTuple, Optional
 
 from aiohttp import web
 
+from ws_manager.core.delivery import OpenedSocket
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import (
     GatewayUnavailable,
@@ -45,9 +46,6 @@ _log = logging.getLogger("ws_manager.gateway")
 
 LONGEST_HEARTBEAT = 20.0
 """Most seconds between two Pings: many proxies cut idle connections after 30 or 60 seconds."""
-
-Registration = tuple[Connection, int, Optional[int]]
-"""The registered connection, its number of pending messages, and the close code of its previous socket."""
 
 
 class _Admitted(NamedTuple):
@@ -122,7 +120,7 @@ class SocketRoute:
             try:
                 admitted = await self._admit(request, handshake)
                 registration = await self._register(admitted.query, admitted.claims.key)
-                handshake.name(registration[0].ws_id)
+                handshake.name(registration.connection.ws_id)
             except OverQuota as error:
                 agent = quoted(request.query.get("agent", ""))
                 self._refusal_log.note(
@@ -136,7 +134,7 @@ class SocketRoute:
                     handshake.spare()
                 # Metadata that is too large is in the query: there is no body that could be.
                 return error_response(error, 400 if isinstance(error, TooLarge) else None)
-            connection, pending, _ = registration
+            connection = registration.connection
             unless_open.callback(self._note_end, _lost_early(connection.ws_id, connection.epoch))
             try:
                 await admitted.answer.prepare(request)
@@ -148,7 +146,7 @@ class SocketRoute:
                 # The peer has gone, so nobody is left to be answered.
                 return admitted.answer
             socket = self._socket(peer, admitted, registration)
-            self._begin(socket, self._greeting(connection, pending), handshake)
+            self._begin(socket, self._greeting(connection, registration.pending), handshake)
             unless_open.pop_all()
             peer.upgrade(socket)
         return admitted.answer
@@ -217,7 +215,7 @@ class SocketRoute:
         await handshake.enter(claims, query.ws_id)
         return _Admitted(query, claims, answer)
 
-    async def _register(self, query: HandshakeQuery, token: Optional[str]) -> Registration:
+    async def _register(self, query: HandshakeQuery, token: Optional[str]) -> OpenedSocket:
         """Write the registration, within the time limit of a handshake.
 
         Raises:
@@ -227,11 +225,11 @@ class SocketRoute:
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
         given_up = False
 
-        def open_socket(ledger: Ledger) -> Registration:
+        def open_socket(ledger: Ledger) -> OpenedSocket:
             if given_up:
                 raise busy
             return ledger.delivery.open_socket(
-                query.agent, query.ws_id, query.metadata, self._gateway_id, token
+                query.agent, query.ws_id, query.metadata, self._gateway_id, token, query.worker
             )
 
         try:
@@ -251,14 +249,14 @@ class SocketRoute:
         writing.add_done_callback(self._close_late)
         raise busy
 
-    def _close_late(self, writing: asyncio.Future[Registration]) -> None:
+    def _close_late(self, writing: asyncio.Future[OpenedSocket]) -> None:
         """Close a registration that was written after its handshake had been refused."""
         if not writing.cancelled() and writing.exception() is None:
-            connection = writing.result()[0]
+            connection = writing.result().connection
             self._receipts.report([_lost_early(connection.ws_id, connection.epoch)])
 
-    def _socket(self, peer: TcpPeer, admitted: _Admitted, registration: Registration) -> AgentSocket:
-        connection, _, last_code = registration
+    def _socket(self, peer: TcpPeer, admitted: _Admitted, registration: OpenedSocket) -> AgentSocket:
+        connection = registration.connection
         session = GatewaySession(
             ws_id=connection.ws_id,
             epoch=connection.epoch,
@@ -268,7 +266,8 @@ class SocketRoute:
             heartbeat=self._heartbeat,
             timeout=self._timeout,
             now=self._now(),
-            cautious=last_code in REFUSALS,
+            # One of several messages that were begun may have ended the worker: they come one by one now.
+            cautious=registration.last_code in REFUSALS or registration.begun > 1,
             frames_per_second=self._limits.frames_per_second,
         )
         claims = admitted.claims
@@ -279,7 +278,7 @@ class SocketRoute:
             session,
             self._pump,
             self._receipts.report,
-            RequestPerformer(self._threads, connection.ws_id, claims, account),
+            RequestPerformer(self._threads, connection.ws_id, connection.epoch, claims, account),
             self._limits,
             self._now,
             self._hub,

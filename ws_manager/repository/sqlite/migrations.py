@@ -16,6 +16,7 @@ from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.judgement import FOREIGN, SHARED_VERSION, judge
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.schema import (
+    ATTEMPTS_OF_VERSION_9,
     BARS_OF_VERSION_7,
     EARLIER,
     HOLDS_OF_VERSION_8,
@@ -27,6 +28,7 @@ from ws_manager.repository.sqlite.schema import (
     VERSION,
     VERSIONS,
     WEBHOOK_EVENTS_OF_VERSION_3,
+    WORKERS_OF_VERSION_9,
 )
 from ws_manager.strict_json import is_json
 
@@ -190,6 +192,13 @@ def _hold(tables: sqlite_utils.Database) -> None:
     tables.execute(HOLDS_OF_VERSION_8)
 
 
+def _count_attempts(tables: sqlite_utils.Database) -> None:
+    """Step 9: workers, and their attempts at messages."""
+    tables.execute(WORKERS_OF_VERSION_9)
+    tables.execute(ATTEMPTS_OF_VERSION_9)
+    tables.execute("CREATE INDEX idx_attempt_ws_id ON attempts (ws_id)")
+
+
 def _add_column(tables: sqlite_utils.Database, table: str, column: str) -> None:
     """Add a column of text, NULL in every row."""
     from sqlite_utils.db import Table
@@ -217,4 +226,5 @@ _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _keep_receipts,
     _bar,
     _hold,
+    _count_attempts,
 )

@@ -6,7 +6,7 @@ What is written here for a version never changes again. A new column or table is
 
 from __future__ import annotations
 
-VERSION = 8
+VERSION = 9
 """The current version."""
 
 NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -117,6 +117,19 @@ HOLDS_OF_VERSION_8 = """CREATE TABLE holds (
   until TEXT NOT NULL
 )"""
 
+WORKERS_OF_VERSION_9 = """CREATE TABLE workers (
+  ws_id TEXT PRIMARY KEY,
+  worker TEXT NOT NULL,
+  max_attempts INTEGER NOT NULL
+)"""
+
+ATTEMPTS_OF_VERSION_9 = """CREATE TABLE attempts (
+  seq INTEGER PRIMARY KEY,
+  ws_id TEXT NOT NULL,
+  ended INTEGER NOT NULL,
+  running INTEGER NOT NULL
+)"""
+
 INDEXES_OF_VERSION_1 = (
     "CREATE INDEX idx_conn_agent ON connections (agent)",
     "CREATE INDEX idx_conn_status ON connections (status)",
@@ -173,6 +186,7 @@ VERSIONS: dict[int, dict[str, set[str]]] = {
         "idempotency_keys": _columns(KEYS_OF_VERSION_7),
     },
     8: {"holds": _columns(HOLDS_OF_VERSION_8)},
+    9: {"workers": _columns(WORKERS_OF_VERSION_9), "attempts": _columns(ATTEMPTS_OF_VERSION_9)},
 }
 """The tables and columns that each step adds. A file is a ledger of a version if it has those up to that version."""
 

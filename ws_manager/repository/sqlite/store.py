@@ -19,6 +19,7 @@ from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.repository.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
+    from ws_manager.repository.sqlite.attempts import Attempts
     from ws_manager.repository.sqlite.bars import Bars
     from ws_manager.repository.sqlite.broadcasts import Broadcasts
     from ws_manager.repository.sqlite.changes import Changes
@@ -72,6 +73,12 @@ class SqliteStore:
         from ws_manager.repository.sqlite.holds import Holds
 
         return Holds(self.db)
+
+    @cached_property
+    def attempts(self) -> Attempts:
+        from ws_manager.repository.sqlite.attempts import Attempts
+
+        return Attempts(self.db)
 
     @cached_property
     def history(self) -> History:

@@ -19,7 +19,7 @@ from ws_manager.gateway.http.api.asyncapi import FROM_AGENT, FROM_GATEWAY, QUERY
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value
 from ws_manager.gateway.http.api.schemas import Schema
 from ws_manager.gateway.http.handshake import parse_query
-from ws_manager.protocol import frames
+from ws_manager.protocol import attempt_frames, frames
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import (
     BadRequest,
@@ -87,7 +87,7 @@ def test_every_frame_is_in_an_operation_of_its_direction() -> None:
 
 
 def test_every_type_that_the_protocol_reads_or_writes_is_described_and_no_other() -> None:
-    source = inspect.getsource(frames)
+    source = inspect.getsource(frames) + inspect.getsource(attempt_frames)
     written = set(re.findall(r'"type": ?"(\w+)"', source))
     read = set(re.findall(r'kind == "(\w+)"', source))
     for several in re.findall(r"kind in \(([^)]+)\)", source):
@@ -152,7 +152,7 @@ def test_a_message_is_described_as_it_is() -> None:
 async def test_frames_of_a_real_socket_are_described(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         everything = token("connect", "send", "broadcast")
-        agent = await running.agent(ack="explicit", access_token=everything)
+        agent = await running.agent(ack="explicit", worker="w-1", max_attempts="5", access_token=everything)
         by_pong = await running.agent("cipher", "ws-002", access_token=token("connect"))
         seen = [agent.greeting]
 
@@ -168,9 +168,12 @@ async def test_frames_of_a_real_socket_are_described(database: Path) -> None:
         await said(
             "broadcasted", "message", type="broadcast", ref="r", content={"n": 1.5}, agent=None, key=None
         )
-        await said("failed", type="send", ref=None, to="nobody", content=1)
+        await said("refused", type="send", ref=None, to="nobody", content=1)
         await said("message", "sent", type="send", ref=1, to="ws-001", content=[None, "ü"])
         await said("error", type="reject", seq=2**62, reason="why")
+        first = next(each["seq"] for each in seen if each["type"] == "message")
+        await said("attempt", type="started", ref=9, seq=first)
+        await said("attempt", type="failed", ref=10, seq=first, reason="exit code 1")
         # Without an answer, and so before one that has.
         await said(type="ack", seq=max(each.get("seq", 0) for each in seen))
         running.ledger.send("ws-001", "from the system")
@@ -192,7 +195,8 @@ def test_parameters_of_the_handshake_are_those_that_it_reads() -> None:
             asked.add(name)
             return super().__getitem__(name)
 
-    query = Query({name: "{}" if name == "metadata" else "explicit" for name in QUERY["properties"]})
+    values = {"metadata": "{}", "max_attempts": "5"}
+    query = Query({name: values.get(name, "explicit") for name in QUERY["properties"]})
     assert parse_query(query).explicit_ack
     assert {*asked, "access_token"} == set(QUERY["properties"])
     for choice in QUERY["properties"]["ack"]["enum"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from ws_manager.core.attempts import MOST_ATTEMPTS
 from ws_manager.gateway.http.access import SUBPROTOCOL, TOKEN_PROTOCOL
 from ws_manager.gateway.http.api.schemas import (
     BOOLEAN,
@@ -21,6 +22,7 @@ from ws_manager.gateway.http.api.schemas import (
     thing,
 )
 from ws_manager.gateway.http.handshake import MAX_HANDSHAKE_METADATA
+from ws_manager.protocol.attempt_frames import LONGEST_REASON
 from ws_manager.protocol.close_codes import MEANINGS, should_reconnect
 from ws_manager.version import __version__
 
@@ -54,6 +56,7 @@ _DONE: Schema = {"const": True}
 _NOT_DONE: Schema = {"const": False}
 _ERROR = thing({"code": TEXT, "message": TEXT})
 _REASON: Schema = {"type": "string", "description": "why; 200 characters of it are kept"}
+_FAILURE: Schema = {"type": "string", "description": f"why; {LONGEST_REASON:,} characters of it are kept"}
 _ID = "6d5c0f0e-7f0b-4d1c-9b0a-0c6a5f8e2d31"
 
 FROM_GATEWAY = {
@@ -102,7 +105,18 @@ FROM_GATEWAY = {
         {"ref": _REF, "ok": _DONE, "broadcast_id": TEXT, "recipients": COUNT},
         example={"ref": 8, "ok": True, "broadcast_id": _ID, "recipients": 3},
     ),
-    "failed": _frame(
+    "attempt": _frame(
+        "result",
+        "What a worker has said of an attempt is committed.",
+        {
+            "ref": _REF,
+            "ok": _DONE,
+            "attempt": {**COUNT, "description": "its number, from 1 on"},
+            "set_aside": {**BOOLEAN, "description": "whether the message is set aside: it was the last attempt"},
+        },
+        example={"ref": 9, "ok": True, "attempt": 1, "set_aside": False},
+    ),
+    "refused": _frame(
         "result",
         "A request could not be done, and nothing was sent.",
         {"ref": _REF, "ok": _NOT_DONE, "error": _ERROR},
@@ -152,6 +166,21 @@ FROM_AGENT = {
         reason=_REASON,
         example={"seq": 41, "reason": "no such task"},
     ),
+    "started": _frame(
+        "started",
+        "A worker begins this message once the result has come. Only with `max_attempts`.",
+        {"seq": SEQ},
+        ref=_REF,
+        example={"ref": 9, "seq": 41},
+    ),
+    "failed": _frame(
+        "failed",
+        "This attempt has failed. The last one sets the message aside. Only with `max_attempts`.",
+        {"seq": SEQ},
+        ref=_REF,
+        reason=_FAILURE,
+        example={"ref": 10, "seq": 41, "reason": "exit code 1: no such task"},
+    ),
 }
 """Every form of a frame that an agent may send."""
 
@@ -167,6 +196,16 @@ QUERY = thing(
         "enum": ["pong", "explicit"],
         "default": "pong",
         "description": "what confirms messages: the Pong behind them, or only the agent's frames `ack` and `reject`",
+    },
+    max_attempts={
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_ATTEMPTS,
+        "description": "a message is set aside after so many attempts; needs `worker` and `ack=explicit`",
+    },
+    worker={
+        **NAME,
+        "description": "the worker's process: the same name whenever it comes back; needs `max_attempts`",
     },
     access_token={**TEXT, "description": "the token; addresses end up in logs, so prefer the header"},
 )
@@ -234,7 +273,13 @@ def _operations() -> dict[str, Any]:
             "action": "receive",
             "summary": "The agent sends in its own name. Each request gets one result.",
             **_messages("send", "broadcast"),
-            "reply": _messages("sent", "broadcasted", "failed"),
+            "reply": _messages("sent", "broadcasted", "refused"),
+        },
+        "work": {
+            "action": "receive",
+            "summary": "With `max_attempts`, a worker tells of its attempts. Each request gets one result.",
+            **_messages("started", "failed"),
+            "reply": _messages("attempt", "refused"),
         },
         "settle": {
             "action": "receive",

@@ -1,0 +1,125 @@
+"""Attempts: how often a worker has begun a message, for sockets that ask for it at their handshake (`max_attempts`).
+
+A worker says that it begins a message, and begins only when that is committed. If its process ends before it has
+confirmed the message, that was an attempt: a message that kills its worker is set aside after `max_attempts` of them.
+The end of a gateway is no attempt, nor is a lost socket: the same process comes back under the same name and
+goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from ws_manager.core.validation import check_name
+from ws_manager.errors import Conflict, InvalidInput
+from ws_manager.models import Connection, PendingMessage, utc_now
+
+if TYPE_CHECKING:
+    from ws_manager.repository.store import Store
+
+MOST_ATTEMPTS = 100
+"""The largest `max_attempts`."""
+
+_REASON = 5000
+
+
+class Worker(NamedTuple):
+    """What a handshake says of the process that works on the messages.
+
+    Attributes:
+        name: of the process, the same whenever it comes back; random, so that another one has another.
+        max_attempts: after so many a message is set aside.
+    """
+
+    name: str
+    max_attempts: int
+
+
+class Attempt(NamedTuple):
+    """An attempt at a message: its number, from 1 on, and whether the message was set aside after it."""
+
+    number: int
+    set_aside: bool
+
+
+def arrive(store: Store, connection: Connection, worker: Optional[Worker]) -> int:
+    """Note which process works on a connection's messages from now on; None for one that does not count attempts.
+
+    If it is another process than before, what that one had begun counts as an attempt.
+
+    Returns:
+        How many messages the process before had begun: one of them may have ended it.
+
+    Raises:
+        InvalidInput: the worker's name or number cannot be accepted.
+    """
+    ws_id = connection.ws_id
+    before = store.attempts.worker(ws_id)
+    if worker is not None:
+        check_name(worker.name, "worker")
+        if not 1 <= worker.max_attempts <= MOST_ATTEMPTS:
+            raise InvalidInput(f"max_attempts is between 1 and {MOST_ATTEMPTS}")
+    ended = []
+    if before is not None and (worker is None or before[0] != worker.name):
+        store.attempts.forget(ws_id)
+        ended = store.attempts.running(ws_id)
+        for seq, count in ended:
+            (message,) = store.messages.pending(ws_id, seq - 1, 1)
+            _end(store, message, count, before[1], "the worker ended")
+    if worker != before:
+        store.attempts.put_worker(ws_id, worker)
+    return len(ended)
+
+
+def begin(store: Store, ws_id: str, epoch: int, seq: int) -> Attempt:
+    """Note that a worker begins a message. To say it again is the same attempt.
+
+    Raises:
+        InvalidInput: its socket does not count attempts.
+        Conflict: the message is not pending, or the ws_id was registered again.
+    """
+    with store.atomic():
+        most, message = _checked(store, ws_id, epoch, seq)
+        ended, running = store.attempts.find(seq)
+        if not running:
+            store.attempts.forget(ws_id)
+            store.attempts.put(ws_id, seq, ended, running=True)
+            store.events.insert("started", utc_now(), ws_id, message.msg_id, f"attempt {ended + 1} of {most}")
+    return Attempt(ended + 1, set_aside=False)
+
+
+def fail(store: Store, ws_id: str, epoch: int, seq: int, reason: str) -> Attempt:
+    """Note that an attempt has failed; the last one sets the message aside. Errors are those of `begin`."""
+    with store.atomic():
+        most, message = _checked(store, ws_id, epoch, seq)
+        ended, running = store.attempts.find(seq)
+        if not running:
+            raise Conflict(f"message {seq} was not started", hint="say started before it begins")
+        return _end(store, message, ended, most, reason[:_REASON])
+
+
+def _end(store: Store, message: PendingMessage, ended: int, most: int, reason: str) -> Attempt:
+    """Count an attempt, and set the message aside after the last."""
+    ws_id, seq, number = message.recipient_id, message.seq, ended + 1
+    store.events.insert("failed", utc_now(), ws_id, message.msg_id, f"attempt {number} of {most}: {reason}")
+    if number < most:
+        store.attempts.put(ws_id, seq, number, running=False)
+        return Attempt(number, set_aside=False)
+    now = utc_now()
+    why = f"attempt {number} of {most} failed: {reason}"
+    for msg_id in store.messages.set_aside(ws_id, seq, seq, why, now):
+        store.events.insert("set_aside", now, ws_id, msg_id, why)
+    store.attempts.forget(ws_id)
+    return Attempt(number, set_aside=True)
+
+
+def _checked(store: Store, ws_id: str, epoch: int, seq: int) -> tuple[int, PendingMessage]:
+    worker = store.attempts.worker(ws_id)
+    if worker is None:
+        raise InvalidInput("this socket does not count attempts", hint="connect with max_attempts and worker")
+    if not store.connections.has_epoch(ws_id, epoch):
+        raise Conflict(f"{ws_id} was registered again meanwhile", hint="the present socket gets the messages")
+    waiting = store.messages.pending(ws_id, seq - 1, 1)
+    if not waiting or waiting[0].seq != seq:
+        raise Conflict(f"message {seq} is not pending", hint="it is confirmed or set aside already")
+    return worker[1], waiting[0]

@@ -1,0 +1,53 @@
+"""The frames with which a worker tells of its attempts: see `ws_manager.core.attempts`. Both are requests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+LONGEST_REASON = 5000
+"""Characters of a reason that are kept: an exit code, and the end of what was written to stderr."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The worker begins the message `seq` once this is committed; `ref` as in `frames.SendRequest`."""
+
+    ref: str
+    seq: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The worker has failed with the message `seq`; `ref` as in `frames.SendRequest`."""
+
+    ref: str
+    seq: int
+    reason: str
+
+
+def started_frame(ref: int, seq: int) -> str:
+    """Write that a worker is about to begin a message."""
+    return _dump({"type": "started", "ref": ref, "seq": seq})
+
+
+def failed_frame(ref: int, seq: int, reason: str) -> str:
+    """Write that an attempt has failed."""
+    return _dump({"type": "failed", "ref": ref, "seq": seq, "reason": reason})
+
+
+def attempt_frame(ref: str, attempt: int, *, set_aside: bool) -> str:
+    """Write the result of either.
+
+    Args:
+        ref: the request's, as JSON text.
+        attempt: its number, from 1 on.
+        set_aside: whether the message was set aside, because the attempt was the last.
+    """
+    return (
+        f'{{"type":"result","ref":{ref},"ok":true,"attempt":{attempt},"set_aside":{json.dumps(set_aside)}}}'
+    )
+
+
+def _dump(frame: dict[str, object]) -> str:
+    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
