@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -396,11 +397,12 @@ def _pause(attempt: int) -> None:
 
 
 def _words(cause: object) -> object:
-    """Return the cause of a lost connection, without the names of objects that urllib3 puts before it."""
+    """Return the cause of a lost connection, without what urllib3 and the system put before it."""
     found = getattr(cause, "__cause__", None) or cause
     inner = getattr(found, "args", ())
     if isinstance(found, urllib3.exceptions.TimeoutError):
         return "no answer in time"
     if isinstance(found, urllib3.exceptions.ProtocolError) and inner:
         return str(inner[0]).rstrip(".")
-    return str(found).rpartition("Failed to establish a new connection: ")[2] or found
+    words = str(found).rpartition("Failed to establish a new connection: ")[2]
+    return re.sub(r"^\[Errno -?\d+\] ", "", words) or found
