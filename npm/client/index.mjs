@@ -180,7 +180,7 @@ export class AgentClient {
     socket.onerror = here(({ message }) => (this.#cause = message));
     socket.onclose = here(({ code, reason }) => this.#lost(code, reason || this.#cause));
     // The module ws shows the gateway's Pings; browsers answer them unseen.
-    socket.on?.("ping", here(() => this.#watch((this.#pinged = this.#silence))));
+    socket.on?.("ping", here(() => (this.#pinged = this.#since) && this.#watch()));
   }
 
   // Wait for the next sign of life. Where Pings are not seen, one is due only while a request is on the way.
@@ -266,12 +266,11 @@ export class AgentClient {
     socket.send(JSON.stringify(answer === null ? { type: "ack", seq } : { type: "reject", seq, reason: answer }));
   }
 
-  #request(frame) {
+  #request(rest) {
     return new Promise((resolve, reject) => {
       if (this.#ended) throw this.#ended;
-      const bytes = crypto.getRandomValues(new Uint8Array(16));
-      const key = Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join("");
-      this.#requests.set(key, { text: JSON.stringify({ ...frame, ref: key, key }), resolve, reject });
+      const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
+      this.#requests.set(key, { frame: JSON.stringify({ ...rest, ref: key, key }), resolve, reject });
       this.connect();
       this.#flush();
     });
@@ -284,7 +283,7 @@ export class AgentClient {
     const now = performance.now();
     this.#room = Math.min(this.#rate * 1000, this.#room + (now - this.#paced) * this.#rate);
     this.#paced = now;
-    for (const [key, { text }] of this.#requests) {
+    for (const [key, { frame }] of this.#requests) {
       if (this.#sent.size >= ON_THE_WAY) return;
       if (this.#sent.has(key)) continue;
       if (this.#room < 1) {
@@ -293,7 +292,7 @@ export class AgentClient {
       }
       this.#room -= 1;
       this.#sent.add(key);
-      this.#socket.send(text);
+      this.#socket.send(frame);
       if (!this.#timer) this.#watch();
     }
   }
