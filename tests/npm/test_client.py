@@ -1,4 +1,4 @@
-"""The JavaScript client of the npm package: agents in Node, with the module `ws`, and real gateways that are killed."""
+"""The JavaScript client of the npm package: agents in Node, with the module `ws`, and gateways that are killed."""
 
 from __future__ import annotations
 
