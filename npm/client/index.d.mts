@@ -74,7 +74,8 @@ export class AgentError extends Error {
 /**
  * One agent's connection to a gateway. It comes back when it is lost.
  *
- * Messages come in order. Each comes again after a reconnect until it is confirmed, but none is handed out twice.
+ * Messages come in order. Each comes again after a reconnect until it is confirmed, but none of the last 20,000 is handed out
+ * twice.
  *
  * ```js
  * for await (const message of client) {

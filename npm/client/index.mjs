@@ -18,8 +18,9 @@ const HANDSHAKE = 10000;
 // The gateway lets 100 requests wait. Fewer are on the way at a time; the rest waits here.
 const ON_THE_WAY = 64;
 
-// Answers to messages that may come again. The gateway has at most 1,000 in flight.
-const REMEMBERED = 2000;
+// Answers to messages that may come again: a gateway that is killed while another process writes to the ledger loses
+// every receipt that waited for that.
+const REMEMBERED = 20000;
 
 export class AgentError extends Error {
   constructor(code, message, cause) {
@@ -49,7 +50,7 @@ export class AgentClient {
   #messages = []; // that came and were not handed out
   #waiting = []; // iterators
   #hand = new Map(); // msg_id → what was handed out and not answered, in order
-  #answered = new Map(); // msg_id → what was, with the answer: a reason, or null for an ack
+  #answered = new Map(); // msg_id → the answer: the reason of a reject, or null for an ack
   #requests = new Map(); // key → what has no result yet, in order
   #sent = new Set(); // keys of those that are on the way
   #pace;
@@ -100,17 +101,18 @@ export class AgentClient {
     const last = this.#hand.get(msg_id);
     if (!last) return;
     for (const [id, entry] of this.#hand) {
-      this.#settle(id, entry, null);
+      this.#settle(id, null);
       if (entry === last) break;
     }
-    this.#answer(last);
+    this.#answer(last, null);
   }
 
   reject({ msg_id }, reason) {
     const entry = this.#hand.get(msg_id);
     if (!entry) return;
-    this.#settle(msg_id, entry, `${reason}`.slice(0, 200));
-    this.#answer(entry);
+    reason = `${reason}`.slice(0, 200);
+    this.#settle(msg_id, reason);
+    this.#answer(entry, reason);
   }
 
   async send(to, content, { msgType } = {}) {
@@ -237,12 +239,12 @@ export class AgentClient {
 
   #take(message) {
     const { msg_id, seq } = message;
-    const entry = this.#hand.get(msg_id) || this.#answered.get(msg_id);
-    if (entry) {
-      // By msg_id and not by seq: a restored ledger may count from an earlier one.
-      entry.seq = seq;
-      entry.socket = this.#socket;
-      this.#answer(entry);
+    const entry = { seq, socket: this.#socket };
+    // By msg_id and not by seq: a restored ledger may count from an earlier one.
+    if (this.#hand.has(msg_id)) {
+      Object.assign(this.#hand.get(msg_id), entry);
+    } else if (this.#answered.has(msg_id)) {
+      this.#answer(entry, this.#answered.get(msg_id));
     } else {
       this.#messages.push(message);
       this.#wake();
@@ -253,17 +255,16 @@ export class AgentClient {
     for (const go of this.#waiting.splice(0)) go();
   }
 
-  #settle(id, entry, answer) {
-    entry.answer = answer;
+  #settle(id, answer) {
     this.#hand.delete(id);
-    this.#answered.set(id, entry);
+    this.#answered.set(id, answer);
     if (this.#answered.size > REMEMBERED) this.#answered.delete(this.#answered.keys().next().value);
   }
 
   // Confirm or reject a message on the socket on which it came. Otherwise it comes again, and is answered then.
-  #answer({ seq, socket, answer }) {
-    if (answer === undefined || socket !== this.#socket) return;
-    socket.send(JSON.stringify(answer === null ? { type: "ack", seq } : { type: "reject", seq, reason: answer }));
+  #answer({ seq, socket }, reason) {
+    if (socket !== this.#socket) return;
+    socket.send(JSON.stringify(reason === null ? { type: "ack", seq } : { type: "reject", seq, reason }));
   }
 
   #request(rest) {

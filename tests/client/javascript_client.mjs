@@ -281,6 +281,21 @@ test("what comes again is not handed out again, and answered as before", async (
   assert.deepEqual(last().sent.slice(2), [{ type: "ack", seq: 3 }]);
 });
 
+test("it remembers the last 20,000 answers", async () => {
+  const { client, messages } = await connected();
+  for (let seq = 1; seq <= 20001; seq += 1) {
+    last().brings(seq);
+    client.ack((await messages.next()).value);
+  }
+  last().ends();
+  await pass(500);
+  last().greets();
+  last().brings(2);
+  assert.deepEqual(last().sent, [{ type: "ack", seq: 2 }]);
+  last().brings(1);
+  assert.equal((await messages.next()).value.seq, 1);
+});
+
 test("an ack for which there is no socket is given when the message comes again", async () => {
   const { client, messages } = await connected();
   last().brings(1);
