@@ -300,7 +300,7 @@ export class AgentClient {
 
   #lost(code, reason, cause) {
     const { token, waitForGateway, onLost } = this.#options;
-    const error = new AgentError(code, `the gateway was lost: ${reason || "no reason"} (${code})`, cause);
+    const error = new AgentError(code, `no connection to the gateway: ${reason || "no reason given"} (${code})`, cause);
     this.#socket = undefined;
     this.#sent.clear();
     clearTimeout(this.#timer);
