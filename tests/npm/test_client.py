@@ -358,6 +358,38 @@ await typed();
         assert len(found) == len(sent) == 600
         assert {(message["msg_type"], message["sender_id"]) for message in found} == {("count", "ws-001")}
 
+    def test_what_was_committed_before_its_answer_was_lost_is_not_sent_twice(
+        self, project: Path, database: Path, db: Database, token: str
+    ) -> None:
+        script = """
+let sockets = 0;
+// The answers to the first of these are lost.
+class Deaf extends WebSocket {
+  #first = sockets++ === 0;
+  set onmessage(react) {
+    super.onmessage = (event) => (this.#first && event.data.includes('"result"')) || react(event);
+  }
+}
+const client = new AgentClient("octavia", { ...options, WebSocket: Deaf });
+const [sent, { broadcastId, recipients }] = await Promise.all([client.send("ws-002", 1), client.broadcast(2)]);
+say("done", sent, broadcastId, recipients);
+await typed();
+"""
+        assert command(database, "connect", "cipher", "--ws-id", "ws-002").returncode == 0
+        with ExitStack() as stack:
+            server, url = stack.enter_context(gateway_with_tokens(database))
+            octavia = stack.enter_context(agent(project, script, url, token))
+            wait_for(db, 3)
+            server.end(signal.SIGKILL)
+            stack.enter_context(gateway_with_tokens(database, *same_port(url)))
+            while (words := said(octavia))[0] != "done":
+                pass
+            found = get_message_history(db)
+            assert len(found) == 3
+            assert words[1] in {message["msg_id"] for message in found}
+            (broadcast,) = json.loads(command(database, "broadcasts", "--json").stdout)
+            assert [broadcast["broadcast_id"], 2] == words[2:]
+
     def test_many_requests_at_once_stay_within_the_rate_of_the_gateway(
         self, project: Path, database: Path, db: Database, token: str
     ) -> None:
