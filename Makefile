@@ -90,5 +90,5 @@ check: lint types test ## All of the above, once
 
 clean: ## Remove what these targets made
 	rm -rf .venv .venv-* build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf npm/lib npm/LICENSE npm/*.tgz benchmarks/peer_servers/node_modules
+	rm -rf npm/lib npm/LICENSE npm/*.tgz npm/client/*.cjs npm/client/*.cts benchmarks/peer_servers/node_modules
 	find ws_manager blackroad_websocket_manager tests demo -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -93,6 +93,7 @@ def build(python39: Optional[str], python310: Optional[str]) -> Path:
         shutil.copytree(library, HERE / "lib")
     shutil.copy2(HERE / "launch.py", HERE / "lib" / "launch.py")
     shutil.copy2(ROOT / "LICENSE", HERE / "LICENSE")
+    make_common_js(HERE / "client")
     for old in HERE.glob("*.tgz"):
         old.unlink()
     run([npm, "pack", "--ignore-scripts", "--silent"], cwd=HERE)
@@ -100,6 +101,22 @@ def build(python39: Optional[str], python310: Optional[str]) -> Path:
     if package.stat().st_size > LIMIT:
         raise Wrong(f"{package.name} has {package.stat().st_size:,} bytes, and {LIMIT:,} are allowed")
     return package
+
+
+def make_common_js(folder: Path) -> None:
+    """Make the JavaScript client's CommonJS twin, and its types, from the module and its types.
+
+    Raises:
+        Wrong: the module has an import, or an export that is no class.
+    """
+    module = (folder / "index.mjs").read_text(encoding="utf-8")
+    text, count = re.subn(r"^export (?=class \w)", "", module, flags=re.MULTILINE)
+    if not count or re.search(r"^(import|export)\b", text, re.MULTILINE):
+        raise Wrong("client/index.mjs may export classes only, and import nothing")
+    names = re.findall(r"^export class (\w+)", module, re.MULTILINE)
+    text = f'"use strict";\n\n{text}\nmodule.exports = {{ {", ".join(names)} }};\n'
+    (folder / "index.cjs").write_text(text, encoding="utf-8")
+    shutil.copy2(folder / "index.d.mts", folder / "index.d.cts")
 
 
 def interpreter(minor: int, chosen: Optional[str], variable: str) -> str:

@@ -1,4 +1,4 @@
-"""The documented page in a browser, as an agent. It skips where no Chromium is installed."""
+"""The documented page in a browser, and one with the JavaScript client. They skip where no Chromium is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance.chromium import SITE, Page, Site, page, serve
 from tests.acceptance.processes import command, gateway_with_tokens
-from tests.documentation import DOCS
+from tests.documentation import DOCS, ROOT
 from ws_manager import get_message_history
 from ws_manager.repository.sqlite.database import Database
 
@@ -120,3 +120,54 @@ def test_a_page_of_an_allowed_origin_is(database: Path, chromium: str) -> None:
         let_in(browser)
         send(database, "hello", "--wait", "30s")
         browser.shows('"hello"')
+
+
+def with_client(token: str, url: str) -> str:
+    """A page with the JavaScript client: it shows what comes, and sends on what is a number."""
+    client = (ROOT / "npm" / "client" / "index.mjs").read_text(encoding="utf-8")
+    return f"""<body></body><script type="module">
+{client}
+const client = new AgentClient("octavia", {{ url: "{url}", wsId: "ws-006", token: "{token}" }});
+const show = (text) => document.body.append(text, document.createElement("br"));
+try {{
+  for await (const message of client) {{
+    show(JSON.stringify(message.content));
+    if (typeof message.content === "number") await client.send("ws-007", message.content + 1);
+    client.ack(message);
+  }}
+}} catch (error) {{
+  show(`error ${{error.code}}`);
+}}
+</script>"""
+
+
+def test_a_page_with_the_client_loses_and_repeats_nothing_and_stops_when_it_is_told_to(
+    database: Path, db: Database, chromium: str
+) -> None:
+    token = command(database, "token", "octavia", "--scope", "connect send").stdout.strip()
+    assert command(database, "connect", "cipher", "--ws-id", "ws-007").returncode == 0
+    with gateway_with_tokens(database) as (server, url), serve() as site:
+        site.html = with_client(token, url)
+        with page(chromium, database.parent / "profile") as browser:
+            browser.call("Page.navigate", url=f"http://localhost:{site.port}/")
+            let_in(browser)
+            send(database, "1", "--wait", "30s")
+            browser.shows("1")
+            server.end(signal.SIGKILL)
+            browser.event("Network.webSocketClosed")
+            send(database, "2")
+            with gateway_with_tokens(database, "--port", url.rpartition(":")[2]):
+                send(database, "3", "--wait", "30s")
+                browser.shows("1", "2", "3")
+                found = get_message_history(db, "ws-007")[::-1]
+                assert [message["content"] for message in found] == ["2", "3", "4"]
+                assert command(database, "disconnect", "ws-006").returncode == 0
+                browser.shows("1", "2", "3", "error 4010")
+
+
+def test_a_page_with_the_client_is_told_that_it_is_not_let_in(database: Path, chromium: str) -> None:
+    with gateway_with_tokens(database) as (_, url), serve() as site:
+        site.html = with_client("x.y.z", url)
+        with page(chromium, database.parent / "profile") as browser:
+            browser.call("Page.navigate", url=f"http://localhost:{site.port}/")
+            browser.shows("error unavailable")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,29 +9,19 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Optional
 
 import pytest
 
 from tests.acceptance.processes import running
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-def _builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("npm_build", ROOT / "npm" / "build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.npm.building import ROOT, builder
 
 
 def _interpreter(minor: int) -> Optional[str]:
-    builder = _builder()
+    npm_build = builder()
     try:
-        return str(builder.interpreter(minor, None, ""))
-    except builder.Missing:
+        return str(npm_build.interpreter(minor, None, ""))
+    except npm_build.Missing:
         return None
 
 

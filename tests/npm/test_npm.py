@@ -83,6 +83,7 @@ class TestPackage:
             "README.md",
             "LICENSE",
             "bin",
+            "client",
             "lib",
         }
         assert {name.split("/")[1] for name in names if name.startswith("lib/")} == {

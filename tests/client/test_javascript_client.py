@@ -1,0 +1,37 @@
+"""The JavaScript client, with a clock that is moved: `tests/npm/test_client.py` has the one with gateways."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ws_manager.protocol.close_codes import CloseCode, should_reconnect
+
+HERE = Path(__file__).parent
+CLIENT = HERE.parent.parent / "npm" / "client" / "index.mjs"
+
+
+def test_its_times_and_repetitions() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    ended = subprocess.run(
+        [node, "--test", str(HERE / "javascript_client.mjs")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert int(re.findall(r"^\S pass (\d+)$", ended.stdout, re.MULTILINE)[0]) > 30
+
+
+def test_it_stays_away_after_the_same_close_codes() -> None:
+    (codes,) = re.findall(r"^const FINAL = \[([\d, ]+)\];$", CLIENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {int(code) for code in codes.split(",")} == {
+        code for code in CloseCode if not should_reconnect(code)
+    }
