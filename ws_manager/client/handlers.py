@@ -49,7 +49,7 @@ class Handlers:
         if msg_type is not None and not isinstance(msg_type, str):
             raise InvalidInput("on() takes a message type", hint="with @client.on() it is one of every type")
         name = getattr(function, "__name__", type(function).__name__)
-        if not any(map(inspect.iscoroutinefunction, (function, getattr(function, "__call__", None)))):  # noqa: B004
+        if not any(map(inspect.iscoroutinefunction, (function, getattr(type(function), "__call__", None)))):  # noqa: B004
             raise InvalidInput(
                 f"a handler is an async function, and {name} is not",
                 hint="write `async def`, and give work that blocks to asyncio.to_thread or an executor",
