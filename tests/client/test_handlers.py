@@ -335,6 +335,37 @@ class TestFailure:
                 await running.confirmed(send(running, 1))
                 assert tries == [1, 1]
 
+    async def test_of_its_own_block_brings_no_second_call_while_the_first_goes_on(
+        self, database: Path
+    ) -> None:
+        tries: list[Any] = []
+        go_on = asyncio.Event()
+        greetings: list[object] = []
+        async with (
+            gateway(database) as running,
+            AgentClient("octavia", url=running.url, ws_id="ws-001", on_connected=greetings.append) as client,
+        ):
+
+            @client.on(concurrency=2)
+            async def recovers(message: AgentMessage) -> None:
+                tries.append(message.content)
+                with contextlib.suppress(ValueError):
+                    async with message:
+                        raise ValueError
+                await go_on.wait()
+
+            async with handling(client):
+                seq = send(running, 1)
+                await until(lambda: tries)
+                running.offline()
+                await until(lambda: len(greetings) == 2)
+                # Comes after the message that is sent again.
+                send(running, 2)
+                await until(lambda: len(tries) == 2)
+                assert tries == [1, 2]
+                go_on.set()
+                await running.confirmed(seq)
+
     async def test_own_rejection_stays(self, database: Path) -> None:
         async with connected(database) as (running, client):
 

@@ -289,6 +289,27 @@ class TestHeld:
         session.ack(first)
         assert answers(session) == [{"type": "ack", "seq": 3}]
 
+    def test_after_a_failure_is_not_handed_out_again_once_it_is_settled(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        for each in (first, second):
+            session.hold(each)
+            session.fail(each)
+        again = [session.text(message(seq)) for seq in (1, 2)]
+        session.ack(second)
+        session.reject(first, "no")
+        assert [session.handed_out(each) for each in again if isinstance(each, Received)] == [False, False]
+
+    def test_after_its_own_ack_is_neither_held_nor_rejected(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(first)
+        session.ack(second)
+        session.hold(second)
+        session.reject(second, "no")
+        session.ack(first)
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+
 
 class TestSettled:
     def test_ack_after_a_rejection_confirms_nothing_before_it(self) -> None:

@@ -211,15 +211,16 @@ class AgentClient:
         """
         # Yield to other tasks: if messages keep coming, nothing below waits.
         await asyncio.sleep(0)
-        while not self._messages:
-            if self._ended is not None:
-                raise self._ended
-            self._arrived.clear()
-            await self._arrived.wait()
-        taken = [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
-        for message in taken:
-            self._session.handed_out(message)
-        return [AgentMessage(message, self._receipts) for message in taken]
+        given: list[AgentMessage] = []
+        while not given:
+            while not self._messages:
+                if self._ended is not None:
+                    raise self._ended
+                self._arrived.clear()
+                await self._arrived.wait()
+            taken = [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
+            given = [AgentMessage(each, self._receipts) for each in taken if self._session.handed_out(each)]
+        return given
 
     async def ack(self, message: Received) -> None:
         """Confirm a message, and everything before it that was handed out and is not in an `async with` block.

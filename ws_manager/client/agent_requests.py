@@ -20,7 +20,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before a request is written again that was answered `busy`: doubled each time, up to the longest."""
 
 FIRST_GAP, LONGEST_GAP = 0.02, 1.0
-"""Seconds between two requests once the gateway has closed because they came too fast."""
+"""Seconds between two requests once the gateway has closed because they came too fast: doubled if it does so again
+within `CALM_SECONDS`, up to the longest."""
+
+CALM_SECONDS = 60.0
 
 
 class Frame(Protocol):
@@ -52,6 +55,7 @@ class Requests:
         self._last_ref = 0
         self._gap = 0.0
         self._next_at = 0.0
+        self._slowed_at = 0.0
         self._ended = unready
 
     def begin(self) -> None:
@@ -132,8 +136,11 @@ class Requests:
             self._wake(ref, None)
 
     def slow_down(self) -> None:
-        """Leave time between requests from now on, and more each time: the gateway has closed with 4029."""
-        self._gap = min(LONGEST_GAP, max(FIRST_GAP, self._gap * 2))
+        """Leave time between requests from now on, because the gateway has closed with 4029."""
+        now = asyncio.get_running_loop().time()
+        again = self._gap and now - self._slowed_at < CALM_SECONDS
+        self._gap = min(LONGEST_GAP, self._gap * 2) if again else FIRST_GAP
+        self._slowed_at = now
 
     def end(self, error: Exception) -> None:
         """Let every request end with an error, also those to come. The first error counts."""

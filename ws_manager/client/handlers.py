@@ -98,6 +98,8 @@ class _Dispatcher:
         self._receipts = receipts
         self._jitter = jitter
         self._tasks: set[asyncio.Task[None]] = set()
+        # Ids of the messages that wait or are handled.
+        self._taken: set[str] = set()
         loop = asyncio.get_running_loop()
         # Done when nothing new is begun any more.
         self._stopping: asyncio.Future[None] = loop.create_future()
@@ -132,10 +134,14 @@ class _Dispatcher:
             (message,) = await batch(1)
             self._receipts.hold(message)
             handler = self._handlers.of(message.msg_type)
+            if message.msg_id in self._taken:
+                # A block in its handler has failed, and it came again before the handler has ended.
+                continue
             if handler is None:
                 await self._receipts.reject(message, f"no handler for messages of type {message.msg_type!r}")
             else:
                 # The gateway bounds how many wait: it sends no more than it may have unconfirmed.
+                self._taken.add(message.msg_id)
                 handler.waiting.append(message)
                 self._begin(handler)
 
@@ -176,6 +182,7 @@ class _Dispatcher:
         finally:
             # Pending, unless it is settled.
             self._receipts.fail(message)
+            self._taken.discard(message.msg_id)
 
     async def _try(self, handler: _Handler, message: AgentMessage) -> Optional[BaseException]:
         """Return what the handler has raised; None if it has finished."""

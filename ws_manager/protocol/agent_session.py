@@ -94,17 +94,24 @@ class AgentSession:
                     return None
         return frame
 
-    def handed_out(self, message: Received) -> None:
+    def handed_out(self, message: Received) -> bool:
         """Note that the agent is processing a message: if it is sent again meanwhile, it is ignored.
 
         A message that failed stays held when it is handed out again.
+
+        Returns:
+            False if it must not be handed out: it had failed and come again, and was settled since then.
         """
-        self._handed_out.setdefault(message.msg_id, _HandedOut(message.seq))
+        if message.msg_id in self._handled:
+            return False
+        given = self._handed_out.setdefault(message.msg_id, _HandedOut(message.seq))
+        return given.state is not _State.DONE
 
     def hold(self, message: Received) -> None:
         """Let only a message's own ack confirm it. Until then, acks of later messages are not written."""
-        if message.msg_id in self._handed_out:
-            self._handed_out[message.msg_id].state = _State.HELD
+        given = self._handed_out.get(message.msg_id)
+        if given is not None and given.state is not _State.DONE:
+            given.state = _State.HELD
 
     def fail(self, message: Received) -> None:
         """Note that nobody is processing a held message any more. If it is sent again, it is handed out again."""
@@ -130,7 +137,7 @@ class AgentSession:
     def reject(self, message: Received, reason: str) -> None:
         """Reject a message: the gateway sets it aside. Nothing happens if it is settled already."""
         given = self._handed_out.get(message.msg_id)
-        if given is None:
+        if given is None or given.state is _State.DONE:
             return
         self._remember(message.msg_id, reason)
         if given.seq <= self._reached:
