@@ -326,6 +326,18 @@ class TestMany:
                 await script.done(request, msg_id=f"m-{request['content']}")
             assert await within(asyncio.gather(*sending)) == [f"m-{n}" for n in range(count)]
 
+    async def test_after_4029_they_leave_time_between_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agent_requests, "FIRST_GAP", 3600)
+        async with scripted() as (script, client):
+            sending = asyncio.ensure_future(client.send("ws-002", 1))
+            await script.request()
+            await script.socket.close(code=4029)
+            await script.done(await script.request(), msg_id="m-1")
+            await within(sending)
+            with pytest.raises(GatewayUnavailable, match="no answer"):
+                await within(client.send("ws-002", 2, timeout=0.1))
+            assert script.requests.empty()
+
     async def test_more_than_the_gateway_takes_in_a_second_all_arrive_once(self, database: Path) -> None:
         causes: list[str] = []
         async with (

@@ -18,6 +18,7 @@ from ws_manager.client import handlers as handlers_module
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.receipts import AgentMessage
 from ws_manager.errors import Conflict, InvalidInput
+from ws_manager.protocol.frames import ack_frame
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -228,13 +229,24 @@ class TestConcurrency:
         async with connected(database) as (running, client):
             client.on(concurrency=4)(gate)
             async with handling(client):
+                written: list[str] = []
+                write = client._receipts._write
+
+                async def noted(frame: str) -> None:
+                    written.append(frame)
+                    await write(frame)
+
+                client._receipts._write = noted
                 seqs = [send(running, n) for n in range(4)]
-                gate.let(0, 2, 3)
+                await until(lambda: len(gate.begun) == 4)
+                gate.let(2)
+                await until(lambda: gate.ended == [2])
+                gate.let(0, 3)
                 await until(lambda: len(gate.ended) == 3)
                 await running.confirmed(seqs[0])
-                assert running.delivered() == seqs[:1]
                 gate.let(1)
                 await running.confirmed(*seqs)
+                assert written == [ack_frame(seqs[0]), ack_frame(seqs[3])]
 
     async def test_what_was_finished_beyond_the_prefix_is_not_done_again_after_a_reconnect(
         self, database: Path
@@ -406,14 +418,14 @@ class TestEnd:
     async def test_grace_that_runs_out_cancels_what_runs_and_leaves_it_pending(self, database: Path) -> None:
         gate = Gate()
         async with connected(database) as (running, client):
-            client.on()(gate)
+            client.on(attempts=1)(gate)
             async with handling(client, grace=0.01) as task:
                 send(running, 0)
                 await until(lambda: gate.begun)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await within(task)
-            assert (gate.ended, running.delivered()) == ([], [])
+            assert (gate.ended, running.delivered(), rejections(running)) == ([], [], [None])
 
     async def test_second_cancellation_ends_the_grace(self, database: Path) -> None:
         gate = Gate()

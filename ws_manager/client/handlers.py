@@ -159,8 +159,7 @@ class _Dispatcher:
             error = task.exception()
             if error is not None and not self._broken.done():
                 self._broken.set_exception(error)
-        if not self._stopping.done():
-            self._begin(handler)
+        self._begin(handler)
 
     async def _handle(self, handler: _Handler, message: AgentMessage) -> None:
         try:
@@ -173,8 +172,6 @@ class _Dispatcher:
                 if attempt == handler.attempts:
                     await self._receipts.reject(message, type(error).__name__)
                     return
-                # Its own `async with` may have left it failed, and it would be handed out again.
-                self._receipts.hold(message)
                 pause = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * (0.5 + self._jitter() / 2)
                 await asyncio.wait({self._stopping}, timeout=pause)
                 if self._stopping.done():
