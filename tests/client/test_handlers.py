@@ -415,7 +415,9 @@ class TestEnd:
             await running.confirmed(seqs[0])
             assert running.delivered() == seqs[:1]
 
-    async def test_grace_that_runs_out_cancels_what_runs_and_leaves_it_pending(self, database: Path) -> None:
+    async def test_grace_that_runs_out_cancels_what_runs_and_leaves_it_pending(
+        self, database: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         gate = Gate()
         async with connected(database) as (running, client):
             client.on(attempts=1)(gate)
@@ -426,6 +428,8 @@ class TestEnd:
                 with pytest.raises(asyncio.CancelledError):
                     await within(task)
             assert (gate.ended, running.delivered(), rejections(running)) == ([], [], [None])
+        # It did not count as a failure.
+        assert "ws_manager.client" not in {record.name for record in caplog.records}
 
     async def test_second_cancellation_ends_the_grace(self, database: Path) -> None:
         gate = Gate()
