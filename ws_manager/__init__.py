@@ -12,6 +12,7 @@ from ws_manager.version import __version__
 
 if TYPE_CHECKING:
     from ws_manager.client.agent import AgentClient
+    from ws_manager.client.receipts import AgentMessage
     from ws_manager.core.functions import (
         add_connection,
         broadcast,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ws_manager.client.agent": ("AgentClient",),
+    "ws_manager.client.receipts": ("AgentMessage",),
     "ws_manager.core.functions": (
         "add_connection",
         "broadcast",
@@ -85,6 +87,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "DB_PATH",
     "AgentClient",
+    "AgentMessage",
     "Conflict",
     "Connection",
     "ConnectionPool",

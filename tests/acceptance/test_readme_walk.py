@@ -40,8 +40,18 @@ DIFFERS = {
 }
 """What differs from run to run in what is shown, as patterns; what is compared in its place."""
 
-ELSEWHERE = {"make demo": "tests/test_demo.py", "make npm": "tests/npm/test_npm.py"}
-"""Blocks that other tests run, by the command that they begin with."""
+ELSEWHERE = {
+    "make demo": "tests/test_demo.py",
+    "make npm": "tests/npm/test_npm.py",
+    "# app.py": "tests/acceptance/test_web_application.py",
+}
+"""Blocks that other tests run, by the command or the name of the file that they begin with."""
+
+AGENTS = {
+    "async def agent(url):": ("'\"over the wire\"'", "data over the wire"),
+    "async def worker(url):": ('\'{"version": "1.4"}\' --type deploy', "deploying 1.4"),
+}
+"""Agents in Python, by their functions: what is sent to ws-004, and what they print of it."""
 
 DOCUMENTED = "http://127.0.0.1:8765"
 """The address of a gateway in the documentation. Here it has any port."""
@@ -215,16 +225,18 @@ class World:
     def follow(self, page: Path) -> None:
         """Do what a page says, and check what it promises."""
         for block in blocks(page):
+            if left_to_others(block):
+                continue
             if block.language == "python":
-                # Each continues the one before, so they are one program.
+                # Each continues the one before, so they are one program; an agent is the end of one.
                 self._python += block.lines
+                for function in AGENTS.keys() & set(block.lines):
+                    self._run_the_agent(*AGENTS[function])
             elif block.language == "js":
                 self._run("node", "example.mjs", block.lines, "// ")
-            elif not left_to_others(block):
+            else:
                 self._type(block.lines)
-        if "async def agent(url):" in self._python:
-            self._run_the_agent()
-        elif self._python:
+        if self._python:
             self._run("python", "example.py", self._python, "# ")
         self._python = []
 
@@ -289,14 +301,15 @@ class World:
         machine = self.elsewhere[name] = Machine(place / "home", place, environment, self.stack)
         return machine
 
-    def _run_the_agent(self) -> None:
+    def _run_the_agent(self, sent: str, promised: str) -> None:
         """Run all Python so far, and the agent at its end on the running gateway."""
         self.here.output("ws-manager connect octavia --ws-id ws-004")
-        self.here.output("ws-manager send ws-004 '\"over the wire\"'")
+        self.here.output(f"ws-manager send ws-004 {sent}")
         script = self.here.place / "agent.py"
         script.write_text("\n".join(self._python).replace(DOCUMENTED, self.here.address))
+        self._python = []
         agent = self.here.start("python -u agent.py")
-        while agent.line() != "data over the wire":
+        while agent.line() != promised:
             pass
         agent.end(signal.SIGTERM)
 

@@ -225,6 +225,47 @@ class TestFirstConnection:
             assert client.ws_id is not None
             assert running.connection(client.ws_id).agent == "octavia"
 
+    async def test_is_tried_until_the_gateway_is_there_if_that_is_asked_for(self, database: Path) -> None:
+        port = free_port()
+        told: asyncio.Queue[str] = asyncio.Queue()
+        client = AgentClient(
+            "octavia",
+            url=f"http://127.0.0.1:{port}",
+            ws_id="ws-001",
+            wait_for_gateway=True,
+            on_lost=lambda cause, delay: told.put_nowait(cause),
+        )
+        entering = asyncio.ensure_future(client.__aenter__())
+        for _ in range(3):
+            assert await within(told.get())
+        async with gateway(database, port=port) as running:
+            await within(entering)
+            assert running.connection().status == "active"
+            await client.__aexit__(None, None, None)
+
+    async def test_that_is_waited_for_ends_with_a_verdict(self, database: Path) -> None:
+        async with gateway(database) as running:
+            running.offline("cipher", "ws-001")
+            with pytest.raises(Conflict, match="another agent"):
+                async with AgentClient("octavia", url=running.url, ws_id="ws-001", wait_for_gateway=True):
+                    pass
+
+    async def test_that_is_waited_for_can_be_cancelled(self) -> None:
+        waits = asyncio.Event()
+        client = AgentClient(
+            "octavia",
+            url=f"http://127.0.0.1:{free_port()}",
+            wait_for_gateway=True,
+            on_lost=lambda cause, delay: waits.set(),
+        )
+        entering = asyncio.ensure_future(client.__aenter__())
+        await within(waits.wait())
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await within(entering)
+        assert isinstance(client._http, aiohttp.ClientSession)
+        assert client._http.closed
+
     async def test_metadata_is_registered(self, database: Path) -> None:
         async with gateway(database) as running:
             client = AgentClient("octavia", url=running.url, ws_id="ws-001", metadata={"a": "ü&="})
@@ -606,6 +647,23 @@ class TestSilence:
         run(scenario())
 
 
+async def test_client_that_is_not_entered_says_so(database: Path) -> None:
+    client = AgentClient("octavia", url="http://127.0.0.1:1")
+    with pytest.raises(GatewayUnavailable, match="async with"):
+        await client.send("ws-001", 1)
+    with pytest.raises(GatewayUnavailable, match="async with"):
+        await client.batch(1)
+
+
+async def test_who_waits_for_a_message_is_told_when_the_client_leaves(database: Path) -> None:
+    async with gateway(database) as running:
+        async with Agent(running.url) as client:
+            waiting = asyncio.ensure_future(client.batch(1))
+            await asyncio.sleep(0)
+        with pytest.raises(GatewayUnavailable, match="has left"):
+            await within(waiting)
+
+
 async def test_unused_client_leaves_nothing_open(database: Path) -> None:
     async with gateway(database) as running:
         running.offline("cipher", "ws-001")
@@ -639,16 +697,6 @@ class TestSpeaking:
         async with gateway(database) as running, Agent(running.url) as speaker:
             with pytest.raises(NotFound):
                 await within(speaker.send("nobody", 1))
-
-    async def test_a_gateway_that_goes_away_ends_the_wait(self, database: Path) -> None:
-        async with gateway(database) as running, Agent(running.url) as speaker:
-            running.db.execute("BEGIN IMMEDIATE")
-            sending = asyncio.ensure_future(speaker.send("ws-001", 1))
-            await running.until(lambda: speaker._requests)
-            speaker._websocket._response.close()
-            with pytest.raises(GatewayUnavailable, match="before it answered"):
-                await within(sending)
-            running.db.execute("ROLLBACK")
 
 
 async def test_the_address_of_the_sockets_is_understood_too(database: Path) -> None:

@@ -182,7 +182,18 @@ class TestClient:
             token = mint(key, "octavia", ttl=60, now=clock())
             async with AgentClient("octavia", url=running.url, token=token) as client:
                 clock.forward(60)
-                with pytest.raises(NotAuthorised):
+                with pytest.raises(NotAuthorised, match=r"the token has expired \(4001\)"):
+                    await within(client.batch(1))
+
+    async def test_ends_when_the_function_gives_the_expired_token_again(
+        self, database: Path, key: bytes
+    ) -> None:
+        clock = Clock()
+        async with gateway(database, key=key, clock=clock) as running:
+            token = mint(key, "octavia", ttl=60, now=clock())
+            async with AgentClient("octavia", url=running.url, token=lambda: token) as client:
+                clock.forward(60)
+                with pytest.raises(NotAuthorised, match="401"):
                     await within(client.batch(1))
 
     async def test_without_the_scope_cannot_send(self, database: Path, key: bytes) -> None:

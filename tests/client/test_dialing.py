@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from ws_manager.client.dialing import _in_time
+from ws_manager.client.dialing import in_time
 
 
 async def test_a_cancellation_that_comes_with_the_outcome_is_not_lost() -> None:
     outcome = asyncio.get_running_loop().create_future()
-    waiting = asyncio.ensure_future(_in_time(_of(outcome), 60))
+    waiting = asyncio.ensure_future(in_time(_of(outcome), 60))
     # The work begins to wait.
     for _ in range(3):
         await asyncio.sleep(0)
@@ -26,7 +26,7 @@ async def test_a_cancellation_that_comes_with_the_outcome_is_not_lost() -> None:
 async def test_what_takes_too_long_is_cancelled() -> None:
     outcome = asyncio.get_running_loop().create_future()
     with pytest.raises(asyncio.TimeoutError):
-        await _in_time(_of(outcome), 0)
+        await in_time(_of(outcome), 0)
     assert outcome.cancelled()
 
 

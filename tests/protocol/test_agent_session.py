@@ -207,6 +207,128 @@ class TestSentAgain:
         assert len(session._handled) + len(session._handed_out) <= 2000
 
 
+class TestHeld:
+    def test_later_ack_goes_only_up_to_it(self) -> None:
+        session = AgentSession()
+        _, second, third = receive(session, 1, 2, 3)
+        session.hold(second)
+        session.ack(third)
+        assert answers(session) == [{"type": "ack", "seq": 1}]
+
+    def test_later_ack_follows_its_own(self) -> None:
+        session = AgentSession()
+        first, second, _ = receive(session, 1, 2, 3)
+        session.hold(first)
+        session.ack(second)
+        assert answers(session) == []
+        session.ack(first)
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+
+    def test_later_ack_follows_its_rejection(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(first)
+        session.ack(second)
+        session.reject(first, "no")
+        assert answers(session) == [
+            {"type": "reject", "seq": 1, "reason": "no"},
+            {"type": "ack", "seq": 2},
+        ]
+
+    def test_later_acked_one_that_is_sent_again_is_neither_confirmed_nor_new(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(first)
+        session.fail(first)
+        session.ack(second)
+        session.text(greeting())
+        session.text(message(1))
+        assert session.text(message(2)) is None
+        assert answers(session) == []
+
+    def test_while_it_is_dealt_with_is_left_out_when_it_is_sent_again(self) -> None:
+        session = AgentSession()
+        (first,) = receive(session, 1)
+        session.hold(first)
+        assert session.text(message(1)) is None
+
+    def test_after_a_failure_is_handed_out_when_it_is_sent_again_and_stays_held(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(first)
+        session.fail(first)
+        receive(session, 1)
+        session.ack(second)
+        assert answers(session) == []
+
+    def test_after_a_failure_is_not_dealt_with(self) -> None:
+        session = AgentSession()
+        (first,) = receive(session, 1)
+        session.hold(first)
+        assert session.is_dealing
+        session.fail(first)
+        assert not session.is_dealing
+
+    def test_failure_after_the_ack_changes_nothing(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(first)
+        session.ack(first)
+        session.fail(first)
+        session.ack(second)
+        assert [answer["seq"] for answer in answers(session)] == [1, 2]
+
+    def test_acks_that_waited_go_out_with_the_numbers_of_the_present_socket(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 5, 6)
+        session.hold(first)
+        session.ack(second)
+        session.text(greeting())
+        session.text(message(2, "id-5"))
+        session.text(message(3, "id-6"))
+        session.ack(first)
+        assert answers(session) == [{"type": "ack", "seq": 3}]
+
+    def test_after_a_failure_is_not_handed_out_again_once_it_is_settled(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        for each in (first, second):
+            session.hold(each)
+            session.fail(each)
+        again = [session.text(message(seq)) for seq in (1, 2)]
+        session.ack(second)
+        session.reject(first, "no")
+        assert [session.handed_out(each) for each in again if isinstance(each, Received)] == [False, False]
+
+    def test_after_its_own_ack_is_neither_held_nor_rejected(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(first)
+        session.ack(second)
+        session.hold(second)
+        session.reject(second, "no")
+        session.ack(first)
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+
+
+class TestSettled:
+    def test_ack_after_a_rejection_confirms_nothing_before_it(self) -> None:
+        session = AgentSession()
+        _, second = receive(session, 1, 2)
+        session.reject(second, "no")
+        session.take_answers()
+        session.ack(second)
+        assert answers(session) == []
+
+    def test_rejection_after_an_ack_writes_nothing(self) -> None:
+        session = AgentSession()
+        (first,) = receive(session, 1)
+        session.ack(first)
+        session.take_answers()
+        session.reject(first, "no")
+        assert answers(session) == []
+
+
 class TestUnreadable:
     FRAME = message(7).replace('{"n": 7}', "[" * 980 + "]" * 980)
 

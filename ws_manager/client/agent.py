@@ -8,16 +8,19 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
 import aiohttp
-from yarl import URL
 
+from ws_manager.client.agent_requests import Requests
 from ws_manager.client.credentials import own_token, trust
-from ws_manager.client.dialing import HANDSHAKE_SECONDS, dial
-from ws_manager.client.refusals import failed, read_refusals
+from ws_manager.client.dialing import HANDSHAKE_SECONDS, close_of, dial, socket_address
+from ws_manager.client.handlers import Function, Handlers
+from ws_manager.client.receipts import AgentMessage, Receipts
+from ws_manager.client.refusals import read_refusals, terminal
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
@@ -29,7 +32,7 @@ from ws_manager.protocol.frames import (
     broadcast_frame,
     send_frame,
 )
-from ws_manager.remedies import CHECK_URL, PUT_TOKEN_IN_FILE
+from ws_manager.remedies import CHECK_URL
 from ws_manager.strict_json import Json, encode
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
@@ -42,7 +45,6 @@ HEALTHY_SECONDS = 60.0
 # For each of its methods.
 _OWN_SCOPES = ("connect", "send", "broadcast")
 
-
 Self = TypeVar("Self", bound="AgentClient")
 
 
@@ -50,12 +52,12 @@ class AgentClient:
     """One agent's connection to a gateway. It reconnects when it is lost.
 
     Messages come in order. Each comes again after a reconnect until it is confirmed with `ack`, but one whose
-    receipt was lost is not handed out twice. Use it as an async context manager::
+    receipt was lost is not handed out twice. Use it once, as an async context manager::
 
         async with AgentClient("octavia", url="http://127.0.0.1:8765", ws_id="ws-001") as client:
             async for message in client:
-                print(message.content)
-                await client.ack(message)
+                async with message:
+                    print(message.content)
 
     Args:
         agent: the logical name.
@@ -65,10 +67,12 @@ class AgentClient:
             it.
         metadata: a JSON object for the registration, or its text as `Json`; None keeps what is there.
         on_connected: called with the greeting after each handshake.
-        on_lost: called with the cause, in words, and the seconds until the next attempt.
+        on_lost: called with the cause, in words, and the seconds until the next attempt; with `wait_for_gateway`
+            also before the first connection.
         jitter: a function that returns a number from 0 to 1.
         token: the token to connect with, or a function that gives it, called before every attempt in a thread
-            of its own, with which a token that has expired is replaced. If None: `BLACKROAD_WS_TOKEN`, or on
+            of its own, with which a token that has expired is replaced: a text that has expired ends the client.
+            If None: `BLACKROAD_WS_TOKEN`, or on
             the gateway's own machine one made with the key beside the database, if there is one.
         ca: a file of PEM certificates to check an `https` gateway's with, instead of the system's.
         direct: never use a proxy. Otherwise `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` decide, but for loopback
@@ -76,6 +80,7 @@ class AgentClient:
         clock: seconds that only grow.
         stay: leave with 1012, as one that will come back: the connection stays active until its heartbeat times
             out.
+        wait_for_gateway: try the first connection until the gateway is there, instead of once.
 
     Raises:
         InvalidInput: `ca` or the metadata cannot be used.
@@ -96,9 +101,11 @@ class AgentClient:
         direct: bool = False,
         clock: Callable[[], float] = time.monotonic,
         stay: bool = False,
+        wait_for_gateway: bool = False,
     ) -> None:
         self._agent = agent
         self._stay = stay
+        self._wait_for_gateway = wait_for_gateway
         self._direct = direct
         self._clock = clock
         self._attempt = 0
@@ -115,10 +122,12 @@ class AgentClient:
         self._websocket: Optional[aiohttp.ClientWebSocketResponse] = None
         self._task: Optional[asyncio.Task[None]] = None
         self._messages: deque[Received] = deque()
-        self._ended: Optional[Exception] = None
+        # Until it is entered.
+        self._ended: Optional[Exception] = GatewayUnavailable("this client is used without `async with`")
         self._leaving = False
-        self._requests: dict[Any, asyncio.Future[Result]] = {}
-        self._last_ref = 0
+        self._handlers = Handlers()
+        self._receipts = Receipts(self._session, self._write, lambda: self._dealt.set())
+        self._requests = Requests(self._write, jitter, self._ended)
 
     @property
     def ws_id(self) -> Optional[str]:
@@ -129,7 +138,7 @@ class AgentClient:
         """Connect; the first attempt is the only one that may fail.
 
         Raises:
-            GatewayUnavailable: the gateway does not answer.
+            GatewayUnavailable: the gateway does not answer; not with `wait_for_gateway`.
             NotAuthorised: it does not let this agent in.
             Conflict: the ws_id belongs to another agent.
             InvalidInput: the address or a name cannot be used.
@@ -139,10 +148,12 @@ class AgentClient:
         self._arrived = asyncio.Event()
         self._dealt = asyncio.Event()
         try:
-            self._websocket = await self._connect()
+            self._websocket = await self._first_connection()
         except BaseException:
             await self._http.close()
             raise
+        self._ended = None
+        self._requests.begin()
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -157,7 +168,7 @@ class AgentClient:
         A cancellation waits for that.
         """
         self._leaving = True
-        self._lose_requests()
+        self._requests.end(GatewayUnavailable("this client has left"))
         leaving = asyncio.ensure_future(self._leave())
         try:
             await asyncio.shield(leaving)
@@ -173,6 +184,9 @@ class AgentClient:
                 self._task.cancel()
                 # Whatever the result is.
                 await asyncio.wait({self._task})
+                # Nothing more comes for whoever waits for a message.
+                self._ended = self._ended or GatewayUnavailable("this client has left")
+                self._arrived.set()
             # It may have reconnected at the last moment.
             await self._say_goodbye()
         finally:
@@ -183,13 +197,13 @@ class AgentClient:
         if self._websocket is not None:
             await self._websocket.close(code=CloseCode.RESTARTING if self._stay else CloseCode.DONE)
 
-    async def __aiter__(self) -> AsyncIterator[Received]:
+    async def __aiter__(self) -> AsyncIterator[AgentMessage]:
         """Give one message after the other, until `batch` raises."""
         while True:
             for message in await self.batch(1):
                 yield message
 
-    async def batch(self, limit: int) -> list[Received]:
+    async def batch(self, limit: int) -> list[AgentMessage]:
         """Wait for a message, and return it with those that have come by then: at most `limit`, in order.
 
         Raises:
@@ -197,78 +211,113 @@ class AgentClient:
         """
         # Yield to other tasks: if messages keep coming, nothing below waits.
         await asyncio.sleep(0)
-        while not self._messages:
-            if self._ended is not None:
-                raise self._ended
-            self._arrived.clear()
-            await self._arrived.wait()
-        taken = [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
-        for message in taken:
-            self._session.handed_out(message)
-        return taken
+        given: list[AgentMessage] = []
+        while not given:
+            while not self._messages:
+                if self._ended is not None:
+                    raise self._ended
+                self._arrived.clear()
+                await self._arrived.wait()
+            taken = [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
+            given = [AgentMessage(each, self._receipts) for each in taken if self._session.handed_out(each)]
+        return given
 
     async def ack(self, message: Received) -> None:
-        """Confirm a message, and everything before it.
+        """Confirm a message, and everything before it that was handed out and is not in an `async with` block.
+
+        The ack goes no further than to the first message that is in such a block, or has left one with an exception:
+        the rest follows when that one is acked or rejected. Nothing happens if the message is settled already.
 
         While the connection is lost nothing is written: the gateway sends the message again, and it is
         confirmed then.
         """
-        self._session.ack(message)
-        self._dealt.set()
-        await self._write_answers()
+        await self._receipts.ack(message)
 
     async def reject(self, message: Received, reason: str) -> None:
-        """Refuse a message: the gateway sets it aside."""
-        self._session.reject(message, reason)
-        self._dealt.set()
-        await self._write_answers()
+        """Refuse a message: the gateway sets it aside. Nothing happens if it is settled already."""
+        await self._receipts.reject(message, reason)
 
-    async def send(self, to: str, content: object, msg_type: str = "data") -> str:
+    async def send(
+        self,
+        to: str,
+        content: object,
+        msg_type: str = "data",
+        *,
+        key: Optional[str] = None,
+        timeout: Optional[float] = None,
+    ) -> str:
         """Send to one connection, and return the msg_id once it is committed.
 
+        The request has a key, and is written again after a reconnect until it is answered, so that it is done once.
+        If the gateway is busy, it is repeated later.
+
+        Args:
+            to: the recipient's ws_id.
+            content: any JSON value, or its text as `Json`.
+            msg_type: the message's type.
+            key: 1 to 255 characters of ASCII. A later request with the same key, also of another process with the
+                same ws_id, is done once for 24 hours. None for a random one of 128 bits.
+            timeout: seconds after which to give up; None to wait for as long as the client stays.
+
         Raises:
-            WsManagerError: the gateway refuses it, or was lost before it answered: then it may have been
+            GatewayUnavailable: there was no answer in time, or the client left before it: the message may have been
                 committed or not.
+            WsManagerError: the gateway refuses it, or has closed and the agent must not come back.
         """
-        result = await self._request(lambda ref: send_frame(ref, to, content, msg_type))
+        frame = partial(send_frame, to=to, content=content, msg_type=msg_type)
+        result = await self._requests.ask(frame, key, timeout)
         return str(result.msg_id)
 
     async def broadcast(
-        self, content: object, *, agent: Optional[str] = None, msg_type: str = "broadcast"
+        self,
+        content: object,
+        *,
+        agent: Optional[str] = None,
+        msg_type: str = "broadcast",
+        key: Optional[str] = None,
+        timeout: Optional[float] = None,
     ) -> int:
         """Send to all active connections, or to one agent's, and return to how many, once it is committed.
 
-        Raises:
-            WsManagerError: as for `send`.
+        `key`, `timeout` and the errors are those of `send`.
         """
-        result = await self._request(lambda ref: broadcast_frame(ref, agent, content, msg_type))
+        frame = partial(broadcast_frame, agent=agent, content=content, msg_type=msg_type)
+        result = await self._requests.ask(frame, key, timeout)
         return int(result.recipients or 0)
 
-    async def _request(self, frame: Callable[[int], str]) -> Result:
-        websocket = self._websocket
-        if self._ended is not None:
-            raise self._ended
-        if websocket is None or websocket.closed:
-            raise GatewayUnavailable("not connected to the gateway at the moment")
-        self._last_ref += 1
-        ref = self._last_ref
-        answered = asyncio.get_running_loop().create_future()
-        self._requests[ref] = answered
-        try:
-            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-                # The reader handles a lost connection, and says why it was lost.
-                await websocket.send_str(frame(ref))
-            result: Result = await answered
-        finally:
-            self._requests.pop(ref, None)
-        if result.failure is not None:
-            raise failed(result.failure)
-        return result
+    def on(
+        self, msg_type: Optional[str] = None, *, concurrency: int = 1, attempts: int = 3
+    ) -> Callable[[Function], Function]:
+        """Let an async function handle messages, which it gets one at a time: a decorator for `run`.
 
-    def _lose_requests(self, error: Optional[Exception] = None) -> None:
-        for answered in self._requests.values():
-            if not answered.done():
-                answered.set_exception(error or GatewayUnavailable("the gateway was lost before it answered"))
+        Args:
+            msg_type: of the messages; None for those of every type without a handler of its own.
+            concurrency: how many it handles at the same time. With 1, it gets them in order.
+            attempts: after how many exceptions a message is rejected, with the name of the exception's type. The
+                pauses between them grow from 1 to 60 seconds.
+
+        Raises:
+            InvalidInput: the function is not async, there is a handler for the type already, or a number is below 1.
+        """
+        return partial(self._handlers.add, msg_type=msg_type, concurrency=concurrency, attempts=attempts)
+
+    async def run(self, *, grace: float = 30.0) -> None:
+        """Give messages to the handlers that were added with `on`, until the gateway ends it or this is cancelled.
+
+        A message is confirmed when its handler and those of all earlier messages have finished. A handler that raises
+        ends nothing: that is logged as an error of the logger `ws_manager.client`, without the content, and the
+        message is tried again. A message without a handler is rejected.
+
+        At the end the handlers that run may finish, and what has not begun stays pending.
+
+        Args:
+            grace: seconds for that. Then, or when this is cancelled again, they are cancelled.
+
+        Raises:
+            InvalidInput: there is no handler, or it runs already.
+            WsManagerError: as for `batch`.
+        """
+        await self._handlers.run(self.batch, self._receipts, self._jitter, grace)
 
     async def _run(self) -> None:
         try:
@@ -276,13 +325,21 @@ class AgentClient:
                 cause = await self._read()
                 if self._leaving:
                     return
-                self._lose_requests()
                 self._websocket = await self._reconnect(cause)
+                self._requests.repeat()
         except Exception as error:
-            self._lose_requests(error)
+            self._requests.end(error)
             # Whatever it is, whoever waits for a message must get it.
             self._ended = error
             self._arrived.set()
+
+    async def _first_connection(self) -> aiohttp.ClientWebSocketResponse:
+        try:
+            return await self._connect()
+        except GatewayUnavailable as error:
+            if not self._wait_for_gateway:
+                raise
+            return await self._reconnect(error.message)
 
     async def _reconnect(self, cause: str) -> aiohttp.ClientWebSocketResponse:
         # Not at each greeting: a gateway that greets and closes would be called again at once, without end.
@@ -303,7 +360,7 @@ class AgentClient:
         url = self._url
         if not isinstance(url, str):
             url = await asyncio.get_running_loop().run_in_executor(None, url)
-        address = self._address(url)
+        address = socket_address(url, self._agent, self._session.ws_id, self._metadata)
         token = await self._present_token(url)
         websocket = await dial(self._http, url, address, token=token, tls=self._tls, direct=self._direct)
         self._messages.clear()
@@ -318,9 +375,8 @@ class AgentClient:
     async def _present_token(self, url: str) -> Optional[str]:
         token = self._token
         if not isinstance(token, str):
-            give = token or (
-                lambda: own_token(None, self._agent, self._session.ws_id, url, scopes=_OWN_SCOPES)
-            )
+            ws_id = self._session.ws_id
+            give = token or (lambda: own_token(None, self._agent, ws_id, url, scopes=_OWN_SCOPES))
             token = await asyncio.get_running_loop().run_in_executor(None, give)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise NotAuthorised("this is not a token: it has characters that no token has")
@@ -332,35 +388,11 @@ class AgentClient:
         except asyncio.TimeoutError:
             raise GatewayUnavailable(f"{url} accepts sockets but does not greet them") from None
         if frame.type != aiohttp.WSMsgType.TEXT:
-            raise GatewayUnavailable(f"{url} closed at the handshake: {describe(*_closed(frame))}")
+            raise GatewayUnavailable(f"{url} closed at the handshake: {describe(*close_of(frame))}")
         greeting = self._session.text(frame.data)
         if not isinstance(greeting, Connected):
             raise InvalidInput(f"{url} does not speak this protocol", remedy=CHECK_URL)
         self._on_connected(greeting)
-
-    def _address(self, url: str) -> URL:
-        try:
-            address = URL(url)
-        except ValueError:
-            address = URL()
-        if address.scheme not in ("http", "https", "ws", "wss") or not address.host:
-            raise InvalidInput(
-                f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765"
-            )
-        if address.user is not None or address.query_string or address.fragment:
-            # It would be dropped, and may be a secret, so the error does not quote it.
-            raise InvalidInput(
-                "the gateway's address is a base address: without a user, parameters or a fragment",
-                remedy=PUT_TOKEN_IN_FILE,
-            )
-        query = {"agent": self._agent, "ack": "explicit"}
-        if self._session.ws_id is not None:
-            query["ws_id"] = self._session.ws_id
-        if self._metadata is not None:
-            query["metadata"] = self._metadata
-        # The address of the sockets stands for its base.
-        base = address.parent if address.name == "ws" else address
-        return (base / "ws").with_query(query)
 
     async def _read(self) -> str:
         """Read until the socket is gone, and return the cause in words.
@@ -385,24 +417,19 @@ class AgentClient:
                 self._messages.append(message)
                 self._arrived.set()
             elif isinstance(message, Result):
-                if message.ref in self._requests and not self._requests[message.ref].done():
-                    self._requests[message.ref].set_result(message)
+                self._requests.answer(message)
             elif isinstance(message, Failure):
                 raise Conflict(f"the gateway reports: {message.message}")
-            await self._write_answers()
-        code, reason = _closed(frame)
+            await self._receipts.write()
+        code, reason = close_of(frame)
         cause = describe(code, reason)
         if frame.type == aiohttp.WSMsgType.CLOSE:
             await self._answer_close(websocket, code)
-        if code == CloseCode.BARRED:
-            raise NotAuthorised(f"the gateway closed the connection: {cause}")
-        if code == CloseCode.TOO_LARGE:
-            raise InvalidInput(
-                f"the gateway closed the connection: {cause}",
-                hint="a frame of an agent has at most 64 KiB, unless its gateway takes more: send less at once",
-            )
-        if not should_reconnect(code):
-            raise Conflict(f"the gateway closed the connection: {cause}")
+        error = terminal(code, cause, renewable=not isinstance(self._token, str))
+        if error is not None:
+            raise error
+        if code == CloseCode.TOO_FAST:
+            self._requests.slow_down()
         return cause
 
     async def _answer_close(self, websocket: aiohttp.ClientWebSocketResponse, code: int) -> None:
@@ -413,25 +440,9 @@ class AgentClient:
                 await asyncio.wait_for(self._dealt.wait(), LAST_ACK_SECONDS)
         await websocket.close(code=CloseCode.DONE if code == CloseCode.NO_STATUS else code)
 
-    async def _write_answers(self) -> None:
+    async def _write(self, frame: str) -> None:
+        """Write a frame, if there is a socket. The reader handles a lost connection."""
         websocket = self._websocket
-        if websocket is None or websocket.closed:
-            return
-        answers = self._session.take_answers()
-        try:
-            while answers:
-                # The reader handles a lost connection; what was not confirmed comes again.
-                with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-                    await websocket.send_str(answers.pop(0))
-        finally:
-            # Left over after a cancellation: they go out with the next.
-            self._session.answers[:0] = answers
-
-
-def _closed(frame: aiohttp.WSMessage) -> tuple[int, str]:
-    """Return close code and reason of the frame that ended a socket."""
-    if frame.type == aiohttp.WSMsgType.CLOSE:
-        # 0: a close frame without a code.
-        return frame.data or CloseCode.NO_STATUS, frame.extra or ""
-    # Not `close_code`: aiohttp calls the end of a connection 1000 where no close frame has come.
-    return CloseCode.LOST, ""
+        if websocket is not None and not websocket.closed:
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                await websocket.send_str(frame)

@@ -12,11 +12,56 @@ from yarl import URL
 
 from ws_manager.client.refusals import Refused, refused, untrusted
 from ws_manager.errors import InvalidInput
+from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.proxies import proxy_for, unreachable
+from ws_manager.remedies import PUT_TOKEN_IN_FILE
 
 HANDSHAKE_SECONDS = 10.0
 _MAX_FRAME = 4 * 1024 * 1024
 Outcome = TypeVar("Outcome")
+
+
+def socket_address(url: str, agent: str, ws_id: Optional[str], metadata: Optional[str]) -> URL:
+    """Return the address of a gateway's socket for an agent.
+
+    Args:
+        url: the gateway's base address, or that of its sockets.
+        agent: the logical name.
+        ws_id: the connection; None for a new one.
+        metadata: a JSON object; None to leave it out.
+
+    Raises:
+        InvalidInput: the address cannot be used.
+    """
+    try:
+        address = URL(url)
+    except ValueError:
+        address = URL()
+    if address.scheme not in ("http", "https", "ws", "wss") or not address.host:
+        raise InvalidInput(f"not the address of a gateway: {url}", hint="for example http://127.0.0.1:8765")
+    if address.user is not None or address.query_string or address.fragment:
+        # It would be dropped, and may be a secret, so the error does not quote it.
+        raise InvalidInput(
+            "the gateway's address is a base address: without a user, parameters or a fragment",
+            remedy=PUT_TOKEN_IN_FILE,
+        )
+    query = {"agent": agent, "ack": "explicit"}
+    if ws_id is not None:
+        query["ws_id"] = ws_id
+    if metadata is not None:
+        query["metadata"] = metadata
+    # The address of the sockets stands for its base.
+    base = address.parent if address.name == "ws" else address
+    return (base / "ws").with_query(query)
+
+
+def close_of(frame: aiohttp.WSMessage) -> tuple[int, str]:
+    """Return close code and reason of the frame that ended a socket."""
+    if frame.type == aiohttp.WSMsgType.CLOSE:
+        # 0: a close frame without a code.
+        return frame.data or CloseCode.NO_STATUS, frame.extra or ""
+    # Not `close_code`: aiohttp calls the end of a connection 1000 where no close frame has come.
+    return CloseCode.LOST, ""
 
 
 async def dial(
@@ -44,7 +89,7 @@ async def dial(
     """
     proxy = None if direct else proxy_for(str(address))
     try:
-        return await _in_time(
+        return await in_time(
             http.ws_connect(
                 address,
                 # RFC 6750 section 2.1. Not in the address: addresses end up in logs.
@@ -75,8 +120,8 @@ async def dial(
         raise unreachable(error if str(error) else "no answer in time", url, proxy) from None
 
 
-async def _in_time(work: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome:
-    """Wait for `work`.
+async def in_time(work: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome:
+    """Wait for `work`, and return its result.
 
     Unlike `wait_for` before Python 3.12, this never loses a cancellation that comes with the result.
 

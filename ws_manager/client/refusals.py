@@ -12,6 +12,7 @@ from ws_manager.errors import (
     Conflict,
     GatewayUnavailable,
     InvalidInput,
+    KeyReused,
     LedgerBusy,
     LedgerError,
     MissingExtra,
@@ -19,11 +20,13 @@ from ws_manager.errors import (
     NotFound,
     WsManagerError,
 )
+from ws_manager.protocol.close_codes import CloseCode, should_reconnect
 from ws_manager.protocol.frames import Failure
 from ws_manager.remedies import CHECK_TOKEN, CHECK_URL, CHECK_URL_AND_PROXY, CHOOSE_WS_ID, GIVE_CA, GIVE_TOKEN
 
 _ERRORS: dict[str, type[WsManagerError]] = {
-    kind.code: kind for kind in (InvalidInput, NotFound, Conflict, NotAuthorised, LedgerBusy, LedgerError)
+    kind.code: kind
+    for kind in (InvalidInput, NotFound, Conflict, KeyReused, NotAuthorised, LedgerBusy, LedgerError)
 }
 _CODES = {*_ERRORS, WsManagerError.code, GatewayUnavailable.code, MissingExtra.code}
 _LONGEST = 16 * 1024
@@ -76,6 +79,27 @@ def _told(body: bytes) -> Optional[str]:
 def failed(failure: Failure) -> WsManagerError:
     """Return the error for a request that the gateway answered with a failure."""
     return _ERRORS.get(failure.code, WsManagerError)(failure.message)
+
+
+def terminal(code: int, cause: str, *, renewable: bool) -> Optional[WsManagerError]:
+    """Return the error for a socket after whose end the agent must not come back; None if it should.
+
+    Args:
+        code: the close code.
+        cause: why it was closed, in words.
+        renewable: the agent can get another token.
+    """
+    closed = f"the gateway closed the connection: {cause}"
+    if code == CloseCode.BARRED:
+        return NotAuthorised(closed)
+    if code == CloseCode.TOKEN_EXPIRED and not renewable:
+        return NotAuthorised(closed, remedy=GIVE_TOKEN)
+    if code == CloseCode.TOO_LARGE:
+        return InvalidInput(
+            closed,
+            hint="a frame of an agent has at most 64 KiB, unless its gateway takes more: send less at once",
+        )
+    return None if should_reconnect(code) else Conflict(closed)
 
 
 def untrusted(error: aiohttp.ClientConnectorCertificateError, url: str) -> GatewayUnavailable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
 from typing import Optional
 
 from ws_manager.protocol.frames import (
@@ -17,12 +19,31 @@ from ws_manager.protocol.frames import (
 _REMEMBERED = 2000
 
 
+class _State(Enum):
+    """Of a message that was handed out and is not settled yet."""
+
+    OPEN = "the ack of a later message confirms it too"
+    HELD = "only its own ack confirms it"
+    FAILED = "as HELD, and nobody is processing it"
+    DONE = "acked; its ack waits for an earlier message"
+
+
+@dataclass
+class _HandedOut:
+    """A message that was handed out. `seq` is the one under which it was received last."""
+
+    seq: int
+    state: _State = _State.OPEN
+
+
 class AgentSession:
     """What an agent keeps across reconnections.
 
     A message that is sent again because its receipt was lost has the same msg_id. It is not handed out twice, only
     confirmed again. Messages are compared by msg_id and not by `seq`: a restored ledger may count from an earlier
     one.
+
+    An ack confirms everything before it, so it is written only up to the first message that is held: see `hold`.
 
     Attributes:
         ws_id: the connection; None until it is known.
@@ -37,8 +58,8 @@ class AgentSession:
         # The highest seq that the present socket has received. The gateway has not yet sent higher ones on it, so
         # their acks wait until they are received again.
         self._reached = -1
-        # Ids of messages that the agent is processing, in the order in which they were handed out.
-        self._handed_out: dict[str, None] = {}
+        # Messages that are not settled, by their ids, in the order in which they were handed out.
+        self._handed_out: dict[str, _HandedOut] = {}
         # Ids of processed messages, with the reason if they were rejected. The oldest are removed.
         self._handled: dict[str, Optional[str]] = {}
 
@@ -65,40 +86,86 @@ class AgentSession:
                 answer = ack_frame(frame.seq) if reason is None else reject_frame(frame.seq, reason)
                 self.answers.append(answer)
                 return None
-            if frame.msg_id in self._handed_out:
-                # It is being processed; its ack follows.
-                return None
+            given = self._handed_out.get(frame.msg_id)
+            if given is not None:
+                given.seq = frame.seq
+                if given.state is not _State.FAILED:
+                    # It is being processed; its ack follows.
+                    return None
         return frame
 
-    def handed_out(self, message: Received) -> None:
-        """Note that the agent is processing a message: if it is sent again meanwhile, it is ignored."""
-        self._handed_out[message.msg_id] = None
+    def handed_out(self, message: Received) -> bool:
+        """Note that the agent is processing a message: if it is sent again meanwhile, it is ignored.
+
+        A message that failed stays held when it is handed out again.
+
+        Returns:
+            False if it must not be handed out: it had failed and come again, and was settled since then.
+        """
+        if message.msg_id in self._handled:
+            return False
+        given = self._handed_out.setdefault(message.msg_id, _HandedOut(message.seq))
+        return given.state is not _State.DONE
+
+    def hold(self, message: Received) -> None:
+        """Let only a message's own ack confirm it. Until then, acks of later messages are not written."""
+        given = self._handed_out.get(message.msg_id)
+        if given is not None and given.state is not _State.DONE:
+            given.state = _State.HELD
+
+    def fail(self, message: Received) -> None:
+        """Note that nobody is processing a held message any more. If it is sent again, it is handed out again."""
+        given = self._handed_out.get(message.msg_id)
+        if given is not None and given.state is _State.HELD:
+            given.state = _State.FAILED
 
     def ack(self, message: Received) -> None:
-        """Confirm a message: it has been processed, and so has every message before it."""
-        before = list(self._handed_out) if message.msg_id in self._handed_out else [message.msg_id]
-        for earlier in before:
-            self._remember(earlier, None)
-            if earlier == message.msg_id:
+        """Confirm a message: it has been processed, and so has every message before it that is not held.
+
+        Nothing happens if it is settled already.
+        """
+        if message.msg_id not in self._handed_out:
+            return
+        for msg_id, given in self._handed_out.items():
+            if msg_id == message.msg_id:
+                given.state = _State.DONE
                 break
-        if message.seq <= self._reached:
-            self.answers.append(ack_frame(message.seq))
+            if given.state is _State.OPEN:
+                given.state = _State.DONE
+        self._confirm()
 
     def reject(self, message: Received, reason: str) -> None:
-        """Reject a message: the gateway sets it aside."""
+        """Reject a message: the gateway sets it aside. Nothing happens if it is settled already."""
+        given = self._handed_out.get(message.msg_id)
+        if given is None or given.state is _State.DONE:
+            return
         self._remember(message.msg_id, reason)
-        if message.seq <= self._reached:
-            self.answers.append(reject_frame(message.seq, reason))
+        if given.seq <= self._reached:
+            self.answers.append(reject_frame(given.seq, reason))
+        self._confirm()
 
     @property
     def is_dealing(self) -> bool:
-        """True while a message that was handed out is neither confirmed nor rejected."""
-        return bool(self._handed_out)
+        """True while a message that was handed out is being processed."""
+        return any(given.state in (_State.OPEN, _State.HELD) for given in self._handed_out.values())
 
     def take_answers(self) -> list[str]:
         """Return the frames to write, and clear them."""
         answers, self.answers = self.answers, []
         return answers
+
+    def _confirm(self) -> None:
+        """Write one ack for all that is done, up to the first message that is not."""
+        reached = -1
+        while self._handed_out:
+            msg_id, given = next(iter(self._handed_out.items()))
+            if given.state is not _State.DONE:
+                break
+            self._remember(msg_id, None)
+            if given.seq <= self._reached:
+                reached = max(reached, given.seq)
+        if reached >= 0:
+            self.answers.append(ack_frame(reached))
 
     def _remember(self, msg_id: str, rejected: Optional[str]) -> None:
         self._handed_out.pop(msg_id, None)

@@ -137,21 +137,27 @@ def reject_frame(seq: int, reason: str) -> str:
     return _dump({"type": "reject", "seq": seq, "reason": reason})
 
 
-def send_frame(ref: int, to: str, content: object, msg_type: str) -> str:
-    """Write a request to send to one connection.
+def send_frame(ref: int, to: str, content: object, msg_type: str, key: Optional[str] = None) -> str:
+    """Write a request to send to one connection; `key` as in `SendRequest`.
 
     Raises:
         InvalidInput: the content is not JSON, or exceeds the limits of `strict_json`.
     """
-    return _with_content({"type": "send", "ref": ref, "to": to, "msg_type": msg_type}, content)
+    return _with_content({"type": "send", "ref": ref, "to": to, "msg_type": msg_type}, content, key)
 
 
-def broadcast_frame(ref: int, agent: Optional[str], content: object, msg_type: str) -> str:
+def broadcast_frame(
+    ref: int, agent: Optional[str], content: object, msg_type: str, key: Optional[str] = None
+) -> str:
     """Write a request to send to all connections, or to those of one agent. It raises what `send_frame` raises."""
-    return _with_content({"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type}, content)
+    return _with_content(
+        {"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type}, content, key
+    )
 
 
-def _with_content(frame: dict[str, Any], content: object) -> str:
+def _with_content(frame: dict[str, Any], content: object, key: Optional[str]) -> str:
+    if key is not None:
+        frame["key"] = key
     return f'{_dump(frame)[:-1]},"content":{encode(content, "message")}}}'
 
 

@@ -1,0 +1,224 @@
+"""Handlers of messages: which function takes which, how many run at once, and what is confirmed when."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+from typing import Callable, Optional, TypeVar
+
+from ws_manager.client.receipts import AgentMessage, Receipts
+from ws_manager.errors import InvalidInput
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a handler that has raised is tried again: doubled each time, up to the longest."""
+
+HandlerFunction = Callable[[AgentMessage], Awaitable[object]]
+Function = TypeVar("Function", bound=HandlerFunction)
+Batch = Callable[[int], Awaitable[list[AgentMessage]]]
+
+_log = logging.getLogger("ws_manager.client")
+
+
+@dataclass
+class _Handler:
+    """A function, what it is for, and its messages that wait for a turn."""
+
+    function: HandlerFunction
+    concurrency: int
+    attempts: int
+    running: int = 0
+    waiting: deque[AgentMessage] = field(default_factory=deque)
+
+
+class Handlers:
+    """The functions that take an agent's messages, by the types of the messages."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[Optional[str], _Handler] = {}
+        self._running = False
+
+    def add(
+        self, function: Function, *, msg_type: Optional[str], concurrency: int, attempts: int
+    ) -> Function:
+        """Add a handler, and return it: see `AgentClient.on`."""
+        if msg_type is not None and not isinstance(msg_type, str):
+            raise InvalidInput("on() takes a message type", hint="with @client.on() it is one of every type")
+        name = getattr(function, "__name__", type(function).__name__)
+        if not any(map(inspect.iscoroutinefunction, (function, getattr(type(function), "__call__", None)))):  # noqa: B004
+            raise InvalidInput(
+                f"a handler is an async function, and {name} is not",
+                hint="write `async def`, and give work that blocks to asyncio.to_thread or an executor",
+            )
+        for what, number in (("concurrency", concurrency), ("attempts", attempts)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise InvalidInput(f"{what} is a number from 1 on: {number!r}")
+        if msg_type in self._handlers:
+            which = "messages of any other type" if msg_type is None else f"messages of type {msg_type!r}"
+            raise InvalidInput(f"there is a handler for {which} already")
+        self._handlers[msg_type] = _Handler(function, concurrency, attempts)
+        return function
+
+    async def run(self, batch: Batch, receipts: Receipts, jitter: Callable[[], float], grace: float) -> None:
+        """Handle messages: see `AgentClient.run`."""
+        if not self._handlers or self._running:
+            raise InvalidInput("run() is running already" if self._running else "there is no handler to run")
+        self._running = True
+        try:
+            await _Dispatcher(self, receipts, jitter).run(batch, grace)
+        finally:
+            self._running = False
+
+    def __iter__(self) -> Iterator[_Handler]:
+        return iter(self._handlers.values())
+
+    def of(self, msg_type: str) -> Optional[_Handler]:
+        """Return the handler for messages of a type; None if there is none."""
+        return self._handlers.get(msg_type) or self._handlers.get(None)
+
+
+class _Dispatcher:
+    """Gives messages to handlers.
+
+    Every message is held from its arrival on, so that acks are written up to the first unfinished message, whatever
+    the order is in which the messages are finished.
+
+    Args:
+        handlers: the handlers.
+        receipts: of the same agent.
+        jitter: a function that returns a number from 0 to 1.
+    """
+
+    def __init__(self, handlers: Handlers, receipts: Receipts, jitter: Callable[[], float]) -> None:
+        self._handlers = handlers
+        self._receipts = receipts
+        self._jitter = jitter
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Ids of the messages that wait or are handled.
+        self._taken: set[str] = set()
+        loop = asyncio.get_running_loop()
+        # Done when nothing new is begun any more.
+        self._stopping: asyncio.Future[None] = loop.create_future()
+        # Gets the exception of a defect of ours.
+        self._broken: asyncio.Future[None] = loop.create_future()
+        self._out_of_time = False
+
+    async def run(self, batch: Batch, grace: float) -> None:
+        """Handle messages until `batch` raises, or this is cancelled; then let the running handlers finish.
+
+        Args:
+            batch: `AgentClient.batch`.
+            grace: seconds for which the running handlers may go on. After that, or when this is cancelled again, they
+                are cancelled.
+
+        Raises:
+            WsManagerError: what `batch` raises.
+        """
+        reading = asyncio.ensure_future(self._read(batch))
+        try:
+            await asyncio.wait({reading, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            await self._finish(grace)
+        for ended in (self._broken, reading):
+            if ended.done():
+                ended.result()
+
+    async def _read(self, batch: Batch) -> None:
+        while True:
+            # One at a time: a cancellation never comes between taking a message and holding it.
+            (message,) = await batch(1)
+            self._receipts.hold(message)
+            handler = self._handlers.of(message.msg_type)
+            if message.msg_id in self._taken:
+                # A block in its handler has failed, and it came again before the handler has ended.
+                continue
+            if handler is None:
+                await self._receipts.reject(message, f"no handler for messages of type {message.msg_type!r}")
+            else:
+                # The gateway bounds how many wait: it sends no more than it may have unconfirmed.
+                self._taken.add(message.msg_id)
+                handler.waiting.append(message)
+                self._begin(handler)
+
+    def _begin(self, handler: _Handler) -> None:
+        while handler.waiting and handler.running < handler.concurrency:
+            handler.running += 1
+            task = asyncio.ensure_future(self._handle(handler, handler.waiting.popleft()))
+            self._tasks.add(task)
+            task.add_done_callback(lambda done: self._ended(handler, done))
+
+    def _ended(self, handler: _Handler, task: asyncio.Task[None]) -> None:
+        handler.running -= 1
+        self._tasks.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None and not self._broken.done():
+                self._broken.set_exception(error)
+        self._begin(handler)
+
+    async def _handle(self, handler: _Handler, message: AgentMessage) -> None:
+        try:
+            for attempt in range(1, handler.attempts + 1):
+                error = await self._try(handler, message)
+                if error is None:
+                    await self._receipts.ack(message)
+                    return
+                self._tell(handler, message, error, attempt)
+                if attempt == handler.attempts:
+                    await self._receipts.reject(message, type(error).__name__)
+                    return
+                pause = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * (0.5 + self._jitter() / 2)
+                await asyncio.wait({self._stopping}, timeout=pause)
+                if self._stopping.done():
+                    return
+        finally:
+            # Pending, unless it is settled.
+            self._receipts.fail(message)
+            self._taken.discard(message.msg_id)
+
+    async def _try(self, handler: _Handler, message: AgentMessage) -> Optional[BaseException]:
+        """Return what the handler has raised; None if it has finished."""
+        try:
+            await handler.function(message)
+        except asyncio.CancelledError as error:
+            if self._out_of_time:
+                raise
+            # Of something that the handler has waited for.
+            return error
+        except Exception as error:
+            return error
+        return None
+
+    def _tell(self, handler: _Handler, message: AgentMessage, error: BaseException, attempt: int) -> None:
+        # Neither the exception's text nor a traceback with it: they may quote the content.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _log.error(
+            "the handler for message %s raised %s at %s:%d (attempt %d of %d)",
+            message.msg_id,
+            type(error).__name__,
+            place.filename,
+            place.lineno or 0,
+            attempt,
+            handler.attempts,
+        )
+
+    async def _finish(self, grace: float) -> None:
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+        for handler in self._handlers:
+            while handler.waiting:
+                self._receipts.fail(handler.waiting.popleft())
+        try:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=grace)
+        finally:
+            self._out_of_time = True
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(set(self._tasks))
