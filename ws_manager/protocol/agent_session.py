@@ -16,7 +16,9 @@ from ws_manager.protocol.frames import (
     reject_frame,
 )
 
-_REMEMBERED = 2000
+_REMEMBERED = 20_000
+"""Messages whose answers are kept: a gateway that is killed while another process writes to the ledger loses every
+receipt that waited for that, and those messages come again."""
 
 
 class _State(Enum):
