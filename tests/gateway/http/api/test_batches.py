@@ -146,17 +146,22 @@ async def test_lines_that_say_nothing_cost_too(database: Path) -> None:
     async with gateway(database, key=KEY, now=clock, limits=Limits(send_bytes_per_second=100_000)) as running:
         running.ledger.connect("octavia", "ws-001")
         mine = token("send")
-        # 500 lines of 200 bytes are all that it may send in this second.
-        raw = b"\n" * 500 + b'{"to":"ws-001","content":1}'
+        # Each line costs as 200 bytes: 500 of them are free at the start, and the other 500 take a second.
+        raw = b"\n" * 999 + b'{"to":"ws-001","content":1}'
         asking = asyncio.ensure_future(ask(running, "POST", "/v1/batches", raw=raw, bearer=mine))
-        refused = await ask(
+        others = await ask(
             running, "POST", "/v1/messages", {"to": "ws-001", "content": 2}, bearer=token("send")
         )
-        assert refused.status == 201
-        await until(lambda: running.server._batches._slots)
-        clock.forward(10)
-        answer = await asking
-        assert [json.loads(line)["line"] for line in answer.text.splitlines()] == [501]
+        assert others.status == 201
+        began = clock()
+
+        def answered() -> bool:
+            clock.forward(0.01)
+            return asking.done()
+
+        await until(answered)
+        assert [json.loads(line)["line"] for line in (await asking).text.splitlines()] == [1000]
+        assert clock() - began >= 0.9
 
 
 async def test_batches_are_bounded_for_each_token(database: Path) -> None:
