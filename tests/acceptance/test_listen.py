@@ -29,10 +29,15 @@ def test_count_leaves_the_rest_pending(database: Path, db: Database, pool: Conne
     add_connection(pool, "ws-001", "octavia")
     for number in range(5):
         send_message(pool, db, "ws-001", number)
-    with gateway(database), listener(database, "octavia", "--ws-id", "ws-001", "--count", "1") as agent:
+    with (
+        gateway(database) as (server, _),
+        listener(database, "octavia", "--ws-id", "ws-001", "--count", "1") as agent,
+    ):
         lines = agent.lines()
         assert agent.wait() == 0
         assert [json.loads(line)["content"] for line in lines] == [0]
+        # It writes the receipts that it has before it ends.
+        assert server.end() == 0
     assert sorted(row["delivered"] for row in get_message_history(db)) == [0, 0, 0, 0, 1]
 
 
