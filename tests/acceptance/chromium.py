@@ -62,10 +62,12 @@ class Page:
             AssertionError: it has others after the time that a test has.
         """
         watch = """new Promise((resolve) => {
-            const look = () => document.body.innerText.trim() === %s && resolve(true);
-            new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+            // A page that is still loading has no body.
+            const text = () => document.body?.innerText.trim();
+            const look = () => text() === %s && resolve(true);
+            new MutationObserver(look).observe(document, { childList: true, subtree: true });
             look();
-            setTimeout(() => resolve(document.body.innerText), %d);
+            setTimeout(() => resolve(text()), %d);
         })"""
         found = self.call(
             "Runtime.evaluate",
