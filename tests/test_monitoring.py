@@ -368,7 +368,7 @@ def test_each_alert_fires_by_itself(tmp_path: Path, alert: Optional[str], series
         for name, values in series.items()
     ]
     firing = [{"alertname": rule["alert"], "eval_time": "3h"} for rule in RULES]
-    # It is told that nothing fires, and complains of what does.
+    # The test file says that nothing fires, and promtool complains of what does.
     file = tmp_path / "test.json"
     file.write_text(
         json.dumps(

@@ -82,13 +82,13 @@ class Agent(AgentClient):
         return (await within(self.batch(1)))[0]
 
     async def connections(self, count: int) -> None:
-        """Wait until it has connected so many times."""
+        """Wait until it has connected this number of times."""
         while len(self.greetings) < count:
             self.changed.clear()
             await within(self.changed.wait())
 
     async def losses(self, count: int) -> None:
-        """Wait until it has noticed so many losses."""
+        """Wait until it has noticed this number of losses."""
         while len(self.lost) < count:
             self.changed.clear()
             await within(self.changed.wait())

@@ -73,7 +73,7 @@ class Road:
 
 
 def pump(source: socket.socket, target: socket.socket, most: float = float("inf")) -> None:
-    """Copy bytes until one side ends; at most so many."""
+    """Copy bytes until one side ends, or until the limit is reached."""
     with contextlib.suppress(OSError):
         while most > 0 and (data := source.recv(int(min(65536, most)))):
             target.sendall(data)

@@ -320,7 +320,7 @@ await typed();
 
 
 def wait_for(db: Database, pending: int) -> None:
-    """Wait until so many messages are neither confirmed nor set aside."""
+    """Wait until this number of messages are neither confirmed nor set aside."""
     query = "SELECT count(*) FROM messages WHERE delivered = 0 AND rejected_at IS NULL"
     deadline = time.monotonic() + PATIENCE
     while (found := db.execute(query).fetchone()[0]) != pending:

@@ -225,7 +225,7 @@ class AgentClient:
     async def ack(self, message: Received) -> None:
         """Confirm a message, and everything before it that was handed out and is not in an `async with` block.
 
-        The ack goes no further than to the first message that is in such a block, or has left one with an exception:
+        The ack ends before the first message that is in such a block, or has left one with an exception:
         the rest follows when that one is acked or rejected. Nothing happens if the message is settled already.
 
         While the connection is lost nothing is written: the gateway sends the message again, and it is

@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 MOST_ATTEMPTS = 100
 """The largest `max_attempts`."""
 
-_REASON = 5000
-
 
 class Worker(NamedTuple):
     """What a handshake says of the process that works on the messages.
 
     Attributes:
         name: of the process, the same whenever it comes back; random, so that another one has another.
-        max_attempts: after so many a message is set aside.
+        max_attempts: a message is set aside after this number of them.
     """
 
     name: str
@@ -95,7 +93,7 @@ def fail(store: Store, ws_id: str, epoch: int, seq: int, reason: str) -> Attempt
         ended, running = store.attempts.find(seq)
         if not running:
             raise Conflict(f"message {seq} was not started", hint="say started before it begins")
-        return _end(store, message, ended, most, reason[:_REASON])
+        return _end(store, message, ended, most, reason)
 
 
 def _end(store: Store, message: PendingMessage, ended: int, most: int, reason: str) -> Attempt:

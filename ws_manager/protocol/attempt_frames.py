@@ -26,16 +26,6 @@ class Failed:
     reason: str
 
 
-def started_frame(ref: int, seq: int) -> str:
-    """Write that a worker is about to begin a message."""
-    return _dump({"type": "started", "ref": ref, "seq": seq})
-
-
-def failed_frame(ref: int, seq: int, reason: str) -> str:
-    """Write that an attempt has failed."""
-    return _dump({"type": "failed", "ref": ref, "seq": seq, "reason": reason})
-
-
 def attempt_frame(ref: str, attempt: int, *, set_aside: bool) -> str:
     """Write the result of either.
 
@@ -47,7 +37,3 @@ def attempt_frame(ref: str, attempt: int, *, set_aside: bool) -> str:
     return (
         f'{{"type":"result","ref":{ref},"ok":true,"attempt":{attempt},"set_aside":{json.dumps(set_aside)}}}'
     )
-
-
-def _dump(frame: dict[str, object]) -> str:
-    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))

@@ -10,7 +10,7 @@ from ws_manager.models import Receipt
 
 
 def meters(*seconds: float) -> Meters:
-    """The counters of a process that has read receipts after so many seconds each, and one that was not timed.
+    """The counters of a process that has read a receipt after each number of seconds, and one that was not timed.
 
     They are written in two commits.
     """

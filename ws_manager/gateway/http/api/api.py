@@ -155,7 +155,7 @@ class Api:
     async def _again(self, looks: _Looks, request: web.Request) -> bool:
         if self._stopping or not await looks.wait():
             return False
-        # Nobody is told any more, or something is.
+        # Without a transport the client has gone.
         return request.transport is not None
 
     async def _run(self, route: Route, call: Call) -> Reply:

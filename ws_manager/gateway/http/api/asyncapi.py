@@ -201,7 +201,7 @@ QUERY = thing(
         "type": "integer",
         "minimum": 1,
         "maximum": MOST_ATTEMPTS,
-        "description": "a message is set aside after so many attempts; needs `worker` and `ack=explicit`",
+        "description": "a message is set aside after this number of attempts; needs `worker` and `ack=explicit`",
     },
     worker={
         **NAME,

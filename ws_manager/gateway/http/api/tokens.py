@@ -29,7 +29,7 @@ def _make(ledger: Ledger, call: Call) -> Reply:
     seconds = min(DEFAULT_TTL, call.claims.expires_at - now) if ttl is None else int(ttl)
     new = new_claims(agent, ws_id=ws_id, scopes=body.get("scopes", ("connect",)), ttl=seconds, now=now)
     _check_end(call.claims, new)
-    # Before a key is written for it: without tokens there is none to make.
+    # Before a key is written for it: a gateway without tokens makes none.
     token = call.access.sign(new)
     key = key_for(
         call.subject, "token", call.key, agent, ws_id, sorted(new.scopes), None if ttl is None else seconds
