@@ -17,7 +17,9 @@ from aiohttp import web
 from tests.support import LIMIT, Clock, RunningGateway, gateway, run, until, within
 from ws_manager import add_connection
 from ws_manager.client import agent as agent_module
-from ws_manager.client.agent import HEALTHY_SECONDS, AgentClient
+from ws_manager.client import dialer
+from ws_manager.client.agent import AgentClient
+from ws_manager.client.dialer import HEALTHY_SECONDS
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, NotFound
 from ws_manager.gateway.http.errors import problem
 from ws_manager.protocol.frames import Connected, Received
@@ -26,8 +28,8 @@ from ws_manager.protocol.frames import Connected, Received
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
-    monkeypatch.setattr(agent_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(agent_module, "LONGEST_DELAY", 0.008)
+    monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
 
 
 NOT_A_GATEWAYS = [

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from tests.support import RunningGateway, gateway, until, within
-from ws_manager.client import agent as agent_module
+from ws_manager.client import dialer
 from ws_manager.client import handlers as handlers_module
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.receipts import AgentMessage
@@ -26,8 +26,8 @@ NOWHERE = "http://127.0.0.1:1"
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
-    monkeypatch.setattr(agent_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(agent_module, "LONGEST_DELAY", 0.008)
+    monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
     monkeypatch.setattr(handlers_module, "FIRST_PAUSE", 0.001)
 
 

@@ -16,12 +16,13 @@ from typing import Any, Callable, Optional, TypeVar, Union
 import aiohttp
 
 from ws_manager.client.agent_requests import Requests
-from ws_manager.client.credentials import own_token, trust
-from ws_manager.client.dialing import HANDSHAKE_SECONDS, close_of, dial, socket_address
+from ws_manager.client.credentials import trust
+from ws_manager.client.dialer import Dialer
+from ws_manager.client.dialing import close_of
 from ws_manager.client.handlers import Function, Handlers
 from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.client.refusals import read_refusals, terminal
-from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised
+from ws_manager.errors import Conflict, GatewayUnavailable
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
 from ws_manager.protocol.frames import (
@@ -32,18 +33,10 @@ from ws_manager.protocol.frames import (
     broadcast_frame,
     send_frame,
 )
-from ws_manager.remedies import CHECK_URL
 from ws_manager.strict_json import Json, encode
 
-FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 LAST_ACK_SECONDS = 2.0
 """Seconds that the answer to the gateway's close frame waits for an ack. A gateway waits 4 seconds for the answer."""
-
-HEALTHY_SECONDS = 60.0
-"""After a connection of this many seconds, the delays between attempts start over."""
-
-# For each of its methods.
-_OWN_SCOPES = ("connect", "send", "broadcast")
 
 Self = TypeVar("Self", bound="AgentClient")
 
@@ -103,21 +96,24 @@ class AgentClient:
         stay: bool = False,
         wait_for_gateway: bool = False,
     ) -> None:
-        self._agent = agent
         self._stay = stay
-        self._wait_for_gateway = wait_for_gateway
-        self._direct = direct
-        self._clock = clock
-        self._attempt = 0
-        self._connected_at = 0.0
         self._token = token
-        self._tls = trust(ca)
-        self._url = url
-        self._metadata = None if metadata is None else encode(metadata, "metadata")
-        self._on_connected = on_connected
-        self._on_lost = on_lost
-        self._jitter = jitter
         self._session = AgentSession(ws_id)
+        self._dialer = Dialer(
+            self._session,
+            agent,
+            url,
+            token,
+            trust(ca),
+            metadata=None if metadata is None else encode(metadata, "metadata"),
+            direct=direct,
+            patient=wait_for_gateway,
+            on_connected=on_connected,
+            on_lost=on_lost,
+            jitter=jitter,
+            clock=clock,
+        )
+        self._jitter = jitter
         self._http: Optional[aiohttp.ClientSession] = None
         self._websocket: Optional[aiohttp.ClientWebSocketResponse] = None
         self._task: Optional[asyncio.Task[None]] = None
@@ -148,7 +144,7 @@ class AgentClient:
         self._arrived = asyncio.Event()
         self._dealt = asyncio.Event()
         try:
-            self._websocket = await self._first_connection()
+            self._websocket = await self._dialer.first(self._http)
         except BaseException:
             await self._http.close()
             raise
@@ -325,74 +321,14 @@ class AgentClient:
                 cause = await self._read()
                 if self._leaving:
                     return
-                self._websocket = await self._reconnect(cause)
+                self._websocket = await self._dialer.again(cause)
+                self._messages.clear()
                 self._requests.repeat()
         except Exception as error:
             self._requests.end(error)
             # Whatever it is, whoever waits for a message must get it.
             self._ended = error
             self._arrived.set()
-
-    async def _first_connection(self) -> aiohttp.ClientWebSocketResponse:
-        try:
-            return await self._connect()
-        except GatewayUnavailable as error:
-            if not self._wait_for_gateway:
-                raise
-            return await self._reconnect(error.message)
-
-    async def _reconnect(self, cause: str) -> aiohttp.ClientWebSocketResponse:
-        # Not at each greeting: a gateway that greets and closes would be called again at once, without end.
-        if self._clock() - self._connected_at >= HEALTHY_SECONDS:
-            self._attempt = 0
-        while True:
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt) * (0.5 + self._jitter() / 2)
-            self._on_lost(cause, delay)
-            await asyncio.sleep(delay)
-            self._attempt = min(self._attempt + 1, 16)
-            try:
-                return await self._connect()
-            except GatewayUnavailable as error:
-                cause = error.message
-
-    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
-        assert self._http is not None
-        url = self._url
-        if not isinstance(url, str):
-            url = await asyncio.get_running_loop().run_in_executor(None, url)
-        address = socket_address(url, self._agent, self._session.ws_id, self._metadata)
-        token = await self._present_token(url)
-        websocket = await dial(self._http, url, address, token=token, tls=self._tls, direct=self._direct)
-        self._messages.clear()
-        try:
-            await self._greeted(websocket, url)
-        except BaseException:
-            await websocket.close()
-            raise
-        self._connected_at = self._clock()
-        return websocket
-
-    async def _present_token(self, url: str) -> Optional[str]:
-        token = self._token
-        if not isinstance(token, str):
-            ws_id = self._session.ws_id
-            give = token or (lambda: own_token(None, self._agent, ws_id, url, scopes=_OWN_SCOPES))
-            token = await asyncio.get_running_loop().run_in_executor(None, give)
-        if token is not None and not (token.isascii() and token.isprintable()):
-            raise NotAuthorised("this is not a token: it has characters that no token has")
-        return token
-
-    async def _greeted(self, websocket: aiohttp.ClientWebSocketResponse, url: str) -> None:
-        try:
-            frame = await websocket.receive(timeout=HANDSHAKE_SECONDS)
-        except asyncio.TimeoutError:
-            raise GatewayUnavailable(f"{url} accepts sockets but does not greet them") from None
-        if frame.type != aiohttp.WSMsgType.TEXT:
-            raise GatewayUnavailable(f"{url} closed at the handshake: {describe(*close_of(frame))}")
-        greeting = self._session.text(frame.data)
-        if not isinstance(greeting, Connected):
-            raise InvalidInput(f"{url} does not speak this protocol", remedy=CHECK_URL)
-        self._on_connected(greeting)
 
     async def _read(self) -> str:
         """Read until the socket is gone, and return the cause in words.
