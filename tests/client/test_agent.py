@@ -315,7 +315,7 @@ class TestMessages:
             running.send_many(30)
             async with Agent(running.url) as client:
                 await client.next()
-                await running.until(lambda: len(client._messages) == 29)
+                await running.until(lambda: len(client._inbox._messages) == 29)
                 assert len(await client.batch(10)) == 10
 
 
@@ -499,7 +499,7 @@ class TestLostReceipt:
         async with gateway(database) as running, Agent(running.url) as client:
             seqs = running.send_many(3)
             await client.next()
-            await running.until(lambda: len(client._messages) == 2)
+            await running.until(lambda: len(client._inbox._messages) == 2)
             client.cut()
             await client.connections(2)
             assert [(await client.next()).seq, (await client.next()).seq] == seqs[1:]
@@ -527,9 +527,9 @@ class TestEnd:
     async def test_what_had_arrived_is_handed_out_before_the_error(self, database: Path) -> None:
         async with gateway(database) as running, Agent(running.url) as client:
             seq = running.send()
-            await running.until(lambda: client._messages)
+            await running.until(lambda: client._inbox._messages)
             running.ledger.disconnect("ws-001")
-            await running.until(lambda: client._ended)
+            await running.until(lambda: client._inbox._ended)
             assert (await client.next()).seq == seq
 
     async def test_exit_says_goodbye(self, database: Path) -> None:
@@ -578,7 +578,7 @@ class TestCancellation:
                         asyncio.get_running_loop().call_soon(consuming.cancel)
 
             async with Agent(running.url) as client:
-                await running.until(lambda: len(client._messages) > 500)
+                await running.until(lambda: len(client._inbox._messages) > 500)
                 consuming = asyncio.ensure_future(consume(client))
                 with pytest.raises(asyncio.CancelledError):
                     await within(consuming)

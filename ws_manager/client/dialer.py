@@ -11,6 +11,7 @@ import aiohttp
 from ws_manager.client.credentials import own_token
 from ws_manager.client.dialing import HANDSHAKE_SECONDS, close_of, dial, socket_address
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
+from ws_manager.models import MessageWorker
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.close_codes import describe
 from ws_manager.protocol.frames import Connected
@@ -33,6 +34,7 @@ class Dialer:
     Args:
         session: reads the greetings.
         tls: the certificates to check an `https` gateway's with; None for the system's.
+        worker: this process, if its attempts at messages are counted in the ledger.
         patient: try the first connection until the gateway is there, instead of once.
     """
 
@@ -45,6 +47,7 @@ class Dialer:
         tls: Optional[ssl.SSLContext],
         *,
         metadata: Optional[Json],
+        worker: Optional[MessageWorker],
         direct: bool,
         patient: bool,
         on_connected: Callable[[Connected], None],
@@ -58,6 +61,7 @@ class Dialer:
         self._token = token
         self._tls = tls
         self._metadata = metadata
+        self._worker = worker
         self._direct = direct
         self._patient = patient
         self._on_connected = on_connected
@@ -109,7 +113,7 @@ class Dialer:
         url = self._url
         if not isinstance(url, str):
             url = await asyncio.get_running_loop().run_in_executor(None, url)
-        address = socket_address(url, self._agent, self._session.ws_id, self._metadata)
+        address = socket_address(url, self._agent, self._session.ws_id, self._metadata, self._worker)
         token = await self._present_token(url)
         websocket = await dial(self._http, url, address, token=token, tls=self._tls, direct=self._direct)
         try:
