@@ -11,7 +11,7 @@ from typing import Any, Optional
 import pytest
 
 from tests.support import RunningGateway, gateway, within
-from ws_manager.client import attempts, dialer, handlers
+from ws_manager.client import attempts, dialer, ends
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.attempts import pause_after
 from ws_manager.client.handlers import AttemptFailed, MessageRejected
@@ -27,7 +27,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
     monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(handlers, "ASK_SECONDS", 0.01)
+    monkeypatch.setattr(ends, "ASK_SECONDS", 0.01)
 
 
 def worker(running: RunningGateway, most: Optional[int] = 3, *, stay: bool = False) -> AgentClient:

@@ -19,7 +19,8 @@ from ws_manager.client.attempts import LedgerAttempts, new_worker
 from ws_manager.client.credentials import trust
 from ws_manager.client.dialer import Dialer
 from ws_manager.client.dialing import close_of
-from ws_manager.client.handlers import Ends, Function, Handlers
+from ws_manager.client.ends import Ends
+from ws_manager.client.handlers import Function, Handlers
 from ws_manager.client.inbox import Inbox
 from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.client.refusals import read_refusals, terminal

@@ -9,17 +9,18 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
-from typing import Callable, NamedTuple, Optional, TypeVar, Union
+from typing import Callable, Optional, TypeVar, Union
 
 from ws_manager.client.attempts import HandlerAttempts, LedgerAttempts, pause_after
+from ws_manager.client.ends import Ends, EndWatch
 from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.errors import InvalidInput
 
+LOGGED_REASON = 200
+"""Characters of the first line of a reason that are logged. The ledger has all of it."""
+
 DEFAULT_ATTEMPTS = 3
 """Attempts at a message, if neither the handler nor the client says how many."""
-
-ASK_SECONDS = 0.25
-"""Seconds between two questions whether anything is pending."""
 
 HandlerFunction = Callable[[AgentMessage], Awaitable[object]]
 Function = TypeVar("Function", bound=HandlerFunction)
@@ -45,20 +46,6 @@ class AttemptFailed(Exception):
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
         self.pause = pause
-
-
-class Ends(NamedTuple):
-    """When `run` ends by itself: see `AgentClient.run`.
-
-    Attributes:
-        most: after how many messages; None for any number.
-        idle_timeout: after how many seconds with nothing to do; None for any number.
-        pending: returns how many messages are pending, to end when there are none; None to go on.
-    """
-
-    most: Optional[int] = None
-    idle_timeout: Optional[float] = None
-    pending: Optional[Callable[[], Awaitable[int]]] = None
 
 
 @dataclass
@@ -158,8 +145,7 @@ class _Dispatcher:
         # Gets the exception of a defect of ours.
         self._broken: asyncio.Future[None] = loop.create_future()
         self._out_of_time = False
-        # When the last message was dealt with, in seconds of the loop.
-        self._idle_since = loop.time()
+        self._watch = EndWatch(Ends())
 
     async def run(self, batch: Batch, grace: float, ends: Ends) -> None:
         """Handle messages until `batch` raises, or this is cancelled; then let the running handlers finish.
@@ -185,14 +171,17 @@ class _Dispatcher:
 
     async def _read(self, batch: Batch, ends: Ends) -> None:
         taken = 0
+        watch = self._watch = EndWatch(ends)
         while taken != ends.most:
             # A cancellation never comes between taking a message and placing it.
             placing = asyncio.ensure_future(self._place(batch))
             over = False
             try:
                 while not placing.done() and not over:
-                    await asyncio.wait({placing}, timeout=self._patience(ends))
-                    over = not placing.done() and await self._is_over(ends)
+                    await asyncio.wait({placing}, timeout=watch.patience())
+                    if self._tasks:
+                        watch.worked()
+                    over = not placing.done() and not self._tasks and await watch.is_over()
             finally:
                 placing.cancel()
                 await asyncio.wait({placing})
@@ -219,23 +208,6 @@ class _Dispatcher:
             self._begin(handler)
         return 1
 
-    def _patience(self, ends: Ends) -> Optional[float]:
-        """Return after how many seconds without a message to look whether this is the end; None for never."""
-        if ends.pending is not None:
-            return ASK_SECONDS
-        if ends.idle_timeout is None:
-            return None
-        return max(0.001, self._idle_since + ends.idle_timeout - asyncio.get_running_loop().time())
-
-    async def _is_over(self, ends: Ends) -> bool:
-        if self._tasks:
-            self._idle_since = asyncio.get_running_loop().time()
-            return False
-        idle = asyncio.get_running_loop().time() - self._idle_since
-        if ends.idle_timeout is not None and idle >= ends.idle_timeout:
-            return True
-        return ends.pending is not None and not await ends.pending()
-
     def _begin(self, handler: _Handler) -> None:
         while handler.waiting and handler.running < handler.concurrency:
             handler.running += 1
@@ -246,7 +218,7 @@ class _Dispatcher:
     def _ended(self, handler: _Handler, task: asyncio.Task[None]) -> None:
         handler.running -= 1
         self._tasks.discard(task)
-        self._idle_since = asyncio.get_running_loop().time()
+        self._watch.worked()
         if not task.cancelled():
             error = task.exception()
             if error is not None and not self._broken.done():
@@ -293,16 +265,22 @@ class _Dispatcher:
         return None
 
     def _tell(self, message: AgentMessage, error: BaseException, most: int) -> None:
+        if isinstance(error, AttemptFailed):
+            reason = str(error).partition("\n")[0][:LOGGED_REASON]
+            _log.error(
+                "message %s: attempt %d of %d failed: %s", message.msg_id, message.attempt, most, reason
+            )
+            return
         # Neither the exception's text nor a traceback with it: they may quote the content.
         place = traceback.extract_tb(error.__traceback__)[-1]
         _log.error(
-            "the handler for message %s raised %s at %s:%d (attempt %d of %d)",
+            "message %s: attempt %d of %d failed: the handler raised %s at %s:%d",
             message.msg_id,
+            message.attempt,
+            most,
             type(error).__name__,
             place.filename,
             place.lineno or 0,
-            message.attempt,
-            most,
         )
 
     async def _finish(self, grace: float) -> None:
