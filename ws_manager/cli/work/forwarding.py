@@ -32,6 +32,7 @@ TIMEOUT_SECONDS = 30.0
 LONGEST_PAUSE = 3600.0
 """The largest `Retry-After` that is kept, in seconds."""
 
+_PREFIX = "whsec_"
 _MOST_FILE = 64 * 1024
 _MOST_ANSWER = 64 * 1024
 _MOST_QUOTED = 1000
@@ -172,7 +173,7 @@ def read_secrets(path: Path) -> list[bytes]:
     secrets = []
     for line in _lines(path, "the secrets"):
         try:
-            secrets.append(base64.b64decode(line[6:] if line.startswith("whsec_") else line, validate=True))
+            secrets.append(_decoded(line))
         except (ValueError, binascii.Error):
             secrets.append(b"")
     if not secrets or not all(secrets):
@@ -238,3 +239,8 @@ def _pause(retry_after: str) -> float:
     except (TypeError, ValueError, IndexError):
         return 0.0
     return min(max(0.0, at - time.time()), LONGEST_PAUSE)
+
+
+def _decoded(secret: str) -> bytes:
+    text = secret[len(_PREFIX) :] if secret.startswith(_PREFIX) else secret
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
