@@ -69,10 +69,11 @@ class _Printer:
         self._ended = ended
         self._watch = EndWatch(ends)
         self._open = _Open(client)
+        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Print and confirm messages to the end."""
-        await self._print_all(lambda messages: self._client.ack(messages[-1]))
+        await self._print_all(lambda message: None, self._client.ack)
 
     async def confirmed_by_stdin(self, grace: float) -> None:
         """Print messages to the end, and confirm those that stdin names.
@@ -82,7 +83,12 @@ class _Printer:
             PartlyDone: not all that was printed is confirmed.
         """
         reading = asyncio.ensure_future(self._open.read_stdin())
-        printing = asyncio.ensure_future(self._print_all(self._open.printed))
+        # Noted before it is written: stdin may confirm it at once.
+        printing = asyncio.ensure_future(
+            self._print_all(
+                lambda message: self._loop.call_soon_threadsafe(self._open.add, message), self._open.keep
+            )
+        )
         try:
             await asyncio.wait({printing, reading}, return_when=asyncio.FIRST_COMPLETED)
             if printing.done():
@@ -104,7 +110,15 @@ class _Printer:
                 hint="they are pending, and come again to the next one that listens",
             )
 
-    async def _print_all(self, printed: Callable[[list[AgentMessage]], Awaitable[None]]) -> None:
+    async def _print_all(
+        self, before: Callable[[AgentMessage], object], after: Callable[[AgentMessage], Awaitable[None]]
+    ) -> None:
+        """Print to the end.
+
+        Args:
+            before: called in another thread before each message is written.
+            after: called with the last message that was written, of each batch.
+        """
         left = self._ends.most
         while left != 0:
             messages = await self._next(_BATCH if left is None else min(left, _BATCH))
@@ -113,10 +127,10 @@ class _Printer:
             written: list[AgentMessage] = []
             try:
                 # In a thread: the reader of the pipe may be slow, and the event loop has to answer Pings.
-                await asyncio.get_running_loop().run_in_executor(None, self._print, messages, written)
+                await self._loop.run_in_executor(None, self._print, messages, before, written)
             finally:
                 if written:
-                    await printed(written)
+                    await after(written[-1])
             if self._stream.stopped:
                 return
             left = None if left is None else left - len(messages)
@@ -142,9 +156,15 @@ class _Printer:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
 
-    def _print(self, messages: list[AgentMessage], written: list[AgentMessage]) -> None:
+    def _print(
+        self,
+        messages: list[AgentMessage],
+        before: Callable[[AgentMessage], object],
+        written: list[AgentMessage],
+    ) -> None:
         """Print messages until a signal comes, and add to `written` those that were."""
         for message in messages:
+            before(message)
             fields = {**message.as_dict(), "content": message.content_json}
             line = message_line(fields, self._form) + "\n"
             if self._stream.stopped or not self._stream.write(line):
@@ -158,16 +178,21 @@ class _Open:
     def __init__(self, client: AgentClient) -> None:
         self._client = client
         self._messages: dict[int, AgentMessage] = {}
-        self._last = -1
+        self._last_seq = -1
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    async def printed(self, messages: list[AgentMessage]) -> None:
-        """Note that messages are printed, in order."""
-        self._messages.update((message.seq, message) for message in messages)
-        self._last = messages[-1].seq
+    def add(self, message: AgentMessage) -> None:
+        """Note that a message is about to be printed."""
+        self._messages[message.seq] = message
+        self._last_seq = message.seq
+
+    async def keep(self, last: AgentMessage) -> None:
+        """Forget what was not printed after all, behind the last that was."""
+        for seq in [seq for seq in self._messages if seq > last.seq]:
+            del self._messages[seq]
 
     async def until_none(self) -> None:
         """Wait until all are confirmed."""
@@ -195,7 +220,7 @@ class _Open:
         reason = form.get("reason", "") if known else None
         if isinstance(seq, bool) or not isinstance(seq, int) or not isinstance(reason, str):
             raise _unusable("neither of the two forms")
-        if seq > self._last:
+        if seq > self._last_seq:
             raise _unusable(f"no message {seq} was printed")
         message = self._messages.get(seq)
         if message is None:
