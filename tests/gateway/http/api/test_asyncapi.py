@@ -24,12 +24,11 @@ from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import (
     BadRequest,
     ack_frame,
-    broadcast_frame,
     parse_agent_frame,
     parse_gateway_frame,
     reject_frame,
-    send_frame,
 )
+from ws_manager.protocol.request_frames import broadcast_frame, send_frame
 
 
 def fits(value: Any, schema: Schema) -> bool:
