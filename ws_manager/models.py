@@ -155,6 +155,7 @@ class Message:
         refusals: how many sockets closed on it.
         written_at: when a gateway last wrote it to a socket, as far as it was reported.
         broadcast_id: the broadcast that it belongs to; None if it was sent to this connection alone.
+        traceparent: the sender's W3C trace context, in the form of version 00; None if it gave none.
     """
 
     msg_id: str
@@ -172,6 +173,7 @@ class Message:
     refusals: int = 0
     written_at: Optional[str] = None
     broadcast_id: Optional[str] = None
+    traceparent: Optional[str] = None
 
     @property
     def payload(self) -> Any:  # noqa: ANN401 - a payload is any JSON value
@@ -195,6 +197,7 @@ MESSAGE_COLUMNS = (
     "refusals",
     "written_at",
     "broadcast_id",
+    "traceparent",
 )
 """The documented columns of a message."""
 
@@ -366,6 +369,7 @@ class PendingMessage(NamedTuple):
     content: str
     sent_at: str
     broadcast_id: Optional[str] = None
+    traceparent: Optional[str] = None
 
 
 MOST_ATTEMPTS = 100

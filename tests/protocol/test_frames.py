@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Optional
 
 import pytest
 
@@ -14,7 +15,6 @@ from ws_manager.protocol.frames import (
     Connected,
     Received,
     Reject,
-    SendRequest,
     Unreadable,
     ack_frame,
     connected_frame,
@@ -24,8 +24,9 @@ from ws_manager.protocol.frames import (
     parse_agent_frame,
     parse_gateway_frame,
     reject_frame,
-    send_frame,
 )
+from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest, broadcast_frame, send_frame
+from ws_manager.strict_json import Json
 
 
 def message_frame(message: PendingMessage) -> str:
@@ -41,6 +42,7 @@ GREETING = {
     "seq": 38,
     "heartbeat": 10,
 }
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MESSAGE = {
     "type": "message",
     "seq": 41,
@@ -82,7 +84,29 @@ def test_content_goes_in_as_it_is(content: str) -> None:
 def test_received_message_gives_its_envelope_without_the_type() -> None:
     received = parse_gateway_frame(json.dumps(MESSAGE))
     assert isinstance(received, Received)
-    assert received.as_dict() == {name: value for name, value in MESSAGE.items() if name != "type"}
+    expected = {name: value for name, value in MESSAGE.items() if name != "type"}
+    assert received.as_dict() == {**expected, "traceparent": None}
+
+
+def test_received_message_has_the_traceparent_of_its_frame() -> None:
+    received = parse_gateway_frame(json.dumps({**MESSAGE, "traceparent": TRACEPARENT}))
+    assert isinstance(received, Received)
+    assert (received.traceparent, received.as_dict()["traceparent"]) == (TRACEPARENT, TRACEPARENT)
+
+
+def test_traceparent_of_the_wrong_type_is_an_error() -> None:
+    with pytest.raises(InvalidInput, match="traceparent is not text"):
+        parse_gateway_frame(json.dumps({**MESSAGE, "traceparent": 1}))
+
+
+@pytest.mark.parametrize("traceparent", [None, TRACEPARENT])
+def test_requests_are_read_back(traceparent: Optional[str]) -> None:
+    assert parse_agent_frame(send_frame(7, "ws-1", [1], "data", "k", traceparent)) == SendRequest(
+        "7", "ws-1", Json("[1]"), "data", "k", traceparent
+    )
+    assert parse_agent_frame(broadcast_frame(8, None, [1], "news", None, traceparent)) == BroadcastRequest(
+        "8", None, Json("[1]"), "news", None, traceparent
+    )
 
 
 def test_ack_is_read_back() -> None:

@@ -10,7 +10,8 @@ from typing import Any, Optional, Union
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
 from ws_manager.protocol.attempt_frames import LONGEST_REASON, CountPending, Failed, Started
-from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, encode, members
+from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest
+from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, members
 
 # Gateway to agent
 
@@ -53,11 +54,12 @@ def message_start(message: PendingMessage) -> bytes:
 def message_tail(message: PendingMessage) -> bytes:
     """Write the part of a message's frame that all recipients of a broadcast get, in UTF-8.
 
-    Its content is JSON text and is inserted unchanged.
+    Its content is JSON text and is inserted unchanged. A traceparent is left out where there is none.
     """
+    trace = "" if message.traceparent is None else f'"traceparent":{json.dumps(message.traceparent)},'
     return (
         f'"msg_type":{_quoted(message.msg_type)},"sender_id":{_quoted(message.sender_id)},'
-        f'"broadcast_id":{_quoted(message.broadcast_id)},"sent_at":"{message.sent_at}","content":{message.content}}}'
+        f'"broadcast_id":{_quoted(message.broadcast_id)},"sent_at":"{message.sent_at}",{trace}"content":{message.content}}}'
     ).encode()
 
 
@@ -102,31 +104,6 @@ class Reject:
     reason: str
 
 
-@dataclass(frozen=True)
-class SendRequest:
-    """The agent sends to one connection; `ref` is its own name of the request: any JSON text.
-
-    With a `key`, the same request is done once, however often it comes: see `ws_manager.core.once`.
-    """
-
-    ref: str
-    to: str
-    content: Json
-    msg_type: str
-    key: Optional[str] = None
-
-
-@dataclass(frozen=True)
-class BroadcastRequest:
-    """The agent sends to all active connections, or to those of one agent; `ref` and `key` as in `SendRequest`."""
-
-    ref: str
-    agent: Optional[str]
-    content: Json
-    msg_type: str
-    key: Optional[str] = None
-
-
 def ack_frame(seq: int) -> str:
     """Write an acknowledgement of everything up to `seq`."""
     return _dump({"type": "ack", "seq": seq})
@@ -135,30 +112,6 @@ def ack_frame(seq: int) -> str:
 def reject_frame(seq: int, reason: str) -> str:
     """Write the refusal of one message."""
     return _dump({"type": "reject", "seq": seq, "reason": reason})
-
-
-def send_frame(ref: int, to: str, content: object, msg_type: str, key: Optional[str] = None) -> str:
-    """Write a request to send to one connection; `key` as in `SendRequest`.
-
-    Raises:
-        InvalidInput: the content is not JSON, or exceeds the limits of `strict_json`.
-    """
-    return _with_content({"type": "send", "ref": ref, "to": to, "msg_type": msg_type}, content, key)
-
-
-def broadcast_frame(
-    ref: int, agent: Optional[str], content: object, msg_type: str, key: Optional[str] = None
-) -> str:
-    """Write a request to send to all connections, or to those of one agent. It raises what `send_frame` raises."""
-    return _with_content(
-        {"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type}, content, key
-    )
-
-
-def _with_content(frame: dict[str, Any], content: object, key: Optional[str]) -> str:
-    if key is not None:
-        frame["key"] = key
-    return f'{_dump(frame)[:-1]},"content":{encode(content, "message")}}}'
 
 
 @dataclass(frozen=True)
@@ -258,6 +211,7 @@ class Received:
     sent_at: str
     content: Any
     content_json: Json = field(repr=False)
+    traceparent: Optional[str] = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the envelope without its `type`."""
@@ -331,6 +285,7 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
                 _field(frame, "sent_at", str),
                 frame["content"],
                 Json(members(text)["content"]),
+                None if frame.get("traceparent") is None else _text(frame, "traceparent"),
             )
         if kind == "connected":
             return Connected(
@@ -412,11 +367,11 @@ def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
     if "content" not in frame:
         raise InvalidInput("there is no content")
     ref, content = texts.get("ref", "null"), compact(texts["content"], "message")
-    key = None if frame.get("key") is None else _text(frame, "key")
+    key, trace = (None if frame.get(name) is None else _text(frame, name) for name in ("key", "traceparent"))
     if frame["type"] == "send":
-        return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"), key)
+        return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"), key, trace)
     agent = None if frame.get("agent") is None else _text(frame, "agent")
-    return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"), key)
+    return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"), key, trace)
 
 
 def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> str:

@@ -20,12 +20,11 @@ from ws_manager.protocol.attempt_frames import (
 )
 from ws_manager.protocol.frames import (
     AgentRequest,
-    BroadcastRequest,
-    SendRequest,
     broadcasted_frame,
     failure_frame,
     sent_frame,
 )
+from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest
 from ws_manager.tokens import Claims
 
 
@@ -82,7 +81,12 @@ class RequestPerformer:
 
         def sent() -> str:
             message = ledger.send(
-                to, request.content, request.msg_type, sender_id=self._sender, admit=self._account.spend
+                to,
+                request.content,
+                request.msg_type,
+                sender_id=self._sender,
+                traceparent=request.traceparent,
+                admit=self._account.spend,
             )
             if message is None:
                 raise NotFound(f"no active connection {to}")
@@ -106,6 +110,7 @@ class RequestPerformer:
                 agent=agent,
                 msg_type=request.msg_type,
                 sender_id=self._sender,
+                traceparent=request.traceparent,
                 admit=self._account.spend,
             )
             count = len(broadcast.recipients)

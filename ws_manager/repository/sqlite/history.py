@@ -18,7 +18,7 @@ from ws_manager.repository.sqlite.names import names_between, names_ending
 
 COLUMNS = (
     "msg_id, msg_type, sender_id, recipient_id, content, sent_at, delivered, id, confirmed_at, rejected_at,"
-    " reject_reason, retry_of, refusals, written_at, broadcast_id"
+    " reject_reason, retry_of, refusals, written_at, broadcast_id, traceparent"
 )
 """The columns of a message, in the order of `Message`."""
 

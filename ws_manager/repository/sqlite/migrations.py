@@ -199,6 +199,12 @@ def _count_attempts(tables: sqlite_utils.Database) -> None:
     tables.execute("CREATE INDEX idx_attempt_ws_id ON attempts (ws_id)")
 
 
+def _keep_traces(tables: sqlite_utils.Database) -> None:
+    """Step 10: the trace that the sender of a message is part of; NULL where it named none."""
+    _add_column(tables, "messages", "traceparent")
+    _add_column(tables, "broadcasts", "traceparent")
+
+
 def _add_column(tables: sqlite_utils.Database, table: str, column: str) -> None:
     """Add a column of text, NULL in every row."""
     from sqlite_utils.db import Table
@@ -227,4 +233,5 @@ _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _bar,
     _hold,
     _count_attempts,
+    _keep_traces,
 )

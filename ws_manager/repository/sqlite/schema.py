@@ -6,7 +6,7 @@ What is written here for a version never changes again. A new column or table is
 
 from __future__ import annotations
 
-VERSION = 9
+VERSION = 10
 """The current version."""
 
 NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -187,6 +187,7 @@ VERSIONS: dict[int, dict[str, set[str]]] = {
     },
     8: {"holds": _columns(HOLDS_OF_VERSION_8)},
     9: {"workers": _columns(WORKERS_OF_VERSION_9), "attempts": _columns(ATTEMPTS_OF_VERSION_9)},
+    10: {"messages": {"traceparent"}, "broadcasts": {"traceparent"}},
 }
 """The tables and columns that each step adds. A file is a ledger of a version if it has those up to that version."""
 

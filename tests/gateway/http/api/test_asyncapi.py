@@ -19,18 +19,17 @@ from ws_manager.gateway.http.api.asyncapi import FROM_AGENT, FROM_GATEWAY, QUERY
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value
 from ws_manager.gateway.http.api.schemas import Schema
 from ws_manager.gateway.http.handshake import parse_query
-from ws_manager.protocol import attempt_frames, frames
+from ws_manager.protocol import attempt_frames, frames, request_frames
 from ws_manager.protocol.attempt_frames import failed_frame, pending_frame, started_frame
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import (
     BadRequest,
     ack_frame,
-    broadcast_frame,
     parse_agent_frame,
     parse_gateway_frame,
     reject_frame,
-    send_frame,
 )
+from ws_manager.protocol.request_frames import broadcast_frame, send_frame
 
 
 def fits(value: Any, schema: Schema) -> bool:
@@ -88,7 +87,8 @@ def test_every_frame_is_in_an_operation_of_its_direction() -> None:
 
 
 def test_every_type_that_the_protocol_reads_or_writes_is_described_and_no_other() -> None:
-    source = inspect.getsource(frames) + inspect.getsource(attempt_frames)
+    sources = (frames, attempt_frames, request_frames)
+    source = "".join(map(inspect.getsource, sources))
     written = set(re.findall(r'"type": ?"(\w+)"', source))
     read = set(re.findall(r'kind == "(\w+)"', source))
     for several in re.findall(r"_REQUESTS = \(([^)]+)\)", source):
@@ -139,6 +139,7 @@ def refused(frame: dict[str, Any]) -> bool:
         ("ack", ack_frame(41)),
         ("reject", reject_frame(41, "no")),
         ("send", send_frame(7, "ws-002", {"n": 1}, "data")),
+        ("send", send_frame(7, "ws-002", {"n": 1}, "data", "k", f"00-{'a' * 32}-{'b' * 16}-01")),
         ("broadcast", broadcast_frame(8, None, [1], "broadcast")),
         ("started", started_frame(9, 41)),
         ("failed", failed_frame(10, 41, "exit code 1")),
@@ -150,7 +151,10 @@ def test_what_our_own_agents_write_is_described(name: str, frame: str) -> None:
 
 
 def test_a_message_is_described_as_it_is() -> None:
-    assert set(FROM_GATEWAY["message"].schema["required"]) == {"type", *WIRE_FIELDS}
+    message = FROM_GATEWAY["message"].schema
+    assert set(message["properties"]) == {"type", *WIRE_FIELDS}
+    # A frame leaves it out where there is none.
+    assert set(message["properties"]) - set(message["required"]) == {"traceparent"}
 
 
 async def test_frames_of_a_real_socket_are_described(database: Path) -> None:

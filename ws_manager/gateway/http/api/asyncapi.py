@@ -16,6 +16,7 @@ from ws_manager.gateway.http.api.schemas import (
     NUMBER,
     SEQ,
     TEXT,
+    TRACEPARENT,
     Schema,
     optional,
     thing,
@@ -88,6 +89,7 @@ FROM_GATEWAY = {
             "sent_at": TEXT,
             "content": CONTENT,
         },
+        traceparent={**TEXT, "description": "the sender's W3C trace context; left out if it gave none"},
         example={
             "seq": 41, "msg_id": _ID, "msg_type": "data", "sender_id": "ws-002", "recipient_id": "ws-001",
             "broadcast_id": None, "sent_at": "2026-01-31T12:00:00.000000+00:00", "content": {"task": "deploy"},
@@ -147,6 +149,7 @@ FROM_AGENT = {
         ref=_REF,
         msg_type={**NAME, "default": "data"},
         key={**optional(KEY), "description": "the same key for the same request does it once, for a day"},
+        traceparent=TRACEPARENT,
         example={"ref": 7, "to": "ws-002", "content": {"task": "deploy"}},
     ),
     "broadcast": _frame(
@@ -157,6 +160,7 @@ FROM_AGENT = {
         agent={**optional(KNOWN_NAME), "description": "only to this agent's connections"},
         msg_type={**NAME, "default": "broadcast"},
         key={**optional(KEY), "description": "the same key for the same request does it once, for a day"},
+        traceparent=TRACEPARENT,
         example={"ref": 8, "agent": "cipher", "content": "hello"},
     ),
     "ack": _frame(
