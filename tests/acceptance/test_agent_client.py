@@ -16,8 +16,8 @@ import pytest
 from tests.acceptance.processes import COMMAND, running
 from ws_manager import get_db
 
-KILLS = 10
-EACH = 40
+KILLS = 20
+EACH = 25
 """Messages that arrive, beyond those of before, between two kills."""
 
 HEARER = """
