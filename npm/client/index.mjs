@@ -44,7 +44,6 @@ export class AgentClient {
   #since; // when the present socket was greeted
   #silence; // milliseconds without a frame or a Ping after which a socket is lost
   #pinged; // whether Pings are seen
-  #cause; // what the socket says about its failure
   #attempts = 0;
   #timer; // until the next attempt, or until the socket is lost
   #messages = []; // that came and were not handed out
@@ -115,26 +114,35 @@ export class AgentClient {
     this.#answer(entry, reason);
   }
 
-  async send(to, content, { msgType } = {}) {
-    return (await this.#request({ type: "send", to, content, msg_type: msgType })).msg_id;
+  async reply({ msg_id, seq }, content) {
+    // Its seq is its key.
+    const done = await this.#request({ type: "reply", seq, content, key: undefined });
+    // The gateway has confirmed it with the answer.
+    this.#settle(msg_id, null);
+    return done.msg_id;
   }
 
-  async broadcast(content, { agent, msgType } = {}) {
-    const done = await this.#request({ type: "broadcast", agent, content, msg_type: msgType });
+  async send(to, content, { msgType, traceparent } = {}) {
+    return (await this.#request({ type: "send", to, content, msg_type: msgType, traceparent })).msg_id;
+  }
+
+  async broadcast(content, { agent, msgType, traceparent } = {}) {
+    const done = await this.#request({ type: "broadcast", agent, content, msg_type: msgType, traceparent });
     return { broadcastId: done.broadcast_id, recipients: done.recipients };
   }
 
-  close() {
+  async close() {
     const socket = this.#socket;
     if (!this.#ended) {
       this.#left = true;
       this.#end(new AgentError(1000, "the client was closed"));
     }
-    if (!socket) return Promise.resolve();
-    return new Promise((resolve) => {
-      socket.onclose = () => resolve();
-      socket.close(1000);
-    });
+    if (socket) {
+      await new Promise((resolve) => {
+        socket.onclose = socket.onerror = resolve;
+        socket.close(1000);
+      });
+    }
   }
 
   #address() {
@@ -158,7 +166,7 @@ export class AgentClient {
 
   async #attempt() {
     let { token, WebSocket } = this.#options;
-    this.#since = this.#cause = undefined;
+    this.#since = undefined;
     if (typeof token === "function") {
       try {
         token = await token();
@@ -179,8 +187,9 @@ export class AgentClient {
     this.#watch(HANDSHAKE);
     const here = (react) => (event) => socket === this.#socket && react(event);
     socket.onmessage = here(({ data }) => this.#read(data));
-    socket.onerror = here(({ message }) => (this.#cause = message));
-    socket.onclose = here(({ code, reason }) => this.#lost(code, reason || this.#cause));
+    // In Node 22, no close follows the error of an attempt that failed.
+    socket.onerror = here(({ message }) => this.#lost(LOST, message));
+    socket.onclose = here(({ code, reason }) => this.#lost(code, reason));
     // The module ws shows the gateway's Pings; browsers answer them unseen.
     socket.on?.("ping", here(() => (this.#pinged = this.#since) && this.#watch()));
   }
@@ -271,7 +280,7 @@ export class AgentClient {
     return new Promise((resolve, reject) => {
       if (this.#ended) throw this.#ended;
       const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
-      this.#requests.set(key, { frame: JSON.stringify({ ...rest, ref: key, key }), resolve, reject });
+      this.#requests.set(key, { frame: JSON.stringify({ key, ...rest, ref: key }), resolve, reject });
       this.connect();
       this.#flush();
     });
@@ -327,7 +336,6 @@ export class AgentClient {
     this.#socket = undefined;
     clearTimeout(this.#timer);
     clearTimeout(this.#pace);
-    this.#messages = [];
     for (const request of this.#requests.values()) request.reject(error);
     this.#requests.clear();
     this.#refused?.(error);
