@@ -44,6 +44,7 @@ ELSEWHERE = {
     "make demo": "tests/test_demo.py",
     "make npm": "tests/npm/test_npm.py",
     "# app.py": "tests/acceptance/test_web_application.py",
+    "# sockets.py": "tests/acceptance/test_own_sockets.py",
 }
 """Blocks that other tests run, by the command or the name of the file that they begin with."""
 
