@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
-from ws_manager.protocol.attempt_frames import LONGEST_REASON, Failed, Started
+from ws_manager.protocol.attempt_frames import LONGEST_REASON, CountPending, Failed, Started
 from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, encode, members
 
 # Gateway to agent
@@ -169,7 +169,8 @@ class BadRequest:
     reason: str
 
 
-AgentRequest = Union[SendRequest, BroadcastRequest, Started, Failed]
+AgentRequest = Union[SendRequest, BroadcastRequest, Started, Failed, CountPending]
+_REQUESTS = ("send", "broadcast", "started", "failed", "pending")
 AgentFrame = Union[Ack, Reject, AgentRequest, BadRequest]
 
 
@@ -195,7 +196,7 @@ def parse_agent_frame(text: str) -> AgentFrame:
         return Ack(_seq(frame))
     if kind == "reject":
         return Reject(_seq(frame), _reason(frame, 200))
-    if kind in ("send", "broadcast", "started", "failed"):
+    if kind in _REQUESTS:
         texts = members(text)
         try:
             return _request(frame, texts)
@@ -210,7 +211,7 @@ def _refused_request(text: str, reason: str) -> Optional[BadRequest]:
     None if the frame is not a request.
     """
     texts = members(text)
-    if texts.get("type") not in ('"send"', '"broadcast"', '"started"', '"failed"'):
+    if texts.get("type", "").strip('"') not in _REQUESTS:
         return None
     ref = texts.get("ref", "null")
     try:
@@ -291,6 +292,7 @@ class Result:
         recipients: of the broadcast.
         attempt: the number of the attempt, if a worker began a message or failed with it.
         set_aside: True if that attempt was the last.
+        pending: how many messages are pending.
         failure: why it could not be done.
     """
 
@@ -300,6 +302,7 @@ class Result:
     recipients: Optional[int] = None
     attempt: Optional[int] = None
     set_aside: bool = False
+    pending: Optional[int] = None
     failure: Optional[Failure] = None
 
 
@@ -347,6 +350,8 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
             if "attempt" in frame:
                 set_aside = _field(frame, "set_aside", bool)
                 return Result(frame["ref"], attempt=_field(frame, "attempt", int), set_aside=set_aside)
+            if "pending" in frame:
+                return Result(frame["ref"], pending=_field(frame, "pending", int))
             return Result(frame["ref"], _field(frame, "msg_id", str))
         if kind == "result":
             return Result(frame["ref"], failure=_failure(frame))
@@ -398,6 +403,8 @@ def _seq(frame: dict[str, Any]) -> int:
 
 
 def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
+    if frame["type"] == "pending":
+        return CountPending(texts.get("ref", "null"))
     if frame["type"] == "started":
         return Started(texts.get("ref", "null"), _seq(frame))
     if frame["type"] == "failed":

@@ -11,7 +11,13 @@ from ws_manager.core.validation import check_name
 from ws_manager.errors import NotFound, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.quotas import Account
-from ws_manager.protocol.attempt_frames import Failed, Started, attempt_frame
+from ws_manager.protocol.attempt_frames import (
+    CountPending,
+    Failed,
+    Started,
+    attempt_frame,
+    pending_count_frame,
+)
 from ws_manager.protocol.frames import (
     AgentRequest,
     BroadcastRequest,
@@ -55,6 +61,8 @@ class RequestPerformer:
                 return self._send(ledger, request)
             if isinstance(request, BroadcastRequest):
                 return self._broadcast(ledger, request)
+            if isinstance(request, CountPending):
+                return pending_count_frame(request.ref, ledger.delivery.count_pending(self._sender))
             return self._attempt(ledger, request)
         except WsManagerError as error:
             return failure_frame(request.ref, error.code, error.public_message)
