@@ -1,4 +1,4 @@
-"""The web applications of docs/python.md, run under uvicorn as they stand there."""
+"""The programs of the documentation, as they stand there: web applications, run under uvicorn, and others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from typing import Optional
 
 from tests.acceptance.processes import Program, running
 from tests.documentation import DOCS
+
+
+def documented(page: str, language: str, file: str) -> str:
+    """Return a program of a page of `docs/`: the block in that language whose first line names that file."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    comment = "#" if language == "python" else "//"
+    (code,) = re.findall(
+        rf"^```{language}\n({comment} {re.escape(file)} .*?)^```", text, re.MULTILINE | re.DOTALL
+    )
+    return str(code)
 
 
 @contextmanager
@@ -28,10 +38,7 @@ def documented_application(
         replaced: what is written in the documentation, and what is meant here.
         environment: of its process; that of this process if None.
     """
-    page = (DOCS / "python.md").read_text(encoding="utf-8")
-    found = re.search(rf"^```python\n(# {name}\.py.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert found
-    code = found[1]
+    code = documented("python.md", "python", f"{name}.py")
     for written, meant in replaced.items():
         assert written in code
         code = code.replace(written, meant)

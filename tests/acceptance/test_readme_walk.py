@@ -43,6 +43,7 @@ DIFFERS = {
 ELSEWHERE = {
     "make demo": "tests/test_demo.py",
     "make npm": "tests/npm/test_npm.py",
+    "# worker.py": "tests/acceptance/test_documented_worker.py",
     "# app.py": "tests/acceptance/test_web_application.py",
     "# sockets.py": "tests/acceptance/test_own_sockets.py",
 }

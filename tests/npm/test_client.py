@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.applications import documented
 from tests.acceptance.processes import (
     PATIENCE,
     Program,
@@ -633,7 +634,7 @@ def test_without_tokens(project: Project, database: Path, db: Database) -> None:
 def test_the_documented_example(project: Project, database: Path, db: Database, token: str) -> None:
     fetch(project.folder, WS)
     page = (DOCS / "agents.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```javascript\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (example, _) = re.findall(r"^```javascript\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert command(database, "connect", "cipher", "--ws-id", "ws-002").returncode == 0
     with gateway_with_tokens(database) as (_, url):
         for written, meant in (("http://127.0.0.1:8765", url), ('"…"', json.dumps(token))):
@@ -646,6 +647,46 @@ def test_the_documented_example(project: Project, database: Path, db: Database, 
             assert sent.returncode == 0, sent.stderr
             assert program.line() == "data { report: 1 }"
         assert [message["content"] for message in get_message_history(db, "ws-002")] == ['{"hello":1}']
+
+
+def test_the_documented_worker_does_jobs_sets_aside_what_fails_and_finishes_when_it_is_stopped(
+    project: Project, database: Path, db: Database, token: str
+) -> None:
+    fetch(project.folder, WS)
+    worker = project.folder / "worker.mjs"
+    worker.write_text(documented("agents.md", "javascript", "worker.mjs"), encoding="utf-8")
+    environment = {**os.environ, "BLACKROAD_WS_TOKEN": token}
+
+    def send(job: object) -> None:
+        assert command(database, "send", "worker-002", json.dumps(job)).returncode == 0
+
+    assert command(database, "connect", "octavia", "--ws-id", "worker-002").returncode == 0
+    with gateway_with_tokens(database) as (_, url):
+        with running(str(project.node.path), str(worker), url, environment=environment) as program:
+            send({"name": "first", "seconds": 0})
+            assert [program.line(), program.line()] == ["begins first", "has done first"]
+            send({"seconds": 0})
+            send({"name": "third", "seconds": 0.5})
+            assert program.line() == "begins third"
+            assert program.end(signal.SIGTERM) == 0
+            assert program.lines() == ["has done third"]
+            assert program.rest_of_errors() == []
+        wait_for(db, 0)
+        found = db.execute("SELECT delivered, reject_reason FROM messages ORDER BY id").fetchall()
+        assert [tuple(row) for row in found] == [(1, None), (0, "TypeError: a job has a name"), (1, None)]
+        # One that has nothing to do ends at once.
+        with running(str(project.node.path), str(worker), url, environment=environment) as program:
+            send_when_active(database, "worker-002", {"name": "fourth", "seconds": 0})
+            assert [program.line(), program.line()] == ["begins fourth", "has done fourth"]
+            wait_for(db, 0)
+            assert program.end(signal.SIGINT) == 0
+
+
+def send_when_active(database: Path, ws_id: str, content: object) -> None:
+    """Commit a message to a connection as soon as it is there."""
+    deadline = time.monotonic() + PATIENCE
+    while command(database, "send", ws_id, json.dumps(content)).returncode:
+        assert time.monotonic() < deadline
 
 
 class TestPackage:
