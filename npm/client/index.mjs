@@ -22,6 +22,8 @@ const ON_THE_WAY = 64;
 // every receipt that waited for that.
 const REMEMBERED = 20000;
 
+const ACK = { type: "ack" };
+
 export class AgentError extends Error {
   constructor(code, message, cause) {
     super(message, { cause });
@@ -49,7 +51,7 @@ export class AgentClient {
   #messages = []; // that came and were not handed out
   #waiting = []; // iterators
   #hand = new Map(); // msg_id → what was handed out and not answered, in order
-  #answered = new Map(); // msg_id → the answer: the reason of a reject, or null for an ack
+  #answered = new Map(); // msg_id → the frame that says it again, without its seq; undefined after a reply
   #requests = new Map(); // key → what has no result yet, in order
   #sent = new Set(); // keys of those that are on the way
   #pace;
@@ -100,25 +102,25 @@ export class AgentClient {
     const last = this.#hand.get(msg_id);
     if (!last) return;
     for (const [id, entry] of this.#hand) {
-      this.#settle(id, null);
+      this.#settle(id, ACK);
       if (entry === last) break;
     }
-    this.#answer(last, null);
+    this.#answer(last, ACK);
   }
 
   reject({ msg_id }, reason) {
     const entry = this.#hand.get(msg_id);
     if (!entry) return;
-    reason = `${reason}`.slice(0, 200);
-    this.#settle(msg_id, reason);
-    this.#answer(entry, reason);
+    const frame = { type: "reject", reason: `${reason}`.slice(0, 200) };
+    this.#settle(msg_id, frame);
+    this.#answer(entry, frame);
   }
 
   async reply({ msg_id, seq }, content) {
     // Its seq is its key.
     const done = await this.#request({ type: "reply", seq, content, key: undefined });
     // The gateway has confirmed it with the answer.
-    this.#settle(msg_id, null);
+    this.#settle(msg_id);
     return done.msg_id;
   }
 
@@ -132,11 +134,9 @@ export class AgentClient {
   }
 
   async close() {
-    const socket = this.#socket;
-    if (!this.#ended) {
-      this.#left = true;
-      this.#end(new AgentError(1000, "the client was closed"));
-    }
+    if (this.#ended) return;
+    this.#left = true;
+    const socket = this.#end(new AgentError(1000, "the client was closed"));
     if (socket) {
       await new Promise((resolve) => {
         socket.onclose = socket.onerror = resolve;
@@ -264,16 +264,16 @@ export class AgentClient {
     for (const go of this.#waiting.splice(0)) go();
   }
 
-  #settle(id, answer) {
+  #settle(id, frame) {
     this.#hand.delete(id);
-    this.#answered.set(id, answer);
+    this.#answered.set(id, frame);
     if (this.#answered.size > REMEMBERED) this.#answered.delete(this.#answered.keys().next().value);
   }
 
-  // Confirm or reject a message on the socket on which it came. Otherwise it comes again, and is answered then.
-  #answer({ seq, socket }, reason) {
-    if (socket !== this.#socket) return;
-    socket.send(JSON.stringify(reason === null ? { type: "ack", seq } : { type: "reject", seq, reason }));
+  // Confirm or reject a message on the socket on which it came. Otherwise it comes again, and is answered then. After a
+  // reply nothing is said: an ack would confirm what came before it too.
+  #answer({ seq, socket }, frame) {
+    if (frame && socket === this.#socket) socket.send(JSON.stringify({ ...frame, seq }));
   }
 
   #request(rest) {
@@ -326,12 +326,12 @@ export class AgentClient {
 
   // End it because of what the gateway said.
   #break(code, message) {
-    const socket = this.#socket;
-    this.#end(new AgentError(code, message));
-    socket.close(4000);
+    this.#end(new AgentError(code, message)).close(4000);
   }
 
+  // End it, and return the socket, which the caller closes.
   #end(error) {
+    const socket = this.#socket;
     this.#ended = error;
     this.#socket = undefined;
     clearTimeout(this.#timer);
@@ -340,6 +340,7 @@ export class AgentClient {
     this.#requests.clear();
     this.#refused?.(error);
     this.#wake();
+    return socket;
   }
 }
 

@@ -395,6 +395,21 @@ test("a reply without a result is written again, and its message is not handed o
   assert.equal((await messages.next()).value.seq, 2);
 });
 
+test("a message that comes once more after its reply is not acked, as that would confirm those before it", async () => {
+  const { client, messages } = await connected();
+  for (const seq of [1, 2]) last().brings(seq);
+  await messages.next();
+  const answer = client.reply((await messages.next()).value, "yes");
+  last().ends();
+  await pass(500);
+  last().greets();
+  const [frame] = last().sent;
+  last().answers(frame, { ok: true, msg_id: "answer" });
+  await answer;
+  for (const seq of [1, 2]) last().brings(seq);
+  assert.deepEqual(last().sent, [frame]);
+});
+
 test("a reply that is refused leaves its message as it is", async () => {
   const { client, messages } = await connected();
   last().brings(1);
