@@ -187,8 +187,8 @@ export class AgentClient {
     this.#watch(HANDSHAKE);
     const here = (react) => (event) => socket === this.#socket && react(event);
     socket.onmessage = here(({ data }) => this.#read(data));
-    // In Node 22, no close follows the error of an attempt that failed.
-    socket.onerror = here(({ message }) => this.#lost(LOST, message));
+    // In Node 22, no close follows the error of an attempt that failed. Later one does, and its code may be final.
+    socket.onerror = here(({ message }) => this.#since || this.#lost(LOST, message));
     socket.onclose = here(({ code, reason }) => this.#lost(code, reason));
     // The module ws shows the gateway's Pings; browsers answer them unseen.
     socket.on?.("ping", here(() => (this.#pinged = this.#since) && this.#watch()));

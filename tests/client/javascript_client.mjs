@@ -190,6 +190,14 @@ test("an attempt that ends with an error alone is tried again, and a close after
   assert.deepEqual([sockets.length, timers.size], [3, 0]);
 });
 
+test("an error of a socket that was greeted leaves the verdict to the close after it", async () => {
+  const { lost, messages } = await connected();
+  last().fails();
+  last().ends(4009);
+  await assert.rejects(messages.next(), { code: 4009 });
+  assert.deepEqual(lost, []);
+});
+
 test("a gateway that takes connections and says nothing is lost after ten seconds", async () => {
   const { client, lost } = made({ waitForGateway: true });
   client.connect();
