@@ -43,9 +43,11 @@ DIFFERS = {
 ELSEWHERE = {
     "make demo": "tests/test_demo.py",
     "make npm": "tests/npm/test_npm.py",
+    "# worker.py": "tests/acceptance/test_documented_worker.py",
     "# app.py": "tests/acceptance/test_web_application.py",
     "# receiver.py": "tests/acceptance/test_documented_receiver.py",
     "openssl rand -base64 32 >forward.secret": "tests/acceptance/test_documented_receiver.py",
+    "# sockets.py": "tests/acceptance/test_own_sockets.py",
 }
 """Blocks that other tests run, by the command or the name of the file that they begin with."""
 
