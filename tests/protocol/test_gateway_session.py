@@ -681,6 +681,24 @@ class TestFrameRate:
             agent.text(frame, 0.0)
         assert agent.close_with == (4029, "too many frames a second")
 
+    def test_attempts_at_messages_in_flight_do_not_count(self) -> None:
+        agent = session(explicit=True, frames_per_second=10)
+        write(agent, *range(1, 101))
+        for seq in range(1, 101):
+            for kind in ("started", "failed", "started"):
+                say(agent, type=kind, seq=seq)
+        assert agent.close_with is None
+        assert len(agent.requests) == 300
+
+    @pytest.mark.parametrize(("kind", "seq"), [("started", 1), ("failed", 2), ("started", 9)])
+    def test_repeated_attempts_and_those_at_other_messages_count(self, kind: str, seq: int) -> None:
+        agent = session(explicit=True, frames_per_second=10)
+        write(agent, 1, 2)
+        say(agent, type="started", seq=1)
+        for _ in range(11):
+            say(agent, type=kind, seq=seq)
+        assert agent.close_with == (4029, "too many frames a second")
+
     def test_pings_count(self) -> None:
         agent = session(frames_per_second=10)
         for _ in range(11):

@@ -18,6 +18,7 @@ from typing import Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Receipt, Rejection, SocketReport, Written
+from ws_manager.protocol.attempt_frames import Failed, Started
 from ws_manager.protocol.bucket import Bucket
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, WITHOUT_RECEIPTS, CloseCode
 from ws_manager.protocol.frames import (
@@ -340,7 +341,9 @@ class GatewaySession:
             # They are not counted: there are at most as many as messages.
             self._settle(frame, now)
             return
-        self._count_frame(now)
+        begins = isinstance(frame, Started) and self._in_flight.begin(frame.seq)
+        if not begins and not (isinstance(frame, Failed) and self._in_flight.end(frame.seq)):
+            self._count_frame(now)
         if self.close_with is None:
             self._take_frame(frame)
 
