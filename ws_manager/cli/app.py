@@ -154,7 +154,7 @@ COMMANDS = {
         _command("serve", "Run the gateway that agents connect to.", "ws-manager serve", takes_url=False),
         _command(
             "listen",
-            "Connect to the gateway as an agent, and print what arrives or work on it.",
+            "Be an agent that prints messages, or works on them.",
             "ws-manager listen octavia --ws-id ws-001",
         ),
         _command(

@@ -128,8 +128,8 @@ def test_wait_that_runs_out(cli, connected, database: Path) -> None:
 def test_wait_for_a_message_that_is_set_aside(cli, connected, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Ledger.send
 
-    def send_and_move(self: Ledger, *arguments: Any):
-        sent = plain(self, *arguments)
+    def send_and_move(self: Ledger, *arguments: Any, **options: Any):
+        sent = plain(self, *arguments, **options)
         self.connect("cipher", "ws-001")  # another agent's now: what was pending is set aside
         return sent
 

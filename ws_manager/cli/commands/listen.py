@@ -64,7 +64,7 @@ def listen(
     ready_file: Optional[Path] = work_options.READY_FILE,
     wait_for_gateway: bool = work_options.WAIT_FOR_GATEWAY,
 ) -> None:
-    """Connect to the gateway as an agent, and print what arrives or work on it.
+    """Be an agent that prints messages, or works on them.
 
     A terminal shows readable lines; elsewhere there is one JSON object per line. Each message is confirmed once
     it has been written; with --exec or --forward-to, once the work is done. A lost connection is resumed. SIGTERM and
