@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Optional
 
-from ws_manager.core import attempts, holds
+from ws_manager.core import asks, attempts, holds
 from ws_manager.core.attempts import Attempt, Worker, arrive
 from ws_manager.core.bars import BARRED
 from ws_manager.core.heartbeat import sweep
@@ -216,6 +216,10 @@ class Delivery:
     def fail(self, ws_id: str, epoch: int, seq: int, reason: str) -> Attempt:
         """Note that an attempt at a message has failed; see `attempts.fail`."""
         return attempts.fail(self._store, ws_id, epoch, seq, reason)
+
+    def reply(self, ws_id: str, epoch: int, seq: int, content: object) -> str:
+        """Answer an ask and confirm it, in one transaction; see `asks.reply`."""
+        return asks.reply(self._store, ws_id, epoch, seq, content, limit=self._sizes.content)
 
     def record_gateway(self, gateway: Gateway) -> Hold:
         """Write that a gateway has started, and show that it lives, until the hold is released."""

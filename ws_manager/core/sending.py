@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     Sent = Union[Broadcast, BroadcastState, Sequence[Message]]
     """What was sent: one broadcast, or single messages."""
 
-_WAIT_STEP = 0.005
+WAIT_STEP = 0.005
+"""Seconds between two looks at the ledger."""
 
 Admit = Callable[[int, int], None]
 """Is called with the number of recipients and the bytes of the content, before anything is written."""
@@ -37,7 +38,7 @@ def send(
     """Commit one message to one active connection. `limit` is the largest content in bytes."""
     text = encode_content(content, limit)
     check_name(msg_type, "message type")
-    _check_sender(store, sender_id)
+    check_sender(store, sender_id)
     with store.atomic():
         if not store.connections.is_active(ws_id):
             return None
@@ -63,7 +64,7 @@ def broadcast(
     """Commit one message to each active connection. `limit` is the largest content in bytes."""
     text = encode_content(content, limit)
     check_name(msg_type, "message type")
-    _check_sender(store, sender_id)
+    check_sender(store, sender_id)
     if agent is not None:
         check_name(agent, "agent", known=True)
     chosen = _chosen(store, agent, filter_fn)
@@ -90,7 +91,7 @@ def wait(store: Store, sent: Sent, seconds: float) -> DeliveryCounts:
                 counts = store.messages.delivery_counts(msg_ids)
         if not counts.pending or time.monotonic() >= deadline:
             return counts
-        time.sleep(_WAIT_STEP)
+        time.sleep(WAIT_STEP)
 
 
 def _chosen(
@@ -102,7 +103,7 @@ def _chosen(
     return {connection.ws_id for connection in store.connections.active(agent) if filter_fn(connection)}
 
 
-def _check_sender(store: Store, ws_id: Optional[str]) -> None:
+def check_sender(store: Store, ws_id: Optional[str]) -> None:
     """Refuse a sender with a name that cannot be accepted, unless it is a connection already."""
     if ws_id is None:
         return

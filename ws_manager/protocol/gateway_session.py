@@ -338,7 +338,11 @@ class GatewaySession:
             return
         if self._explicit_ack and isinstance(frame, (Ack, Reject)) and self._is_in_flight(frame):
             # They are not counted: there are at most as many as messages.
-            self._settle(frame, now)
+            if isinstance(frame, Ack):
+                self._confirm(frame.seq, now)
+            else:
+                self._take_out(frame.seq)
+                self.reports.append(Rejection(self.ws_id, self.epoch, frame.seq, frame.reason))
             return
         self._count_frame(now)
         if self.close_with is None:
@@ -350,9 +354,9 @@ class GatewaySession:
         elif not isinstance(frame, (Ack, Reject)):
             self.requests.append(frame)
         elif not self._explicit_ack:
-            self._answer_conflict("this socket confirms by Pong; ask for ack=explicit")
+            self.answer(error_frame("conflict", "this socket confirms by Pong; ask for ack=explicit"))
         elif isinstance(frame, Reject):
-            self._answer_conflict(f"message {frame.seq} is not in flight")
+            self.answer(error_frame("conflict", f"message {frame.seq} is not in flight"))
 
     def answer(self, frame: str) -> None:
         """Queue an answer for the agent. The session closes if the agent does not read its answers."""
@@ -360,6 +364,12 @@ class GatewaySession:
         self._answer_bytes += len(frame)
         if len(self._answers) > MAX_ANSWERS or self._answer_bytes > MAX_ANSWER_BYTES:
             self.close(CloseCode.TOO_FAST, "too many unread answers")
+
+    def replied(self, seq: int) -> None:
+        """Note that the ledger has confirmed a message with the agent's answer to it."""
+        if seq in self._in_flight:
+            self._take_out(seq)
+            self._end_caution()
 
     @property
     def only_in_flight(self) -> Optional[int]:
@@ -406,12 +416,6 @@ class GatewaySession:
             return frame.seq in self._in_flight
         return len(self._in_flight) > 0 and self._in_flight.first <= frame.seq
 
-    def _settle(self, frame: Union[Ack, Reject], now: float) -> None:
-        if isinstance(frame, Ack):
-            self._confirm(frame.seq, now)
-        else:
-            self._reject(frame.seq, frame.reason)
-
     def _count_frame(self, now: float) -> None:
         if not self._frames.take(1, now):
             self._flooded = True
@@ -437,11 +441,8 @@ class GatewaySession:
         if self.live and not self._queue and not self._in_flight:
             self._window = self._usual_window
 
-    def _reject(self, seq: int, reason: str) -> None:
+    def _take_out(self, seq: int) -> None:
+        """Remove one message in flight, whatever becomes of those before it."""
         self._bytes -= self._in_flight.remove(seq)
         self._full = False
         self._writings.reject(seq, self._in_flight.first if self._in_flight else None)
-        self.reports.append(Rejection(self.ws_id, self.epoch, seq, reason))
-
-    def _answer_conflict(self, message: str) -> None:
-        self.answer(error_frame("conflict", message))

@@ -69,6 +69,8 @@ class NewMessage(NamedTuple):
         sender_id: the sending connection; None for the system.
         sent_at: the present time.
         retry_of: the msg_id of the set-aside message that it repeats.
+        wants_reply: whether it asks for an answer.
+        reply_to: the msg_id of the ask that it answers.
     """
 
     msg_id: str
@@ -78,6 +80,8 @@ class NewMessage(NamedTuple):
     sender_id: Optional[str]
     sent_at: str
     retry_of: Optional[str] = None
+    wants_reply: bool = False
+    reply_to: Optional[str] = None
 
 
 class NewBroadcast(NamedTuple):

@@ -444,9 +444,11 @@ class TestContentBeyondTheLimits:
             if request.param == "schema 3":
                 db.execute("ALTER TABLE webhook_events DROP COLUMN reason")
                 db.execute("ALTER TABLE messages DROP COLUMN broadcast_id")
+                db.execute("ALTER TABLE messages DROP COLUMN wants_reply")
+                db.execute("ALTER TABLE messages DROP COLUMN reply_to")
                 db.execute("DROP TABLE receipts")
                 db.executescript(
-                    "DROP TABLE workers; DROP TABLE attempts; DROP TABLE holds; DROP TABLE bars;"
+                    "DROP TABLE asks; DROP TABLE workers; DROP TABLE attempts; DROP TABLE holds; DROP TABLE bars;"
                     " DROP TABLE idempotency_keys;"
                     " ALTER TABLE connections DROP COLUMN token;"
                     " DROP INDEX idx_msg_rejected"

@@ -20,6 +20,7 @@ from ws_manager.gateway.http.api.parsing import BadParameter, check_value
 from ws_manager.gateway.http.api.schemas import Schema
 from ws_manager.gateway.http.handshake import parse_query
 from ws_manager.protocol import frames
+from ws_manager.protocol.ask_frames import reply_frame
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import (
     BadRequest,
@@ -90,11 +91,11 @@ def test_every_type_that_the_protocol_reads_or_writes_is_described_and_no_other(
     source = inspect.getsource(frames)
     written = set(re.findall(r'"type": ?"(\w+)"', source))
     read = set(re.findall(r'kind == "(\w+)"', source))
-    for several in re.findall(r"kind in \(([^)]+)\)", source):
+    for several in re.findall(r"_REQUESTS = \(([^)]+)\)", source):
         read |= set(re.findall(r'"(\w+)"', several))
     from_gateway, from_agent = ({each.kind for each in side.values()} for side in (FROM_GATEWAY, FROM_AGENT))
-    # No agent of ours counts attempts, so nothing here writes those frames.
-    assert written | {"started", "failed"} == read == from_gateway | from_agent
+    # Written elsewhere, or by `send_frame` for a kind that it is told.
+    assert written | {"started", "failed", "send", "ask", "reply"} == read == from_gateway | from_agent
 
 
 @pytest.mark.parametrize("name", FROM_GATEWAY)
@@ -140,6 +141,8 @@ def refused(frame: dict[str, Any]) -> bool:
         ("reject", reject_frame(41, "no")),
         ("send", send_frame(7, "ws-002", {"n": 1}, "data")),
         ("broadcast", broadcast_frame(8, None, [1], "broadcast")),
+        ("ask", send_frame(7, "octavia", {"n": 1}, "data", "k", "ask")),
+        ("reply", reply_frame(9, 41, {"n": 1})),
     ],
 )
 def test_what_our_own_agents_write_is_described(name: str, frame: str) -> None:
@@ -147,7 +150,10 @@ def test_what_our_own_agents_write_is_described(name: str, frame: str) -> None:
 
 
 def test_a_message_is_described_as_it_is() -> None:
-    assert set(FROM_GATEWAY["message"].schema["required"]) == {"type", *WIRE_FIELDS}
+    schema = FROM_GATEWAY["message"].schema
+    assert set(schema["properties"]) == {"type", *WIRE_FIELDS}
+    # Left out where they would say nothing.
+    assert set(schema["properties"]) - set(schema["required"]) == {"wants_reply", "reply_to"}
 
 
 async def test_frames_of_a_real_socket_are_described(database: Path) -> None:
@@ -171,6 +177,9 @@ async def test_frames_of_a_real_socket_are_described(database: Path) -> None:
         )
         await said("refused", type="send", ref=None, to="nobody", content=1)
         await said("message", "sent", type="send", ref=1, to="ws-001", content=[None, "ü"])
+        await said("message", "sent", type="ask", ref=2, to="octavia", content="status?", key=None)
+        wanted = next(each["seq"] for each in seen if each.get("wants_reply"))
+        await said("message", "sent", type="reply", ref=3, seq=wanted, content={"up": True})
         await said("error", type="reject", seq=2**62, reason="why")
         first = next(each["seq"] for each in seen if each["type"] == "message")
         await said("attempt", type="started", ref=9, seq=first)
