@@ -27,6 +27,7 @@ from ws_manager.protocol.frames import (
     reject_frame,
     send_frame,
 )
+from ws_manager.strict_json import Json
 
 
 def message_frame(message: PendingMessage) -> str:

@@ -319,6 +319,10 @@ class Delivery:
         if self.settle([Rejection(connection.ws_id, connection.epoch, seq, reason)]):
             raise _registered_again(connection.ws_id)
 
+    def reply_held(self, connection: Connection, seq: int, content: object) -> str:
+        """Answer one of a holder's messages, and return the msg_id of the answer; see `asks.reply`."""
+        return self.reply(connection.ws_id, connection.epoch, seq, content)
+
     def heard_held(self, connection: Connection, *, logged: bool) -> None:
         """Write a holder's sign of life, unless its connection was registered again.
 
