@@ -376,3 +376,19 @@ class PendingMessage(NamedTuple):
     broadcast_id: Optional[str] = None
     wants_reply: bool = False
     reply_to: Optional[str] = None
+
+
+MOST_ATTEMPTS = 100
+"""The largest `max_attempts`."""
+
+
+class MessageWorker(NamedTuple):
+    """What a handshake says of the process that works on the messages.
+
+    Attributes:
+        name: of the process, the same whenever it comes back; random, so that another one has another.
+        max_attempts: a message is set aside after this number of them.
+    """
+
+    name: str
+    max_attempts: int

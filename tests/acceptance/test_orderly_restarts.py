@@ -16,7 +16,8 @@ import websockets
 
 from tests.acceptance.processes import COMMAND, PATIENCE, running
 from ws_manager import get_db
-from ws_manager.client.agent import HEALTHY_SECONDS, AgentClient
+from ws_manager.client.agent import AgentClient
+from ws_manager.client.dialer import HEALTHY_SECONDS
 
 AGENTS = 20
 """Agents made with `websockets`: they answer Pings, and send no acks."""

@@ -17,7 +17,9 @@ from aiohttp import web
 from tests.support import LIMIT, Clock, RunningGateway, gateway, run, until, within
 from ws_manager import add_connection
 from ws_manager.client import agent as agent_module
-from ws_manager.client.agent import HEALTHY_SECONDS, AgentClient
+from ws_manager.client import dialer
+from ws_manager.client.agent import AgentClient
+from ws_manager.client.dialer import HEALTHY_SECONDS
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, NotFound
 from ws_manager.gateway.http.errors import problem
 from ws_manager.protocol.frames import Connected, Received
@@ -26,8 +28,8 @@ from ws_manager.protocol.frames import Connected, Received
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
-    monkeypatch.setattr(agent_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(agent_module, "LONGEST_DELAY", 0.008)
+    monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
 
 
 NOT_A_GATEWAYS = [
@@ -313,7 +315,7 @@ class TestMessages:
             running.send_many(30)
             async with Agent(running.url) as client:
                 await client.next()
-                await running.until(lambda: len(client._messages) == 29)
+                await running.until(lambda: len(client._inbox._messages) == 29)
                 assert len(await client.batch(10)) == 10
 
 
@@ -497,7 +499,7 @@ class TestLostReceipt:
         async with gateway(database) as running, Agent(running.url) as client:
             seqs = running.send_many(3)
             await client.next()
-            await running.until(lambda: len(client._messages) == 2)
+            await running.until(lambda: len(client._inbox._messages) == 2)
             client.cut()
             await client.connections(2)
             assert [(await client.next()).seq, (await client.next()).seq] == seqs[1:]
@@ -525,9 +527,9 @@ class TestEnd:
     async def test_what_had_arrived_is_handed_out_before_the_error(self, database: Path) -> None:
         async with gateway(database) as running, Agent(running.url) as client:
             seq = running.send()
-            await running.until(lambda: client._messages)
+            await running.until(lambda: client._inbox._messages)
             running.ledger.disconnect("ws-001")
-            await running.until(lambda: client._ended)
+            await running.until(lambda: client._inbox._ended)
             assert (await client.next()).seq == seq
 
     async def test_exit_says_goodbye(self, database: Path) -> None:
@@ -576,7 +578,7 @@ class TestCancellation:
                         asyncio.get_running_loop().call_soon(consuming.cancel)
 
             async with Agent(running.url) as client:
-                await running.until(lambda: len(client._messages) > 500)
+                await running.until(lambda: len(client._inbox._messages) > 500)
                 consuming = asyncio.ensure_future(consume(client))
                 with pytest.raises(asyncio.CancelledError):
                     await within(consuming)

@@ -15,8 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.support import RunningGateway, gateway, within
-from ws_manager.client import agent as agent_module
-from ws_manager.client import agent_requests
+from ws_manager.client import agent_requests, dialer
 from ws_manager.client.agent import AgentClient
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, KeyReused, NotFound
 from ws_manager.gateway.limits import Limits
@@ -25,8 +24,8 @@ from ws_manager.gateway.limits import Limits
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
-    monkeypatch.setattr(agent_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(agent_module, "LONGEST_DELAY", 0.008)
+    monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
     monkeypatch.setattr(agent_requests, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(agent_requests, "LONGEST_PAUSE", 0.008)
 

@@ -9,7 +9,7 @@ from typing import Optional
 import pytest
 
 from tests.support import Clock, gateway, within
-from ws_manager.client import agent as agent_module
+from ws_manager.client import dialer
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.credentials import own_token, token_file, trust
 from ws_manager.errors import InvalidInput, NotAuthorised
@@ -36,8 +36,8 @@ lajdfaL16gIhAKCqyVqT34NymuFmLb3sQft7FXpcHXKjjDrMkAjpPAkc
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff or a tick here."""
-    monkeypatch.setattr(agent_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(agent_module, "LONGEST_DELAY", 0.008)
+    monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
     monkeypatch.setattr(hub, "_TICK_SECONDS", 0.005)
 
 

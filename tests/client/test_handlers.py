@@ -13,8 +13,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from tests.support import RunningGateway, gateway, until, within
-from ws_manager.client import agent as agent_module
-from ws_manager.client import handlers as handlers_module
+from ws_manager.client import attempts, dialer
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.receipts import AgentMessage
 from ws_manager.errors import Conflict, InvalidInput
@@ -26,9 +25,9 @@ NOWHERE = "http://127.0.0.1:1"
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
-    monkeypatch.setattr(agent_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(agent_module, "LONGEST_DELAY", 0.008)
-    monkeypatch.setattr(handlers_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
+    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.001)
 
 
 @contextlib.asynccontextmanager
@@ -316,8 +315,7 @@ class TestFailure:
                 await running.until(lambda: rejections(running) == ["ValueError"])
         (record,) = [record for record in caplog.records if record.name == "ws_manager.client"]
         assert record.levelno == logging.ERROR
-        assert f"raised ValueError at {__file__}:" in record.getMessage()
-        assert "(attempt 1 of 1)" in record.getMessage()
+        assert f"attempt 1 of 1 failed: the handler raised ValueError at {__file__}:" in record.getMessage()
         assert "sEcReT" not in caplog.text
 
     async def test_cancelled_error_of_a_handler_is_a_failure_like_any(self, database: Path) -> None:
@@ -448,7 +446,7 @@ class TestEnd:
     async def test_pause_of_a_failed_one_is_not_waited_for(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(handlers_module, "FIRST_PAUSE", 3600)
+        monkeypatch.setattr(attempts, "FIRST_PAUSE", 3600)
         tried = asyncio.Event()
         async with connected(database) as (running, client):
 

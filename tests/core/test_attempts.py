@@ -9,13 +9,13 @@ from typing import Any, Optional
 import pytest
 
 from tests.support import db_of
-from ws_manager.core.attempts import MOST_ATTEMPTS, Attempt, Worker
+from ws_manager.core.attempts import Attempt
 from ws_manager.core.delivery import OpenedSocket
 from ws_manager.core.ledger import Ledger, open_ledger
 from ws_manager.errors import Conflict, InvalidInput
-from ws_manager.models import Receipt
+from ws_manager.models import MOST_ATTEMPTS, MessageWorker, Receipt
 
-WORKER = Worker("worker-1", 3)
+WORKER = MessageWorker("worker-1", 3)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def ledger(database: Path) -> Iterator[Ledger]:
         yield opened
 
 
-def opened(ledger: Ledger, worker: Optional[Worker] = WORKER, ws_id: str = "ws-001") -> OpenedSocket:
+def opened(ledger: Ledger, worker: Optional[MessageWorker] = WORKER, ws_id: str = "ws-001") -> OpenedSocket:
     return ledger.delivery.open_socket("octavia", ws_id, None, "g", worker=worker)
 
 
@@ -74,7 +74,7 @@ def test_what_a_process_had_begun_is_an_attempt_once_another_comes(ledger: Ledge
     first = opened(ledger)
     seq = sent(ledger)
     assert begin(ledger, first, seq) == Attempt(1, set_aside=False)
-    second = opened(ledger, Worker("worker-2", 3))
+    second = opened(ledger, MessageWorker("worker-2", 3))
     assert second.begun == 1
     assert begin(ledger, second, seq) == Attempt(2, set_aside=False)
 
@@ -94,16 +94,16 @@ def test_the_last_attempt_sets_aside_with_the_reason_and_those_behind_stay(ledge
     killer, behind = sent(ledger), sent(ledger)
     for number in range(1, 4):
         assert pending(ledger) == [killer, behind]
-        socket = opened(ledger, Worker(f"worker-{number}", 3))
+        socket = opened(ledger, MessageWorker(f"worker-{number}", 3))
         assert begin(ledger, socket, killer) == Attempt(number, set_aside=False)
-    opened(ledger, Worker("worker-4", 3))
+    opened(ledger, MessageWorker("worker-4", 3))
     assert pending(ledger) == [behind]
     assert set_aside(ledger) == [(killer, "attempt 3 of 3 failed: the worker ended")]
     assert told(ledger, killer)[-2:] == ["attempt 3 of 3", "attempt 3 of 3: the worker ended"]
 
 
 def test_the_last_attempt_ends_too_when_one_comes_that_counts_none(ledger: Ledger) -> None:
-    socket = opened(ledger, Worker("worker-1", 1))
+    socket = opened(ledger, MessageWorker("worker-1", 1))
     seq = sent(ledger)
     begin(ledger, socket, seq)
     plain = opened(ledger, None)
@@ -141,15 +141,15 @@ def test_a_failure_of_what_was_not_begun_is_a_conflict(ledger: Ledger) -> None:
 
 
 def test_what_is_confirmed_is_no_attempt(ledger: Ledger) -> None:
-    socket = opened(ledger, Worker("worker-1", 1))
+    socket = opened(ledger, MessageWorker("worker-1", 1))
     done, open_still = sent(ledger), sent(ledger)
     begin(ledger, socket, done)
     begin(ledger, socket, open_still)
     confirm(ledger, socket, done)
-    assert opened(ledger, Worker("worker-2", 1)).begun == 1
+    assert opened(ledger, MessageWorker("worker-2", 1)).begun == 1
     assert set_aside(ledger) == [(open_still, "attempt 1 of 1 failed: the worker ended")]
     with pytest.raises(Conflict, match=f"message {done} is not pending"):
-        begin(ledger, opened(ledger, Worker("worker-2", 1)), done)
+        begin(ledger, opened(ledger, MessageWorker("worker-2", 1)), done)
 
 
 def test_several_that_were_begun_are_counted(ledger: Ledger) -> None:
@@ -157,13 +157,13 @@ def test_several_that_were_begun_are_counted(ledger: Ledger) -> None:
     seqs = [sent(ledger) for _ in range(8)]
     for seq in seqs:
         begin(ledger, socket, seq)
-    assert opened(ledger, Worker("worker-2", 3)).begun == 8
+    assert opened(ledger, MessageWorker("worker-2", 3)).begun == 8
     assert pending(ledger) == seqs
 
 
 def test_a_foreign_message_and_a_void_registration_are_refused(ledger: Ledger) -> None:
     socket = opened(ledger)
-    opened(ledger, Worker("worker-9", 3), "ws-002")
+    opened(ledger, MessageWorker("worker-9", 3), "ws-002")
     foreign, own = sent(ledger, "ws-002"), sent(ledger)
     with pytest.raises(Conflict, match="is not pending"):
         begin(ledger, socket, foreign)
@@ -175,7 +175,7 @@ def test_a_foreign_message_and_a_void_registration_are_refused(ledger: Ledger) -
 @pytest.mark.parametrize("most", [0, MOST_ATTEMPTS + 1])
 def test_max_attempts_has_bounds(ledger: Ledger, most: int) -> None:
     with pytest.raises(InvalidInput, match=f"max_attempts is between 1 and {MOST_ATTEMPTS}"):
-        opened(ledger, Worker("worker-1", most))
+        opened(ledger, MessageWorker("worker-1", most))
     assert ledger.find("ws-001") is None
 
 
@@ -189,6 +189,6 @@ def test_rows_of_what_is_over_are_deleted(ledger: Ledger) -> None:
     ledger.disconnect("ws-001")
     ledger.maintenance.prune(0)
     assert ledger.find("ws-001") is None
-    opened(ledger, Worker("worker-9", 3), "ws-002")
+    opened(ledger, MessageWorker("worker-9", 3), "ws-002")
     assert rows(ledger, "attempts") == []
     assert rows(ledger, "workers") == [("ws-002", "worker-9", 3)]

@@ -159,7 +159,7 @@ COMMANDS = {
         _command("serve", "Run the gateway that agents connect to.", "ws-manager serve", takes_url=False),
         _command(
             "listen",
-            "Connect to the gateway as an agent and print what arrives.",
+            "Connect to the gateway as an agent, and print what arrives or work on it.",
             "ws-manager listen octavia --ws-id ws-001",
         ),
         _command(

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,18 @@ from typing import Any, Callable, Optional, TypeVar, Union
 import aiohttp
 
 from ws_manager.client.agent_requests import Requests
-from ws_manager.client.credentials import own_token, trust
-from ws_manager.client.dialing import HANDSHAKE_SECONDS, close_of, dial, socket_address
+from ws_manager.client.attempts import LedgerAttempts, new_worker
+from ws_manager.client.credentials import trust
+from ws_manager.client.dialer import Dialer
+from ws_manager.client.dialing import close_of
+from ws_manager.client.ends import Ends
 from ws_manager.client.handlers import Function, Handlers
+from ws_manager.client.inbox import Inbox
 from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.client.refusals import read_refusals, terminal
-from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised
+from ws_manager.errors import Conflict, GatewayUnavailable
 from ws_manager.protocol.agent_session import AgentSession
+from ws_manager.protocol.attempt_frames import pending_frame
 from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
 from ws_manager.protocol.frames import (
     Connected,
@@ -32,18 +36,10 @@ from ws_manager.protocol.frames import (
     broadcast_frame,
     send_frame,
 )
-from ws_manager.remedies import CHECK_URL
 from ws_manager.strict_json import Json, encode
 
-FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 LAST_ACK_SECONDS = 2.0
 """Seconds that the answer to the gateway's close frame waits for an ack. A gateway waits 4 seconds for the answer."""
-
-HEALTHY_SECONDS = 60.0
-"""After a connection of this many seconds, the delays between attempts start over."""
-
-# For each of its methods.
-_OWN_SCOPES = ("connect", "send", "broadcast")
 
 Self = TypeVar("Self", bound="AgentClient")
 
@@ -81,9 +77,12 @@ class AgentClient:
         stay: leave with 1012, as one that will come back: the connection stays active until its heartbeat times
             out.
         wait_for_gateway: try the first connection until the gateway is there, instead of once.
+        max_attempts: count in the ledger how often this agent begins each message, and set a message aside after this
+            number of attempts, from 1 to 100, that failed or ended with their process. If None, messages never
+            expire.
 
     Raises:
-        InvalidInput: `ca` or the metadata cannot be used.
+        InvalidInput: `ca`, the metadata or the number cannot be used.
     """
 
     def __init__(
@@ -102,32 +101,39 @@ class AgentClient:
         clock: Callable[[], float] = time.monotonic,
         stay: bool = False,
         wait_for_gateway: bool = False,
+        max_attempts: Optional[int] = None,
     ) -> None:
-        self._agent = agent
         self._stay = stay
-        self._wait_for_gateway = wait_for_gateway
-        self._direct = direct
-        self._clock = clock
-        self._attempt = 0
-        self._connected_at = 0.0
         self._token = token
-        self._tls = trust(ca)
-        self._url = url
-        self._metadata = None if metadata is None else encode(metadata, "metadata")
-        self._on_connected = on_connected
-        self._on_lost = on_lost
-        self._jitter = jitter
         self._session = AgentSession(ws_id)
+        self._dialer = Dialer(
+            self._session,
+            agent,
+            url,
+            token,
+            trust(ca),
+            metadata=None if metadata is None else encode(metadata, "metadata"),
+            worker=None if max_attempts is None else new_worker(max_attempts),
+            direct=direct,
+            patient=wait_for_gateway,
+            on_connected=on_connected,
+            on_lost=on_lost,
+            jitter=jitter,
+            clock=clock,
+        )
+        self._jitter = jitter
         self._http: Optional[aiohttp.ClientSession] = None
         self._websocket: Optional[aiohttp.ClientWebSocketResponse] = None
         self._task: Optional[asyncio.Task[None]] = None
-        self._messages: deque[Received] = deque()
-        # Until it is entered.
-        self._ended: Optional[Exception] = GatewayUnavailable("this client is used without `async with`")
+        unready = GatewayUnavailable("this client is used without `async with`")
         self._leaving = False
-        self._handlers = Handlers()
         self._receipts = Receipts(self._session, self._write, lambda: self._dealt.set())
-        self._requests = Requests(self._write, jitter, self._ended)
+        self._requests = Requests(self._write, jitter, unready)
+        attempts = (
+            None if max_attempts is None else LedgerAttempts(self._requests, self._receipts, max_attempts)
+        )
+        self._inbox = Inbox(self._session, self._receipts, attempts, jitter, clock, unready)
+        self._handlers = Handlers(attempts)
 
     @property
     def ws_id(self) -> Optional[str]:
@@ -145,14 +151,13 @@ class AgentClient:
         """
         self._http = aiohttp.ClientSession(middlewares=(read_refusals,))
         # Here, not in __init__: before Python 3.10 an Event belongs to the loop in which it is made.
-        self._arrived = asyncio.Event()
         self._dealt = asyncio.Event()
         try:
-            self._websocket = await self._first_connection()
+            self._websocket = await self._dialer.first(self._http)
         except BaseException:
             await self._http.close()
             raise
-        self._ended = None
+        self._inbox.open()
         self._requests.begin()
         self._task = asyncio.create_task(self._run())
         return self
@@ -185,8 +190,7 @@ class AgentClient:
                 # Whatever the result is.
                 await asyncio.wait({self._task})
                 # Nothing more comes for whoever waits for a message.
-                self._ended = self._ended or GatewayUnavailable("this client has left")
-                self._arrived.set()
+                self._inbox.end(GatewayUnavailable("this client has left"))
             # It may have reconnected at the last moment.
             await self._say_goodbye()
         finally:
@@ -206,21 +210,12 @@ class AgentClient:
     async def batch(self, limit: int) -> list[AgentMessage]:
         """Wait for a message, and return it with those that have come by then: at most `limit`, in order.
 
+        With `max_attempts`, an attempt at each of them has begun.
+
         Raises:
             WsManagerError: the gateway has closed, and the agent must not come back: replaced, disconnected, …
         """
-        # Yield to other tasks: if messages keep coming, nothing below waits.
-        await asyncio.sleep(0)
-        given: list[AgentMessage] = []
-        while not given:
-            while not self._messages:
-                if self._ended is not None:
-                    raise self._ended
-                self._arrived.clear()
-                await self._arrived.wait()
-            taken = [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
-            given = [AgentMessage(each, self._receipts) for each in taken if self._session.handed_out(each)]
-        return given
+        return await self._inbox.begun(limit)
 
     async def ack(self, message: Received) -> None:
         """Confirm a message, and everything before it that was handed out and is not in an `async with` block.
@@ -285,39 +280,59 @@ class AgentClient:
         result = await self._requests.ask(frame, key, timeout)
         return int(result.recipients or 0)
 
+    async def pending(self, timeout: Optional[float] = None) -> int:
+        """Return how many messages wait for this connection's confirmation, counted up to 1,000.
+
+        `timeout` and the errors are those of `send`.
+        """
+        result = await self._requests.ask(lambda ref, *, key: pending_frame(ref), None, timeout)
+        return int(result.pending or 0)
+
     def on(
-        self, msg_type: Optional[str] = None, *, concurrency: int = 1, attempts: int = 3
+        self, msg_type: Optional[str] = None, *, concurrency: int = 1, attempts: Optional[int] = None
     ) -> Callable[[Function], Function]:
         """Let an async function handle messages, which it gets one at a time: a decorator for `run`.
 
         Args:
             msg_type: of the messages; None for those of every type without a handler of its own.
             concurrency: how many it handles at the same time. With 1, it gets them in order.
-            attempts: after how many exceptions a message is rejected, with the name of the exception's type. The
-                pauses between them grow from 1 to 60 seconds.
+            attempts: after how many exceptions a message is rejected, with the name of the exception's type; None
+                for 3, or for the `max_attempts` of the client. The pauses between them grow from 1 to 60 seconds.
 
         Raises:
-            InvalidInput: the function is not async, there is a handler for the type already, or a number is below 1.
+            InvalidInput: the function is not async, there is a handler for the type already, a number is below 1, or
+                the client has `max_attempts` already.
         """
         return partial(self._handlers.add, msg_type=msg_type, concurrency=concurrency, attempts=attempts)
 
-    async def run(self, *, grace: float = 30.0) -> None:
+    async def run(
+        self,
+        *,
+        grace: float = 30.0,
+        count: Optional[int] = None,
+        idle_timeout: Optional[float] = None,
+        until_empty: bool = False,
+    ) -> None:
         """Give messages to the handlers that were added with `on`, until the gateway ends it or this is cancelled.
 
         A message is confirmed when its handler and those of all earlier messages have finished. A handler that raises
         ends nothing: that is logged as an error of the logger `ws_manager.client`, without the content, and the
-        message is tried again. A message without a handler is rejected.
+        message is tried again, unless it was `MessageRejected`. A message without a handler is rejected.
 
         At the end the handlers that run may finish, and what has not begun stays pending.
 
         Args:
             grace: seconds for that. Then, or when this is cancelled again, they are cancelled.
+            count: end after this number of messages; None for any number.
+            idle_timeout: end when for this number of seconds there was nothing to do; None for never.
+            until_empty: end when nothing is pending.
 
         Raises:
             InvalidInput: there is no handler, or it runs already.
             WsManagerError: as for `batch`.
         """
-        await self._handlers.run(self.batch, self._receipts, self._jitter, grace)
+        ends = Ends(count, idle_timeout, self.pending if until_empty else None)
+        await self._handlers.run(self._inbox.take, self._receipts, self._jitter, grace, ends)
 
     async def _run(self) -> None:
         try:
@@ -325,74 +340,13 @@ class AgentClient:
                 cause = await self._read()
                 if self._leaving:
                     return
-                self._websocket = await self._reconnect(cause)
+                self._websocket = await self._dialer.again(cause)
+                self._inbox.clear()
                 self._requests.repeat()
         except Exception as error:
             self._requests.end(error)
             # Whatever it is, whoever waits for a message must get it.
-            self._ended = error
-            self._arrived.set()
-
-    async def _first_connection(self) -> aiohttp.ClientWebSocketResponse:
-        try:
-            return await self._connect()
-        except GatewayUnavailable as error:
-            if not self._wait_for_gateway:
-                raise
-            return await self._reconnect(error.message)
-
-    async def _reconnect(self, cause: str) -> aiohttp.ClientWebSocketResponse:
-        # Not at each greeting: a gateway that greets and closes would be called again at once, without end.
-        if self._clock() - self._connected_at >= HEALTHY_SECONDS:
-            self._attempt = 0
-        while True:
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt) * (0.5 + self._jitter() / 2)
-            self._on_lost(cause, delay)
-            await asyncio.sleep(delay)
-            self._attempt = min(self._attempt + 1, 16)
-            try:
-                return await self._connect()
-            except GatewayUnavailable as error:
-                cause = error.message
-
-    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
-        assert self._http is not None
-        url = self._url
-        if not isinstance(url, str):
-            url = await asyncio.get_running_loop().run_in_executor(None, url)
-        address = socket_address(url, self._agent, self._session.ws_id, self._metadata)
-        token = await self._present_token(url)
-        websocket = await dial(self._http, url, address, token=token, tls=self._tls, direct=self._direct)
-        self._messages.clear()
-        try:
-            await self._greeted(websocket, url)
-        except BaseException:
-            await websocket.close()
-            raise
-        self._connected_at = self._clock()
-        return websocket
-
-    async def _present_token(self, url: str) -> Optional[str]:
-        token = self._token
-        if not isinstance(token, str):
-            ws_id = self._session.ws_id
-            give = token or (lambda: own_token(None, self._agent, ws_id, url, scopes=_OWN_SCOPES))
-            token = await asyncio.get_running_loop().run_in_executor(None, give)
-        if token is not None and not (token.isascii() and token.isprintable()):
-            raise NotAuthorised("this is not a token: it has characters that no token has")
-        return token
-
-    async def _greeted(self, websocket: aiohttp.ClientWebSocketResponse, url: str) -> None:
-        try:
-            frame = await websocket.receive(timeout=HANDSHAKE_SECONDS)
-        except asyncio.TimeoutError:
-            raise GatewayUnavailable(f"{url} accepts sockets but does not greet them") from None
-        if frame.type != aiohttp.WSMsgType.TEXT:
-            raise GatewayUnavailable(f"{url} closed at the handshake: {describe(*close_of(frame))}")
-        greeting = self._session.text(frame.data)
-        if not isinstance(greeting, Connected):
-            raise InvalidInput(f"{url} does not speak this protocol", remedy=CHECK_URL)
-        self._on_connected(greeting)
+            self._inbox.end(error)
 
     async def _read(self) -> str:
         """Read until the socket is gone, and return the cause in words.
@@ -414,8 +368,7 @@ class AgentClient:
                 break
             message = self._session.text(frame.data)
             if isinstance(message, Received):
-                self._messages.append(message)
-                self._arrived.set()
+                self._inbox.put(message)
             elif isinstance(message, Result):
                 self._requests.answer(message)
             elif isinstance(message, Failure):

@@ -12,6 +12,7 @@ from yarl import URL
 
 from ws_manager.client.refusals import Refused, refused, untrusted
 from ws_manager.errors import InvalidInput
+from ws_manager.models import MessageWorker
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.proxies import proxy_for, unreachable
 from ws_manager.remedies import PUT_TOKEN_IN_FILE
@@ -21,7 +22,13 @@ _MAX_FRAME = 4 * 1024 * 1024
 Outcome = TypeVar("Outcome")
 
 
-def socket_address(url: str, agent: str, ws_id: Optional[str], metadata: Optional[str]) -> URL:
+def socket_address(
+    url: str,
+    agent: str,
+    ws_id: Optional[str],
+    metadata: Optional[str],
+    worker: Optional[MessageWorker] = None,
+) -> URL:
     """Return the address of a gateway's socket for an agent.
 
     Args:
@@ -29,6 +36,7 @@ def socket_address(url: str, agent: str, ws_id: Optional[str], metadata: Optiona
         agent: the logical name.
         ws_id: the connection; None for a new one.
         metadata: a JSON object; None to leave it out.
+        worker: this process, if its attempts at messages are counted in the ledger.
 
     Raises:
         InvalidInput: the address cannot be used.
@@ -50,6 +58,8 @@ def socket_address(url: str, agent: str, ws_id: Optional[str], metadata: Optiona
         query["ws_id"] = ws_id
     if metadata is not None:
         query["metadata"] = metadata
+    if worker is not None:
+        query.update(max_attempts=str(worker.max_attempts), worker=worker.name)
     # The address of the sockets stands for its base.
     base = address.parent if address.name == "ws" else address
     return (base / "ws").with_query(query)

@@ -9,13 +9,18 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
-from typing import Callable, Optional, TypeVar
+from typing import Callable, Optional, TypeVar, Union
 
+from ws_manager.client.attempts import HandlerAttempts, LedgerAttempts, pause_after
+from ws_manager.client.ends import Ends, EndWatch
 from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.errors import InvalidInput
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a handler that has raised is tried again: doubled each time, up to the longest."""
+LOGGED_REASON = 200
+"""Characters of the first line of a reason that are logged. The ledger has all of it."""
+
+DEFAULT_ATTEMPTS = 3
+"""Attempts at a message, if neither the handler nor the client says how many."""
 
 HandlerFunction = Callable[[AgentMessage], Awaitable[object]]
 Function = TypeVar("Function", bound=HandlerFunction)
@@ -24,26 +29,50 @@ Batch = Callable[[int], Awaitable[list[AgentMessage]]]
 _log = logging.getLogger("ws_manager.client")
 
 
+class MessageRejected(Exception):
+    """Raised by a handler: the message is rejected at once, with the exception's text as the reason."""
+
+
+class AttemptFailed(Exception):
+    """Raised by a handler: the attempt has failed, with the exception's text as the reason.
+
+    Of other exceptions, the reason is the name of the type: their texts may quote the content.
+
+    Args:
+        reason: what the ledger keeps.
+        pause: the least number of seconds before the next attempt.
+    """
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
 @dataclass
 class _Handler:
     """A function, what it is for, and its messages that wait for a turn."""
 
     function: HandlerFunction
     concurrency: int
-    attempts: int
+    attempts: Optional[int]
     running: int = 0
     waiting: deque[AgentMessage] = field(default_factory=deque)
 
 
 class Handlers:
-    """The functions that take an agent's messages, by the types of the messages."""
+    """The functions that take an agent's messages, by the types of the messages.
 
-    def __init__(self) -> None:
+    Args:
+        attempts: counts the attempts in the ledger; None to count them here.
+    """
+
+    def __init__(self, attempts: Optional[LedgerAttempts]) -> None:
+        self._attempts = attempts
         self._handlers: dict[Optional[str], _Handler] = {}
         self._running = False
 
     def add(
-        self, function: Function, *, msg_type: Optional[str], concurrency: int, attempts: int
+        self, function: Function, *, msg_type: Optional[str], concurrency: int, attempts: Optional[int]
     ) -> Function:
         """Add a handler, and return it: see `AgentClient.on`."""
         if msg_type is not None and not isinstance(msg_type, str):
@@ -54,7 +83,11 @@ class Handlers:
                 f"a handler is an async function, and {name} is not",
                 hint="write `async def`, and give work that blocks to asyncio.to_thread or an executor",
             )
-        for what, number in (("concurrency", concurrency), ("attempts", attempts)):
+        if attempts is not None and self._attempts is not None:
+            raise InvalidInput(
+                "the client has max_attempts", hint="leave out attempts: the ledger counts them"
+            )
+        for what, number in (("concurrency", concurrency), ("attempts", 1 if attempts is None else attempts)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise InvalidInput(f"{what} is a number from 1 on: {number!r}")
         if msg_type in self._handlers:
@@ -63,13 +96,15 @@ class Handlers:
         self._handlers[msg_type] = _Handler(function, concurrency, attempts)
         return function
 
-    async def run(self, batch: Batch, receipts: Receipts, jitter: Callable[[], float], grace: float) -> None:
+    async def run(
+        self, batch: Batch, receipts: Receipts, jitter: Callable[[], float], grace: float, ends: Ends
+    ) -> None:
         """Handle messages: see `AgentClient.run`."""
         if not self._handlers or self._running:
             raise InvalidInput("run() is running already" if self._running else "there is no handler to run")
         self._running = True
         try:
-            await _Dispatcher(self, receipts, jitter).run(batch, grace)
+            await _Dispatcher(self, receipts, jitter).run(batch, grace, ends)
         finally:
             self._running = False
 
@@ -79,6 +114,10 @@ class Handlers:
     def of(self, msg_type: str) -> Optional[_Handler]:
         """Return the handler for messages of a type; None if there is none."""
         return self._handlers.get(msg_type) or self._handlers.get(None)
+
+    def attempts(self, handler: _Handler, receipts: Receipts) -> Union[LedgerAttempts, HandlerAttempts]:
+        """Return what counts the attempts of a handler at its next message."""
+        return self._attempts or HandlerAttempts(receipts, handler.attempts or DEFAULT_ATTEMPTS)
 
 
 class _Dispatcher:
@@ -106,19 +145,21 @@ class _Dispatcher:
         # Gets the exception of a defect of ours.
         self._broken: asyncio.Future[None] = loop.create_future()
         self._out_of_time = False
+        self._watch = EndWatch(Ends())
 
-    async def run(self, batch: Batch, grace: float) -> None:
+    async def run(self, batch: Batch, grace: float, ends: Ends) -> None:
         """Handle messages until `batch` raises, or this is cancelled; then let the running handlers finish.
 
         Args:
             batch: `AgentClient.batch`.
             grace: seconds for which the running handlers may go on. After that, or when this is cancelled again, they
                 are cancelled.
+            ends: when to end otherwise, once everything that was taken is dealt with.
 
         Raises:
             WsManagerError: what `batch` raises.
         """
-        reading = asyncio.ensure_future(self._read(batch))
+        reading = asyncio.ensure_future(self._read(batch, ends))
         try:
             await asyncio.wait({reading, self._broken}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -128,22 +169,44 @@ class _Dispatcher:
             if ended.done():
                 ended.result()
 
-    async def _read(self, batch: Batch) -> None:
-        while True:
-            # One at a time: a cancellation never comes between taking a message and holding it.
-            (message,) = await batch(1)
-            self._receipts.hold(message)
-            handler = self._handlers.of(message.msg_type)
-            if message.msg_id in self._taken:
-                # A block in its handler has failed, and it came again before the handler has ended.
-                continue
-            if handler is None:
-                await self._receipts.reject(message, f"no handler for messages of type {message.msg_type!r}")
-            else:
-                # The gateway bounds how many wait: it sends no more than it may have unconfirmed.
-                self._taken.add(message.msg_id)
-                handler.waiting.append(message)
-                self._begin(handler)
+    async def _read(self, batch: Batch, ends: Ends) -> None:
+        taken = 0
+        watch = self._watch = EndWatch(ends)
+        while taken != ends.most:
+            # A cancellation never comes between taking a message and placing it.
+            placing = asyncio.ensure_future(self._place(batch))
+            over = False
+            try:
+                while not placing.done() and not over:
+                    await asyncio.wait({placing}, timeout=watch.patience())
+                    if self._tasks:
+                        watch.worked()
+                    over = not placing.done() and not self._tasks and await watch.is_over()
+            finally:
+                placing.cancel()
+                await asyncio.wait({placing})
+            if placing.cancelled():
+                break
+            taken += placing.result()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _place(self, batch: Batch) -> int:
+        """Give the next message to its handler; return 1, or 0 for one that it has already."""
+        (message,) = await batch(1)
+        self._receipts.hold(message)
+        if message.msg_id in self._taken:
+            # A block in its handler has failed, and it came again before the handler has ended.
+            return 0
+        handler = self._handlers.of(message.msg_type)
+        if handler is None:
+            await self._receipts.reject(message, f"no handler for messages of type {message.msg_type!r}")
+        else:
+            # The gateway bounds how many wait: it sends no more than it may have unconfirmed.
+            self._taken.add(message.msg_id)
+            handler.waiting.append(message)
+            self._begin(handler)
+        return 1
 
     def _begin(self, handler: _Handler) -> None:
         while handler.waiting and handler.running < handler.concurrency:
@@ -155,6 +218,7 @@ class _Dispatcher:
     def _ended(self, handler: _Handler, task: asyncio.Task[None]) -> None:
         handler.running -= 1
         self._tasks.discard(task)
+        self._watch.worked()
         if not task.cancelled():
             error = task.exception()
             if error is not None and not self._broken.done():
@@ -162,20 +226,26 @@ class _Dispatcher:
         self._begin(handler)
 
     async def _handle(self, handler: _Handler, message: AgentMessage) -> None:
+        attempts = self._handlers.attempts(handler, self._receipts)
         try:
-            for attempt in range(1, handler.attempts + 1):
+            while not self._stopping.done():
+                number = await attempts.begin(message)
+                if number is None:
+                    return
+                message.attempt = number
                 error = await self._try(handler, message)
                 if error is None:
                     await self._receipts.ack(message)
                     return
-                self._tell(handler, message, error, attempt)
-                if attempt == handler.attempts:
-                    await self._receipts.reject(message, type(error).__name__)
+                if isinstance(error, MessageRejected):
+                    await self._receipts.reject(message, str(error))
                     return
-                pause = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * (0.5 + self._jitter() / 2)
+                self._tell(message, error, attempts.most)
+                reason = str(error) if isinstance(error, AttemptFailed) else type(error).__name__
+                if await attempts.fail(message, reason):
+                    return
+                pause = max(pause_after(number, self._jitter), getattr(error, "pause", 0.0))
                 await asyncio.wait({self._stopping}, timeout=pause)
-                if self._stopping.done():
-                    return
         finally:
             # Pending, unless it is settled.
             self._receipts.fail(message)
@@ -194,17 +264,23 @@ class _Dispatcher:
             return error
         return None
 
-    def _tell(self, handler: _Handler, message: AgentMessage, error: BaseException, attempt: int) -> None:
+    def _tell(self, message: AgentMessage, error: BaseException, most: int) -> None:
+        if isinstance(error, AttemptFailed):
+            reason = str(error).partition("\n")[0][:LOGGED_REASON]
+            _log.error(
+                "message %s: attempt %d of %d failed: %s", message.msg_id, message.attempt, most, reason
+            )
+            return
         # Neither the exception's text nor a traceback with it: they may quote the content.
         place = traceback.extract_tb(error.__traceback__)[-1]
         _log.error(
-            "the handler for message %s raised %s at %s:%d (attempt %d of %d)",
+            "message %s: attempt %d of %d failed: the handler raised %s at %s:%d",
             message.msg_id,
+            message.attempt,
+            most,
             type(error).__name__,
             place.filename,
             place.lineno or 0,
-            attempt,
-            handler.attempts,
         )
 
     async def _finish(self, grace: float) -> None:

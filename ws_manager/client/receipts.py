@@ -38,6 +38,16 @@ class Receipts:
         self._on_dealt()
         await self.write()
 
+    async def drop(self, message: Received) -> None:
+        """Let a message go that is settled without a receipt: see `AgentSession.drop`."""
+        self._session.drop(message)
+        self._on_dealt()
+        await self.write()
+
+    def seq(self, message: Received) -> int:
+        """Return the present `seq` of a message: see `AgentSession.seq`."""
+        return self._session.seq(message)
+
     def hold(self, message: Received) -> None:
         """Let only a message's own ack confirm it: see `AgentSession.hold`."""
         self._session.hold(message)
@@ -68,18 +78,27 @@ class AgentMessage(Received):
             await process(message.content)
 
     Leaving the block confirms the message, and every earlier one that is neither in a block of its own nor
-    failed. If an exception leaves the block, it is passed on, and the message stays pending: agent protocol v1 has no
-    frame that reports the failure, so the gateway is not told. Acks of later messages wait until the failed message
-    is acked or rejected. If it comes again after a reconnect, it is handed out again. A message that was acked
-    or rejected within the block stays so.
+    failed. If an exception leaves the block, it is passed on, and the message stays pending. Acks of later messages
+    wait until the failed message is acked or rejected. A client with `max_attempts` reports the failure, and hands
+    the message out again after a pause; another one hands it out again if it comes again after a reconnect. A message
+    that was acked or rejected within the block stays so.
+
+    Attributes:
+        attempt: the number of the attempt that has begun; None if the client does not count attempts.
     """
 
     # Not fields: `as_dict` gives those of the frame.
-    __slots__ = ("_receipts",)
+    __slots__ = ("_receipts", "_report", "attempt")
 
     def __init__(self, received: Received, receipts: Receipts) -> None:
         super().__init__(**vars(received))
+        self.attempt: Optional[int] = None
         self._receipts = receipts
+        self._report: Optional[Callable[[str], Awaitable[None]]] = None
+
+    def begun(self, attempt: int, report: Callable[[str], Awaitable[None]]) -> None:
+        """Note the number of an attempt that has begun, and what reports that its block has failed."""
+        self.attempt, self._report = attempt, report
 
     async def __aenter__(self) -> AgentMessage:
         """Let no ack of a later message confirm this one."""
@@ -95,5 +114,9 @@ class AgentMessage(Received):
         """Confirm the message, unless an exception leaves the block."""
         if kind is None:
             await self._receipts.ack(self)
-        else:
+            return
+        try:
+            if self._report is not None:
+                await self._report(kind.__name__)
+        finally:
             self._receipts.fail(self)

@@ -12,25 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from ws_manager.core.validation import check_name
 from ws_manager.errors import Conflict, InvalidInput
-from ws_manager.models import Connection, PendingMessage, utc_now
+from ws_manager.models import MOST_ATTEMPTS, Connection, MessageWorker, PendingMessage, utc_now
 
 if TYPE_CHECKING:
     from ws_manager.repository.store import Store
-
-MOST_ATTEMPTS = 100
-"""The largest `max_attempts`."""
-
-
-class Worker(NamedTuple):
-    """What a handshake says of the process that works on the messages.
-
-    Attributes:
-        name: of the process, the same whenever it comes back; random, so that another one has another.
-        max_attempts: a message is set aside after this number of them.
-    """
-
-    name: str
-    max_attempts: int
 
 
 class Attempt(NamedTuple):
@@ -40,7 +25,7 @@ class Attempt(NamedTuple):
     set_aside: bool
 
 
-def arrive(store: Store, connection: Connection, worker: Optional[Worker]) -> int:
+def arrive(store: Store, connection: Connection, worker: Optional[MessageWorker]) -> int:
     """Note which process works on a connection's messages from now on; None for one that does not count attempts.
 
     If it is another process than before, what that one had begun counts as an attempt.

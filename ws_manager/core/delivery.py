@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Optional
 
 from ws_manager.core import asks, attempts, holds
-from ws_manager.core.attempts import Attempt, Worker, arrive
+from ws_manager.core.attempts import Attempt, arrive
 from ws_manager.core.bars import BARRED
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.holds import holding_lock
@@ -22,6 +22,7 @@ from ws_manager.models import (
     Connection,
     Event,
     Gateway,
+    MessageWorker,
     PendingMessage,
     Receipt,
     Registration,
@@ -181,7 +182,7 @@ class Delivery:
         metadata: Optional[Json],
         gateway: str,
         token: Optional[str] = None,
-        worker: Optional[Worker] = None,
+        worker: Optional[MessageWorker] = None,
     ) -> OpenedSocket:
         """Register a socket.
 
@@ -208,6 +209,12 @@ class Delivery:
                 connection.ws_id, connection.confirmed_seq, limit=MOST_COUNTED
             )
         return OpenedSocket(connection, pending, known.close_code if known else None, begun)
+
+    def count_pending(self, ws_id: str) -> int:
+        """Return how many messages wait for a connection's confirmation, counted up to `MOST_COUNTED`."""
+        connection = self._store.connections.find(ws_id)
+        after = 0 if connection is None else connection.confirmed_seq
+        return self._store.messages.count_pending(ws_id, after, limit=MOST_COUNTED)
 
     def begin(self, ws_id: str, epoch: int, seq: int) -> Attempt:
         """Note that a worker begins a message; see `attempts.begin`."""

@@ -146,6 +146,16 @@ class AgentSession:
             self.answers.append(reject_frame(given.seq, reason))
         self._confirm()
 
+    def drop(self, message: Received) -> None:
+        """Note that the ledger has settled a message without this agent's receipt."""
+        self._handed_out.pop(message.msg_id, None)
+        self._confirm()
+
+    def seq(self, message: Received) -> int:
+        """Return the `seq` under which the agent has received a message last."""
+        given = self._handed_out.get(message.msg_id)
+        return message.seq if given is None else given.seq
+
     @property
     def is_dealing(self) -> bool:
         """True while a message that was handed out is being processed."""

@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
 from ws_manager.protocol.ask_frames import ReplyRequest, asking_members
-from ws_manager.protocol.attempt_frames import LONGEST_REASON, Failed, Started
+from ws_manager.protocol.attempt_frames import LONGEST_REASON, CountPending, Failed, Started
 from ws_manager.protocol.members import field_of, optional_text, reason_of, seq_of, text_of
 from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, encode, members
 
@@ -177,8 +177,8 @@ class BadRequest:
     reason: str
 
 
-AgentRequest = Union[SendRequest, BroadcastRequest, ReplyRequest, Started, Failed]
-_REQUESTS = ("send", "broadcast", "ask", "reply", "started", "failed")
+AgentRequest = Union[SendRequest, BroadcastRequest, ReplyRequest, Started, Failed, CountPending]
+_REQUESTS = ("send", "broadcast", "ask", "reply", "started", "failed", "pending")
 AgentFrame = Union[Ack, Reject, AgentRequest, BadRequest]
 
 
@@ -304,6 +304,7 @@ class Result:
         recipients: of the broadcast.
         attempt: the number of the attempt, if a worker began a message or failed with it.
         set_aside: True if that attempt was the last.
+        pending: how many messages are pending.
         failure: why it could not be done.
     """
 
@@ -313,6 +314,7 @@ class Result:
     recipients: Optional[int] = None
     attempt: Optional[int] = None
     set_aside: bool = False
+    pending: Optional[int] = None
     failure: Optional[Failure] = None
 
 
@@ -360,6 +362,8 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
             if "attempt" in frame:
                 set_aside = field_of(frame, "set_aside", bool)
                 return Result(frame["ref"], attempt=field_of(frame, "attempt", int), set_aside=set_aside)
+            if "pending" in frame:
+                return Result(frame["ref"], pending=field_of(frame, "pending", int))
             return Result(frame["ref"], field_of(frame, "msg_id", str))
         if kind == "result":
             return Result(frame["ref"], failure=_failure(frame))
@@ -393,6 +397,8 @@ def _load(text: str) -> tuple[dict[str, Any], Optional[str]]:
 
 
 def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
+    if frame["type"] == "pending":
+        return CountPending(texts.get("ref", "null"))
     if frame["type"] == "started":
         return Started(texts.get("ref", "null"), seq_of(frame))
     if frame["type"] == "failed":

@@ -1,23 +1,23 @@
 """`ws-manager listen`: run an agent that prints messages and confirms them."""
 
 import asyncio
-import contextlib
-from collections.abc import Coroutine
-from typing import Any, Callable, Optional, TypeVar
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import typer
 
 from ws_manager.cli.gateways import gateway_url
 from ws_manager.cli.options import GlobalOptions, global_options
-from ws_manager.cli.output.messages import message_line, stream_format
+from ws_manager.cli.output.messages import stream_format
 from ws_manager.cli.output.text import note
-from ws_manager.cli.process.signals import stop_on_signals
-from ws_manager.cli.process.stream import Stop, Stream
+from ws_manager.cli.work import options as work_options
+from ws_manager.cli.work.options import Work, parse_work
+from ws_manager.cli.work.ready_file import ReadyFile
 from ws_manager.errors import InvalidInput
+from ws_manager.settings import expanded, parse_duration
 from ws_manager.strict_json import checked_object
 from ws_manager.text import without_mark
 
-_BATCH = 100
 _SCOPE = typer.Option(
     None,
     "--scope",
@@ -25,7 +25,6 @@ _SCOPE = typer.Option(
     help="The scopes of the token that the command makes on the gateway's machine: connect, send, broadcast, admin; "
     "separated by spaces, or repeated. [default: connect]",
 )
-Result = TypeVar("Result")
 
 
 def listen(
@@ -47,20 +46,54 @@ def listen(
         help="At the end, do not say goodbye: the connection stays active until its heartbeat times out, so that "
         "what is sent meanwhile waits for it.",
     ),
+    command: Optional[list[str]] = work_options.COMMAND,
+    execute: bool = work_options.EXEC,
+    forward_to: Optional[str] = work_options.FORWARD_TO,
+    confirm_from_stdin: bool = work_options.CONFIRM_FROM_STDIN,
+    raw: bool = work_options.RAW_FORM,
+    envelope: bool = work_options.ENVELOPE_FORM,
+    concurrency: int = work_options.CONCURRENCY,
+    max_attempts: Optional[int] = work_options.MAX_ATTEMPTS,
+    timeout: Optional[str] = work_options.TIMEOUT,
+    kill_after: Optional[str] = work_options.KILL_AFTER,
+    secret_file: Optional[Path] = work_options.SECRET_FILE,
+    header_file: Optional[Path] = work_options.HEADER_FILE,
+    grace: str = work_options.GRACE,
+    idle_timeout: Optional[str] = work_options.IDLE_TIMEOUT,
+    until_empty: bool = work_options.UNTIL_EMPTY,
+    ready_file: Optional[Path] = work_options.READY_FILE,
+    wait_for_gateway: bool = work_options.WAIT_FOR_GATEWAY,
 ) -> None:
-    """Connect to the gateway as an agent and print what arrives.
+    """Connect to the gateway as an agent, and print what arrives or work on it.
 
     A terminal shows readable lines; elsewhere there is one JSON object per line. Each message is confirmed once
-    it has been written. A lost connection is resumed. SIGTERM and SIGINT end the command. Without --url it
-    connects to the gateway that serves the database on this machine.
+    it has been written; with --exec or --forward-to, once the work is done. A lost connection is resumed. SIGTERM and
+    SIGINT end the command. Without --url it connects to the gateway that serves the database on this machine.
     """
     from ws_manager.client.agent import AgentClient
+    from ws_manager.client.ends import Ends
     from ws_manager.core.validation import check_name
 
     options = global_options(ctx)
-    form = stream_format(options)
+    work = parse_work(
+        execute=execute,
+        command=command,
+        url=forward_to,
+        confirms=confirm_from_stdin,
+        raw=raw,
+        envelope=envelope,
+        concurrency=concurrency,
+        max_attempts=max_attempts,
+        timeout=timeout,
+        kill_after=kill_after,
+        secrets=secret_file,
+        headers=header_file,
+    )
+    form = "" if work is not None else stream_format(options)
     if count is not None and count < 1:
         raise InvalidInput(f"not a number of messages: {count}", hint="give --count 1 or more")
+    seconds, idle = parse_duration(grace), None if idle_timeout is None else parse_duration(idle_timeout)
+    ready = ReadyFile(None if ready_file is None else expanded(ready_file))
 
     client = AgentClient(
         # A connection of an earlier version may have names that are invalid now: the gateway decides.
@@ -68,18 +101,43 @@ def listen(
         url=options.url or (lambda: gateway_url(options.database)),
         ws_id=None if ws_id is None else check_name(ws_id, "ws_id", known=True),
         metadata=None if metadata is None else checked_object(without_mark(metadata), "metadata"),
-        on_connected=lambda greeting: _tell_connected(greeting, ws_id),
+        on_connected=lambda greeting: _tell_connected(greeting, ws_id, ready),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
         token=_token_source(options, agent, ws_id, scope),
         ca=options.ca,
         # The database's own gateway runs on this machine, so no proxy is used.
         direct=options.url is None,
         stay=stay,
+        wait_for_gateway=wait_for_gateway,
+        max_attempts=None if work is None else work.max_attempts,
     )
-    asyncio.run(_listen(client, count, form))
+    ends = Ends(count, idle, client.pending if until_empty else None)
+    with ready:
+        asyncio.run(_serve(client, agent, work, form, ends, seconds, confirms=confirm_from_stdin))
 
 
-def _tell_connected(greeting: Any, ws_id: Optional[str]) -> None:  # noqa: ANN401 - loaded late, as is aiohttp
+async def _serve(
+    client: Any,  # noqa: ANN401 - an AgentClient, loaded late, as is aiohttp
+    agent: str,
+    what: Optional[Work],
+    form: str,
+    ends: Any,  # noqa: ANN401 - as above
+    grace: float,
+    *,
+    confirms: bool,
+) -> None:
+    if what is not None:
+        from ws_manager.cli.work.working import work
+
+        await work(client, what, agent, ends, grace)
+        return
+    from ws_manager.cli.work.printing import print_messages
+
+    await print_messages(client, form, ends, grace, confirms_from_stdin=confirms)
+
+
+def _tell_connected(greeting: Any, ws_id: Optional[str], ready: ReadyFile) -> None:  # noqa: ANN401 - as above
+    ready.write(greeting.ws_id)
     what = "resumed" if greeting.resumed else "connected"
     note(f"Ready: {what} {greeting.ws_id} (agent={greeting.agent}), {greeting.pending} pending")
     if ws_id is None and not greeting.resumed:
@@ -109,86 +167,3 @@ def _token_source(
     ours = options.url is None
     database = options.database if ours else None
     return lambda: own_token(database, agent, ws_id, options.url or "", ours=ours, scopes=scopes)
-
-
-async def _listen(client: Any, count: Optional[int], form: str) -> None:  # noqa: ANN401 - an AgentClient
-    """Print and confirm messages until enough have come, a signal comes, or the reader closes the pipe.
-
-    Raises:
-        BrokenPipeError: the reader of the output has closed the pipe.
-    """
-    loop = asyncio.get_running_loop()
-    with contextlib.closing(Stop()) as stop:
-        stop_on_signals(stop.set)
-        stream = Stream(stop)
-        # A thread waits for the end, so that an idle agent uses no CPU.
-        ended = loop.run_in_executor(None, stream.wait, None)
-        try:
-            if await _unless(ended, client.__aenter__()) is not None:
-                await _print_all(client, count, form, stream, ended)
-        finally:
-            # Also while it was connecting: the connection may have been made in the last moment.
-            await client.__aexit__(None, None, None)
-            stop.set()
-            await asyncio.gather(ended, return_exceptions=True)
-
-
-async def _print_all(
-    client: Any,  # noqa: ANN401 - an AgentClient
-    count: Optional[int],
-    form: str,
-    stream: Stream,
-    ended: "asyncio.Future[None]",
-) -> None:
-    left = count
-    while left != 0:
-        messages = await _unless(ended, client.batch(_BATCH if left is None else min(left, _BATCH)))
-        if messages is None:
-            return
-        printing = _Printing(stream, form)
-        try:
-            # In a thread: the reader of the pipe may be slow, and the event loop has to answer Pings.
-            await asyncio.get_running_loop().run_in_executor(None, printing.print, messages)
-        finally:
-            if printing.last is not None:
-                await client.ack(printing.last)
-        if stream.stopped:
-            return
-        left = None if left is None else left - len(messages)
-
-
-class _Printing:
-    """Prints messages. Each is flushed before it counts as printed.
-
-    Attributes:
-        last: the last printed message; None for none.
-    """
-
-    def __init__(self, stream: Stream, form: str) -> None:
-        self.last: Any = None
-        self._stream = stream
-        self._form = form
-
-    def print(self, messages: list[Any]) -> None:
-        """Print messages until a signal comes."""
-        for message in messages:
-            fields = {**message.as_dict(), "content": message.content_json}
-            line = message_line(fields, self._form) + "\n"
-            if self._stream.stopped or not self._stream.write(line):
-                return
-            self.last = message
-
-
-async def _unless(ended: "asyncio.Future[None]", work: Coroutine[Any, Any, Result]) -> Optional[Result]:
-    """Return the result of `work`, or None if `ended` is done first; raise the exception of either."""
-    working = asyncio.ensure_future(work)
-    both: set[asyncio.Future[Any]] = {working, ended}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
-            ended.result()
-            return None
-        return working.result()
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)

@@ -57,6 +57,31 @@ def stop_on_signals(
             )
 
 
+def call_on_signals(
+    each: Callable[[signal.Signals], object], numbers: Sequence[signal.Signals] = ENDING
+) -> None:
+    """Call `each` in the running event loop at the first and at the second of these signals, on POSIX.
+
+    The third ends the process at once. Duplicates do not count: see `end_on_next_signal`.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    arrived: list[float] = []
+
+    def came(number: signal.Signals) -> None:
+        if arrived and time.monotonic() - arrived[-1] < _SAME_SECONDS:
+            return
+        arrived.append(time.monotonic())
+        if len(arrived) > 2:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        each(number)
+
+    for number in not_ignored(numbers):
+        loop.add_signal_handler(number, came, number)
+
+
 def end_on_next_signal(arrived: int, numbers: Iterable[int]) -> None:
     """Let the next of these signals end the process, unless it is a duplicate of the one that has arrived.
 

@@ -12,7 +12,13 @@ from ws_manager.errors import NotFound, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.quotas import Account
 from ws_manager.protocol.ask_frames import ReplyRequest
-from ws_manager.protocol.attempt_frames import Failed, Started, attempt_frame
+from ws_manager.protocol.attempt_frames import (
+    CountPending,
+    Failed,
+    Started,
+    attempt_frame,
+    pending_count_frame,
+)
 from ws_manager.protocol.frames import (
     AgentRequest,
     BroadcastRequest,
@@ -70,6 +76,9 @@ class RequestPerformer:
                 return Performed(self._reply(ledger, request), request.seq)
             if isinstance(request, BroadcastRequest):
                 return Performed(self._broadcast(ledger, request))
+            if isinstance(request, CountPending):
+                count = ledger.delivery.count_pending(self._sender)
+                return Performed(pending_count_frame(request.ref, count))
             return Performed(self._attempt(ledger, request))
         except WsManagerError as error:
             return Performed(failure_frame(request.ref, error.code, error.public_message))

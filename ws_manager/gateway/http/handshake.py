@@ -9,9 +9,9 @@ from typing import NamedTuple, Optional
 
 from aiohttp import hdrs, web
 
-from ws_manager.core.attempts import Worker
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.access import SUBPROTOCOL
+from ws_manager.models import MessageWorker
 from ws_manager.strict_json import Json, checked_object
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -36,7 +36,7 @@ class HandshakeQuery(NamedTuple):
     ws_id: Optional[str]
     metadata: Optional[Json]
     explicit_ack: bool
-    worker: Optional[Worker] = None
+    worker: Optional[MessageWorker] = None
 
 
 def switched(request: web.Request) -> web.StreamResponse:
@@ -87,7 +87,7 @@ def parse_query(query: Mapping[str, str]) -> HandshakeQuery:
     return HandshakeQuery(agent, query.get("ws_id"), checked_object(text, "metadata"), explicit, worker)
 
 
-def _worker(query: Mapping[str, str]) -> Optional[Worker]:
+def _worker(query: Mapping[str, str]) -> Optional[MessageWorker]:
     most, name = query.get("max_attempts"), query.get("worker")
     if most is None and name is None:
         return None
@@ -95,4 +95,4 @@ def _worker(query: Mapping[str, str]) -> Optional[Worker]:
         raise InvalidInput("max_attempts and worker go together", hint="give both, or none")
     if not most.isascii() or not most.isdigit() or len(most) > 3:
         raise InvalidInput("max_attempts is not a number")
-    return Worker(name, int(most))
+    return MessageWorker(name, int(most))

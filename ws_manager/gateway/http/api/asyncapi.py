@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ws_manager.core.attempts import MOST_ATTEMPTS
 from ws_manager.gateway.http.access import SUBPROTOCOL, TOKEN_PROTOCOL
 from ws_manager.gateway.http.api.schemas import (
     BOOLEAN,
@@ -22,6 +21,7 @@ from ws_manager.gateway.http.api.schemas import (
     thing,
 )
 from ws_manager.gateway.http.handshake import MAX_HANDSHAKE_METADATA
+from ws_manager.models import MOST_ATTEMPTS
 from ws_manager.protocol.attempt_frames import LONGEST_REASON
 from ws_manager.protocol.close_codes import MEANINGS, should_reconnect
 from ws_manager.version import __version__
@@ -119,6 +119,12 @@ FROM_GATEWAY = {
         },
         example={"ref": 9, "ok": True, "attempt": 1, "set_aside": False},
     ),
+    "count": _frame(
+        "result",
+        "How many messages are pending for the agent's connection.",
+        {"ref": _REF, "ok": _DONE, "pending": {**COUNT, "description": "counted up to 1,000"}},
+        example={"ref": 11, "ok": True, "pending": 0},
+    ),
     "refused": _frame(
         "result",
         "A request could not be done, and nothing was sent.",
@@ -191,6 +197,13 @@ FROM_AGENT = {
         {"seq": SEQ},
         ref=_REF,
         example={"ref": 9, "seq": 41},
+    ),
+    "pending": _frame(
+        "pending",
+        "How many messages wait for this connection's confirmation?",
+        {},
+        ref=_REF,
+        example={"ref": 11},
     ),
     "failed": _frame(
         "failed",
@@ -305,6 +318,12 @@ def _operations() -> dict[str, Any]:
             "summary": "The agent answers an ask. Each request gets one result.",
             **_messages("reply"),
             "reply": _messages("sent", "refused"),
+        },
+        "count": {
+            "action": "receive",
+            "summary": "An agent that ends when nothing is left to do asks whether anything is pending.",
+            **_messages("pending"),
+            "reply": _messages("count", "refused"),
         },
         "settle": {
             "action": "receive",

@@ -1,0 +1,1 @@
+"""What `--exec` and `--forward-to` do with a message."""

@@ -1,0 +1,108 @@
+"""Attempts at messages: counted in the ledger for a client with `max_attempts`, otherwise by its handlers alone."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Callable, Optional
+
+from ws_manager.client.agent_requests import Requests
+from ws_manager.client.receipts import Receipts
+from ws_manager.errors import Conflict, InvalidInput
+from ws_manager.models import MOST_ATTEMPTS, MessageWorker
+from ws_manager.protocol.attempt_frames import failed_frame, started_frame
+from ws_manager.protocol.frames import Received
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a message is tried again: doubled with each attempt, up to the longest."""
+
+
+def pause_after(attempt: int, jitter: Callable[[], float]) -> float:
+    """Return the seconds between a failed attempt and the next.
+
+    Args:
+        attempt: the number of the failed one, from 1 on.
+        jitter: a function that returns a number from 0 to 1.
+    """
+    return min(FIRST_PAUSE * 2.0 ** min(attempt - 1, 16), LONGEST_PAUSE) * (0.5 + jitter() / 2)
+
+
+def new_worker(max_attempts: int) -> MessageWorker:
+    """Return what a client says of its process: a random name, so that every process has its own.
+
+    Raises:
+        InvalidInput: the number is not from 1 to 100.
+    """
+    if isinstance(max_attempts, bool) or not 1 <= max_attempts <= MOST_ATTEMPTS:
+        raise InvalidInput(f"max_attempts is a number from 1 to {MOST_ATTEMPTS}: {max_attempts!r}")
+    return MessageWorker(secrets.token_hex(16), max_attempts)
+
+
+class LedgerAttempts:
+    """Tells the gateway of each attempt: see `ws_manager.core.attempts`.
+
+    Args:
+        requests: of the agent.
+        receipts: of the same agent.
+        most: the client's `max_attempts`.
+    """
+
+    def __init__(self, requests: Requests, receipts: Receipts, most: int) -> None:
+        self.most = most
+        self._requests = requests
+        self._receipts = receipts
+
+    async def begin(self, message: Received) -> Optional[int]:
+        """Return the number of the attempt once it is committed; None if the message is settled already.
+
+        Raises:
+            WsManagerError: the client has ended.
+        """
+        seq = self._receipts.seq(message)
+        try:
+            result = await self._requests.ask(lambda ref, *, key: started_frame(ref, seq), None, None)
+        except Conflict:
+            await self._receipts.drop(message)
+            return None
+        return result.attempt
+
+    async def fail(self, message: Received, reason: str) -> bool:
+        """Report that the attempt has failed, and return whether it was the last: the message is set aside then.
+
+        Raises:
+            WsManagerError: the client has ended.
+        """
+        seq = self._receipts.seq(message)
+        try:
+            result = await self._requests.ask(lambda ref, *, key: failed_frame(ref, seq, reason), None, None)
+        except Conflict:
+            # It is counted, and the result was lost. Whether it was the last shows when the next one begins.
+            return False
+        if result.set_aside:
+            await self._receipts.drop(message)
+        return result.set_aside
+
+
+class HandlerAttempts:
+    """Counts the attempts of one handler at one message, and rejects the message after the last.
+
+    Args:
+        receipts: of the agent.
+        most: the number of attempts.
+    """
+
+    def __init__(self, receipts: Receipts, most: int) -> None:
+        self.most = most
+        self._receipts = receipts
+        self._number = 0
+
+    async def begin(self, message: Received) -> Optional[int]:
+        """Return the number of the attempt."""
+        self._number += 1
+        return self._number
+
+    async def fail(self, message: Received, reason: str) -> bool:
+        """Return whether the attempt was the last: the message is rejected then."""
+        if self._number < self.most:
+            return False
+        await self._receipts.reject(message, reason)
+        return True
