@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional, Union
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import broadcasting_key, sending_key
 from ws_manager.core.validation import check_name
-from ws_manager.errors import NotFound, WsManagerError
+from ws_manager.errors import Conflict, LedgerBusy, NotFound, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.quotas import Account
 from ws_manager.protocol.ask_frames import ReplyRequest
@@ -93,7 +93,14 @@ class RequestPerformer:
 
     def _reply(self, ledger: Ledger, request: ReplyRequest) -> str:
         self._account.check()
-        msg_id = ledger.delivery.reply(self._sender, self._epoch, request.seq, request.content)
+        try:
+            msg_id = ledger.delivery.reply(self._sender, self._epoch, request.seq, request.content)
+        except Conflict:
+            if ledger.delivery.why_void(self._sender, self._epoch, self._claims.agent) is None:
+                raise
+            # The socket is being closed. The agent may answer on its next one, and clients repeat what was busy.
+            what = "this socket's registration is void: answer again on the next one"
+            raise LedgerBusy(what, cause=what) from None
         return sent_frame(request.ref, msg_id)
 
     def _send(self, ledger: Ledger, request: SendRequest) -> str:

@@ -19,7 +19,7 @@ from ws_manager.gateway.http.api.asyncapi import FROM_AGENT, FROM_GATEWAY, QUERY
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value
 from ws_manager.gateway.http.api.schemas import Schema
 from ws_manager.gateway.http.handshake import parse_query
-from ws_manager.protocol import attempt_frames, frames
+from ws_manager.protocol import ask_frames, attempt_frames, frames
 from ws_manager.protocol.ask_frames import reply_frame
 from ws_manager.protocol.attempt_frames import failed_frame, pending_frame, started_frame
 from ws_manager.protocol.close_codes import CloseCode
