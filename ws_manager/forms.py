@@ -21,6 +21,7 @@ WIRE_FIELDS = (
     "recipient_id",
     "broadcast_id",
     "sent_at",
+    "traceparent",
     "wants_reply",
     "reply_to",
     "content",
@@ -63,6 +64,7 @@ BROADCAST_FIELDS = (
     "confirmed",
     "pending",
     "set_aside",
+    "traceparent",
 )
 """The fields of a broadcast."""
 
@@ -190,4 +192,5 @@ def broadcast_of(text: str) -> BroadcastState:
 
     form = json.loads(text)
     counts = DeliveryCounts(form["confirmed"], form["pending"], form["set_aside"])
-    return BroadcastState(**{name: form[name] for name in BROADCAST_FIELDS[:5]}, counts=counts)
+    values = {name: form[name] for name in BROADCAST_FIELDS if name in BroadcastState._fields}
+    return BroadcastState(**values, counts=counts)

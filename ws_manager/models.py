@@ -155,6 +155,7 @@ class Message:
         refusals: how many sockets closed on it.
         written_at: when a gateway last wrote it to a socket, as far as it was reported.
         broadcast_id: the broadcast that it belongs to; None if it was sent to this connection alone.
+        traceparent: the sender's W3C trace context, in the form of version 00; None if it gave none.
         wants_reply: whether its sender asks for an answer: see `ws_manager.core.asks`.
         reply_to: the msg_id of the ask that it answers; None for every other message.
     """
@@ -174,6 +175,7 @@ class Message:
     refusals: int = 0
     written_at: Optional[str] = None
     broadcast_id: Optional[str] = None
+    traceparent: Optional[str] = None
     wants_reply: bool = False
     reply_to: Optional[str] = None
 
@@ -199,6 +201,7 @@ MESSAGE_COLUMNS = (
     "refusals",
     "written_at",
     "broadcast_id",
+    "traceparent",
     "wants_reply",
     "reply_to",
 )
@@ -374,6 +377,7 @@ class PendingMessage(NamedTuple):
     content: str
     sent_at: str
     broadcast_id: Optional[str] = None
+    traceparent: Optional[str] = None
     wants_reply: bool = False
     reply_to: Optional[str] = None
 

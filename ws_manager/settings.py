@@ -155,6 +155,11 @@ def given_url(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
     return (os.environ if environ is None else environ).get("BLACKROAD_WS_URL") or None
 
 
+def given_traceparent(environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
+    """Return the trace context in `TRACEPARENT`, unchecked, or None where it is unset or empty."""
+    return (os.environ if environ is None else environ).get("TRACEPARENT") or None
+
+
 def stripe_secrets(environ: Optional[Mapping[str, str]] = None) -> list[str]:
     """Return the signing secrets in `STRIPE_WEBHOOK_SECRET`, separated by commas: several during a rotation."""
     value = (os.environ if environ is None else environ).get("STRIPE_WEBHOOK_SECRET") or ""

@@ -125,6 +125,8 @@ def test_a_bad_line_is_reported_and_the_rest_goes_on(cli, connected, lines, bad:
         ('{"to":7,"content":1}', "invalid"),
         ('{"to":"\\ud800","content":1}', "invalid"),
         ('{"to":"ws-001","content":1,"type":""}', "invalid"),
+        ('{"to":"ws-001","content":1,"traceparent":"nonsense"}', "invalid"),
+        ('{"to":"ws-001","content":1,"traceparent":7}', "invalid"),
         ("[]", "invalid"),
     ],
 )
@@ -279,3 +281,21 @@ def test_a_bulk_that_the_file_cannot_take_leaves_nothing(db) -> None:
         bulk.send([bulk.message("x" * 200_000, "data", "ws-001")] * 5)
     assert ledger.stats()["total_messages"] == 0
     assert ledger.find("ws-001").message_count == 0
+
+
+def test_a_line_has_its_own_trace_or_that_of_the_command(cli, connected, lines) -> None:
+    own, its = (f"00-{'a' * 32}-{digit * 16}-01" for digit in "12")
+    first = json.dumps({"to": "ws-001", "content": 1, "traceparent": own})
+    result = cli("send", "--traceparent", its, "--batch", lines(first, '{"to":"ws-001","content":2}'))
+    assert result.exit_code == 0
+    cli("send", "ws-001", "--traceparent", its, "--batch", lines("3"))
+    cli("broadcast", "--agent", "cipher", "--traceparent", own, "--batch", lines("4"))
+    cli("send", "--batch", lines('{"to":"ws-001","content":5,"traceparent":null}'))
+    rows = json.loads(cli("history", "--json").stdout)[::-1]
+    assert [(row["content"], row["traceparent"]) for row in rows] == [
+        (1, own),
+        (2, its),
+        (3, its),
+        (4, own),
+        (5, None),
+    ]

@@ -32,6 +32,7 @@ def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
 
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NOT_A_GATEWAYS = [
     "",
     "<h1>Forbidden</h1>",
@@ -694,6 +695,26 @@ class TestSpeaking:
             Agent(running.url, "cipher", "ws-002"),
         ):
             assert await within(speaker.broadcast("all")) == 2
+
+    async def test_a_trace_reaches_the_receiver(self, database: Path) -> None:
+        async with (
+            gateway(database) as running,
+            Agent(running.url) as speaker,
+            Agent(running.url, "cipher", "ws-002") as hearer,
+        ):
+            await within(speaker.send("ws-002", 1, traceparent=TRACEPARENT))
+            await within(speaker.broadcast(2, agent="cipher", traceparent=TRACEPARENT))
+            await within(speaker.send("ws-002", 3))
+            received = [await hearer.next() for _ in range(3)]
+            assert [each.traceparent for each in received] == [TRACEPARENT, TRACEPARENT, None]
+
+    async def test_an_invalid_trace_is_refused(self, database: Path) -> None:
+        async with gateway(database) as running, Agent(running.url) as speaker:
+            with pytest.raises(InvalidInput, match="traceparent"):
+                await within(speaker.send("ws-001", 1, traceparent="nonsense"))
+            with pytest.raises(InvalidInput, match="traceparent"):
+                await within(speaker.broadcast(1, traceparent="nonsense"))
+            assert running.db.value("SELECT count(*) FROM messages") == 0
 
     async def test_an_unknown_recipient_is_not_found(self, database: Path) -> None:
         async with gateway(database) as running, Agent(running.url) as speaker:

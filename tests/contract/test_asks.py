@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -23,8 +24,16 @@ def two(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def asked(ledger: Ledger, content: object = "status?", to: str = "ws-001", **more: str) -> Message:
-    message = ledger.ask(to, content, **more)
+def asked(
+    ledger: Ledger,
+    content: object = "status?",
+    to: str = "ws-001",
+    *,
+    msg_type: str = "data",
+    sender_id: Optional[str] = None,
+    traceparent: Optional[str] = None,
+) -> Message:
+    message = ledger.ask(to, content, msg_type, sender_id, traceparent=traceparent)
     assert message is not None
     return message
 
@@ -40,9 +49,11 @@ def contents(ledger: Ledger, ws_id: str) -> list[str]:
 
 
 def test_an_ask_is_a_message_that_wants_an_answer(two: Ledger) -> None:
-    sent = asked(two, {"task": "status"}, msg_type="query")
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    sent = asked(two, {"task": "status"}, msg_type="query", traceparent=trace)
     message = two.message(sent.msg_id)
     assert message == sent
+    assert message.traceparent == trace
     assert (message.wants_reply, message.reply_to, message.msg_type) == (True, None, "query")
     ask = two.asked(sent.msg_id)
     assert (ask.state, ask.recipient_id, ask.answer) == ("pending", "ws-001", None)

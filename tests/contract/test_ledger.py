@@ -10,9 +10,14 @@ import pytest
 
 from ws_manager import Connection, InvalidInput, get_message_history
 from ws_manager.core.ledger import Ledger
+from ws_manager.core.once import sending_key
+from ws_manager.models import Rejection
+from ws_manager.repository.findings import MessageFilter
 
 FIXED_WIDTH = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 LONG_AGO = "2020-01-01T00:00:00.000000+00:00"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER_TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 
 
 @pytest.fixture
@@ -281,6 +286,82 @@ class TestBroadcast:
         assert {(row["msg_type"], row["sender_id"]) for row in get_message_history(three)} == {
             ("stripe_event", "ws-002")
         }
+
+
+class TestTraceparent:
+    def test_of_a_message_is_kept_and_given_to_its_receiver(self, three: Ledger) -> None:
+        message = three.send("ws-001", 1, traceparent=TRACEPARENT)
+        assert message is not None
+        assert (message.traceparent, three.message(message.msg_id)) == (TRACEPARENT, message)
+        with three.delivery.holding("ws-001") as held:
+            assert [each.traceparent for each in three.delivery.pending_held(held, 0, 10)] == [TRACEPARENT]
+
+    def test_of_a_broadcast_is_that_of_its_messages(self, three: Ledger) -> None:
+        sent = three.broadcast(1, agent="octavia", traceparent=TRACEPARENT)
+        three.broadcast(2)
+        found = [(row["content"], row["traceparent"]) for row in get_message_history(three)]
+        assert sorted(found, key=str) == [*[("1", TRACEPARENT)] * 2, *[("2", None)] * 3]
+        state = three.find_broadcast(sent.broadcast_id)
+        assert state is not None
+        assert state.traceparent == TRACEPARENT
+        assert [each.traceparent for each in three.broadcasts()] == [None, TRACEPARENT]
+
+    def test_of_a_broadcast_to_nobody_is_kept(self, ledger: Ledger) -> None:
+        ledger.broadcast(1, traceparent=TRACEPARENT)
+        assert [each.traceparent for each in ledger.broadcasts()] == [TRACEPARENT]
+
+    def test_in_a_batch_is_that_of_each(self, three: Ledger) -> None:
+        traces = [None, TRACEPARENT, OTHER_TRACEPARENT] * 400
+        batch = three.batch
+        batch.send([batch.message(n, "data", "ws-001", trace) for n, trace in enumerate(traces)])
+        found = three.messages(MessageFilter(ws_id="ws-001"), len(traces))
+        assert [each.traceparent for each in found][::-1] == traces
+        sent = batch.broadcast([batch.message("all", "data", None, trace) for trace in traces[:3]])
+        assert len(sent) == 3
+        assert [each.traceparent for each in three.broadcasts()] == traces[2::-1]
+
+    def test_of_a_later_version_is_kept_in_the_known_form(self, three: Ledger) -> None:
+        message = three.send("ws-001", 1, traceparent=f"cc{TRACEPARENT[2:]}-more")
+        assert message is not None
+        assert message.traceparent == TRACEPARENT
+
+    @pytest.mark.parametrize("text", ["", "nonsense", TRACEPARENT.upper(), f"ff{TRACEPARENT[2:]}"])
+    def test_that_is_invalid_is_refused_and_nothing_is_sent(self, three: Ledger, text: str) -> None:
+        for sending in (
+            lambda: three.send("ws-001", 1, traceparent=text),
+            lambda: three.broadcast(1, traceparent=text),
+            lambda: three.batch.message(1, "data", "ws-001", text),
+        ):
+            with pytest.raises(InvalidInput, match="the traceparent is not valid"):
+                sending()
+        assert get_message_history(three) == []
+
+    def test_is_no_part_of_what_a_key_stands_for(self, three: Ledger) -> None:
+        key = sending_key("*", "one", "ws-001", "1", "data")
+
+        def send_within(trace: str) -> tuple[str, bool]:
+            def sent() -> str:
+                message = three.send("ws-001", 1, traceparent=trace)
+                assert message is not None
+                return message.msg_id
+
+            return three.once(key, sent)
+
+        # Whoever traces gives a request that it repeats a new parent-id.
+        msg_id, _ = send_within(TRACEPARENT)
+        again, _ = send_within(OTHER_TRACEPARENT)
+        assert again == msg_id
+        assert [row["traceparent"] for row in get_message_history(three)] == [TRACEPARENT]
+
+    def test_comes_again_with_a_retry_and_a_replay(self, three: Ledger, on_the_file: Ledger) -> None:
+        message = three.send("ws-001", 1, traceparent=TRACEPARENT)
+        assert message is not None
+        on_the_file.delivery.settle([Rejection("ws-001", 1, message.db_id or 0, "no")])
+        retried = three.message(three.retry(message.msg_id).msg_id)
+        replayed = three.replay(message, "ws-002")
+        assert retried is not None
+        assert replayed is not None
+        assert (retried.traceparent, replayed.traceparent) == (TRACEPARENT, TRACEPARENT)
 
 
 class TestHistory:

@@ -353,6 +353,22 @@ class TestPositions:
             mine = [message for message in seen if message.recipient_id == ws_id]
             assert contents(mine) == [str(number) for number in range(7)]
 
+    def test_each_of_many_recipients_of_a_broadcast_has_its_trace(self, store: Store) -> None:
+        with store.atomic():
+            for number in range(1200):
+                register(store, f"w-{number}", "aria")
+        before, trace = store.messages.position(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        with store.atomic():
+            recipients = store.connections.recipients("aria")
+            traced = NewBroadcast(new_id(), "1", "news", None, utc_now(), trace)
+            store.broadcasts.insert(
+                [traced, NewBroadcast(new_id(), "2", "news", None, utc_now())], recipients
+            )
+        found = store.messages.after(before, 10_000).messages
+        expected = [*[("1", trace)] * 1200, *[("2", None)] * 1200]
+        assert [(message.content, message.traceparent) for message in found] == expected
+        assert [each.traceparent for each in pending(store, "w-1199")] == [trace, None]
+
     def test_moves_on_where_nothing_is_pending(self, store: Store) -> None:
         before = store.messages.position()
         send(store, "ws-001")

@@ -83,7 +83,11 @@ def filled(db, ledger: Ledger) -> Ledger:
     ledger.connect("cipher", "ws-gone")
     ledger.heartbeat("ws-001", 12)
     ledger.send("ws-001", "first")
-    ledger.broadcast({"event": "deploy"}, sender_id="ws-002")
+    ledger.broadcast(
+        {"event": "deploy"},
+        sender_id="ws-002",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    )
     confirm(db, "ws-001")
     sent = ledger.send("ws-002", "rejected")
     assert sent is not None

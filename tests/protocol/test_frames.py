@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Optional
 
 import pytest
 
@@ -15,7 +16,6 @@ from ws_manager.protocol.frames import (
     Connected,
     Received,
     Reject,
-    SendRequest,
     Unreadable,
     ack_frame,
     connected_frame,
@@ -25,8 +25,8 @@ from ws_manager.protocol.frames import (
     parse_agent_frame,
     parse_gateway_frame,
     reject_frame,
-    send_frame,
 )
+from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest, broadcast_frame, send_frame
 from ws_manager.strict_json import Json
 
 
@@ -43,6 +43,7 @@ GREETING = {
     "seq": 38,
     "heartbeat": 10,
 }
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MESSAGE = {
     "type": "message",
     "seq": 41,
@@ -85,12 +86,12 @@ def test_received_message_gives_its_envelope_without_the_type() -> None:
     received = parse_gateway_frame(json.dumps(MESSAGE))
     assert isinstance(received, Received)
     envelope = {name: value for name, value in MESSAGE.items() if name != "type"}
-    assert received.as_dict() == {**envelope, "wants_reply": False, "reply_to": None}
+    assert received.as_dict() == {**envelope, "traceparent": None, "wants_reply": False, "reply_to": None}
 
 
 def test_ask_and_answer_are_read_back() -> None:
     ask = PendingMessage(1, "id-1", "data", None, "w", "1", "2026", wants_reply=True)
-    answer = PendingMessage(2, "id-2", "reply", "w", "v", "1", "2026", None, False, "id-1")
+    answer = PendingMessage(2, "id-2", "reply", "w", "v", "1", "2026", reply_to="id-1")
     frames = [parse_gateway_frame(message_frame(each)) for each in (ask, answer)]
     assert all(isinstance(frame, Received) for frame in frames)
     assert [(frame.wants_reply, frame.reply_to) for frame in frames if isinstance(frame, Received)] == [
@@ -105,7 +106,7 @@ def test_members_of_asks_are_left_out_of_other_messages() -> None:
 
 
 def test_requests_to_ask_and_to_answer_are_read() -> None:
-    asked = parse_agent_frame(send_frame(1, "octavia", [1], "data", "k", "ask"))
+    asked = parse_agent_frame(send_frame(1, "octavia", [1], "data", "k", kind="ask"))
     assert asked == SendRequest("1", "octavia", Json("[1]"), "data", "k", asks=True)
     assert parse_agent_frame(reply_frame(2, 41, {"a": 1})) == ReplyRequest("2", 41, Json('{"a":1}'))
 
@@ -117,6 +118,27 @@ def test_answer_without_a_member_is_a_bad_request(member: str) -> None:
     refused = parse_agent_frame(json.dumps(frame))
     assert isinstance(refused, BadRequest)
     assert refused.ref == "3"
+
+
+def test_received_message_has_the_traceparent_of_its_frame() -> None:
+    received = parse_gateway_frame(json.dumps({**MESSAGE, "traceparent": TRACEPARENT}))
+    assert isinstance(received, Received)
+    assert (received.traceparent, received.as_dict()["traceparent"]) == (TRACEPARENT, TRACEPARENT)
+
+
+def test_traceparent_of_the_wrong_type_is_an_error() -> None:
+    with pytest.raises(InvalidInput, match="traceparent is not text"):
+        parse_gateway_frame(json.dumps({**MESSAGE, "traceparent": 1}))
+
+
+@pytest.mark.parametrize("traceparent", [None, TRACEPARENT])
+def test_requests_are_read_back(traceparent: Optional[str]) -> None:
+    assert parse_agent_frame(send_frame(7, "ws-1", [1], "data", "k", traceparent)) == SendRequest(
+        "7", "ws-1", Json("[1]"), "data", "k", traceparent
+    )
+    assert parse_agent_frame(broadcast_frame(8, None, [1], "news", None, traceparent)) == BroadcastRequest(
+        "8", None, Json("[1]"), "news", None, traceparent
+    )
 
 
 def test_ack_is_read_back() -> None:

@@ -39,6 +39,13 @@ def test_has_the_documented_fields_in_this_order() -> None:
     ]
 
 
+@pytest.mark.parametrize("broadcast_id", [None, "b-1"])
+def test_traceparent_comes_before_the_content_for_each_recipient(broadcast_id: Optional[str]) -> None:
+    frames, trace = MessageFrames(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    found = [envelope(frames.of(row(n, "1", broadcast_id)._replace(traceparent=trace))[1]) for n in range(3)]
+    assert [list(each.items())[-2:] for each in found] == [[("traceparent", trace), ("content", 1)]] * 3
+
+
 def test_recipients_of_a_broadcast_get_their_own_numbers_and_ids() -> None:
     frames = MessageFrames()
     # The numbers have more and more digits.

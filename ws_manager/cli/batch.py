@@ -27,7 +27,7 @@ MOST_BYTES = 4 * 1024 * 1024
 IDLE_SECONDS = 0.02
 """Seconds without input after which the lines so far are committed: a producer may be waiting for its answers."""
 
-_KEYS = {"to", "content", "type"}
+_KEYS = {"to", "content", "type", "traceparent"}
 
 Accepted = list[tuple[int, OutgoingMessage]]
 """The valid lines of a group: their numbers and messages."""
@@ -58,12 +58,14 @@ class BatchRun:
     Args:
         ledger: open for writing.
         msg_type: the type of messages whose line does not name one.
+        traceparent: the trace context of messages whose line does not name one; None for none.
     """
 
-    def __init__(self, ledger: Ledger, msg_type: str) -> None:
+    def __init__(self, ledger: Ledger, msg_type: str, traceparent: Optional[str] = None) -> None:
         self._ledger = ledger
         self._batch = ledger.batch
         self._msg_type = msg_type
+        self._traceparent = traceparent
         self._lines = 0
         self._failed = 0
         self._unavailable: Optional[GatewayUnavailable] = None
@@ -167,18 +169,23 @@ class BatchRun:
         stream.put(json_for(sys.stdout, text))
 
     def _to_one(self, ws_id: Optional[str]) -> Callable[[str], OutgoingMessage]:
-        return lambda line: self._batch.message(checked(line, "line"), self._msg_type, ws_id)
+        return lambda line: self._batch.message(
+            checked(line, "line"), self._msg_type, ws_id, self._traceparent
+        )
 
     def _addressed(self, line: str) -> OutgoingMessage:
         value = decode_json(line, "line", envelope=1)
         if not isinstance(value, dict) or not {"to", "content"} <= value.keys() <= _KEYS:
             raise InvalidInput(
-                'the line is not an object with "to", "content" and optionally "type"',
+                'the line is not an object with "to", "content" and optionally "type" and "traceparent"',
                 hint='for example {"to":"ws-001","content":{"ping":true}}',
             )
         to = check_name(value["to"], "ws_id", known=True)
         content = compact(members(line)["content"], "line")
-        return self._batch.message(content, value.get("type", self._msg_type), to)
+        trace = value.get("traceparent")
+        return self._batch.message(
+            content, value.get("type", self._msg_type), to, self._traceparent if trace is None else trace
+        )
 
     def _missing(self, each: OutgoingMessage) -> NotFound:
         assert each.ws_id is not None

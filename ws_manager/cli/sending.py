@@ -9,7 +9,9 @@ from ws_manager.cli.exit_codes import PartlyDone
 from ws_manager.cli.options import GlobalOptions
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import note, note_to_terminal
+from ws_manager.core.traceparent import check_traceparent, valid_traceparent
 from ws_manager.errors import InvalidInput
+from ws_manager.settings import given_traceparent
 from ws_manager.strict_json import NotJson, checked
 from ws_manager.text import read_text, without_mark
 
@@ -26,6 +28,9 @@ BATCH_HELP = (
     "Messages from a file, or from stdin with -: one JSON value per line. Each line gets a line of output."
 )
 KEY_HELP = "Send it once, however often the same command is run with this key within a day."
+TRACEPARENT_HELP = (
+    "The W3C trace context of what is sent, which the receiver gets. [default: TRACEPARENT, if valid]"
+)
 EVERY_AGENT = "*"
 """Whose idempotency keys a shell uses: it shares them with tokens for every agent."""
 WAIT_HELP = "Wait at most this long for the confirmations: 30, 90s, 5m. Exit code 5 if one is missing."
@@ -37,6 +42,18 @@ def nothing_to_send(command: str, missing: str) -> InvalidInput:
         f"missing argument '{missing}'",
         hint=f"see ws-manager {command} --help; --batch reads messages from a file",
     )
+
+
+def traceparent_of(given: Optional[str]) -> Optional[str]:
+    """Return the trace context of what is sent: that of `--traceparent`, or else of the environment, if it is valid.
+
+    Raises:
+        InvalidInput: the option is not one.
+    """
+    if given is not None:
+        return check_traceparent(given)
+    inherited = given_traceparent()
+    return None if inherited is None else valid_traceparent(inherited)
 
 
 def content_of(text: str) -> str:

@@ -29,14 +29,8 @@ from ws_manager.errors import Conflict, GatewayUnavailable
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.attempt_frames import pending_frame
 from ws_manager.protocol.close_codes import CloseCode, describe, should_reconnect
-from ws_manager.protocol.frames import (
-    Connected,
-    Failure,
-    Received,
-    Result,
-    broadcast_frame,
-    send_frame,
-)
+from ws_manager.protocol.frames import Connected, Failure, Received, Result
+from ws_manager.protocol.request_frames import broadcast_frame, send_frame
 from ws_manager.strict_json import Json, encode
 
 LAST_ACK_SECONDS = 2.0
@@ -244,6 +238,7 @@ class AgentClient:
         *,
         key: Optional[str] = None,
         timeout: Optional[float] = None,
+        traceparent: Optional[str] = None,
     ) -> str:
         """Send to one connection, and return the msg_id once it is committed.
 
@@ -257,13 +252,14 @@ class AgentClient:
             key: 1 to 255 characters of ASCII. A later request with the same key, also of another process with the
                 same ws_id, is done once for 24 hours. None for a random one of 128 bits.
             timeout: seconds after which to give up; None to wait for as long as the client stays.
+            traceparent: the W3C trace context of the work that sends it, which the receiver gets.
 
         Raises:
             GatewayUnavailable: there was no answer in time, or the client left before it: the message may have been
                 committed or not.
             WsManagerError: the gateway refuses it, or has closed and the agent must not come back.
         """
-        frame = partial(send_frame, to=to, content=content, msg_type=msg_type)
+        frame = partial(send_frame, to=to, content=content, msg_type=msg_type, traceparent=traceparent)
         result = await self._requests.ask(frame, key, timeout)
         return str(result.msg_id)
 
@@ -274,6 +270,7 @@ class AgentClient:
         msg_type: str = "data",
         *,
         key: Optional[str] = None,
+        traceparent: Optional[str] = None,
         timeout: Optional[float] = None,
     ) -> AgentMessage:
         """Ask a connection, and return the message that answers, confirmed.
@@ -286,13 +283,14 @@ class AgentClient:
             content: as in `send`, as the next two.
             msg_type: see there.
             key: see there. The answer still comes once.
+            traceparent: see there.
             timeout: seconds for the request and the answer; None to wait for as long as the client stays.
 
         Raises:
             NoAnswer: it was asked, and no answer came in time.
             GatewayUnavailable, WsManagerError: as in `send`.
         """
-        return await self._asks.ask(to, content, msg_type, key, timeout)
+        return await self._asks.ask(to, content, msg_type, key, traceparent, timeout)
 
     async def broadcast(
         self,
@@ -302,12 +300,15 @@ class AgentClient:
         msg_type: str = "broadcast",
         key: Optional[str] = None,
         timeout: Optional[float] = None,
+        traceparent: Optional[str] = None,
     ) -> int:
         """Send to all active connections, or to one agent's, and return to how many, once it is committed.
 
-        `key`, `timeout` and the errors are those of `send`.
+        `key`, `timeout`, `traceparent` and the errors are those of `send`.
         """
-        frame = partial(broadcast_frame, agent=agent, content=content, msg_type=msg_type)
+        frame = partial(
+            broadcast_frame, agent=agent, content=content, msg_type=msg_type, traceparent=traceparent
+        )
         result = await self._requests.ask(frame, key, timeout)
         return int(result.recipients or 0)
 

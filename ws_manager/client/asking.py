@@ -10,7 +10,8 @@ from typing import Any, Callable, Optional
 from ws_manager.client.agent_requests import Requests
 from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.errors import NoAnswer
-from ws_manager.protocol.frames import Received, Result, send_frame
+from ws_manager.protocol.frames import Received, Result
+from ws_manager.protocol.request_frames import send_frame
 
 
 class Asks:
@@ -33,10 +34,18 @@ class Asks:
         self._early: dict[str, Received] = {}
 
     async def ask(
-        self, to: str, content: object, msg_type: str, key: Optional[str], timeout: Optional[float]
+        self,
+        to: str,
+        content: object,
+        msg_type: str,
+        key: Optional[str],
+        traceparent: Optional[str],
+        timeout: Optional[float],
     ) -> AgentMessage:
         """Ask, and return the answer, confirmed. The rest is as in `AgentClient.ask`."""
-        frame = partial(send_frame, to=to, content=content, msg_type=msg_type, kind="ask")
+        frame = partial(
+            send_frame, to=to, content=content, msg_type=msg_type, traceparent=traceparent, kind="ask"
+        )
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
         msg_id, answered = await self._commit(self._requests.ask(frame, key, timeout))

@@ -26,6 +26,7 @@ from ws_manager.client.remote_questions import RemoteQuestions
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.read.conditions import Conditions
 from ws_manager.core.registry import BY_AN_OPERATOR
+from ws_manager.core.traceparent import check_traceparent
 from ws_manager.core.validation import check_latency, check_name, check_timeout, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound
 from ws_manager.forms import connection_of, message_of
@@ -146,10 +147,11 @@ class RemoteLedger(RemoteQuestions, Ledger):
         msg_type: str = "data",
         sender_id: Optional[str] = None,
         *,
+        traceparent: Optional[str] = None,
         admit: Optional[Admit] = None,
     ) -> Optional[Message]:
         """Commit one message. The token says who sends, unless an operator names a sender."""
-        body = {"to": ws_id, **self._content(content, msg_type, sender_id)}
+        body = {"to": ws_id, **self._content(content, msg_type, sender_id, traceparent)}
         try:
             return message_of(self._keyed("POST", path_of("messages"), body).text)
         except NotFound:
@@ -163,10 +165,11 @@ class RemoteLedger(RemoteQuestions, Ledger):
         sender_id: Optional[str] = None,
         *,
         subject: str = "*",
+        traceparent: Optional[str] = None,
         admit: Optional[Admit] = None,
     ) -> Optional[Message]:
         """Commit a message that wants an answer. The token says who asks, unless an operator names a sender."""
-        body = {"to": to, **self._content(content, msg_type, sender_id)}
+        body = {"to": to, **self._content(content, msg_type, sender_id, traceparent)}
         try:
             form = self._keyed("POST", path_of("asks"), body).body
         except NotFound:
@@ -180,6 +183,7 @@ class RemoteLedger(RemoteQuestions, Ledger):
             form["asked_at"],
             delivered=form["state"] in ("confirmed", "answered"),
             db_id=form["seq"],
+            traceparent=body.get("traceparent"),
             wants_reply=True,
         )
 
@@ -191,10 +195,11 @@ class RemoteLedger(RemoteQuestions, Ledger):
         filter_fn: Optional[Callable[[Connection], bool]] = None,
         msg_type: str = "broadcast",
         sender_id: Optional[str] = None,
+        traceparent: Optional[str] = None,
         admit: Optional[Admit] = None,
     ) -> Broadcast:
         """Commit one message to each active connection. A filter has to be conditions: see `all_of`."""
-        body = self._content(content, msg_type, sender_id)
+        body = self._content(content, msg_type, sender_id, traceparent)
         if agent is not None:
             body["agent"] = check_name(agent, "agent", known=True)
         if filter_fn is not None:
@@ -308,12 +313,18 @@ class RemoteLedger(RemoteQuestions, Ledger):
         aside = sum(message.rejected_at is not None for message in there)
         return DeliveryCounts(confirmed, len(there) - confirmed - aside, aside)
 
-    def _content(self, content: object, msg_type: str, sender_id: Optional[str]) -> dict[str, Any]:
+    def _content(
+        self, content: object, msg_type: str, sender_id: Optional[str], traceparent: Optional[str]
+    ) -> dict[str, Any]:
         body: dict[str, Any] = {
             "content": Json(encode_content(content, self.sizes.content)),
             "msg_type": check_name(msg_type, "message type"),
         }
-        return body if sender_id is None else {**body, "sender_id": sender_id}
+        if sender_id is not None:
+            body["sender_id"] = sender_id
+        if traceparent is not None:
+            body["traceparent"] = check_traceparent(traceparent)
+        return body
 
 
 def _short_enough(names: Sequence[str]) -> Iterator[list[str]]:

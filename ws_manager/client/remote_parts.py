@@ -359,7 +359,8 @@ def _answer_to(line: str, left: Sequence[int]) -> tuple[int, Union[dict[str, Any
 
 
 def _line(message: OutgoingMessage) -> dict[str, Any]:
-    return {"content": message.content, "msg_type": message.msg_type}
+    line = {"content": message.content, "msg_type": message.msg_type}
+    return line if message.traceparent is None else {**line, "traceparent": message.traceparent}
 
 
 def _json_line(line: dict[str, Any]) -> bytes:

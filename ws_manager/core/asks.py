@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Optional
 
 from ws_manager.core.sending import WAIT_STEP, Admit, check_sender
+from ws_manager.core.traceparent import check_traceparent
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound, WsManagerError
 from ws_manager.models import ACTIVE, AHEAD_SECONDS, Message, new_id, seconds_before, utc_now
@@ -38,11 +39,13 @@ def ask(
     subject: str,
     *,
     limit: int,
+    traceparent: Optional[str],
     admit: Optional[Admit],
 ) -> Optional[Message]:
     """Commit a message that wants an answer. `limit` is the largest content in bytes."""
     text = encode_content(content, limit)
     check_name(msg_type, "message type")
+    trace = None if traceparent is None else check_traceparent(traceparent)
     check_sender(store, sender_id)
     with store.atomic():
         ws_id = _recipient(store, to)
@@ -50,10 +53,22 @@ def ask(
             return None
         if admit is not None:
             admit(1, len(text.encode("utf-8")))
-        new = NewMessage(new_id(), ws_id, text, msg_type, sender_id, utc_now(), wants_reply=True)
+        new = NewMessage(
+            new_id(), ws_id, text, msg_type, sender_id, utc_now(), traceparent=trace, wants_reply=True
+        )
         seq = store.messages.insert(new)
         store.asks.insert(seq, new.msg_id, ws_id, sender_id, subject, new.sent_at)
-    return Message(new.msg_id, msg_type, sender_id, ws_id, text, new.sent_at, db_id=seq, wants_reply=True)
+    return Message(
+        new.msg_id,
+        msg_type,
+        sender_id,
+        ws_id,
+        text,
+        new.sent_at,
+        db_id=seq,
+        traceparent=trace,
+        wants_reply=True,
+    )
 
 
 def asked(store: Store, msg_id: str) -> Ask:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
+from ws_manager.core.traceparent import check_traceparent
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import KeyReused, WsManagerError
 from ws_manager.models import new_id, new_ids, utc_now
@@ -34,11 +35,13 @@ class OutgoingMessage(NamedTuple):
         content: compact JSON text.
         msg_type: a label.
         ws_id: the recipient; None for a broadcast.
+        traceparent: the sender's trace; None for none.
     """
 
     content: str
     msg_type: str
     ws_id: Optional[str] = None
+    traceparent: Optional[str] = None
 
 
 class SentBroadcast(NamedTuple):
@@ -66,19 +69,27 @@ class Batch:
         """Commit what is sent in a block together: all of it at its end, or nothing if the block raises."""
         return self._store.atomic()
 
-    def message(self, content: object, msg_type: str, ws_id: Optional[str] = None) -> OutgoingMessage:
+    def message(
+        self,
+        content: object,
+        msg_type: str,
+        ws_id: Optional[str] = None,
+        traceparent: Optional[str] = None,
+    ) -> OutgoingMessage:
         """Check one message that is to be sent with others.
 
         Args:
             content: any JSON value.
             msg_type: a label.
             ws_id: the recipient; None for a broadcast.
+            traceparent: the sender's W3C trace context; None for none.
 
         Raises:
-            InvalidInput: the content or the type cannot be accepted.
+            InvalidInput: the content, the type or the traceparent cannot be accepted.
         """
         text = encode_content(content, self._sizes.content)
-        return OutgoingMessage(text, check_name(msg_type, "message type"), ws_id)
+        trace = None if traceparent is None else check_traceparent(traceparent)
+        return OutgoingMessage(text, check_name(msg_type, "message type"), ws_id, trace)
 
     def send_once(
         self, messages: Sequence[OutgoingMessage], keys: Sequence[Key], sender_id: Optional[str] = None
@@ -122,7 +133,15 @@ class Batch:
             accepted = [(m.ws_id, m) for m in messages if m.ws_id is not None and m.ws_id in active]
             now = utc_now()
             written = [
-                NewMessage(msg_id, ws_id, message.content, message.msg_type, sender_id, now)
+                NewMessage(
+                    msg_id,
+                    ws_id,
+                    message.content,
+                    message.msg_type,
+                    sender_id,
+                    now,
+                    traceparent=message.traceparent,
+                )
                 for msg_id, (ws_id, message) in zip(new_ids(len(accepted)), accepted)
             ]
             self._store.messages.insert_each(written)
@@ -151,7 +170,9 @@ class Batch:
             written = []
             rows = characters = 0
             for message in messages:
-                written.append(NewBroadcast(new_id(), message.content, message.msg_type, None, now))
+                written.append(
+                    NewBroadcast(new_id(), message.content, message.msg_type, None, now, message.traceparent)
+                )
                 rows += len(recipients.ws_ids)
                 characters += len(recipients.ws_ids) * len(message.content)
                 if rows >= MOST_ROWS or characters >= MOST_BYTES:

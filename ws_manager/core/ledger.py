@@ -216,6 +216,7 @@ class Ledger(Questions):
         msg_type: str = "data",
         sender_id: Optional[str] = None,
         *,
+        traceparent: Optional[str] = None,
         admit: Optional[sending.Admit] = None,
     ) -> Optional[Message]:
         """Commit one message to one active connection, and return it, pending; None if the ws_id is not active.
@@ -225,13 +226,21 @@ class Ledger(Questions):
             content: any JSON value. A `str` is sent as a JSON string; `Json` is checked text, sent as it is.
             msg_type: a label.
             sender_id: the sending connection; None for the system.
+            traceparent: the W3C trace context of the sender, which the receiver gets: see `check_traceparent`.
             admit: refuses it by raising, before anything is written.
 
         Raises:
-            InvalidInput: the content, the type or the sender cannot be accepted.
+            InvalidInput: the content, the type, the sender or the traceparent cannot be accepted.
         """
         return sending.send(
-            self._store, ws_id, content, msg_type, sender_id, limit=self.sizes.content, admit=admit
+            self._store,
+            ws_id,
+            content,
+            msg_type,
+            sender_id,
+            traceparent=traceparent,
+            limit=self.sizes.content,
+            admit=admit,
         )
 
     def ask(
@@ -242,6 +251,7 @@ class Ledger(Questions):
         sender_id: Optional[str] = None,
         *,
         subject: str = "*",
+        traceparent: Optional[str] = None,
         admit: Optional[sending.Admit] = None,
     ) -> Optional[Message]:
         """Commit a message that wants an answer, and return it, pending; None if nobody is there.
@@ -255,12 +265,21 @@ class Ledger(Questions):
             msg_type: see there.
             sender_id: see there.
             subject: whose token asks; `*` for every agent's.
-            admit: as in `send`.
+            traceparent: as in `send`, as the next.
+            admit: see there.
         """
         from ws_manager.core import asks
 
         return asks.ask(
-            self._store, to, content, msg_type, sender_id, subject, limit=self.sizes.content, admit=admit
+            self._store,
+            to,
+            content,
+            msg_type,
+            sender_id,
+            subject,
+            limit=self.sizes.content,
+            traceparent=traceparent,
+            admit=admit,
         )
 
     def broadcast(
@@ -271,6 +290,7 @@ class Ledger(Questions):
         filter_fn: Optional[Callable[[Connection], bool]] = None,
         msg_type: str = "broadcast",
         sender_id: Optional[str] = None,
+        traceparent: Optional[str] = None,
         admit: Optional[sending.Admit] = None,
     ) -> Broadcast:
         """Commit one message to each active connection, in one transaction: all of them or none.
@@ -286,6 +306,7 @@ class Ledger(Questions):
             filter_fn=filter_fn,
             msg_type=msg_type,
             sender_id=sender_id,
+            traceparent=traceparent,
             limit=self.sizes.content,
             admit=admit,
         )

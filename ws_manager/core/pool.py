@@ -180,7 +180,14 @@ class _Attachment:
 
 def _message(row: PendingMessage) -> Message:
     return Message(
-        row.msg_id, row.msg_type, row.sender_id, row.recipient_id, row.content, row.sent_at, db_id=row.seq
+        row.msg_id,
+        row.msg_type,
+        row.sender_id,
+        row.recipient_id,
+        row.content,
+        row.sent_at,
+        db_id=row.seq,
+        traceparent=row.traceparent,
     )
 
 

@@ -33,7 +33,14 @@ def replay(store: Store, message: Message, ws_id: str) -> Optional[Message]:
         if not store.connections.is_active(ws_id):
             return None
         new = NewMessage(
-            new_id(), ws_id, message.content, message.msg_type, message.sender_id, utc_now(), message.msg_id
+            new_id(),
+            ws_id,
+            message.content,
+            message.msg_type,
+            message.sender_id,
+            utc_now(),
+            message.msg_id,
+            message.traceparent,
         )
         seq = store.messages.insert(new)
         store.events.insert("replayed", new.sent_at, message.recipient_id, message.msg_id, f"as {new.msg_id}")
@@ -46,6 +53,7 @@ def replay(store: Store, message: Message, ws_id: str) -> Optional[Message]:
         new.sent_at,
         db_id=seq,
         retry_of=message.msg_id,
+        traceparent=new.traceparent,
     )
 
 
@@ -92,7 +100,14 @@ def _send_again(
         again = Retried(old.msg_id, new_id(), old.recipient_id)
         store.messages.insert(
             NewMessage(
-                again.msg_id, old.recipient_id, old.content, old.msg_type, old.sender_id, now, old.msg_id
+                again.msg_id,
+                old.recipient_id,
+                old.content,
+                old.msg_type,
+                old.sender_id,
+                now,
+                old.msg_id,
+                old.traceparent,
             )
         )
         store.events.insert("retried", now, old.recipient_id, old.msg_id, f"as {again.msg_id}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Callable, Optional, Union, cast
 
+from ws_manager.core.traceparent import check_traceparent
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Broadcast, Connection, Message, new_id, utc_now
@@ -32,12 +33,14 @@ def send(
     msg_type: str,
     sender_id: Optional[str],
     *,
+    traceparent: Optional[str],
     limit: int,
     admit: Optional[Admit],
 ) -> Optional[Message]:
     """Commit one message to one active connection. `limit` is the largest content in bytes."""
     text = encode_content(content, limit)
     check_name(msg_type, "message type")
+    trace = None if traceparent is None else check_traceparent(traceparent)
     check_sender(store, sender_id)
     with store.atomic():
         if not store.connections.is_active(ws_id):
@@ -45,9 +48,9 @@ def send(
         if admit is not None:
             admit(1, len(text.encode("utf-8")))
         # The time is taken here, so that the order of the times is the order of the messages.
-        new = NewMessage(new_id(), ws_id, text, msg_type, sender_id, utc_now())
+        new = NewMessage(new_id(), ws_id, text, msg_type, sender_id, utc_now(), traceparent=trace)
         seq = store.messages.insert(new)
-    return Message(new.msg_id, msg_type, sender_id, ws_id, text, new.sent_at, db_id=seq)
+    return Message(new.msg_id, msg_type, sender_id, ws_id, text, new.sent_at, db_id=seq, traceparent=trace)
 
 
 def broadcast(
@@ -58,12 +61,14 @@ def broadcast(
     filter_fn: Optional[Callable[[Connection], bool]],
     msg_type: str,
     sender_id: Optional[str],
+    traceparent: Optional[str],
     limit: int,
     admit: Optional[Admit],
 ) -> Broadcast:
     """Commit one message to each active connection. `limit` is the largest content in bytes."""
     text = encode_content(content, limit)
     check_name(msg_type, "message type")
+    trace = None if traceparent is None else check_traceparent(traceparent)
     check_sender(store, sender_id)
     if agent is not None:
         check_name(agent, "agent", known=True)
@@ -72,7 +77,7 @@ def broadcast(
         recipients = store.connections.recipients(agent, chosen)
         if admit is not None:
             admit(len(recipients.ws_ids), len(text.encode("utf-8")))
-        new = NewBroadcast(new_id(), text, msg_type, sender_id, utc_now())
+        new = NewBroadcast(new_id(), text, msg_type, sender_id, utc_now(), trace)
         store.broadcasts.insert([new], recipients)
     return Broadcast(new.broadcast_id, recipients.ws_ids)
 

@@ -215,6 +215,7 @@ class Webhooks:
             filter_fn=None,
             msg_type=event.msg_type,
             sender_id=None,
+            traceparent=None,
             limit=self._sizes.content,
             admit=None,
         )

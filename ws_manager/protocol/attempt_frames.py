@@ -11,7 +11,7 @@ LONGEST_REASON = 5000
 
 @dataclass(frozen=True)
 class Started:
-    """The worker begins the message `seq` once this is committed; `ref` as in `frames.SendRequest`."""
+    """The worker begins the message `seq` once this is committed; `ref` as in `request_frames.SendRequest`."""
 
     ref: str
     seq: int
@@ -19,7 +19,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Failed:
-    """The worker has failed with the message `seq`; `ref` as in `frames.SendRequest`."""
+    """The worker has failed with the message `seq`; `ref` as in `request_frames.SendRequest`."""
 
     ref: str
     seq: int

@@ -12,7 +12,8 @@ from ws_manager.models import PendingMessage
 from ws_manager.protocol.ask_frames import ReplyRequest, asking_members
 from ws_manager.protocol.attempt_frames import LONGEST_REASON, CountPending, Failed, Started
 from ws_manager.protocol.members import field_of, optional_text, reason_of, seq_of, text_of
-from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, encode, members
+from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest
+from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, members
 
 # Gateway to agent
 
@@ -55,13 +56,15 @@ def message_start(message: PendingMessage) -> bytes:
 def message_tail(message: PendingMessage) -> bytes:
     """Write the part of a message's frame that all recipients of a broadcast get, in UTF-8.
 
-    Its content is JSON text and is inserted unchanged.
+    Its content is JSON text and is inserted unchanged. A member that says nothing is left out: the
+    traceparent, and those of asks and answers.
     """
+    trace = "" if message.traceparent is None else f'"traceparent":{json.dumps(message.traceparent)},'
     asking = asking_members(message) if message.wants_reply or message.reply_to else ""
     return (
         f'"msg_type":{_quoted(message.msg_type)},"sender_id":{_quoted(message.sender_id)},'
         f'"broadcast_id":{_quoted(message.broadcast_id)},"sent_at":"{message.sent_at}",'
-        f'{asking}"content":{message.content}}}'
+        f'{trace}{asking}"content":{message.content}}}'
     ).encode()
 
 
@@ -106,33 +109,6 @@ class Reject:
     reason: str
 
 
-@dataclass(frozen=True)
-class SendRequest:
-    """The agent sends to one connection; `ref` is its own name of the request: any JSON text.
-
-    With a `key`, the same request is done once, however often it comes: see `ws_manager.core.once`. With `asks`, it
-    wants an answer, and `to` may be an agent: see `ws_manager.core.asks`.
-    """
-
-    ref: str
-    to: str
-    content: Json
-    msg_type: str
-    key: Optional[str] = None
-    asks: bool = False
-
-
-@dataclass(frozen=True)
-class BroadcastRequest:
-    """The agent sends to all active connections, or to those of one agent; `ref` and `key` as in `SendRequest`."""
-
-    ref: str
-    agent: Optional[str]
-    content: Json
-    msg_type: str
-    key: Optional[str] = None
-
-
 def ack_frame(seq: int) -> str:
     """Write an acknowledgement of everything up to `seq`."""
     return _dump({"type": "ack", "seq": seq})
@@ -141,32 +117,6 @@ def ack_frame(seq: int) -> str:
 def reject_frame(seq: int, reason: str) -> str:
     """Write the refusal of one message."""
     return _dump({"type": "reject", "seq": seq, "reason": reason})
-
-
-def send_frame(
-    ref: int, to: str, content: object, msg_type: str, key: Optional[str] = None, kind: str = "send"
-) -> str:
-    """Write a request to send to one connection, or with the kind `ask` to ask; `key` as in `SendRequest`.
-
-    Raises:
-        InvalidInput: the content is not JSON, or exceeds the limits of `strict_json`.
-    """
-    return _with_content({"type": kind, "ref": ref, "to": to, "msg_type": msg_type}, content, key)
-
-
-def broadcast_frame(
-    ref: int, agent: Optional[str], content: object, msg_type: str, key: Optional[str] = None
-) -> str:
-    """Write a request to send to all connections, or to those of one agent. It raises what `send_frame` raises."""
-    return _with_content(
-        {"type": "broadcast", "ref": ref, "agent": agent, "msg_type": msg_type}, content, key
-    )
-
-
-def _with_content(frame: dict[str, Any], content: object, key: Optional[str]) -> str:
-    if key is not None:
-        frame["key"] = key
-    return f'{_dump(frame)[:-1]},"content":{encode(content, "message")}}}'
 
 
 @dataclass(frozen=True)
@@ -270,6 +220,7 @@ class Received:
     reply_to: Optional[str]
     content: Any
     content_json: Json = field(repr=False)
+    traceparent: Optional[str] = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the envelope without its `type`."""
@@ -345,6 +296,7 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
                 None if frame.get("reply_to") is None else str(field_of(frame, "reply_to", str)),
                 frame["content"],
                 Json(members(text)["content"]),
+                None if frame.get("traceparent") is None else text_of(frame, "traceparent"),
             )
         if kind == "connected":
             return Connected(
@@ -408,12 +360,14 @@ def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
     ref, content = texts.get("ref", "null"), compact(texts["content"], "message")
     if frame["type"] == "reply":
         return ReplyRequest(ref, seq_of(frame), content)
-    key = None if frame.get("key") is None else text_of(frame, "key")
+    key, trace = (
+        None if frame.get(name) is None else text_of(frame, name) for name in ("key", "traceparent")
+    )
     if frame["type"] in ("send", "ask"):
         to, msg_type = text_of(frame, "to"), text_of(frame, "msg_type", "data")
-        return SendRequest(ref, to, content, msg_type, key, asks=frame["type"] == "ask")
+        return SendRequest(ref, to, content, msg_type, key, trace, asks=frame["type"] == "ask")
     agent = None if frame.get("agent") is None else text_of(frame, "agent")
-    return BroadcastRequest(ref, agent, content, text_of(frame, "msg_type", "broadcast"), key)
+    return BroadcastRequest(ref, agent, content, text_of(frame, "msg_type", "broadcast"), key, trace)
 
 
 def _dump(frame: dict[str, Any]) -> str:

@@ -146,6 +146,7 @@ class BroadcastState(NamedTuple):
         sender_id: the sending connection; None for the system.
         sent_at: when it was committed.
         counts: of the messages that are still in the ledger; `prune` deletes confirmed ones.
+        traceparent: the sender's W3C trace context, which its messages have too; None if it gave none.
     """
 
     broadcast_id: str
@@ -154,6 +155,7 @@ class BroadcastState(NamedTuple):
     sender_id: Optional[str]
     sent_at: str
     counts: DeliveryCounts
+    traceparent: Optional[str] = None
 
 
 class StoredEvent(NamedTuple):

@@ -69,6 +69,7 @@ class NewMessage(NamedTuple):
         sender_id: the sending connection; None for the system.
         sent_at: the present time.
         retry_of: the msg_id of the set-aside message that it repeats.
+        traceparent: the sender's trace, as `check_traceparent` gives it.
         wants_reply: whether it asks for an answer.
         reply_to: the msg_id of the ask that it answers.
     """
@@ -80,6 +81,7 @@ class NewMessage(NamedTuple):
     sender_id: Optional[str]
     sent_at: str
     retry_of: Optional[str] = None
+    traceparent: Optional[str] = None
     wants_reply: bool = False
     reply_to: Optional[str] = None
 
@@ -92,6 +94,7 @@ class NewBroadcast(NamedTuple):
     msg_type: str
     sender_id: Optional[str]
     sent_at: str
+    traceparent: Optional[str] = None
 
 
 class Recipients(NamedTuple):

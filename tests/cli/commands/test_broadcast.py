@@ -8,6 +8,8 @@ import pytest
 
 pytestmark = pytest.mark.over_http
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 def test_broadcast(cli, connected) -> None:
     result = cli("broadcast", '{"event":"deploy"}')
@@ -50,3 +52,19 @@ def test_a_key_is_not_for_a_batch_of_broadcasts(cli, connected) -> None:
     refused = cli("broadcast", "--batch", "-", "--idempotency-key", "k", stdin=b"1\n")
     assert refused.exit_code == 2
     assert "--idempotency-key" in refused.stderr
+
+
+def test_a_trace_is_that_of_each_message(cli, connected, monkeypatch) -> None:
+    broadcast_id = cli("broadcast", "1", "--traceparent", TRACEPARENT, "-o", "id").stdout.strip()
+    assert [row["traceparent"] for row in json.loads(cli("history", "--json").stdout)] == [TRACEPARENT] * 3
+    assert [row["traceparent"] for row in json.loads(cli("broadcasts", "--json").stdout)] == [TRACEPARENT]
+    assert json.loads(cli("show", broadcast_id, "--json").stdout)["facts"]["traceparent"] == TRACEPARENT
+    monkeypatch.setenv("TRACEPARENT", TRACEPARENT)
+    cli("broadcast", "2", "--agent", "cipher")
+    assert json.loads(cli("history", "--json").stdout)[0]["traceparent"] == TRACEPARENT
+
+
+def test_an_invalid_trace_is_refused(cli, connected) -> None:
+    for more in ([], ["--dry-run"]):
+        assert cli("broadcast", "1", "--traceparent", "nonsense", *more).exit_code == 2
+    assert json.loads(cli("history", "--json").stdout) == []

@@ -9,6 +9,8 @@ import pytest
 
 pytestmark = pytest.mark.over_http
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER_TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -73,3 +75,39 @@ def test_a_key_is_not_for_a_batch(cli, connected) -> None:
     assert refused.exit_code == 2
     assert "--idempotency-key" in refused.stderr
     assert contents(cli) == []
+
+
+def traces(cli) -> list[object]:
+    """The traces of all messages, the oldest first."""
+    return [row["traceparent"] for row in json.loads(cli("history", "--json").stdout)][::-1]
+
+
+def test_a_trace_is_shown_and_received(cli, connected) -> None:
+    msg_id = cli("send", "ws-001", "1", "--traceparent", TRACEPARENT, "-o", "id").stdout.strip()
+    assert traces(cli) == [TRACEPARENT]
+    assert json.loads(cli("show", msg_id, "--json").stdout)["facts"]["traceparent"] == TRACEPARENT
+    assert json.loads(cli("receive", "ws-001").stdout)["traceparent"] == TRACEPARENT
+
+
+def test_an_invalid_trace_is_refused(cli, connected) -> None:
+    refused = cli("send", "ws-001", "1", "--traceparent", "nonsense")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "the traceparent is not valid" in refused.stderr
+    assert contents(cli) == []
+
+
+def test_a_trace_comes_from_the_environment_if_it_is_valid(cli, connected, monkeypatch) -> None:
+    for text in (TRACEPARENT, "nonsense", ""):
+        monkeypatch.setenv("TRACEPARENT", text)
+        result = cli("send", "ws-001", "1")
+        assert (result.exit_code, result.stderr) == (0, "")
+    monkeypatch.setenv("TRACEPARENT", TRACEPARENT)
+    cli("send", "ws-001", "1", "--traceparent", OTHER_TRACEPARENT)
+    assert traces(cli) == [TRACEPARENT, None, None, OTHER_TRACEPARENT]
+
+
+def test_a_key_does_not_stand_for_the_trace(cli, connected) -> None:
+    command = ("send", "ws-001", "1", "--idempotency-key", "deploy-42", "--traceparent")
+    first, again = cli(*command, TRACEPARENT), cli(*command, OTHER_TRACEPARENT)
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert traces(cli) == [TRACEPARENT]

@@ -289,6 +289,15 @@ class TestRequest:
             assert headers["Content-Type"] == "application/json"
             assert headers["User-Agent"].startswith("ws-manager/")
 
+    async def test_trace_of_the_message_is_passed_on(self, database: Path) -> None:
+        trace = f"00-{'a' * 32}-{'b' * 16}-01"
+        async with gateway(database) as running, receiving(status(200)) as receiver:
+            running.offline()
+            running.ledger.send("ws-001", 1, traceparent=trace)
+            running.ledger.send("ws-001", 2)
+            await forwarded(running, receiver.url)
+            assert [headers.get("traceparent") for headers in receiver.headers] == [trace, None]
+
     async def test_text_and_the_whole_message_can_be_posted(self, database: Path) -> None:
         async with gateway(database) as running, receiving(status(200)) as receiver:
             (first,) = waiting(running, "a line\n")

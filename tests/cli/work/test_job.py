@@ -14,7 +14,8 @@ from ws_manager.strict_json import Json
 def message(content: str = '{"n":1}', **fields: Any) -> dict[str, Any]:
     return {
         "seq": 41, "msg_id": "6d5c", "msg_type": "deploy", "sender_id": "ws-002", "recipient_id": "ws-001",
-        "broadcast_id": None, "sent_at": "2026-01-31T12:00:00.000000+00:00", "content": Json(content), **fields,
+        "broadcast_id": None, "sent_at": "2026-01-31T12:00:00.000000+00:00", "traceparent": None,
+        "content": Json(content), **fields,
     }  # fmt: skip
 
 
@@ -58,3 +59,10 @@ def test_secrets_are_taken_out() -> None:
         environment(message(), "octavia", 1, base={"BLACKROAD_WS_DB": "/a/file"})["BLACKROAD_WS_DB"]
         == "/a/file"
     )
+
+
+def test_trace_of_the_message_replaces_that_of_this_process() -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    ours = {"TRACEPARENT": f"00-{'c' * 32}-{'d' * 16}-01"}
+    assert environment(message(traceparent=trace), "octavia", 1, base=ours)["TRACEPARENT"] == trace
+    assert "TRACEPARENT" not in environment(message(), "octavia", 1, base=ours)

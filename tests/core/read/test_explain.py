@@ -66,6 +66,17 @@ class TestMessage:
         assert answer.facts["delivered"] is True
         assert answer.facts["content"] == '{"event":"deploy"}'
 
+    def test_that_was_sent_within_a_trace(self, delivery: Delivery) -> None:
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        ledger = ledger_of(delivery)
+        message, broadcast = (
+            ledger.send("ws-001", 1, traceparent=trace),
+            ledger.broadcast(1, traceparent=trace),
+        )
+        assert message is not None
+        for identifier in (message.msg_id, broadcast.broadcast_id):
+            assert show(delivery, identifier).facts["traceparent"] == trace
+
     def test_that_was_set_aside(self, delivery: Delivery) -> None:
         msg_id, seq = sent(delivery)
         delivery.settle([Rejection("ws-001", 1, seq, "no such printer")])

@@ -12,6 +12,8 @@ import pytest
 from tests.support import TEXT, RawAgent, Refused, RunningGateway, gateway, run
 from ws_manager.gateway.limits import Limits
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER_TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 Scenario = Callable[[RunningGateway, RawAgent, RawAgent], Awaitable[None]]
 
 
@@ -58,6 +60,31 @@ def test_broadcast_to_an_agent_is_answered_with_the_number_of_recipients(databas
         result = await speaker.json()
         assert (result["ref"], result["ok"], result["recipients"]) == (8, True, 1)
         assert result["broadcast_id"] == message["broadcast_id"]
+
+    with_two(database, scenario)
+
+
+def test_a_trace_reaches_the_other_and_without_one_the_member_is_left_out(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        for kind in ({"type": "send", "to": "ws-002"}, {"type": "broadcast", "agent": "cipher"}):
+            await speaker.say(**kind, ref=1, content=1, traceparent=TRACEPARENT)
+            assert (await hearer.message())["traceparent"] == TRACEPARENT
+            await speaker.say(**kind, ref=2, content=1, traceparent=None)
+            assert "traceparent" not in await hearer.message()
+
+    with_two(database, scenario)
+
+
+def test_a_key_does_not_stand_for_the_trace(database: Path) -> None:
+    async def scenario(running: RunningGateway, speaker: RawAgent, hearer: RawAgent) -> None:
+        for trace in (TRACEPARENT, OTHER_TRACEPARENT):
+            await speaker.say(type="send", to="ws-002", content=1, key="one", traceparent=trace)
+            await speaker.say(type="broadcast", agent="cipher", content=2, key="one", traceparent=trace)
+        results = [await speaker.json() for _ in range(4)]
+        assert all(result["ok"] for result in results)
+        assert results[:2] == results[2:]
+        assert [(await hearer.message())["traceparent"] for _ in range(2)] == [TRACEPARENT] * 2
+        assert running.db.value("SELECT count(*) FROM messages") == 2
 
     with_two(database, scenario)
 
@@ -116,6 +143,9 @@ def test_requests_are_done_in_their_order(database: Path) -> None:
         ({"type": "send", "to": "nobody", "content": 1}, "not_found"),
         ({"type": "send", "to": "", "content": 1}, "invalid"),
         ({"type": "send", "to": 5, "content": 1}, "invalid"),
+        ({"type": "send", "to": "ws-002", "content": 1, "traceparent": "nonsense"}, "invalid"),
+        ({"type": "send", "to": "ws-002", "content": 1, "traceparent": 5}, "invalid"),
+        ({"type": "broadcast", "content": 1, "traceparent": "nonsense"}, "invalid"),
         ({"type": "send", "to": "ws-002"}, "invalid"),
         ({"type": "send", "content": 1}, "invalid"),
         ({"type": "send", "to": "ws-002", "content": 1, "msg_type": "a\nb"}, "invalid"),

@@ -424,6 +424,36 @@ class TestManyAtOnce:
             assert schema_of(db) == fresh_schema
 
 
+WITHOUT_TRACES = (
+    "ALTER TABLE messages DROP COLUMN wants_reply; ALTER TABLE messages DROP COLUMN reply_to; DROP TABLE asks;"
+    "ALTER TABLE messages DROP COLUMN traceparent; ALTER TABLE broadcasts DROP COLUMN traceparent;"
+)
+"""Takes from a ledger what the steps 10 and 11 have added."""
+
+
+class TestLedgerOfSchema9:
+    @pytest.fixture
+    def old(self, database: Path) -> Path:
+        with contextlib.closing(open_db(database)) as db:
+            ledger = ledger_over(db)
+            ledger.connect("octavia", "ws-001")
+            ledger.send("ws-001", 1)
+            ledger.broadcast(2)
+        with plain(database) as db:
+            db.executescript(f"{WITHOUT_TRACES} PRAGMA user_version = 9")
+        return database
+
+    def test_schema_equals_a_fresh_one(self, old: Path, fresh_schema: list[tuple[object, ...]]) -> None:
+        with contextlib.closing(open_db(old)) as db:
+            assert schema_of(db) == fresh_schema
+
+    def test_what_was_sent_has_no_trace(self, old: Path) -> None:
+        with contextlib.closing(open_db(old)) as db:
+            found = [(row["content"], row["traceparent"]) for row in get_message_history(db)]
+            assert [state.traceparent for state in ledger_over(db).broadcasts()] == [None]
+        assert found == [("2", None), ("1", None)]
+
+
 class TestContentBeyondTheLimits:
     """The earlier implementation, and our own before it had limits, stored whatever Python could parse."""
 
@@ -444,11 +474,10 @@ class TestContentBeyondTheLimits:
             if request.param == "schema 3":
                 db.execute("ALTER TABLE webhook_events DROP COLUMN reason")
                 db.execute("ALTER TABLE messages DROP COLUMN broadcast_id")
-                db.execute("ALTER TABLE messages DROP COLUMN wants_reply")
-                db.execute("ALTER TABLE messages DROP COLUMN reply_to")
+                db.executescript(WITHOUT_TRACES)
                 db.execute("DROP TABLE receipts")
                 db.executescript(
-                    "DROP TABLE asks; DROP TABLE workers; DROP TABLE attempts; DROP TABLE holds; DROP TABLE bars;"
+                    "DROP TABLE workers; DROP TABLE attempts; DROP TABLE holds; DROP TABLE bars;"
                     " DROP TABLE idempotency_keys;"
                     " ALTER TABLE connections DROP COLUMN token;"
                     " DROP INDEX idx_msg_rejected"

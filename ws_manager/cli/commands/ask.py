@@ -1,7 +1,7 @@
 """`ws-manager ask`: ask a connection or an agent, and print the answer."""
 
 # No `from __future__ import annotations`: Typer evaluates the annotations of a command.
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import typer
 
@@ -10,7 +10,7 @@ from ws_manager.cli.ledger import ledger_to_write
 from ws_manager.cli.options import global_options
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import json_text, note_to_terminal
-from ws_manager.cli.sending import MESSAGE_HELP, content_of
+from ws_manager.cli.sending import MESSAGE_HELP, TRACEPARENT_HELP, content_of, traceparent_of
 from ws_manager.errors import NoAnswer, NotAuthorised, NotFound, WsManagerError
 from ws_manager.forms import ask_form
 from ws_manager.remedies import LIST_AGENT, LIST_CONNECTIONS, SHOW
@@ -30,15 +30,16 @@ def ask(
     message: str = typer.Argument(..., metavar="<message>", help=MESSAGE_HELP),
     timeout: str = typer.Option("10s", "--timeout", metavar="DURATION", help="Wait at most this long."),
     msg_type: str = typer.Option("data", "--type", metavar="NAME", help="The message's type."),
+    traceparent: Optional[str] = typer.Option(None, "--traceparent", metavar="TEXT", help=TRACEPARENT_HELP),
 ) -> None:
     """Ask a connection, and print the answer as JSON.
 
     The exit code is 5 if no answer comes in time. The message stays, and an answer is kept for 24 hours.
     """
     options, seconds = global_options(ctx), parse_duration(timeout)
-    content = content_of(message)
+    content, trace = content_of(message), traceparent_of(traceparent)
     with ledger_to_write(ctx) as ledger:
-        sent = ledger.ask(to, content, msg_type)
+        sent = ledger.ask(to, content, msg_type, traceparent=trace)
         if sent is None:
             raise _nobody(ledger, to)
         note_to_terminal(

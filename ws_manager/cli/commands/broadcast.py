@@ -14,10 +14,12 @@ from ws_manager.cli.sending import (
     EVERY_AGENT,
     KEY_HELP,
     MESSAGE_HELP,
+    TRACEPARENT_HELP,
     WAIT_HELP,
     content_of,
     nothing_to_send,
     report_sent,
+    traceparent_of,
 )
 from ws_manager.core.validation import check_name, encode_content
 from ws_manager.errors import InvalidInput
@@ -45,11 +47,13 @@ def broadcast(
         "--dry-run",
         help="Send nothing: show which connections would get it, and why the others would not.",
     ),
+    traceparent: Optional[str] = typer.Option(None, "--traceparent", metavar="TEXT", help=TRACEPARENT_HELP),
 ) -> None:
     """Send a message to all active connections.
 
     When the command returns, the messages to all recipients are in the ledger, or none is.
     """
+    trace = traceparent_of(traceparent)
     if batch is not None:
         from ws_manager.cli.batch import BatchRun, check_batch_options
         from ws_manager.cli.process.line_reader import Lines
@@ -58,7 +62,7 @@ def broadcast(
         others |= {"--where": where, "--dry-run": dry_run, "--idempotency-key": key}
         check_batch_options(global_options(ctx), others)
         with Lines(batch) as lines, ledger_to_write(ctx) as ledger:
-            BatchRun(ledger, check_name(msg_type, "message type")).broadcast(lines, agent)
+            BatchRun(ledger, check_name(msg_type, "message type"), trace).broadcast(lines, agent)
         return
     if message is None:
         raise nothing_to_send("broadcast", "<message>")
@@ -73,7 +77,7 @@ def broadcast(
         preview(ctx, content, msg_type, agent, chosen)
         return
     with ledger_to_write(ctx) as ledger:
-        request = _Request(content, agent, where, msg_type)
+        request = _Request(content, agent, where, msg_type, trace)
         sent = _broadcast(ledger, request, chosen, key)
         line = f"Broadcast to {len(sent.recipients)} connection(s)"
         row = {"broadcast_id": sent.broadcast_id, "recipients": sent.recipients}
@@ -91,6 +95,7 @@ class _Request(NamedTuple):
     agent: Optional[str]
     where: Optional[list[str]]
     msg_type: str
+    traceparent: Optional[str]
 
 
 def _broadcast(
@@ -102,7 +107,11 @@ def _broadcast(
     def sent() -> str:
         made.append(
             ledger.broadcast(
-                request.content, agent=request.agent, filter_fn=chosen, msg_type=request.msg_type
+                request.content,
+                agent=request.agent,
+                filter_fn=chosen,
+                msg_type=request.msg_type,
+                traceparent=request.traceparent,
             )
         )
         return made[0].broadcast_id

@@ -13,7 +13,7 @@ from ws_manager.cli.output.rows import write_rows
 from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.forms import BROADCAST_FIELDS, broadcast_form
 
-COLUMNS = BROADCAST_FIELDS
+COLUMNS = tuple(name for name in BROADCAST_FIELDS if name != "traceparent")
 """The columns in csv and tsv."""
 
 

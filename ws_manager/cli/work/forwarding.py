@@ -142,7 +142,7 @@ class Forwarder:
             "webhook-id": message.msg_id,
             "webhook-timestamp": str(now),
         }
-        traceparent = getattr(message, "traceparent", None)
+        traceparent = message.traceparent
         if traceparent is not None:
             headers["traceparent"] = traceparent
         if self._secrets is not None:

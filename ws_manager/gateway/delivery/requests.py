@@ -21,12 +21,11 @@ from ws_manager.protocol.attempt_frames import (
 )
 from ws_manager.protocol.frames import (
     AgentRequest,
-    BroadcastRequest,
-    SendRequest,
     broadcasted_frame,
     failure_frame,
     sent_frame,
 )
+from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest
 from ws_manager.tokens import Claims
 
 
@@ -110,11 +109,14 @@ class RequestPerformer:
         subject = self._claims.agent
 
         def sent() -> str:
-            content, msg_type, admit = request.content, request.msg_type, self._account.spend
+            content, msg_type, trace = request.content, request.msg_type, request.traceparent
+            admit = self._account.spend
             if request.asks:
-                message = ledger.ask(to, content, msg_type, self._sender, subject=subject, admit=admit)
+                message = ledger.ask(
+                    to, content, msg_type, self._sender, subject=subject, traceparent=trace, admit=admit
+                )
             else:
-                message = ledger.send(to, content, msg_type, self._sender, admit=admit)
+                message = ledger.send(to, content, msg_type, self._sender, traceparent=trace, admit=admit)
             if message is None:
                 raise NotFound(f"no active connection {to}")
             return message.msg_id
@@ -138,6 +140,7 @@ class RequestPerformer:
                 agent=agent,
                 msg_type=request.msg_type,
                 sender_id=self._sender,
+                traceparent=request.traceparent,
                 admit=self._account.spend,
             )
             count = len(broadcast.recipients)

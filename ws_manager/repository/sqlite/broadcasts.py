@@ -32,8 +32,9 @@ class Broadcasts:
             if recipients.ws_ids:
                 first, last = self._messages.insert_broadcast(new, recipients.ws_ids)
             self._db.execute(
-                "INSERT INTO broadcasts (broadcast_id, first_id, last_id, recipients, msg_type, sender_id, sent_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO broadcasts"
+                " (broadcast_id, first_id, last_id, recipients, msg_type, sender_id, sent_at, traceparent)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.broadcast_id,
                     first,
@@ -42,6 +43,7 @@ class Broadcasts:
                     new.msg_type,
                     new.sender_id,
                     new.sent_at,
+                    new.traceparent,
                 ),
             )
         if not recipients.ws_ids:
@@ -117,11 +119,12 @@ class Broadcasts:
 
     def _states(self, which: str, parameters: tuple[object, ...]) -> list[BroadcastState]:
         rows = self._db.rows(
-            f"SELECT broadcast_id, recipients, msg_type, sender_id, sent_at FROM broadcasts {which}",
+            "SELECT broadcast_id, recipients, msg_type, sender_id, sent_at, traceparent"
+            f" FROM broadcasts {which}",
             parameters,
         )
         states = []
         for row in rows:
-            values: Row = (*row, self.delivery_counts(row[0]))
+            values: Row = (*row[:-1], self.delivery_counts(row[0]), row[-1])
             states.append(BroadcastState(*values))
         return states

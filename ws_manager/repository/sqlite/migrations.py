@@ -16,7 +16,7 @@ from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.judgement import FOREIGN, SHARED_VERSION, judge
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.schema import (
-    ASKS_OF_VERSION_10,
+    ASKS_OF_VERSION_11,
     ATTEMPTS_OF_VERSION_9,
     BARS_OF_VERSION_7,
     EARLIER,
@@ -200,9 +200,15 @@ def _count_attempts(tables: sqlite_utils.Database) -> None:
     tables.execute("CREATE INDEX idx_attempt_ws_id ON attempts (ws_id)")
 
 
+def _keep_traces(tables: sqlite_utils.Database) -> None:
+    """Step 10: the trace that the sender of a message is part of; NULL where it named none."""
+    _add_column(tables, "messages", "traceparent")
+    _add_column(tables, "broadcasts", "traceparent")
+
+
 def _keep_asks(tables: sqlite_utils.Database) -> None:
-    """Step 10: messages that want an answer, and answers."""
-    tables.execute(ASKS_OF_VERSION_10)
+    """Step 11: messages that want an answer, and answers."""
+    tables.execute(ASKS_OF_VERSION_11)
     _add_column(tables, "messages", "wants_reply", int)
     _add_column(tables, "messages", "reply_to")
 
@@ -235,5 +241,6 @@ _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _bar,
     _hold,
     _count_attempts,
+    _keep_traces,
     _keep_asks,
 )

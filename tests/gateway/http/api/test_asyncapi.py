@@ -19,19 +19,18 @@ from ws_manager.gateway.http.api.asyncapi import FROM_AGENT, FROM_GATEWAY, QUERY
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value
 from ws_manager.gateway.http.api.schemas import Schema
 from ws_manager.gateway.http.handshake import parse_query
-from ws_manager.protocol import ask_frames, attempt_frames, frames
+from ws_manager.protocol import ask_frames, attempt_frames, frames, request_frames
 from ws_manager.protocol.ask_frames import reply_frame
 from ws_manager.protocol.attempt_frames import failed_frame, pending_frame, started_frame
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import (
     BadRequest,
     ack_frame,
-    broadcast_frame,
     parse_agent_frame,
     parse_gateway_frame,
     reject_frame,
-    send_frame,
 )
+from ws_manager.protocol.request_frames import broadcast_frame, send_frame
 
 
 def fits(value: Any, schema: Schema) -> bool:
@@ -89,7 +88,8 @@ def test_every_frame_is_in_an_operation_of_its_direction() -> None:
 
 
 def test_every_type_that_the_protocol_reads_or_writes_is_described_and_no_other() -> None:
-    source = "".join(map(inspect.getsource, (frames, attempt_frames, ask_frames)))
+    sources = (frames, attempt_frames, request_frames, ask_frames)
+    source = "".join(map(inspect.getsource, sources))
     written = set(re.findall(r'"type": ?"(\w+)"', source))
     read = set(re.findall(r'kind == "(\w+)"', source))
     for several in re.findall(r"_REQUESTS = \(([^)]+)\)", source):
@@ -141,8 +141,9 @@ def refused(frame: dict[str, Any]) -> bool:
         ("ack", ack_frame(41)),
         ("reject", reject_frame(41, "no")),
         ("send", send_frame(7, "ws-002", {"n": 1}, "data")),
+        ("send", send_frame(7, "ws-002", {"n": 1}, "data", "k", f"00-{'a' * 32}-{'b' * 16}-01")),
         ("broadcast", broadcast_frame(8, None, [1], "broadcast")),
-        ("ask", send_frame(7, "octavia", {"n": 1}, "data", "k", "ask")),
+        ("ask", send_frame(7, "octavia", {"n": 1}, "data", "k", kind="ask")),
         ("reply", reply_frame(9, 41, {"n": 1})),
         ("started", started_frame(9, 41)),
         ("failed", failed_frame(10, 41, "exit code 1")),
@@ -154,10 +155,11 @@ def test_what_our_own_agents_write_is_described(name: str, frame: str) -> None:
 
 
 def test_a_message_is_described_as_it_is() -> None:
-    schema = FROM_GATEWAY["message"].schema
-    assert set(schema["properties"]) == {"type", *WIRE_FIELDS}
-    # Left out where they would say nothing.
-    assert set(schema["properties"]) - set(schema["required"]) == {"wants_reply", "reply_to"}
+    message = FROM_GATEWAY["message"].schema
+    assert set(message["properties"]) == {"type", *WIRE_FIELDS}
+    # A frame leaves them out where they would say nothing.
+    optional = {"traceparent", "wants_reply", "reply_to"}
+    assert set(message["properties"]) - set(message["required"]) == optional
 
 
 async def test_frames_of_a_real_socket_are_described(database: Path) -> None:

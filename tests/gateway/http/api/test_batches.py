@@ -84,6 +84,26 @@ async def test_lines_with_keys_are_sent_once(database: Path) -> None:
         assert running.ledger.stats()["total_messages"] == 1201
 
 
+async def test_a_line_has_its_own_trace_or_that_of_the_request(database: Path) -> None:
+    own, its = (f"00-{'a' * 32}-{digit * 16}-01" for digit in "12")
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001")
+        lines: list[dict[str, object]] = [
+            {"to": "ws-001", "content": 1, "traceparent": own},
+            {"to": "ws-001", "content": 2},
+            {"to": "ws-001", "content": 3, "traceparent": "nonsense"},
+            {"content": 4, "traceparent": own},
+            {"content": 5},
+        ]
+        raw = "\n".join(map(json.dumps, lines)).encode()
+        answer = await ask(running, "POST", "/v1/batches", raw=raw, headers={"traceparent": its})
+        got = [json.loads(line) for line in answer.text.splitlines()]
+        assert [each["ok"] for each in got] == [True, True, False, True, True]
+        assert "traceparent" in got[2]["error"]["message"]
+        rows = running.db.rows("SELECT content, traceparent FROM messages ORDER BY id")
+        assert rows == [("1", own), ("2", its), ("4", own), ("5", its)]
+
+
 @pytest.mark.parametrize(
     ("scope", "outcomes"), [("send", [True, False]), ("broadcast", [False, True]), ("read", None)]
 )

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from tests.gateway.http.api.support import KEY, ask, token
 from tests.support import RunningGateway, gateway
 from ws_manager.forms import BROADCAST_FIELDS, MESSAGE_FIELDS
 from ws_manager.models import Rejection
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER_TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 
 
 def three(running: RunningGateway) -> None:
@@ -371,3 +376,72 @@ async def test_a_place_that_is_not_reached_yet_stays(database: Path, after: int)
         running.ledger.send("ws-001", 1)
         answer = await ask(running, "GET", f"/v1/messages?order=oldest&after={after}")
         assert answer.body == {"items": [], "next": str(after)}
+
+
+SENDING = [("/v1/messages", {"to": "ws-001", "content": 1}), ("/v1/broadcasts", {"content": 1})]
+
+
+@pytest.mark.parametrize(("path", "body"), SENDING)
+@pytest.mark.parametrize(
+    ("own", "header", "kept"),
+    [
+        (TRACEPARENT, None, TRACEPARENT),
+        (None, TRACEPARENT, TRACEPARENT),
+        (TRACEPARENT, OTHER_TRACEPARENT, TRACEPARENT),
+        (None, f"cc{TRACEPARENT[2:]}-more", TRACEPARENT),
+        (None, "nonsense", None),
+        (None, f"{TRACEPARENT}, {TRACEPARENT}", None),
+        (None, None, None),
+    ],
+)
+async def test_a_trace_comes_from_the_body_or_else_from_the_header(
+    database: Path, path: str, body: dict[str, object], own: str, header: str, kept: str
+) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001")
+        headers = {} if header is None else {"Traceparent": header}
+        sent = await ask(running, "POST", path, {**body, "traceparent": own}, headers=headers)
+        assert (sent.status, sent.body["traceparent"]) == (201, kept)
+        assert (await ask(running, "GET", sent.headers["Location"])).body["traceparent"] == kept
+        listed = await ask(running, "GET", "/v1/messages")
+        assert [item["traceparent"] for item in listed.body["items"]] == [kept]
+
+
+async def test_two_headers_with_a_trace_are_ignored(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001")
+        headers = CIMultiDict([("traceparent", TRACEPARENT), ("traceparent", TRACEPARENT)])
+        headers["Authorization"] = f"Bearer {token()}"
+        async with aiohttp.ClientSession(running.url) as session:
+            body = {"to": "ws-001", "content": 1}
+            async with session.post("/v1/messages", json=body, headers=headers) as response:
+                assert (response.status, (await response.json())["traceparent"]) == (201, None)
+
+
+@pytest.mark.parametrize(("path", "body"), SENDING)
+@pytest.mark.parametrize("text", ["", "nonsense", f"ff{TRACEPARENT[2:]}", 1])
+async def test_an_invalid_trace_in_a_body_is_refused(
+    database: Path, path: str, body: dict[str, object], text: object
+) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001")
+        refused = await ask(running, "POST", path, {**body, "traceparent": text})
+        assert (refused.status, refused.body["code"], refused.body["param"]) == (
+            400,
+            "invalid",
+            "traceparent",
+        )
+        assert running.db.value("SELECT count(*) FROM messages") == 0
+
+
+@pytest.mark.parametrize(("path", "body"), SENDING)
+async def test_a_repeated_request_may_be_another_span(
+    database: Path, path: str, body: dict[str, object]
+) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001")
+        first = await ask(running, "POST", path, body, key="k", headers={"traceparent": TRACEPARENT})
+        again = await ask(running, "POST", path, body, key="k", headers={"traceparent": OTHER_TRACEPARENT})
+        assert (again.status, again.body) == (201, first.body)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert again.body["traceparent"] == TRACEPARENT

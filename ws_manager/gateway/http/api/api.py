@@ -19,7 +19,14 @@ from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.http.api import asyncapi, openapi
 from ws_manager.gateway.http.api.gate import Gate
-from ws_manager.gateway.http.api.parsing import BadParameter, check_value, parse_body, parse_query, query_of
+from ws_manager.gateway.http.api.parsing import (
+    BadParameter,
+    check_value,
+    parse_body,
+    parse_query,
+    query_of,
+    traceparent_of,
+)
 from ws_manager.gateway.http.api.route import Call, Reply, Route
 from ws_manager.gateway.http.api.routes import ROUTES
 from ws_manager.gateway.http.api.schemas import KEY
@@ -110,7 +117,8 @@ class Api:
         key = _key(request, route)
         waiting = contextlib.nullcontext() if wait is None else self._waits.taken(claims)
         with waiting:
-            call = Call(claims, given, {}, key, self._gate.account(claims), self._gate.access)
+            account, trace = self._gate.account(claims), traceparent_of(request)
+            call = Call(claims, given, {}, key, account, self._gate.access, trace)
             return await self._reply(request, route, call, wait)
 
     async def _reply(

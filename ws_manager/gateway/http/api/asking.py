@@ -9,9 +9,9 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import sending_key
 from ws_manager.errors import NotFound
 from ws_manager.forms import ask_form
-from ws_manager.gateway.http.api.messages import sender
+from ws_manager.gateway.http.api.messages import sender, trace_of
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
-from ws_manager.gateway.http.api.schemas import ASK, CONTENT, KNOWN_NAME, NAME, optional, thing
+from ws_manager.gateway.http.api.schemas import ASK, CONTENT, KNOWN_NAME, NAME, TRACEPARENT, optional, thing
 from ws_manager.gateway.http.api.schemas import WAIT as WAIT_SCHEMA
 from ws_manager.repository.working import ANSWERED, Ask
 from ws_manager.tokens import ANY_AGENT
@@ -25,7 +25,15 @@ def _ask(ledger: Ledger, call: Call) -> Reply:
     to, msg_type = body["to"], body.get("msg_type", "data")
 
     def sent() -> str:
-        message = ledger.ask(to, body["content"], msg_type, asker, subject=call.subject, admit=call.admit)
+        message = ledger.ask(
+            to,
+            body["content"],
+            msg_type,
+            asker,
+            subject=call.subject,
+            traceparent=trace_of(call),
+            admit=call.admit,
+        )
         if message is None:
             raise NotFound(f"{to} is not active")
         return message.msg_id
@@ -67,7 +75,10 @@ ROUTES = (
         "POST", "/v1/asks", "send",
         "Ask a connection, or an agent: its connection that was heard last gets a message that wants an answer.",
         _ask, ASK, status=(201, 202), writes=True, parameters=(_WAIT,), keyed=True, errors=(404, 409, 413, 422),
-        body=thing({"to": KNOWN_NAME, "content": CONTENT}, msg_type=NAME, sender_id=optional(KNOWN_NAME)),
+        body=thing(
+            {"to": KNOWN_NAME, "content": CONTENT},
+            msg_type=NAME, sender_id=optional(KNOWN_NAME), traceparent=TRACEPARENT,
+        ),
     ),
     Route(
         "GET", "/v1/asks/{msg_id}", "send", "Show an ask and its answer, for 24 h after it was made.", _asked, ASK,

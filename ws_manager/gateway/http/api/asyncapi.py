@@ -16,6 +16,7 @@ from ws_manager.gateway.http.api.schemas import (
     NUMBER,
     SEQ,
     TEXT,
+    TRACEPARENT,
     Schema,
     optional,
     thing,
@@ -89,6 +90,7 @@ FROM_GATEWAY = {
             "sent_at": TEXT,
             "content": CONTENT,
         },
+        traceparent={**TEXT, "description": "the sender's W3C trace context; left out if it gave none"},
         wants_reply={**_TRUE, "description": "its sender asks for an answer; otherwise it is left out"},
         reply_to={**TEXT, "description": "the msg_id of the ask that it answers; otherwise it is left out"},
         example={
@@ -150,6 +152,7 @@ FROM_AGENT = {
         ref=_REF,
         msg_type={**NAME, "default": "data"},
         key={**optional(KEY), "description": "the same key for the same request does it once, for a day"},
+        traceparent=TRACEPARENT,
         example={"ref": 7, "to": "ws-002", "content": {"task": "deploy"}},
     ),
     "broadcast": _frame(
@@ -160,6 +163,7 @@ FROM_AGENT = {
         agent={**optional(KNOWN_NAME), "description": "only to this agent's connections"},
         msg_type={**NAME, "default": "broadcast"},
         key={**optional(KEY), "description": "the same key for the same request does it once, for a day"},
+        traceparent=TRACEPARENT,
         example={"ref": 8, "agent": "cipher", "content": "hello"},
     ),
     "ask": _frame(
@@ -169,6 +173,7 @@ FROM_AGENT = {
         ref=_REF,
         msg_type={**NAME, "default": "data"},
         key={**optional(KEY), "description": "the same key for the same request does it once, for a day"},
+        traceparent=TRACEPARENT,
         example={"ref": 11, "to": "octavia", "content": {"task": "status"}},
     ),
     "reply": _frame(

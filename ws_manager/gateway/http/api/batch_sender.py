@@ -12,7 +12,17 @@ from ws_manager.core.read.conditions import all_of
 from ws_manager.core.sending import Admit
 from ws_manager.errors import InvalidInput, KeyReused, LedgerError, NotFound, WsManagerError
 from ws_manager.gateway.http.api.parsing import parse_body
-from ws_manager.gateway.http.api.schemas import CONTENT, KEY, KNOWN_NAME, NAME, TEXT, listed, optional, thing
+from ws_manager.gateway.http.api.schemas import (
+    CONTENT,
+    KEY,
+    KNOWN_NAME,
+    NAME,
+    TEXT,
+    TRACEPARENT,
+    listed,
+    optional,
+    thing,
+)
 from ws_manager.gateway.http.errors import hint_of
 from ws_manager.gateway.quotas import TooFast
 from ws_manager.tokens import Claims
@@ -24,6 +34,7 @@ LINE = thing(
     where=listed(TEXT),
     msg_type=NAME,
     key=KEY,
+    traceparent=TRACEPARENT,
 )
 """One line: with `to` it is a message, without it a broadcast."""
 
@@ -56,13 +67,20 @@ class BatchSender:
 
     Lines that follow each other and are messages to one connection are written together: that costs a fraction of
     writing each.
+
+    Args:
+        ledger: open for writing.
+        claims: what the token allows.
+        admit: charges what is sent.
+        traceparent: of the lines that have none of their own.
     """
 
-    def __init__(self, ledger: Ledger, claims: Claims, admit: Admit) -> None:
+    def __init__(self, ledger: Ledger, claims: Claims, admit: Admit, traceparent: Optional[str]) -> None:
         self._ledger = ledger
         self._batch = ledger.batch
         self._claims = claims
         self._admit = admit
+        self._traceparent = traceparent
         self._answers: list[str] = []
         # Either all have keys, of different names, or none has.
         self._run: list[_Message] = []
@@ -101,7 +119,8 @@ class BatchSender:
             raise InvalidInput("a line with `to` has no agent and no where", hint="leave them out")
         self._claims.require("send")
         content, msg_type = body["content"], body.get("msg_type", "data")
-        message = self._batch.message(content, msg_type, body["to"])
+        trace = body.get("traceparent", self._traceparent)
+        message = self._batch.message(content, msg_type, body["to"], trace)
         key = sending_key(
             self._claims.agent, body.get("key"), body["to"], content, msg_type, self._claims.ws_id
         )
@@ -151,6 +170,7 @@ class BatchSender:
                 filter_fn=chosen,
                 msg_type=msg_type,
                 sender_id=self._claims.ws_id,
+                traceparent=body.get("traceparent", self._traceparent),
                 admit=self._admit,
             ).broadcast_id
 

@@ -18,6 +18,7 @@ from ws_manager.errors import InvalidInput, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.http.api.batch_sender import BatchSender, Line, Sent
 from ws_manager.gateway.http.api.gate import Gate
+from ws_manager.gateway.http.api.parsing import traceparent_of
 from ws_manager.gateway.http.api.slots import Slots
 from ws_manager.tokens import Claims
 
@@ -66,23 +67,26 @@ class Batches:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={**headers, "Cache-Control": "no-store"})
         response.content_type = CONTENT_TYPE
+        trace = traceparent_of(request)
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):
             try:
                 async for group in self._groups(request):
-                    await self._commit(group, claims, response)
+                    await self._commit(group, claims, trace, response)
             except (WsManagerError, asyncio.TimeoutError):
                 # Without an end, so that its client knows that lines were not answered.
                 if request.transport is not None:
                     request.transport.close()
         return response
 
-    async def _commit(self, group: list[Line], claims: Claims, response: web.StreamResponse) -> None:
+    async def _commit(
+        self, group: list[Line], claims: Claims, trace: Optional[str], response: web.StreamResponse
+    ) -> None:
         """Commit lines, and answer them. A token that is too fast is slowed down."""
 
         def sent(ledger: Ledger) -> Sent:
-            sender = BatchSender(self._gate.still_open(ledger, claims), claims, self._gate.account(claims))
-            return sender.send(group)
+            admit = self._gate.account(claims)
+            return BatchSender(self._gate.still_open(ledger, claims), claims, admit, trace).send(group)
 
         while group:
             outcome = await self._threads.write(sent)

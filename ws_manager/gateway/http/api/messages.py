@@ -26,6 +26,7 @@ from ws_manager.gateway.http.api.schemas import (
     NAME,
     SEQ,
     TEXT,
+    TRACEPARENT,
     listed,
     optional,
     page,
@@ -50,7 +51,9 @@ def _send(ledger: Ledger, call: Call) -> Reply:
     to, msg_type = body["to"], body.get("msg_type", "data")
 
     def sent() -> str:
-        message = ledger.send(to, body["content"], msg_type, sender(call), admit=call.admit)
+        message = ledger.send(
+            to, body["content"], msg_type, sender(call), traceparent=trace_of(call), admit=call.admit
+        )
         if message is None:
             raise NotFound(f"{to} is not active")
         return message.msg_id
@@ -93,6 +96,12 @@ def sender(call: Call) -> Optional[str]:
     return named
 
 
+def trace_of(call: Call) -> Optional[str]:
+    """Return the trace that a message belongs to: the body's, or else the request's own."""
+    own: Optional[str] = call.body.get("traceparent")
+    return call.traceparent if own is None else own
+
+
 def _broadcast(ledger: Ledger, call: Call) -> Reply:
     body, view = call.body, View(ledger, call.claims)
     conditions = all_of(body["where"]) if body.get("where") else None
@@ -113,6 +122,7 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
             filter_fn=conditions,
             msg_type=msg_type,
             sender_id=sender(call),
+            traceparent=trace_of(call),
             admit=call.admit,
         ).broadcast_id
 
@@ -243,13 +253,19 @@ def _replay(ledger: Ledger, call: Call) -> Reply:
 
 
 _RETRIED = thing({"retry_of": TEXT, "msg_id": TEXT, "ws_id": TEXT})
-_SENT = thing({"to": KNOWN_NAME, "content": CONTENT}, msg_type=NAME, sender_id=optional(KNOWN_NAME))
+_SENT = thing(
+    {"to": KNOWN_NAME, "content": CONTENT},
+    msg_type=NAME,
+    sender_id=optional(KNOWN_NAME),
+    traceparent=TRACEPARENT,
+)
 _BROADCASTED = thing(
     {"content": CONTENT},
     agent=optional(KNOWN_NAME),
     where=listed(TEXT),
     msg_type=NAME,
     sender_id=optional(KNOWN_NAME),
+    traceparent=TRACEPARENT,
 )
 _DRY = thing({"recipients": {"type": "integer"}, "ws_ids": listed(TEXT), "dry_run": BOOLEAN})
 

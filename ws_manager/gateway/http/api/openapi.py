@@ -34,6 +34,14 @@ ALWAYS = (400, 401, 403, 429, 503)
 """The problems that every route has."""
 
 
+_TRACEPARENT = {
+    "name": "traceparent",
+    "in": "header",
+    "description": "the W3C trace context of what is sent, where the body gives none; an invalid one is ignored",
+    "schema": {"type": "string"},
+}
+
+
 def document(url: str) -> dict[str, Any]:
     """Return the document. `url` is the gateway's base address."""
     paths: dict[str, Any] = {}
@@ -83,6 +91,8 @@ def _operation(route: Route) -> dict[str, Any]:
                 "schema": KEY,
             }
         )
+    if route.body is not None and "traceparent" in route.body["properties"]:
+        parameters.append(_TRACEPARENT)
     operation: dict[str, Any] = {
         "operationId": route.operation,
         "summary": route.summary,
@@ -134,6 +144,7 @@ def _batches() -> dict[str, Any]:
         "A line is `Line` in the schemas; its `key` is its idempotency key. An answer is "
         '`{"line":N,"ok":true,"msg_id":…}`, `{"line":N,"ok":true,"broadcast_id":…,"recipients":N}` or '
         '`{"line":N,"ok":false,"error":{"code","message","hint"}}`.',
+        "parameters": [_TRACEPARENT],
         "requestBody": {"required": True, "content": {"application/x-ndjson": lines, "text/plain": lines}},
         "responses": {
             "200": {"description": "the answers", "content": {"application/x-ndjson": lines}},

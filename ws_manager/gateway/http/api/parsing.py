@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from aiohttp import web
 
 from ws_manager.core.moments import parse_moment
+from ws_manager.core.traceparent import valid_traceparent
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.api.route import Parameter
 from ws_manager.gateway.http.api.schemas import NAME, Schema
@@ -41,6 +42,12 @@ class BadParameter(InvalidInput):
 def query_of(request: web.Request) -> list[tuple[str, str]]:
     """Return a request's query, without a token in it, which `Access` has read."""
     return [(name, value) for name, value in request.query.items() if name != "access_token"]
+
+
+def traceparent_of(request: web.Request) -> Optional[str]:
+    """Return a request's header `traceparent`; None if there is none, or it is invalid, as two of them are."""
+    given = request.headers.getall("traceparent", [])
+    return valid_traceparent(given[0]) if len(given) == 1 else None
 
 
 def parse_query(query: Iterable[tuple[str, str]], parameters: Iterable[Parameter]) -> dict[str, Any]:

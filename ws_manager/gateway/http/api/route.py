@@ -41,6 +41,7 @@ class Call(NamedTuple):
         key: its idempotency key.
         admit: charges what is sent, before it is written: see `ws_manager.core.sending.Admit`.
         access: signs tokens.
+        traceparent: of the header; None if there is none, or it is invalid.
     """
 
     claims: Claims
@@ -49,6 +50,7 @@ class Call(NamedTuple):
     key: Optional[str]
     admit: Callable[[int, int], None]
     access: Access
+    traceparent: Optional[str] = None
 
     @property
     def subject(self) -> str:

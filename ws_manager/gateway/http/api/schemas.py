@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ws_manager.core.once import KEY_FORM, LONGEST_KEY
+from ws_manager.core.traceparent import TRACEPARENT_FORM
 from ws_manager.repository.working import STATES
 from ws_manager.settings import MAX_NAME, MAX_TIMEOUT
 from ws_manager.text import UNSEEN_CLASS
@@ -40,6 +41,11 @@ NUMBER: Schema = {"type": "number", "minimum": 0}
 METADATA: Schema = {"type": "object"}
 CONTENT: Schema = {"description": "any JSON value"}
 KEY: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": f"^{KEY_FORM}$"}
+TRACEPARENT: Schema = {
+    "type": ["string", "null"],
+    "pattern": f"^{TRACEPARENT_FORM}$",
+    "description": "the sender's W3C trace context, which the receiver gets",
+}
 
 
 def optional(schema: Schema) -> Schema:
@@ -115,6 +121,7 @@ COMPONENTS: dict[str, Schema] = {
             "recipient_id": optional(TEXT),
             "broadcast_id": optional(TEXT),
             "sent_at": TEXT,
+            "traceparent": optional(TEXT),
             "wants_reply": BOOLEAN,
             "reply_to": optional(TEXT),
             "content": CONTENT,
@@ -138,6 +145,7 @@ COMPONENTS: dict[str, Schema] = {
             "recipient_id": TEXT,
             "broadcast_id": optional(TEXT),
             "sent_at": TEXT,
+            "traceparent": optional(TEXT),
             "wants_reply": BOOLEAN,
             "reply_to": optional(TEXT),
             "content": CONTENT,
@@ -168,6 +176,7 @@ COMPONENTS: dict[str, Schema] = {
             "confirmed": COUNT,
             "pending": COUNT,
             "set_aside": COUNT,
+            "traceparent": optional(TEXT),
         },
         ws_ids=listed(TEXT),
         unconfirmed=listed(_ref("Unconfirmed")),
