@@ -12,6 +12,7 @@ from ws_manager.version import __version__
 
 if TYPE_CHECKING:
     from ws_manager.client.agent import AgentClient
+    from ws_manager.client.handlers import AttemptFailed, MessageRejected
     from ws_manager.client.receipts import AgentMessage
     from ws_manager.core.functions import (
         add_connection,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ws_manager.client.agent": ("AgentClient",),
+    "ws_manager.client.handlers": ("AttemptFailed", "MessageRejected"),
     "ws_manager.client.receipts": ("AgentMessage",),
     "ws_manager.core.functions": (
         "add_connection",
@@ -88,6 +90,7 @@ __all__ = [
     "DB_PATH",
     "AgentClient",
     "AgentMessage",
+    "AttemptFailed",
     "Conflict",
     "Connection",
     "ConnectionPool",
@@ -101,6 +104,7 @@ __all__ = [
     "LedgerFull",
     "LedgerReplaced",
     "Message",
+    "MessageRejected",
     "MissingExtra",
     "NotAuthorised",
     "NotFound",

@@ -17,6 +17,12 @@ export interface Message<Content = any> {
   sent_at: string;
   /** Numbers are rounded as `JSON.parse` rounds them. */
   content: Content;
+  /** True if the sender waits for an answer: see `AgentClient.reply`. */
+  wants_reply?: true;
+  /** In an answer, the msg_id of the message that it answers. */
+  reply_to?: string;
+  /** The trace that the message belongs to, as in the HTTP header of W3C Trace Context. */
+  traceparent?: string;
 }
 
 /** What the gateway says when it has let the agent in. */
@@ -120,13 +126,21 @@ export class AgentClient<Content = any> implements AsyncIterable<Message<Content
   reject(message: Pick<Message, "msg_id">, reason: string): void;
 
   /**
+   * Answer a message that wants it. The answer confirms the message, and none before it. As for `send`, it is done once.
+   *
+   * @returns The msg_id of the answer, once both are committed.
+   * @throws {AgentError} As for `send`. If the gateway refuses it, the message is not confirmed.
+   */
+  reply(message: Pick<Message, "msg_id" | "seq">, content: unknown): Promise<string>;
+
+  /**
    * Send to one connection, in this connection's name. The request has a key of its own and is sent again after a reconnect, so
    * it is done once.
    *
    * @returns The msg_id, once the message is committed.
    * @throws {AgentError} The gateway refuses it; or the client ended before the answer: it may have been committed then.
    */
-  send(to: string, content: unknown, options?: { msgType?: string }): Promise<string>;
+  send(to: string, content: unknown, options?: { msgType?: string; traceparent?: string }): Promise<string>;
 
   /**
    * Send to every active connection, or to one agent's; this one included. As for `send`, it is done once.
@@ -136,7 +150,7 @@ export class AgentClient<Content = any> implements AsyncIterable<Message<Content
    */
   broadcast(
     content: unknown,
-    options?: { agent?: string; msgType?: string },
+    options?: { agent?: string; msgType?: string; traceparent?: string },
   ): Promise<{ broadcastId: string; recipients: number }>;
 
   /** Close with 1000, which disconnects the connection. Iterators end, and what has no answer yet fails with 1000. */

@@ -22,6 +22,8 @@ const ON_THE_WAY = 64;
 // every receipt that waited for that.
 const REMEMBERED = 20000;
 
+const ACK = { type: "ack" };
+
 export class AgentError extends Error {
   constructor(code, message, cause) {
     super(message, { cause });
@@ -44,13 +46,12 @@ export class AgentClient {
   #since; // when the present socket was greeted
   #silence; // milliseconds without a frame or a Ping after which a socket is lost
   #pinged; // whether Pings are seen
-  #cause; // what the socket says about its failure
   #attempts = 0;
   #timer; // until the next attempt, or until the socket is lost
   #messages = []; // that came and were not handed out
   #waiting = []; // iterators
   #hand = new Map(); // msg_id → what was handed out and not answered, in order
-  #answered = new Map(); // msg_id → the answer: the reason of a reject, or null for an ack
+  #answered = new Map(); // msg_id → the frame that says it again, without its seq; undefined after a reply
   #requests = new Map(); // key → what has no result yet, in order
   #sent = new Set(); // keys of those that are on the way
   #pace;
@@ -101,40 +102,47 @@ export class AgentClient {
     const last = this.#hand.get(msg_id);
     if (!last) return;
     for (const [id, entry] of this.#hand) {
-      this.#settle(id, null);
+      this.#settle(id, ACK);
       if (entry === last) break;
     }
-    this.#answer(last, null);
+    this.#answer(last, ACK);
   }
 
   reject({ msg_id }, reason) {
     const entry = this.#hand.get(msg_id);
     if (!entry) return;
-    reason = `${reason}`.slice(0, 200);
-    this.#settle(msg_id, reason);
-    this.#answer(entry, reason);
+    const frame = { type: "reject", reason: `${reason}`.slice(0, 200) };
+    this.#settle(msg_id, frame);
+    this.#answer(entry, frame);
   }
 
-  async send(to, content, { msgType } = {}) {
-    return (await this.#request({ type: "send", to, content, msg_type: msgType })).msg_id;
+  async reply({ msg_id, seq }, content) {
+    // Its seq is its key.
+    const done = await this.#request({ type: "reply", seq, content, key: undefined });
+    // The gateway has confirmed it with the answer.
+    this.#settle(msg_id);
+    return done.msg_id;
   }
 
-  async broadcast(content, { agent, msgType } = {}) {
-    const done = await this.#request({ type: "broadcast", agent, content, msg_type: msgType });
+  async send(to, content, { msgType, traceparent } = {}) {
+    return (await this.#request({ type: "send", to, content, msg_type: msgType, traceparent })).msg_id;
+  }
+
+  async broadcast(content, { agent, msgType, traceparent } = {}) {
+    const done = await this.#request({ type: "broadcast", agent, content, msg_type: msgType, traceparent });
     return { broadcastId: done.broadcast_id, recipients: done.recipients };
   }
 
-  close() {
-    const socket = this.#socket;
-    if (!this.#ended) {
-      this.#left = true;
-      this.#end(new AgentError(1000, "the client was closed"));
+  async close() {
+    if (this.#ended) return;
+    this.#left = true;
+    const socket = this.#end(new AgentError(1000, "the client was closed"));
+    if (socket) {
+      await new Promise((resolve) => {
+        socket.onclose = socket.onerror = resolve;
+        socket.close(1000);
+      });
     }
-    if (!socket) return Promise.resolve();
-    return new Promise((resolve) => {
-      socket.onclose = () => resolve();
-      socket.close(1000);
-    });
   }
 
   #address() {
@@ -158,7 +166,7 @@ export class AgentClient {
 
   async #attempt() {
     let { token, WebSocket } = this.#options;
-    this.#since = this.#cause = undefined;
+    this.#since = undefined;
     if (typeof token === "function") {
       try {
         token = await token();
@@ -179,8 +187,9 @@ export class AgentClient {
     this.#watch(HANDSHAKE);
     const here = (react) => (event) => socket === this.#socket && react(event);
     socket.onmessage = here(({ data }) => this.#read(data));
-    socket.onerror = here(({ message }) => (this.#cause = message));
-    socket.onclose = here(({ code, reason }) => this.#lost(code, reason || this.#cause));
+    // In Node 22, no close follows the error of an attempt that failed. Later one does, and its code may be final.
+    socket.onerror = here(({ message }) => this.#since || this.#lost(LOST, message));
+    socket.onclose = here(({ code, reason }) => this.#lost(code, reason));
     // The module ws shows the gateway's Pings; browsers answer them unseen.
     socket.on?.("ping", here(() => (this.#pinged = this.#since) && this.#watch()));
   }
@@ -255,23 +264,23 @@ export class AgentClient {
     for (const go of this.#waiting.splice(0)) go();
   }
 
-  #settle(id, answer) {
+  #settle(id, frame) {
     this.#hand.delete(id);
-    this.#answered.set(id, answer);
+    this.#answered.set(id, frame);
     if (this.#answered.size > REMEMBERED) this.#answered.delete(this.#answered.keys().next().value);
   }
 
-  // Confirm or reject a message on the socket on which it came. Otherwise it comes again, and is answered then.
-  #answer({ seq, socket }, reason) {
-    if (socket !== this.#socket) return;
-    socket.send(JSON.stringify(reason === null ? { type: "ack", seq } : { type: "reject", seq, reason }));
+  // Confirm or reject a message on the socket on which it came. Otherwise it comes again, and is answered then. After a
+  // reply nothing is said: an ack would confirm what came before it too.
+  #answer({ seq, socket }, frame) {
+    if (frame && socket === this.#socket) socket.send(JSON.stringify({ ...frame, seq }));
   }
 
   #request(rest) {
     return new Promise((resolve, reject) => {
       if (this.#ended) throw this.#ended;
       const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
-      this.#requests.set(key, { frame: JSON.stringify({ ...rest, ref: key, key }), resolve, reject });
+      this.#requests.set(key, { frame: JSON.stringify({ key, ...rest, ref: key }), resolve, reject });
       this.connect();
       this.#flush();
     });
@@ -317,21 +326,21 @@ export class AgentClient {
 
   // End it because of what the gateway said.
   #break(code, message) {
-    const socket = this.#socket;
-    this.#end(new AgentError(code, message));
-    socket.close(4000);
+    this.#end(new AgentError(code, message)).close(4000);
   }
 
+  // End it, and return the socket, which the caller closes.
   #end(error) {
+    const socket = this.#socket;
     this.#ended = error;
     this.#socket = undefined;
     clearTimeout(this.#timer);
     clearTimeout(this.#pace);
-    this.#messages = [];
     for (const request of this.#requests.values()) request.reject(error);
     this.#requests.clear();
     this.#refused?.(error);
     this.#wake();
+    return socket;
   }
 }
 

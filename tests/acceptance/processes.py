@@ -16,6 +16,8 @@ from typing import Optional
 
 import pytest
 
+from ws_manager import ConnectionPool, get_db, send_message
+
 PATIENCE = 60.0
 """Seconds after which something that does not happen has failed."""
 
@@ -143,6 +145,34 @@ def listener(database: Path, agent: str, *options: str) -> Iterator[Program]:
     with running(*COMMAND, "--db", str(database), "listen", agent, *options) as program:
         program.error_line("Ready: ")
         yield program
+
+
+@contextmanager
+def load(database: Path, ws_id: str) -> Iterator[list[int]]:
+    """Commit messages, the numbers from 0, one after the other until the block ends; give those so far."""
+    committed: list[int] = []
+    failed: list[Exception] = []
+    enough = threading.Event()
+
+    def run() -> None:
+        try:
+            own = get_db(database)
+            pool = ConnectionPool(own)
+            while not enough.wait(0.001):  # others write too
+                assert send_message(pool, own, ws_id, len(committed)) is not None
+                committed.append(len(committed))
+            own.close()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield committed
+    finally:
+        enough.set()
+        thread.join()
+    assert not failed, failed
 
 
 def command(database: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,11 @@ DIFFERS = {
 ELSEWHERE = {
     "make demo": "tests/test_demo.py",
     "make npm": "tests/npm/test_npm.py",
+    "# worker.py": "tests/acceptance/test_documented_worker.py",
     "# app.py": "tests/acceptance/test_web_application.py",
+    "# receiver.py": "tests/acceptance/test_documented_receiver.py",
+    "openssl rand -base64 32 >forward.secret": "tests/acceptance/test_documented_receiver.py",
+    "# sockets.py": "tests/acceptance/test_own_sockets.py",
 }
 """Blocks that other tests run, by the command or the name of the file that they begin with."""
 
@@ -163,7 +167,7 @@ class Machine:
         """
         if line.startswith("ws-manager serve"):
             return [self._serve(line).replace(self.environment["HOME"], "~")]
-        if line.startswith("ws-manager listen") and "|" not in line:
+        if line.startswith("ws-manager listen") and "|" not in line and "--until-empty" not in line:
             agent = self.agents[line] = self.start(line)
             return [agent.error_line("Ready: ")]
         if line.startswith("export "):
@@ -232,6 +236,8 @@ class World:
                 self._python += block.lines
                 for function in AGENTS.keys() & set(block.lines):
                     self._run_the_agent(*AGENTS[function])
+            elif block.lines[0].startswith("#!"):
+                self._save(block.lines)
             elif block.language == "js":
                 self._run("node", "example.mjs", block.lines, "// ")
             else:
@@ -239,6 +245,12 @@ class World:
         if self._python:
             self._run("python", "example.py", self._python, "# ")
         self._python = []
+
+    def _save(self, lines: list[str]) -> None:
+        """Save a script under the name that its first comment begins with."""
+        script = self.here.place / lines[1][2:].split(":")[0]
+        script.write_text("\n".join([*lines, ""]))
+        script.chmod(0o700)
 
     def _type(self, lines: list[str]) -> None:
         machine, line, promised = self.here, "", list[str]()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import sys
 import urllib.error
@@ -17,8 +16,8 @@ from typing import Any, Optional
 
 import pytest
 
+from tests.acceptance.applications import documented_application
 from tests.acceptance.processes import PATIENCE, Program, command, gateway, running
-from tests.documentation import DOCS
 from ws_manager import AgentClient, get_db
 
 pytest.importorskip("fastapi", reason="needs FastAPI")
@@ -44,16 +43,8 @@ def request(url: str, content: object = None, headers: Optional[dict[str, str]] 
 @contextmanager
 def application(folder: Path, address: str) -> Iterator[tuple[Program, str]]:
     """Run the application against a gateway, and give it and its address."""
-    page = (DOCS / "python.md").read_text(encoding="utf-8")
-    found = re.search(r"^```python\n(# app\.py.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert found
-    assert DOCUMENTED in found[1]
-    (folder / "app.py").write_text(found[1].replace(DOCUMENTED, address), encoding="utf-8")
-    with running(
-        sys.executable, "-m", "uvicorn", "--app-dir", str(folder), "--port", "0", "app:app"
-    ) as program:
-        line = program.error_line("Uvicorn running on ")
-        yield program, re.findall(r"http://[\d.:]+", line)[0]
+    with documented_application(folder, "app", {DOCUMENTED: address}) as running_application:
+        yield running_application
 
 
 async def answer_one_order(address: str) -> None:

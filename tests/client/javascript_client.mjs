@@ -67,6 +67,12 @@ class Socket {
   brings(seq, msg_id = `m${seq}`) {
     this.says({ type: "message", seq, msg_id, content: seq });
   }
+  fails() {
+    this.onerror({ message: "connection refused" });
+  }
+  answers({ ref }, result) {
+    this.says({ type: "result", ref, ...result });
+  }
   ends(code = 1006) {
     this.onclose({ code, reason: "" });
   }
@@ -166,6 +172,30 @@ test("a gateway that does not answer the first time is an error, and later not",
   await assert.rejects(client.send("ws-002", 1), { code: "unavailable" });
   await assert.rejects(client.connect(), { code: "unavailable" });
   assert.deepEqual([sockets.length, timers.size], [1, 0]);
+});
+
+test("an attempt that ends with an error alone is tried again, and a close after the error changes nothing", async () => {
+  const { client, lost } = made({ waitForGateway: true });
+  client.connect();
+  await settle();
+  last().fails();
+  last().ends();
+  await pass(500);
+  last().fails();
+  assert.deepEqual(lost, [[1006, 500], [1006, 1000]]);
+  await pass(1000);
+  const closed = client.close();
+  last().fails();
+  await closed;
+  assert.deepEqual([sockets.length, timers.size], [3, 0]);
+});
+
+test("an error of a socket that was greeted leaves the verdict to the close after it", async () => {
+  const { lost, messages } = await connected();
+  last().fails();
+  last().ends(4009);
+  await assert.rejects(messages.next(), { code: 4009 });
+  assert.deepEqual(lost, []);
 });
 
 test("a gateway that takes connections and says nothing is lost after ten seconds", async () => {
@@ -338,6 +368,78 @@ test("what has no result is sent again with its key, and in order", async () => 
   assert.deepEqual(last().sent, [before[0], before[2]]);
   for (const { ref, content } of last().sent) last().says({ type: "result", ref, ok: true, msg_id: `${content}` });
   assert.deepEqual(await Promise.all(sent), ["1", "second", "3"]);
+});
+
+test("a reply gives the id of the answer, and settles its message and no other", async () => {
+  const { client, messages } = await connected();
+  for (const seq of [1, 2, 3]) last().brings(seq);
+  const taken = [];
+  for (let count = 0; count < 3; count += 1) taken.push((await messages.next()).value);
+  const answer = client.reply(taken[1], { done: true });
+  const [{ ref, ...frame }] = last().sent;
+  assert.deepEqual(frame, { type: "reply", seq: 2, content: { done: true } });
+  last().answers({ ref }, { ok: true, msg_id: "answer" });
+  assert.equal(await answer, "answer");
+  client.ack(taken[1]);
+  client.reject(taken[1], "no");
+  assert.equal(last().sent.length, 1);
+  client.ack(taken[2]);
+  assert.deepEqual(last().sent.slice(1), [{ type: "ack", seq: 3 }]);
+});
+
+test("a reply without a result is written again, and its message is not handed out again meanwhile", async () => {
+  const { client, messages } = await connected();
+  last().brings(1);
+  const answer = client.reply((await messages.next()).value, "yes");
+  const [frame] = last().sent;
+  last().ends();
+  await pass(500);
+  last().greets();
+  last().brings(1);
+  last().brings(2);
+  assert.deepEqual(last().sent, [frame]);
+  last().answers(frame, { ok: true, msg_id: "answer" });
+  assert.equal(await answer, "answer");
+  assert.equal((await messages.next()).value.seq, 2);
+});
+
+test("a message that comes once more after its reply is not acked, as that would confirm those before it", async () => {
+  const { client, messages } = await connected();
+  for (const seq of [1, 2]) last().brings(seq);
+  await messages.next();
+  const answer = client.reply((await messages.next()).value, "yes");
+  last().ends();
+  await pass(500);
+  last().greets();
+  const [frame] = last().sent;
+  last().answers(frame, { ok: true, msg_id: "answer" });
+  await answer;
+  for (const seq of [1, 2]) last().brings(seq);
+  assert.deepEqual(last().sent, [frame]);
+});
+
+test("a reply that is refused leaves its message as it is", async () => {
+  const { client, messages } = await connected();
+  last().brings(1);
+  const { value } = await messages.next();
+  const answer = client.reply(value, 1);
+  last().answers(last().sent[0], { ok: false, error: { code: "conflict", message: "message 1 wants no answer" } });
+  await assert.rejects(answer, { code: "conflict", message: "message 1 wants no answer" });
+  client.ack(value);
+  assert.deepEqual(last().sent.slice(1), [{ type: "ack", seq: 1 }]);
+});
+
+test("a traceparent goes with what is sent", async () => {
+  const { client } = await connected();
+  const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  const ends = Promise.allSettled([
+    client.send("ws-002", 1, { traceparent }),
+    client.broadcast(1, { traceparent }),
+    client.send("ws-002", 1),
+  ]);
+  assert.deepEqual(last().sent.map((frame) => frame.traceparent), [traceparent, traceparent, undefined]);
+  client.close();
+  await ends;
 });
 
 test("requests keep to the rate of the gateway, and to 64 on the way", async () => {

@@ -20,7 +20,15 @@ from ws_manager.client import agent as agent_module
 from ws_manager.client import dialer
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.dialer import HEALTHY_SECONDS
-from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotAuthorised, NotFound
+from ws_manager.errors import (
+    Conflict,
+    GatewayUnavailable,
+    InvalidInput,
+    LedgerBusy,
+    NotAuthorised,
+    NotFound,
+    WsManagerError,
+)
 from ws_manager.gateway.http.errors import problem
 from ws_manager.protocol.frames import Connected, Received
 
@@ -428,14 +436,17 @@ class TestReconnect:
             await client.connections(2)
             assert client.lost[0][1] == pytest.approx(0.0005)
 
-    async def test_finder_that_finds_nothing_is_asked_again(self, database: Path) -> None:
+    @pytest.mark.parametrize("error", [GatewayUnavailable("no gateway runs"), LedgerBusy("busy")])
+    async def test_finder_that_finds_nothing_is_asked_again(
+        self, database: Path, error: WsManagerError
+    ) -> None:
         async with gateway(database) as running:
             found = iter([True, False, False])
 
             def find() -> str:
                 if next(found, True):
                     return running.url
-                raise GatewayUnavailable("no gateway runs")
+                raise error
 
             async with Agent(find) as client:
                 client.cut()

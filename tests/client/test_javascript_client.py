@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.nodes import Node, each_node
 from ws_manager.protocol.close_codes import CloseCode, should_reconnect
 
 HERE = Path(__file__).parent
 CLIENT = HERE.parent.parent / "npm" / "client" / "index.mjs"
 
 
-def test_its_times_and_repetitions() -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed")
+@pytest.mark.parametrize("node", each_node())
+def test_its_times_and_repetitions(node: Node) -> None:
     ended = subprocess.run(
-        [node, "--test", str(HERE / "javascript_client.mjs")],
+        [str(node.path), "--test", str(HERE / "javascript_client.mjs")],
         capture_output=True,
         text=True,
         timeout=60,

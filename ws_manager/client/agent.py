@@ -63,8 +63,8 @@ class AgentClient:
         jitter: a function that returns a number from 0 to 1.
         token: the token to connect with, or a function that gives it, called before every attempt in a thread
             of its own, with which a token that has expired is replaced: a text that has expired ends the client.
-            If None: `BLACKROAD_WS_TOKEN`, or on
-            the gateway's own machine one made with the key beside the database, if there is one.
+            If it raises `GatewayUnavailable`, it is called again later.
+            If None: `BLACKROAD_WS_TOKEN`, or on the gateway's own machine one made with the key beside the database.
         ca: a file of PEM certificates to check an `https` gateway's with, instead of the system's.
         direct: never use a proxy. Otherwise `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` decide, but for loopback
             addresses, which are always reached directly.

@@ -10,7 +10,7 @@ import aiohttp
 
 from ws_manager.client.credentials import own_token
 from ws_manager.client.dialing import HANDSHAKE_SECONDS, close_of, dial, socket_address
-from ws_manager.errors import GatewayUnavailable, InvalidInput, NotAuthorised
+from ws_manager.errors import GatewayUnavailable, InvalidInput, LedgerBusy, NotAuthorised
 from ws_manager.models import MessageWorker
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.close_codes import describe
@@ -23,6 +23,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 
 HEALTHY_SECONDS = 60.0
 """After a connection of this many seconds, the delays between attempts start over."""
+
+# What passes by itself. The address, and a token, may come from a ledger that is busy for a moment.
+_PASSING = (GatewayUnavailable, LedgerBusy)
 
 # For each method of `AgentClient`.
 _OWN_SCOPES = ("connect", "send", "broadcast")
@@ -81,7 +84,7 @@ class Dialer:
         self._http = http
         try:
             return await self._connect()
-        except GatewayUnavailable as error:
+        except _PASSING as error:
             if not self._patient:
                 raise
             return await self.again(error.message)
@@ -105,7 +108,7 @@ class Dialer:
             self._attempt = min(self._attempt + 1, 16)
             try:
                 return await self._connect()
-            except GatewayUnavailable as error:
+            except _PASSING as error:
                 cause = error.message
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
