@@ -21,9 +21,9 @@ WIRE_FIELDS = (
     "recipient_id",
     "broadcast_id",
     "sent_at",
-    "traceparent",
     "wants_reply",
     "reply_to",
+    "traceparent",
     "content",
 )
 """The fields of a message that its recipient gets."""
