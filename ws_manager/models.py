@@ -319,6 +319,15 @@ class Rejection(NamedTuple):
     reason: str
 
 
+class Replied(NamedTuple):
+    """The agent has answered one message, which has confirmed it. Fields as in `Receipt`."""
+
+    ws_id: str
+    epoch: int
+    seq: int
+    written_at: Optional[str]
+
+
 class Closure(NamedTuple):
     """A socket has ended.
 
@@ -358,7 +367,7 @@ class SignOfLife(NamedTuple):
     logged: bool
 
 
-SocketReport = Union[Receipt, Rejection, Written, Closure, SignOfLife]
+SocketReport = Union[Receipt, Rejection, Replied, Written, Closure, SignOfLife]
 """What a socket reports to the ledger."""
 
 

@@ -79,3 +79,15 @@ def test_a_thousand_cost_a_few_kib_however_many_have_passed() -> None:
     finally:
         tracemalloc.stop()
     assert used < 32 * 1024
+
+
+def test_message_begins_once_until_its_attempt_has_ended() -> None:
+    flight = filled(1, 2, 3)
+    assert [flight.begin(2), flight.begin(2), flight.begin(9)] == [True, False, False]
+    assert [flight.end(1), flight.end(2), flight.end(2)] == [False, True, False]
+    assert flight.begin(2)
+    assert flight.begin(3)
+    flight.take_through(2)
+    assert not flight.end(2)
+    flight.remove(3)
+    assert not flight.end(3)

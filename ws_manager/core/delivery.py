@@ -27,6 +27,7 @@ from ws_manager.models import (
     Receipt,
     Registration,
     Rejection,
+    Replied,
     SignOfLife,
     SocketReport,
     Written,
@@ -109,8 +110,8 @@ class Delivery:
     def settle(self, reports: Iterable[SocketReport]) -> set[str]:
         """Write what sockets report, in one transaction: receipts, then signs of life, then the rest in order.
 
-        Receipts mark what they name as delivered; rejections set a message aside; closures and signs of
-        life go to the connection. What names an older epoch than the row's is void and changes nothing.
+        Receipts mark what they name as delivered, and what was answered is that already; rejections set a message
+        aside; closures and signs of life go to the connection. What names an older epoch than the row's is void and changes nothing.
 
         Returns:
             The ws_ids of which a receipt or a rejection was void: another registration has come since.
@@ -127,6 +128,9 @@ class Delivery:
             for report in batch:
                 if isinstance(report, Closure):
                     self._close(report, now)
+                elif isinstance(report, Replied):
+                    if report.written_at is not None:
+                        self._store.messages.answered(report.ws_id, report.seq, report.written_at)
                 elif (isinstance(report, Rejection) and not self._reject(report, now)) or (
                     isinstance(report, Written) and not self._note_written(report)
                 ):

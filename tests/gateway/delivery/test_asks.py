@@ -43,6 +43,9 @@ async def test_answer_is_committed_with_the_confirmation_of_this_message_alone(d
         found = running.ledger.asked(ask.msg_id)
         assert (done["ok"], done["msg_id"]) == (True, found.answer_id)
         assert (found.state, found.answer) == ("answered", '{"up":true}')
+        await running.until(lambda: getattr(running.ledger.message(ask.msg_id), "written_at", None))
+        steps = [entry.what for entry in running.ledger.explain(ask.msg_id).timeline]
+        assert steps == ["sent", "written", "confirmed", "answered"]
         assert (running.delivered(), pending(running)) == ([ask.db_id], [before])
 
 

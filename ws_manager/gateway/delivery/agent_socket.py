@@ -320,6 +320,7 @@ class AgentSocket:
             frame, confirmed = await self._performer.perform(request)
             if confirmed is not None:
                 self.session.replied(confirmed)
+                self._report()
             self.session.answer(frame)
             self.wake()
         self._performing = None

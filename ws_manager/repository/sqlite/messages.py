@@ -210,6 +210,11 @@ class Messages:
             (at, ws_id, first, last),
         )
 
+    def answered(self, ws_id: str, seq: int, at: str) -> None:
+        self._db.execute(
+            "UPDATE messages SET written_at = ? WHERE recipient_id = ? AND id = ?", (at, ws_id, seq)
+        )
+
     def refuse(self, seq: int) -> int:
         self._db.execute("UPDATE messages SET refusals = refusals + 1 WHERE id = ?", (seq,))
         return int(self._db.value("SELECT refusals FROM messages WHERE id = ?", (seq,)) or 0)
