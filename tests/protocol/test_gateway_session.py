@@ -1178,7 +1178,7 @@ class TestReplied:
             agent.next_write(f"at {seq}", 1.0)
         agent.replied(2)
         agent.replied(2)
-        assert agent.reports == [Replied("ws-001", 1, 2, "at 2")]
+        assert agent.reports == [Replied("ws-001", 3, 2, "at 2")]
 
     def test_of_what_is_not_in_flight_changes_nothing(self) -> None:
         agent = session(explicit=True)

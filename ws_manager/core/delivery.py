@@ -111,7 +111,8 @@ class Delivery:
         """Write what sockets report, in one transaction: receipts, then signs of life, then the rest in order.
 
         Receipts mark what they name as delivered, and what was answered is that already; rejections set a message
-        aside; closures and signs of life go to the connection. What names an older epoch than the row's is void and changes nothing.
+        aside; closures and signs of life go to the connection. What names an older epoch than the row's is
+        void and changes nothing.
 
         Returns:
             The ws_ids of which a receipt or a rejection was void: another registration has come since.
