@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 KEPT_SECONDS = 86400.0
 """How long an ask, and its answer, are kept after it was made."""
 
+_MOST = 2**63 - 1
+
 ANSWER_TYPE = "reply"
 """The type of the message that an answer is."""
 
@@ -163,7 +165,7 @@ def _recipient(store: Store, to: str) -> Optional[str]:
 
 def _no_ask(store: Store, ws_id: str, seq: int) -> WsManagerError:
     """Return the error for an answer to what is no ask, or none any more."""
-    near = store.history.newest(MessageFilter(ws_id=ws_id, below=seq + 1), 1)
+    near = store.history.newest(MessageFilter(ws_id=ws_id, below=min(seq + 1, _MOST)), 1)
     message = near[0] if near and (near[0].db_id, near[0].recipient_id) == (seq, ws_id) else None
     if message is None:
         return NotFound(f"{ws_id} has no message {seq}", hint="only its recipient may answer")

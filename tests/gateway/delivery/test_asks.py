@@ -174,6 +174,7 @@ async def test_foreign_connection_and_an_old_socket_may_not_answer(database: Pat
         ({"content": 1}, "invalid"),
         ({"seq": 1, "content": "not an ask"}, "invalid"),
         ({"seq": 99, "content": 1}, "not_found"),
+        ({"seq": 2**63 - 1, "content": 1}, "not_found"),
     ],
 )
 async def test_answer_that_cannot_be_taken_changes_nothing(

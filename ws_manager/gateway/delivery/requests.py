@@ -91,7 +91,7 @@ class RequestPerformer:
         return attempt_frame(request.ref, attempt.number, set_aside=attempt.set_aside)
 
     def _reply(self, ledger: Ledger, request: ReplyRequest) -> str:
-        self._account.check()
+        # It is not paid for: there is at most one to each ask, which was.
         try:
             msg_id = ledger.delivery.reply(self._sender, self._epoch, request.seq, request.content)
         except Conflict:

@@ -64,7 +64,6 @@ def _settle(ledger: Ledger, call: Call) -> Reply:
     if "ack" in body:
         return Reply({"confirmed": delivery.confirm_up_to(connection, body["ack"]), "set_aside": 0})
     if "reply" in body:
-        call.admit(1, len(body["content"].encode("utf-8")))
         answer_id = delivery.reply_held(connection, body["reply"], body["content"])
         return Reply({"confirmed": 1, "set_aside": 0, "answer_id": answer_id})
     delivery.reject_held(connection, body["reject"], body.get("reason", "rejected by its receiver"))
