@@ -101,7 +101,7 @@ def test_every_ask_is_answered_once_and_confirmed_with_its_answer(tmp_path: Path
                 assert asker.wait() == 0, asker.rest_of_errors()
                 worker.end()
                 assert worker.rest_of_errors() == []
-    answered = dict(tuple(map(int, line.split())) for line in lines)
+    answered = {int(n): int(twice) for n, twice in (line.split() for line in lines)}
     assert len(answered) == len(lines)
     assert all(twice == 2 * n for n, twice in answered.items())
     db = get_db(database)
