@@ -32,9 +32,10 @@ def ask(
     msg_type: str = typer.Option("data", "--type", metavar="NAME", help="The message's type."),
     traceparent: Optional[str] = typer.Option(None, "--traceparent", metavar="TEXT", help=TRACEPARENT_HELP),
 ) -> None:
-    """Ask a connection, and print the answer as JSON.
+    """Ask a connection or an agent, and print the answer.
 
-    The exit code is 5 if no answer comes in time. The message stays, and an answer is kept for 24 hours.
+    The answer is one line of JSON. The exit code is 5 if none comes in time. The message stays, and an answer is kept
+    for 24 hours.
     """
     options, seconds = global_options(ctx), parse_duration(timeout)
     content, trace = content_of(message), traceparent_of(traceparent)
