@@ -15,6 +15,7 @@ The tree, and the stable `code` of each (it appears in JSON errors)::
     │   ├── LedgerReplaced        replaced       the file was moved, deleted or replaced underneath
     │   └── TransactionOpen       transaction    the caller's own transaction stands in the way
     ├── NotAuthorised             not_authorised no token, or one without the scope
+    ├── NoAnswer                  no_answer      an ask has no answer yet
     ├── MissingExtra              missing_extra  a package is needed that is not installed
     └── GatewayUnavailable        unavailable    the gateway did not answer
 
@@ -85,6 +86,12 @@ class MissingExtra(WsManagerError):
     """A package that this needs is not installed. The hint says how to get it."""
 
     code = "missing_extra"
+
+
+class NoAnswer(WsManagerError):
+    """What was asked has no answer: none came in time, or there will be none."""
+
+    code = "no_answer"
 
 
 class NotFound(WsManagerError):

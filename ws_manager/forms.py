@@ -11,6 +11,7 @@ from ws_manager.strict_json import Json, members
 
 if TYPE_CHECKING:
     from ws_manager.repository.findings import BroadcastState, StoredEvent
+    from ws_manager.repository.working import Ask
 
 WIRE_FIELDS = (
     "seq",
@@ -20,6 +21,8 @@ WIRE_FIELDS = (
     "recipient_id",
     "broadcast_id",
     "sent_at",
+    "wants_reply",
+    "reply_to",
     "traceparent",
     "content",
 )
@@ -36,6 +39,21 @@ MESSAGE_FIELDS = (
     "retry_of",
 )
 """The fields of a message where the ledger is read."""
+
+ASK_FIELDS = (
+    "seq",
+    "msg_id",
+    "recipient_id",
+    "sender_id",
+    "asked_at",
+    "state",
+    "rejected_at",
+    "reject_reason",
+    "answer_id",
+    "answered_at",
+    "answer",
+)
+"""The fields of an ask and its answer; the last three are null while there is none."""
 
 BROADCAST_FIELDS = (
     "broadcast_id",
@@ -93,7 +111,12 @@ def connection_form(connection: Connection, pending: int) -> dict[str, Any]:
 
 def wire_form(message: PendingMessage) -> dict[str, Any]:
     """Return a message by `WIRE_FIELDS`; its content is `Json`."""
-    values = {**message._asdict(), "content": Json(message.content)}
+    values = {
+        **message._asdict(),
+        # As a store has it: NULL, 0 or 1.
+        "wants_reply": bool(message.wants_reply),
+        "content": Json(message.content),
+    }
     return {name: values[name] for name in WIRE_FIELDS}
 
 
@@ -101,6 +124,12 @@ def message_form(message: Message) -> dict[str, Any]:
     """Return a message by `MESSAGE_FIELDS`; its content is `Json`."""
     values = {**vars(message), "seq": message.db_id, "content": Json(message.content)}
     return {name: values[name] for name in MESSAGE_FIELDS}
+
+
+def ask_form(ask: Ask) -> dict[str, Any]:
+    """Return an ask and its answer by `ASK_FIELDS`; the answer is `Json`."""
+    form = {name: getattr(ask, name) for name in ASK_FIELDS}
+    return form if ask.answer is None else {**form, "answer": Json(ask.answer)}
 
 
 def broadcast_form(state: BroadcastState) -> dict[str, Any]:
@@ -143,6 +172,17 @@ def pending_message_of(text: str) -> PendingMessage:
     form = members(text)
     values = {name: json.loads(form[name]) for name in WIRE_FIELDS if name != "content"}
     return PendingMessage(content=form["content"], **values)
+
+
+def ask_of(text: str, subject: str) -> Ask:
+    """Return the ask that a form's JSON text describes. A form does not say whose token asked."""
+    from ws_manager.repository.working import ANSWERED, CONFIRMED, Ask
+
+    form = members(text)
+    values = {name: json.loads(form[name]) for name in ASK_FIELDS if name != "answer"}
+    state = values.pop("state")
+    answer = form["answer"] if state == ANSWERED else None
+    return Ask(**values, subject=subject, answer=answer, delivered=state in (CONFIRMED, ANSWERED))
 
 
 def broadcast_of(text: str) -> BroadcastState:

@@ -156,6 +156,8 @@ class Message:
         written_at: when a gateway last wrote it to a socket, as far as it was reported.
         broadcast_id: the broadcast that it belongs to; None if it was sent to this connection alone.
         traceparent: the sender's W3C trace context, in the form of version 00; None if it gave none.
+        wants_reply: whether its sender asks for an answer: see `ws_manager.core.asks`.
+        reply_to: the msg_id of the ask that it answers; None for every other message.
     """
 
     msg_id: str
@@ -174,6 +176,8 @@ class Message:
     written_at: Optional[str] = None
     broadcast_id: Optional[str] = None
     traceparent: Optional[str] = None
+    wants_reply: bool = False
+    reply_to: Optional[str] = None
 
     @property
     def payload(self) -> Any:  # noqa: ANN401 - a payload is any JSON value
@@ -198,16 +202,19 @@ MESSAGE_COLUMNS = (
     "written_at",
     "broadcast_id",
     "traceparent",
+    "wants_reply",
+    "reply_to",
 )
 """The documented columns of a message."""
 
 
 def message_columns(message: Message) -> dict[str, Any]:
-    """Return a message by the names of its documented columns; `delivered` is 1 or 0."""
+    """Return a message by the names of its documented columns; `delivered` and `wants_reply` are 1 or 0."""
     values = vars(message)
     return {
         **{name: values["db_id" if name == "id" else name] for name in MESSAGE_COLUMNS},
         "delivered": int(message.delivered),
+        "wants_reply": int(message.wants_reply),
     }
 
 
@@ -232,7 +239,7 @@ class Event(NamedTuple):
         ws_id: the connection.
         msg_id: the message, if it is about one.
         kind: `registered`, `opened`, `resumed`, `closed`, `disconnected`, `moved`, `started`, `failed`, `set_aside`,
-            `retried`.
+            `retried`, `answered`.
         detail: close code and reason, or other details of the kind.
     """
 
@@ -312,6 +319,15 @@ class Rejection(NamedTuple):
     reason: str
 
 
+class Replied(NamedTuple):
+    """The agent has answered one message, which has confirmed it. Fields as in `Receipt`."""
+
+    ws_id: str
+    epoch: int
+    seq: int
+    written_at: Optional[str]
+
+
 class Closure(NamedTuple):
     """A socket has ended.
 
@@ -351,14 +367,15 @@ class SignOfLife(NamedTuple):
     logged: bool
 
 
-SocketReport = Union[Receipt, Rejection, Written, Closure, SignOfLife]
+SocketReport = Union[Receipt, Rejection, Replied, Written, Closure, SignOfLife]
 """What a socket reports to the ledger."""
 
 
 class PendingMessage(NamedTuple):
     """A pending message with what its frame needs; the content is JSON text.
 
-    Messages of one broadcast differ in their seq, msg_id and recipient only.
+    Messages of one broadcast differ in their seq, msg_id and recipient only. `wants_reply` and `reply_to` are as in
+    `Message`.
     """
 
     seq: int
@@ -370,6 +387,8 @@ class PendingMessage(NamedTuple):
     sent_at: str
     broadcast_id: Optional[str] = None
     traceparent: Optional[str] = None
+    wants_reply: bool = False
+    reply_to: Optional[str] = None
 
 
 MOST_ATTEMPTS = 100

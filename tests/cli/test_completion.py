@@ -64,6 +64,8 @@ def test_commands_and_options(offered) -> None:
     [
         ("send ", ["ws-001", "ws-002"]),
         ("send ws-002", ["ws-002"]),
+        ("ask ", ["ws-001", "ws-002", "cipher", "octavia"]),
+        ("ask o", ["octavia"]),
         ("disconnect ", ["ws-001", "ws-002"]),
         ("heartbeat w", ["ws-001", "ws-002"]),
         ("receive ", ["gone-1", "ws-001", "ws-002"]),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ws_manager.client import attempts
+from ws_manager.client.agent_requests import Requests
 from ws_manager.client.ends import Ends
 from ws_manager.client.handlers import AttemptFailed, Handlers, MessageRejected
 from ws_manager.client.receipts import AgentMessage, Receipts
@@ -28,7 +29,8 @@ class World:
         self.session.text(
             '{"type":"connected","ws_id":"ws-001","agent":"octavia","resumed":false,"pending":0,"seq":0,"heartbeat":10}'
         )
-        self.receipts = Receipts(self.session, self.write, lambda: None)
+        requests = Requests(self.write, lambda: 0.5, None)
+        self.receipts = Receipts(self.session, self.write, lambda: None, requests)
         self.arriving = list(range(1, count + 1))
         self.running: dict[int, asyncio.Future[str]] = {}
         self.settled: set[int] = set()

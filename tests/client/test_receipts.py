@@ -136,7 +136,19 @@ async def test_failed_message_is_handed_out_again_after_a_reconnect(database: Pa
 
 
 def test_message_has_the_form_of_what_was_received() -> None:
-    fields = (7, "id", "data", None, "ws-001", None, "2026-11-22T17:15:18+00:00", {"n": 1}, '{"n":1}')
+    fields = (
+        7,
+        "id",
+        "data",
+        None,
+        "ws-001",
+        None,
+        "2026-11-22T17:15:18+00:00",
+        False,
+        None,
+        {"n": 1},
+        '{"n":1}',
+    )
     received = Received(*fields)  # type: ignore[arg-type]
     message = AgentMessage(received, None)  # type: ignore[arg-type]
     assert message.as_dict() == received.as_dict()

@@ -33,7 +33,7 @@ HERE_ONLY = {
     Delivery: {
         "positions", "after", "pending", "events_after", "settle", "open_socket", "record_gateway", "gateway_seen",
         "sweep", "why_void", "take_hold", "renew_hold", "release_hold", "confirm_up_to", "reject_held",
-        "begin", "count_pending", "fail",
+        "begin", "count_pending", "fail", "reply",
     },
     Batch: {"together", "message", "send_once"},
     Webhooks: {"take"},

@@ -204,7 +204,7 @@ class TestSentAgain:
         session = AgentSession()
         for start in range(0, 30_000, 100):
             session.ack(receive(session, *range(start, start + 100))[-1])
-        assert len(session._handled) + len(session._handed_out) <= 20_000
+        assert len(session._handled) + len(session._unsettled) <= 20_000
 
 
 class TestHeld:
@@ -347,3 +347,96 @@ class TestUnreadable:
             session.text(greeting())
             session.text(self.FRAME)
             assert [answer["type"] for answer in answers(session)] == ["reject"]
+
+
+class TestReplied:
+    def test_is_settled_without_an_ack_and_those_behind_it_follow(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(first)
+        session.ack(second)
+        session.replied(first)
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+
+    def test_is_not_handed_out_again(self) -> None:
+        session = AgentSession()
+        session.replied(receive(session, 1)[0])
+        assert session.text(message(1)) is None
+        assert answers(session) == [{"type": "ack", "seq": 1}]
+
+    def test_come_again_is_not_acked_before_what_waits_before_it(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.replied(second)
+        session.text(greeting())
+        # The gateway had read it before the answer was committed.
+        again = session.text(message(1))
+        assert again is None
+        assert session.text(message(2)) is None
+        assert answers(session) == []
+        session.ack(first)
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+
+    def test_come_again_is_not_acked_before_what_is_not_handed_out_yet(self) -> None:
+        session = AgentSession()
+        (second,) = receive(session, 2)
+        session.replied(second)
+        session.text(greeting())
+        first = session.text(message(1))
+        assert isinstance(first, Received)
+        assert session.text(message(2)) is None
+        assert answers(session) == []
+        assert session.handed_out(first)
+        session.ack(first)
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+
+    def test_come_again_is_acked_at_once_where_only_later_ones_wait(self) -> None:
+        session = AgentSession()
+        first, second = receive(session, 1, 2)
+        session.hold(second)
+        session.replied(first)
+        session.text(greeting())
+        # A window of one: the second comes only after the first is confirmed.
+        assert session.text(message(1)) is None
+        assert answers(session) == [{"type": "ack", "seq": 1}]
+
+
+class TestConfirmedAlone:
+    def test_waits_for_those_before_it(self) -> None:
+        session = AgentSession()
+        first, second, third = receive(session, 1, 2, 3)
+        session.confirm(second)
+        assert answers(session) == []
+        session.ack(first)
+        assert answers(session) == [{"type": "ack", "seq": 2}]
+        session.ack(third)
+        assert answers(session) == [{"type": "ack", "seq": 3}]
+
+    def test_before_it_is_handed_out(self) -> None:
+        session = AgentSession()
+        received = session.text(message(1))
+        assert isinstance(received, Received)
+        session.confirm(received)
+        assert answers(session) == [{"type": "ack", "seq": 1}]
+        assert not session.handed_out(received)
+
+
+def test_later_ack_does_not_pass_what_is_not_handed_out() -> None:
+    session = AgentSession()
+    kept = session.text(message(1))
+    assert isinstance(kept, Received)
+    (second,) = receive(session, 2)
+    session.ack(second)
+    assert answers(session) == []
+    session.handed_out(kept)
+    session.ack(kept)
+    assert answers(session) == [{"type": "ack", "seq": 2}]
+
+
+def test_what_was_not_handed_out_is_forgotten_with_its_socket() -> None:
+    session = AgentSession()
+    session.text(message(1))
+    session.text(greeting())
+    (second,) = receive(session, 2)
+    session.ack(second)
+    assert answers(session) == [{"type": "ack", "seq": 2}]

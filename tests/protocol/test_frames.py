@@ -9,6 +9,7 @@ import pytest
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
+from ws_manager.protocol.ask_frames import ReplyRequest, reply_frame
 from ws_manager.protocol.frames import (
     Ack,
     BadRequest,
@@ -84,8 +85,39 @@ def test_content_goes_in_as_it_is(content: str) -> None:
 def test_received_message_gives_its_envelope_without_the_type() -> None:
     received = parse_gateway_frame(json.dumps(MESSAGE))
     assert isinstance(received, Received)
-    expected = {name: value for name, value in MESSAGE.items() if name != "type"}
-    assert received.as_dict() == {**expected, "traceparent": None}
+    envelope = {name: value for name, value in MESSAGE.items() if name != "type"}
+    assert received.as_dict() == {**envelope, "traceparent": None, "wants_reply": False, "reply_to": None}
+
+
+def test_ask_and_answer_are_read_back() -> None:
+    ask = PendingMessage(1, "id-1", "data", None, "w", "1", "2026", wants_reply=True)
+    answer = PendingMessage(2, "id-2", "reply", "w", "v", "1", "2026", reply_to="id-1")
+    frames = [parse_gateway_frame(message_frame(each)) for each in (ask, answer)]
+    assert all(isinstance(frame, Received) for frame in frames)
+    assert [(frame.wants_reply, frame.reply_to) for frame in frames if isinstance(frame, Received)] == [
+        (True, None),
+        (False, "id-1"),
+    ]
+
+
+def test_members_of_asks_are_left_out_of_other_messages() -> None:
+    frame = json.loads(message_frame(PendingMessage(1, "id-1", "data", None, "w", "1", "2026")))
+    assert not {"wants_reply", "reply_to"} & set(frame)
+
+
+def test_requests_to_ask_and_to_answer_are_read() -> None:
+    asked = parse_agent_frame(send_frame(1, "octavia", [1], "data", "k", kind="ask"))
+    assert asked == SendRequest("1", "octavia", Json("[1]"), "data", "k", asks=True)
+    assert parse_agent_frame(reply_frame(2, 41, {"a": 1})) == ReplyRequest("2", 41, Json('{"a":1}'))
+
+
+@pytest.mark.parametrize("member", ["seq", "content"])
+def test_answer_without_a_member_is_a_bad_request(member: str) -> None:
+    frame = {"type": "reply", "ref": 3, "seq": 41, "content": 1}
+    del frame[member]
+    refused = parse_agent_frame(json.dumps(frame))
+    assert isinstance(refused, BadRequest)
+    assert refused.ref == "3"
 
 
 def test_received_message_has_the_traceparent_of_its_frame() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import pytest
 
-from ws_manager.models import PendingMessage, Receipt, Rejection, Written
+from ws_manager.models import PendingMessage, Receipt, Rejection, Replied, Written
 from ws_manager.protocol.gateway_session import MAX_ANSWERS, QUEUE_BYTES, WRITE_BYTES, GatewaySession
 from ws_manager.protocol.in_flight import Window
 from ws_manager.protocol.message_frames import Framed, MessageFrames
@@ -690,6 +690,17 @@ class TestFrameRate:
         assert agent.close_with is None
         assert len(agent.requests) == 300
 
+    def test_answers_to_messages_in_flight_do_not_count_but_repeated_ones_do(self) -> None:
+        agent = session(explicit=True, frames_per_second=10)
+        write(agent, *range(1, 101))
+        for seq in range(1, 101):
+            say(agent, type="reply", seq=seq, content=1)
+        assert agent.close_with is None
+        assert len(agent.requests) == 100
+        for _ in range(11):
+            say(agent, type="reply", seq=50, content=1)
+        assert agent.close_with == (4029, "too many frames a second")
+
     @pytest.mark.parametrize(("kind", "seq"), [("started", 1), ("failed", 2), ("started", 9)])
     def test_repeated_attempts_and_those_at_other_messages_count(self, kind: str, seq: int) -> None:
         agent = session(explicit=True, frames_per_second=10)
@@ -1150,3 +1161,34 @@ class TestInterleavings:
             model.step()
         model.settle_everything()
         assert model.confirmed | model.rejected == set(model.ours)
+
+
+class TestReplied:
+    def test_is_not_in_flight_any_more_and_acks_pass_over_it(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1, 2, 3)
+        agent.replied(2)
+        say(agent, type="ack", seq=3)
+        assert next(report for report in agent.reports if isinstance(report, Receipt)).seqs == [1, 3]
+
+    def test_tells_when_it_was_written_once(self) -> None:
+        agent = session(explicit=True)
+        for seq in (1, 2):
+            agent.take_live(message(seq))
+            agent.next_write(f"at {seq}", 1.0)
+        agent.replied(2)
+        agent.replied(2)
+        assert agent.reports == [Replied("ws-001", 3, 2, "at 2")]
+
+    def test_of_what_is_not_in_flight_changes_nothing(self) -> None:
+        agent = session(explicit=True)
+        write(agent, 1)
+        agent.replied(9)
+        assert (agent.unconfirmed, agent.reports) == (1, [])
+
+    def test_makes_room_in_a_window_of_one(self) -> None:
+        agent = session(explicit=True, window=Window(messages=1))
+        write(agent, 1)
+        assert agent.wants_backlog is False
+        agent.replied(1)
+        assert agent.unconfirmed == 0

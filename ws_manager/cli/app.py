@@ -118,6 +118,11 @@ COMMANDS = {
             "send", "Send a message to one connection.", "ws-manager send ws-001 '{\"ping\":true}' --wait 5s"
         ),
         _command(
+            "ask",
+            "Ask a connection or an agent, and print the answer.",
+            'ws-manager ask octavia \'{"task":"status"}\' --timeout 10s',
+        ),
+        _command(
             "broadcast",
             "Send a message to all active connections.",
             'ws-manager broadcast \'{"event":"deploy"}\' --agent octavia',

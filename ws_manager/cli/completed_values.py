@@ -70,6 +70,7 @@ VALUES: dict[tuple[str, str], Names] = {
     ("", "broadcast"): _names("broadcast_id"),
     ("", "ws_ids"): _names("active ws_id"),
     ("", "to"): _names("active ws_id"),
+    ("ask", "to"): _names("active ws_id", "agent"),
     ("", "msg_ids"): _names("msg_id"),
     ("show", "identifier"): _names("ws_id", "msg_id", "broadcast_id"),
     ("wait", "identifier"): _names("msg_id", "broadcast_id"),

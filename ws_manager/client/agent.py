@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 import aiohttp
 
 from ws_manager.client.agent_requests import Requests
+from ws_manager.client.asking import Asks
 from ws_manager.client.attempts import LedgerAttempts, new_worker
 from ws_manager.client.credentials import trust
 from ws_manager.client.dialer import Dialer
@@ -121,12 +122,13 @@ class AgentClient:
         self._task: Optional[asyncio.Task[None]] = None
         unready = GatewayUnavailable("this client is used without `async with`")
         self._leaving = False
-        self._receipts = Receipts(self._session, self._write, lambda: self._dealt.set())
         self._requests = Requests(self._write, jitter, unready)
+        self._receipts = Receipts(self._session, self._write, lambda: self._dealt.set(), self._requests)
         attempts = (
             None if max_attempts is None else LedgerAttempts(self._requests, self._receipts, max_attempts)
         )
         self._inbox = Inbox(self._session, self._receipts, attempts, jitter, clock, unready)
+        self._asks = Asks(self._requests, self._receipts, self._inbox.put)
         self._handlers = Handlers(attempts)
 
     @property
@@ -167,7 +169,9 @@ class AgentClient:
         A cancellation waits for that.
         """
         self._leaving = True
-        self._requests.end(GatewayUnavailable("this client has left"))
+        left = GatewayUnavailable("this client has left")
+        self._requests.end(left)
+        self._asks.end(left)
         leaving = asyncio.ensure_future(self._leave())
         try:
             await asyncio.shield(leaving)
@@ -259,6 +263,35 @@ class AgentClient:
         result = await self._requests.ask(frame, key, timeout)
         return str(result.msg_id)
 
+    async def ask(
+        self,
+        to: str,
+        content: object,
+        msg_type: str = "data",
+        *,
+        key: Optional[str] = None,
+        traceparent: Optional[str] = None,
+        timeout: Optional[float] = None,
+    ) -> AgentMessage:
+        """Ask a connection, and return the message that answers, confirmed.
+
+        An answer that nobody waits for, because the time was over or another process asked, is handed out as an
+        ordinary message, with `reply_to`.
+
+        Args:
+            to: the recipient's ws_id, or an agent: then its connection that was heard last.
+            content: as in `send`, as the next two.
+            msg_type: see there.
+            key: see there. The answer still comes once.
+            traceparent: see there.
+            timeout: seconds for the request and the answer; None to wait for as long as the client stays.
+
+        Raises:
+            NoAnswer: it was asked, and no answer came in time.
+            GatewayUnavailable, WsManagerError: as in `send`.
+        """
+        return await self._asks.ask(to, content, msg_type, key, traceparent, timeout)
+
     async def broadcast(
         self,
         content: object,
@@ -341,9 +374,11 @@ class AgentClient:
                     return
                 self._websocket = await self._dialer.again(cause)
                 self._inbox.clear()
+                self._asks.clear()
                 self._requests.repeat()
         except Exception as error:
             self._requests.end(error)
+            self._asks.end(error)
             # Whatever it is, whoever waits for a message must get it.
             self._inbox.end(error)
 
@@ -367,7 +402,7 @@ class AgentClient:
                 break
             message = self._session.text(frame.data)
             if isinstance(message, Received):
-                self._inbox.put(message)
+                self._asks.take(message)
             elif isinstance(message, Result):
                 self._requests.answer(message)
             elif isinstance(message, Failure):

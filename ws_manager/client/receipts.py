@@ -6,7 +6,9 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import Callable, Optional
 
+from ws_manager.client.agent_requests import Requests
 from ws_manager.protocol.agent_session import AgentSession
+from ws_manager.protocol.ask_frames import reply_frame
 from ws_manager.protocol.frames import Received
 
 
@@ -17,12 +19,18 @@ class Receipts:
         session: knows which messages were handed out.
         write: writes a frame to the present socket; without one, it does nothing.
         on_dealt: called whenever a message is settled or fails.
+        requests: of the same agent.
     """
 
     def __init__(
-        self, session: AgentSession, write: Callable[[str], Awaitable[None]], on_dealt: Callable[[], None]
+        self,
+        session: AgentSession,
+        write: Callable[[str], Awaitable[None]],
+        on_dealt: Callable[[], None],
+        requests: Requests,
     ) -> None:
         self._session = session
+        self._requests = requests
         self._write = write
         self._on_dealt = on_dealt
 
@@ -35,6 +43,22 @@ class Receipts:
     async def reject(self, message: Received, reason: str) -> None:
         """Reject a message: see `AgentSession.reject`."""
         self._session.reject(message, reason)
+        self._on_dealt()
+        await self.write()
+
+    async def reply(self, message: Received, content: object, timeout: Optional[float]) -> str:
+        """Answer a message, and return the msg_id of the answer; see `AgentMessage.reply`."""
+        self._session.hold(message)
+        seq = self._session.seq(message)
+        result = await self._requests.ask(lambda ref, *, key: reply_frame(ref, seq, content), None, timeout)
+        self._session.replied(message)
+        self._on_dealt()
+        await self.write()
+        return str(result.msg_id)
+
+    async def confirm(self, message: Received) -> None:
+        """Confirm a message alone: see `AgentSession.confirm`."""
+        self._session.confirm(message)
         self._on_dealt()
         await self.write()
 
@@ -81,7 +105,7 @@ class AgentMessage(Received):
     failed. If an exception leaves the block, it is passed on, and the message stays pending. Acks of later messages
     wait until the failed message is acked or rejected. A client with `max_attempts` reports the failure, and hands
     the message out again after a pause; another one hands it out again if it comes again after a reconnect. A message
-    that was acked or rejected within the block stays so.
+    that was acked, rejected or answered within the block stays so.
 
     Attributes:
         attempt: the number of the attempt that has begun; None if the client does not count attempts.
@@ -99,6 +123,25 @@ class AgentMessage(Received):
     def begun(self, attempt: int, report: Callable[[str], Awaitable[None]]) -> None:
         """Note the number of an attempt that has begun, and what reports that its block has failed."""
         self.attempt, self._report = attempt, report
+
+    async def reply(self, content: object, *, timeout: Optional[float] = None) -> str:
+        """Answer a message that `wants_reply`, once, and return the msg_id of the answer once it is committed.
+
+        This confirms the message, in the same transaction, and no other message. The request is written again after
+        a reconnect until it is answered. Until then acks of later messages wait, also if this raises: then ack or
+        reject the message.
+
+        Args:
+            content: any JSON value, or its text as `Json`.
+            timeout: seconds after which to give up; None to wait for as long as the client stays.
+
+        Raises:
+            InvalidInput: the content cannot be accepted, or the message wants no answer.
+            Conflict: it was answered otherwise, or set aside, or asked more than 24 hours ago.
+            GatewayUnavailable: there was no result in time, or the client left before it: the answer may have been
+                committed or not.
+        """
+        return await self._receipts.reply(self, content, timeout)
 
     async def __aenter__(self) -> AgentMessage:
         """Let no ack of a later message confirm this one."""

@@ -157,6 +157,36 @@ class RemoteLedger(RemoteQuestions, Ledger):
         except NotFound:
             return None
 
+    def ask(
+        self,
+        to: str,
+        content: object,
+        msg_type: str = "data",
+        sender_id: Optional[str] = None,
+        *,
+        subject: str = "*",
+        traceparent: Optional[str] = None,
+        admit: Optional[Admit] = None,
+    ) -> Optional[Message]:
+        """Commit a message that wants an answer. The token says who asks, unless an operator names a sender."""
+        body = {"to": to, **self._content(content, msg_type, sender_id, traceparent)}
+        try:
+            form = self._keyed("POST", path_of("asks"), body).body
+        except NotFound:
+            return None
+        return Message(
+            form["msg_id"],
+            msg_type,
+            form["sender_id"],
+            form["recipient_id"],
+            body["content"],
+            form["asked_at"],
+            delivered=form["state"] in ("confirmed", "answered"),
+            db_id=form["seq"],
+            traceparent=body.get("traceparent"),
+            wants_reply=True,
+        )
+
     def broadcast(
         self,
         content: object,

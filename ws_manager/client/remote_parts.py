@@ -26,7 +26,7 @@ from ws_manager.core.read.overview import (
     Sampler,
     check_query,
 )
-from ws_manager.core.validation import check_limit
+from ws_manager.core.validation import check_limit, encode_content
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound, WsManagerError
 from ws_manager.forms import connection_of, pending_message_of
@@ -34,6 +34,7 @@ from ws_manager.models import UNROUTED, Connection, Gateway, PendingMessage, new
 from ws_manager.remedies import CHECK_URL_AND_PROXY
 from ws_manager.repository.findings import Backlog, RecentMessage, StoredEvent
 from ws_manager.settings import Sizes
+from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
     from ws_manager.repository.store import Store
@@ -104,6 +105,16 @@ class RemoteDelivery(Delivery):
         with contextlib.suppress(GatewayUnavailable):
             self._pay(connection)
 
+    def reply_held(self, connection: Connection, seq: int, content: object) -> str:
+        """Answer one of a holder's messages, and return the msg_id of the answer."""
+        answer = Json(encode_content(content, self._sizes.content))
+        body = {"epoch": connection.epoch, "reply": seq, "content": answer}
+        path = path_of("connections", connection.ws_id, "receipts")
+        done = self._as_holder(
+            connection, lambda hold: self._api.call("POST", path, body={**body, "hold": hold})
+        )
+        return str(done.body["answer_id"])
+
     def _pay(self, connection: Connection) -> None:
         """Confirm what was received and could not be confirmed yet."""
         ws_id = connection.ws_id
@@ -119,8 +130,12 @@ class RemoteDelivery(Delivery):
         """Make a request with the hold of a connection; with a new one, if the gateway was away for too long."""
         try:
             return request(self._holds[connection.ws_id])
-        except Conflict:
-            self._take(connection.ws_id)
+        except Conflict as error:
+            try:
+                self._take(connection.ws_id)
+            except Conflict:
+                # The hold lasts, or is another's now: the request itself was refused.
+                raise error from None
             return request(self._holds[connection.ws_id])
 
     def heard_held(self, connection: Connection, *, logged: bool) -> None:

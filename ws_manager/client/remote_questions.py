@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, cast
@@ -15,20 +16,24 @@ from ws_manager.core.questions import Questions
 from ws_manager.core.read.conditions import Conditions
 from ws_manager.core.validation import check_limit, check_timeout
 from ws_manager.errors import GatewayUnavailable, InvalidInput, NotFound
-from ws_manager.forms import broadcast_of, connection_of, message_of
+from ws_manager.forms import ask_of, broadcast_of, connection_of, message_of
 from ws_manager.models import Connection, Gateway, Message
 from ws_manager.repository.findings import Backlog, BroadcastState, Finding, MessageFilter
 from ws_manager.repository.records import ListedConnection
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 from ws_manager.strict_json import Json, members
+from ws_manager.tokens import ANY_AGENT
 
 if TYPE_CHECKING:
     from ws_manager.core.read.explain import Explanation, Unconfirmed
     from ws_manager.core.read.listings import Recipient
     from ws_manager.core.read.lookup import Thing
     from ws_manager.core.sending import Sent
+    from ws_manager.repository.working import Ask
 
 _LOOK_SECONDS = 0.5
+_LONGEST_WAIT = 9.0
+"""Seconds of one request that waits: a proxy may end one that is silent for long."""
 
 
 class RemoteQuestions(Questions):
@@ -107,6 +112,20 @@ class RemoteQuestions(Questions):
         """Return a message."""
         answer = self._found("messages", msg_id)
         return None if answer is None else message_of(answer.text)
+
+    def asked(self, msg_id: str) -> Ask:
+        """Return an ask, and its answer."""
+        return self.wait_for_answer(msg_id, 0)
+
+    def wait_for_answer(self, msg_id: str, seconds: float) -> Ask:
+        """Wait until an ask is answered or set aside, or the time is over, and return it."""
+        until = time.monotonic() + seconds
+        while True:
+            left = max(0.0, min(until - time.monotonic(), _LONGEST_WAIT))
+            query = {"wait": f"{math.ceil(left * 1000)}ms"} if left else None
+            found = ask_of(self.api.call("GET", path_of("asks", msg_id), query=query).text, ANY_AGENT)
+            if found.is_over or time.monotonic() >= until:
+                return found
 
     def unconfirmed(self, sent: Sent) -> list[Unconfirmed]:
         """Return what has not been confirmed of what was sent, and why."""

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Optional
 
-from ws_manager.core import attempts, holds
+from ws_manager.core import asks, attempts, holds
 from ws_manager.core.attempts import Attempt, arrive
 from ws_manager.core.bars import BARRED
 from ws_manager.core.heartbeat import sweep
@@ -27,6 +27,7 @@ from ws_manager.models import (
     Receipt,
     Registration,
     Rejection,
+    Replied,
     SignOfLife,
     SocketReport,
     Written,
@@ -109,8 +110,9 @@ class Delivery:
     def settle(self, reports: Iterable[SocketReport]) -> set[str]:
         """Write what sockets report, in one transaction: receipts, then signs of life, then the rest in order.
 
-        Receipts mark what they name as delivered; rejections set a message aside; closures and signs of
-        life go to the connection. What names an older epoch than the row's is void and changes nothing.
+        Receipts mark what they name as delivered, and what was answered is that already; rejections set a message
+        aside; closures and signs of life go to the connection. What names an older epoch than the row's is
+        void and changes nothing.
 
         Returns:
             The ws_ids of which a receipt or a rejection was void: another registration has come since.
@@ -127,6 +129,9 @@ class Delivery:
             for report in batch:
                 if isinstance(report, Closure):
                     self._close(report, now)
+                elif isinstance(report, Replied):
+                    if report.written_at is not None:
+                        self._store.messages.answered(report.ws_id, report.seq, report.written_at)
                 elif (isinstance(report, Rejection) and not self._reject(report, now)) or (
                     isinstance(report, Written) and not self._note_written(report)
                 ):
@@ -223,6 +228,10 @@ class Delivery:
     def fail(self, ws_id: str, epoch: int, seq: int, reason: str) -> Attempt:
         """Note that an attempt at a message has failed; see `attempts.fail`."""
         return attempts.fail(self._store, ws_id, epoch, seq, reason)
+
+    def reply(self, ws_id: str, epoch: int, seq: int, content: object) -> str:
+        """Answer an ask and confirm it, in one transaction; see `asks.reply`."""
+        return asks.reply(self._store, ws_id, epoch, seq, content, limit=self._sizes.content)
 
     def record_gateway(self, gateway: Gateway) -> Hold:
         """Write that a gateway has started, and show that it lives, until the hold is released."""
@@ -321,6 +330,10 @@ class Delivery:
         """
         if self.settle([Rejection(connection.ws_id, connection.epoch, seq, reason)]):
             raise _registered_again(connection.ws_id)
+
+    def reply_held(self, connection: Connection, seq: int, content: object) -> str:
+        """Answer one of a holder's messages, and return the msg_id of the answer; see `asks.reply`."""
+        return self.reply(connection.ws_id, connection.epoch, seq, content)
 
     def heard_held(self, connection: Connection, *, logged: bool) -> None:
         """Write a holder's sign of life, unless its connection was registered again.

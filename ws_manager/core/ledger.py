@@ -243,6 +243,45 @@ class Ledger(Questions):
             admit=admit,
         )
 
+    def ask(
+        self,
+        to: str,
+        content: object,
+        msg_type: str = "data",
+        sender_id: Optional[str] = None,
+        *,
+        subject: str = "*",
+        traceparent: Optional[str] = None,
+        admit: Optional[sending.Admit] = None,
+    ) -> Optional[Message]:
+        """Commit a message that wants an answer, and return it, pending; None if nobody is there.
+
+        `wait_for_answer` waits for the answer, which is kept for 24 h. With `sender_id` it is also a message to that
+        connection. The other arguments and the errors are those of `send`.
+
+        Args:
+            to: a ws_id, or an agent: then the one of its active connections that was heard last.
+            content: as in `send`, as the next two.
+            msg_type: see there.
+            sender_id: see there.
+            subject: whose token asks; `*` for every agent's.
+            traceparent: as in `send`, as the next.
+            admit: see there.
+        """
+        from ws_manager.core import asks
+
+        return asks.ask(
+            self._store,
+            to,
+            content,
+            msg_type,
+            sender_id,
+            subject,
+            limit=self.sizes.content,
+            traceparent=traceparent,
+            admit=admit,
+        )
+
     def broadcast(
         self,
         content: object,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "ws-manager-export"
 
-Log = Literal["heartbeat_log", "receipts", "idempotency_keys"]
+Log = Literal["heartbeat_log", "receipts", "idempotency_keys", "asks"]
 """The tables that are trimmed often: a running gateway adds to them all the time."""
 
 

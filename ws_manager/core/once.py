@@ -64,14 +64,20 @@ def key_for(
 
 
 def sending_key(
-    subject: str, name: Optional[str], to: str, content: str, msg_type: str, sender_id: Optional[str] = None
+    subject: str,
+    name: Optional[str],
+    to: str,
+    content: str,
+    msg_type: str,
+    sender_id: Optional[str] = None,
+    operation: str = "send",
 ) -> Optional[Key]:
-    """Return the key of a message to one connection, the same on the socket, over HTTP and in a shell.
+    """Return the key of a message to one connection, or of an `ask`, the same on every face.
 
     `sender_id` is the sending connection: one that repeats another's request must not take its message for its own.
     """
     named = () if sender_id is None else (sender_id,)
-    return key_for(subject, "send", name, to, content, msg_type, *named)
+    return key_for(subject, operation, name, to, content, msg_type, *named)
 
 
 def broadcasting_key(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ws_manager.repository.findings import Backlog, BroadcastState, MessageFilter
     from ws_manager.repository.records import ListedConnection
     from ws_manager.repository.store import Store
+    from ws_manager.repository.working import Ask
 
 
 class Questions:
@@ -130,6 +131,25 @@ class Questions:
     def message(self, msg_id: str) -> Optional[Message]:
         """Return a message."""
         return self._store.history.find(msg_id)
+
+    def asked(self, msg_id: str) -> Ask:
+        """Return an ask, and its answer.
+
+        Raises:
+            NotFound: there is no such ask, or it is more than 24 h old.
+        """
+        from ws_manager.core import asks
+
+        return asks.asked(self._store, msg_id)
+
+    def wait_for_answer(self, msg_id: str, seconds: float) -> Ask:
+        """Wait until an ask is answered or set aside, or the time is over, and return it.
+
+        It follows the ledger, so the answer may come through any process. Errors are those of `asked`.
+        """
+        from ws_manager.core import asks
+
+        return asks.wait(self._store, msg_id, seconds)
 
     def find_broadcast(self, broadcast_id: str) -> Optional[BroadcastState]:
         """Return a broadcast and how far its delivery is."""

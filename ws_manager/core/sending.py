@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Sent = Union[Broadcast, BroadcastState, Sequence[Message]]
     """What was sent: one broadcast, or single messages."""
 
-_WAIT_STEP = 0.005
+WAIT_STEP = 0.005
+"""Seconds between two looks at the ledger."""
 
 Admit = Callable[[int, int], None]
 """Is called with the number of recipients and the bytes of the content, before anything is written."""
@@ -40,7 +41,7 @@ def send(
     text = encode_content(content, limit)
     check_name(msg_type, "message type")
     trace = None if traceparent is None else check_traceparent(traceparent)
-    _check_sender(store, sender_id)
+    check_sender(store, sender_id)
     with store.atomic():
         if not store.connections.is_active(ws_id):
             return None
@@ -68,7 +69,7 @@ def broadcast(
     text = encode_content(content, limit)
     check_name(msg_type, "message type")
     trace = None if traceparent is None else check_traceparent(traceparent)
-    _check_sender(store, sender_id)
+    check_sender(store, sender_id)
     if agent is not None:
         check_name(agent, "agent", known=True)
     chosen = _chosen(store, agent, filter_fn)
@@ -95,7 +96,7 @@ def wait(store: Store, sent: Sent, seconds: float) -> DeliveryCounts:
                 counts = store.messages.delivery_counts(msg_ids)
         if not counts.pending or time.monotonic() >= deadline:
             return counts
-        time.sleep(_WAIT_STEP)
+        time.sleep(WAIT_STEP)
 
 
 def _chosen(
@@ -107,7 +108,7 @@ def _chosen(
     return {connection.ws_id for connection in store.connections.active(agent) if filter_fn(connection)}
 
 
-def _check_sender(store: Store, ws_id: Optional[str]) -> None:
+def check_sender(store: Store, ws_id: Optional[str]) -> None:
     """Refuse a sender with a name that cannot be accepted, unless it is a connection already."""
     if ws_id is None:
         return

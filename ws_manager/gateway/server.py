@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 
 from aiohttp import web
 
+from ws_manager.core import asks
 from ws_manager.core.maintenance import Log
 from ws_manager.core.once import KEPT_SECONDS
 from ws_manager.core.presence import NOTED_SECONDS
@@ -103,6 +104,7 @@ class GatewayServer:
             "heartbeat_log": options.log_keep,
             "receipts": options.receipts_keep,
             "idempotency_keys": KEPT_SECONDS,
+            "asks": asks.KEPT_SECONDS,
         }
         self._janitor = Janitor(options.database, logs, options.keep, self._leads)
         self._bell = Bell()

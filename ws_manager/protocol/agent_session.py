@@ -22,8 +22,9 @@ receipt that waited for that, and those messages come again."""
 
 
 class _State(Enum):
-    """Of a message that was handed out and is not settled yet."""
+    """Of a message that is not settled yet."""
 
+    RECEIVED = "not handed out yet; no ack confirms it"
     OPEN = "the ack of a later message confirms it too"
     HELD = "only its own ack confirms it"
     FAILED = "as HELD, and nobody is processing it"
@@ -31,11 +32,11 @@ class _State(Enum):
 
 
 @dataclass
-class _HandedOut:
-    """A message that was handed out. `seq` is the one under which it was received last."""
+class _Unsettled:
+    """A message that was received and is not settled. `seq` is the one under which it was received last."""
 
     seq: int
-    state: _State = _State.OPEN
+    state: _State = _State.RECEIVED
 
 
 class AgentSession:
@@ -60,8 +61,8 @@ class AgentSession:
         # The highest seq that the present socket has received. The gateway has not yet sent higher ones on it, so
         # their acks wait until they are received again.
         self._reached = -1
-        # Messages that are not settled, by their ids, in the order in which they were handed out.
-        self._handed_out: dict[str, _HandedOut] = {}
+        # Messages that are not settled, by their ids, in the order in which they were received.
+        self._unsettled: dict[str, _Unsettled] = {}
         # Ids of processed messages, with the reason if they were rejected. The oldest are removed.
         self._handled: dict[str, Optional[str]] = {}
 
@@ -76,25 +77,41 @@ class AgentSession:
             self.connected, self.ws_id = frame, frame.ws_id
             self._reached = -1
             self.answers.clear()
+            # They come again.
+            for msg_id in [key for key, each in self._unsettled.items() if each.state is _State.RECEIVED]:
+                del self._unsettled[msg_id]
         elif isinstance(frame, Unreadable):
             self._reached = frame.seq
             self._remember(frame.msg_id, frame.reason)
             self.answers.append(reject_frame(frame.seq, frame.reason))
             return None
         elif isinstance(frame, Received):
-            self._reached = frame.seq
-            if frame.msg_id in self._handled:
-                reason = self._handled[frame.msg_id]
-                answer = ack_frame(frame.seq) if reason is None else reject_frame(frame.seq, reason)
-                self.answers.append(answer)
-                return None
-            given = self._handed_out.get(frame.msg_id)
-            if given is not None:
-                given.seq = frame.seq
-                if given.state is not _State.FAILED:
-                    # It is being processed; its ack follows.
-                    return None
+            return frame if self._receive(frame) else None
         return frame
+
+    def _receive(self, message: Received) -> bool:
+        """Take a message, and return whether it is to be handed out."""
+        self._reached = message.seq
+        if message.msg_id in self._handled:
+            self._settle_again(message)
+            return False
+        known = self._unsettled.setdefault(message.msg_id, _Unsettled(message.seq))
+        known.seq = message.seq
+        # Otherwise it is being processed; its ack follows.
+        return known.state in (_State.RECEIVED, _State.FAILED)
+
+    def _settle_again(self, message: Received) -> None:
+        """Repeat the receipt of a message that has come again."""
+        reason = self._handled[message.msg_id]
+        if reason is not None:
+            self.answers.append(reject_frame(message.seq, reason))
+        elif any(
+            each.state is not _State.DONE and each.seq <= self._reached for each in self._unsettled.values()
+        ):
+            # An ack would confirm those before it, too.
+            self._unsettled[message.msg_id] = _Unsettled(message.seq, _State.DONE)
+        else:
+            self.answers.append(ack_frame(message.seq))
 
     def handed_out(self, message: Received) -> bool:
         """Note that the agent is processing a message: if it is sent again meanwhile, it is ignored.
@@ -106,18 +123,20 @@ class AgentSession:
         """
         if message.msg_id in self._handled:
             return False
-        given = self._handed_out.setdefault(message.msg_id, _HandedOut(message.seq))
+        given = self._unsettled.setdefault(message.msg_id, _Unsettled(message.seq))
+        if given.state is _State.RECEIVED:
+            given.state = _State.OPEN
         return given.state is not _State.DONE
 
     def hold(self, message: Received) -> None:
         """Let only a message's own ack confirm it. Until then, acks of later messages are not written."""
-        given = self._handed_out.get(message.msg_id)
+        given = self._unsettled.get(message.msg_id)
         if given is not None and given.state is not _State.DONE:
             given.state = _State.HELD
 
     def fail(self, message: Received) -> None:
         """Note that nobody is processing a held message any more. If it is sent again, it is handed out again."""
-        given = self._handed_out.get(message.msg_id)
+        given = self._unsettled.get(message.msg_id)
         if given is not None and given.state is _State.HELD:
             given.state = _State.FAILED
 
@@ -126,9 +145,9 @@ class AgentSession:
 
         Nothing happens if it is settled already.
         """
-        if message.msg_id not in self._handed_out:
+        if message.msg_id not in self._unsettled:
             return
-        for msg_id, given in self._handed_out.items():
+        for msg_id, given in self._unsettled.items():
             if msg_id == message.msg_id:
                 given.state = _State.DONE
                 break
@@ -138,7 +157,7 @@ class AgentSession:
 
     def reject(self, message: Received, reason: str) -> None:
         """Reject a message: the gateway sets it aside. Nothing happens if it is settled already."""
-        given = self._handed_out.get(message.msg_id)
+        given = self._unsettled.get(message.msg_id)
         if given is None or given.state is _State.DONE:
             return
         self._remember(message.msg_id, reason)
@@ -148,18 +167,30 @@ class AgentSession:
 
     def drop(self, message: Received) -> None:
         """Note that the ledger has settled a message without this agent's receipt."""
-        self._handed_out.pop(message.msg_id, None)
+        self._unsettled.pop(message.msg_id, None)
         self._confirm()
+
+    def replied(self, message: Received) -> None:
+        """Note that the ledger has confirmed a message with this agent's answer to it."""
+        self._remember(message.msg_id, None)
+        self._confirm()
+
+    def confirm(self, message: Received) -> None:
+        """Confirm a message alone: its ack is written once those before it are settled."""
+        known = self._unsettled.get(message.msg_id)
+        if known is not None:
+            known.state = _State.DONE
+            self._confirm()
 
     def seq(self, message: Received) -> int:
         """Return the `seq` under which the agent has received a message last."""
-        given = self._handed_out.get(message.msg_id)
+        given = self._unsettled.get(message.msg_id)
         return message.seq if given is None else given.seq
 
     @property
     def is_dealing(self) -> bool:
         """True while a message that was handed out is being processed."""
-        return any(given.state in (_State.OPEN, _State.HELD) for given in self._handed_out.values())
+        return any(given.state in (_State.OPEN, _State.HELD) for given in self._unsettled.values())
 
     def take_answers(self) -> list[str]:
         """Return the frames to write, and clear them."""
@@ -169,8 +200,8 @@ class AgentSession:
     def _confirm(self) -> None:
         """Write one ack for all that is done, up to the first message that is not."""
         reached = -1
-        while self._handed_out:
-            msg_id, given = next(iter(self._handed_out.items()))
+        while self._unsettled:
+            msg_id, given = next(iter(self._unsettled.items()))
             if given.state is not _State.DONE:
                 break
             self._remember(msg_id, None)
@@ -180,7 +211,7 @@ class AgentSession:
             self.answers.append(ack_frame(reached))
 
     def _remember(self, msg_id: str, rejected: Optional[str]) -> None:
-        self._handed_out.pop(msg_id, None)
+        self._unsettled.pop(msg_id, None)
         self._handled.setdefault(msg_id, rejected)
         if len(self._handled) > _REMEMBERED:
             del self._handled[next(iter(self._handled))]

@@ -9,7 +9,9 @@ from typing import Any, Optional, Union
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
+from ws_manager.protocol.ask_frames import ReplyRequest, asking_members
 from ws_manager.protocol.attempt_frames import LONGEST_REASON, CountPending, Failed, Started
+from ws_manager.protocol.members import field_of, optional_text, reason_of, seq_of, text_of
 from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest
 from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, members
 
@@ -54,12 +56,15 @@ def message_start(message: PendingMessage) -> bytes:
 def message_tail(message: PendingMessage) -> bytes:
     """Write the part of a message's frame that all recipients of a broadcast get, in UTF-8.
 
-    Its content is JSON text and is inserted unchanged. A traceparent is left out where there is none.
+    Its content is JSON text and is inserted unchanged. A member that says nothing is left out: the
+    traceparent, and those of asks and answers.
     """
     trace = "" if message.traceparent is None else f'"traceparent":{json.dumps(message.traceparent)},'
+    asking = asking_members(message) if message.wants_reply or message.reply_to else ""
     return (
         f'"msg_type":{_quoted(message.msg_type)},"sender_id":{_quoted(message.sender_id)},'
-        f'"broadcast_id":{_quoted(message.broadcast_id)},"sent_at":"{message.sent_at}",{trace}"content":{message.content}}}'
+        f'"broadcast_id":{_quoted(message.broadcast_id)},"sent_at":"{message.sent_at}",'
+        f'{trace}{asking}"content":{message.content}}}'
     ).encode()
 
 
@@ -122,8 +127,8 @@ class BadRequest:
     reason: str
 
 
-AgentRequest = Union[SendRequest, BroadcastRequest, Started, Failed, CountPending]
-_REQUESTS = ("send", "broadcast", "started", "failed", "pending")
+AgentRequest = Union[SendRequest, BroadcastRequest, ReplyRequest, Started, Failed, CountPending]
+_REQUESTS = ("send", "broadcast", "ask", "reply", "started", "failed", "pending")
 AgentFrame = Union[Ack, Reject, AgentRequest, BadRequest]
 
 
@@ -146,9 +151,9 @@ def parse_agent_frame(text: str) -> AgentFrame:
         raise InvalidInput("not a JSON object")
     kind = frame.get("type")
     if kind == "ack":
-        return Ack(_seq(frame))
+        return Ack(seq_of(frame))
     if kind == "reject":
-        return Reject(_seq(frame), _reason(frame, 200))
+        return Reject(seq_of(frame), reason_of(frame, 200))
     if kind in _REQUESTS:
         texts = members(text)
         try:
@@ -198,6 +203,8 @@ class Received:
     """A message, with the field names of the frame: `ws_manager.forms.WIRE_FIELDS`.
 
     Attributes:
+        wants_reply: whether the sender asks for an answer.
+        reply_to: the msg_id of the ask that it answers; None for every other message.
         content: the decoded content; a number in it may be rounded.
         content_json: the content as the JSON text that was received.
     """
@@ -209,6 +216,8 @@ class Received:
     recipient_id: str
     broadcast_id: Optional[str]
     sent_at: str
+    wants_reply: bool
+    reply_to: Optional[str]
     content: Any
     content_json: Json = field(repr=False)
     traceparent: Optional[str] = None
@@ -274,40 +283,40 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
     try:
         if kind == "message":
             if unreadable is not None:
-                return Unreadable(_seq(frame), _field(frame, "msg_id", str), unreadable)
+                return Unreadable(seq_of(frame), field_of(frame, "msg_id", str), unreadable)
             return Received(
-                _seq(frame),
-                _field(frame, "msg_id", str),
-                _field(frame, "msg_type", str),
-                _optional_text(frame, "sender_id"),
-                _field(frame, "recipient_id", str),
-                _optional_text(frame, "broadcast_id"),
-                _field(frame, "sent_at", str),
+                seq_of(frame),
+                field_of(frame, "msg_id", str),
+                field_of(frame, "msg_type", str),
+                optional_text(frame, "sender_id"),
+                field_of(frame, "recipient_id", str),
+                optional_text(frame, "broadcast_id"),
+                field_of(frame, "sent_at", str),
+                frame.get("wants_reply") is True,
+                None if frame.get("reply_to") is None else str(field_of(frame, "reply_to", str)),
                 frame["content"],
                 Json(members(text)["content"]),
-                None if frame.get("traceparent") is None else _text(frame, "traceparent"),
+                None if frame.get("traceparent") is None else text_of(frame, "traceparent"),
             )
         if kind == "connected":
             return Connected(
-                _field(frame, "ws_id", str),
-                _field(frame, "agent", str),
-                _field(frame, "resumed", bool),
-                _field(frame, "pending", int),
-                _field(frame, "seq", int),
-                float(_field(frame, "heartbeat", (int, float))),
+                field_of(frame, "ws_id", str),
+                field_of(frame, "agent", str),
+                field_of(frame, "resumed", bool),
+                field_of(frame, "pending", int),
+                field_of(frame, "seq", int),
+                float(field_of(frame, "heartbeat", (int, float))),
             )
         if kind == "result" and frame["ok"]:
             if "broadcast_id" in frame:
-                recipients = _field(frame, "recipients", int)
-                return Result(
-                    frame["ref"], broadcast_id=_field(frame, "broadcast_id", str), recipients=recipients
-                )
+                named, recipients = field_of(frame, "broadcast_id", str), field_of(frame, "recipients", int)
+                return Result(frame["ref"], broadcast_id=named, recipients=recipients)
             if "attempt" in frame:
-                set_aside = _field(frame, "set_aside", bool)
-                return Result(frame["ref"], attempt=_field(frame, "attempt", int), set_aside=set_aside)
+                set_aside = field_of(frame, "set_aside", bool)
+                return Result(frame["ref"], attempt=field_of(frame, "attempt", int), set_aside=set_aside)
             if "pending" in frame:
-                return Result(frame["ref"], pending=_field(frame, "pending", int))
-            return Result(frame["ref"], _field(frame, "msg_id", str))
+                return Result(frame["ref"], pending=field_of(frame, "pending", int))
+            return Result(frame["ref"], field_of(frame, "msg_id", str))
         if kind == "result":
             return Result(frame["ref"], failure=_failure(frame))
         if kind == "error":
@@ -318,8 +327,8 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
 
 
 def _failure(frame: dict[str, Any]) -> Failure:
-    error = _field(frame, "error", dict)
-    return Failure(_field(error, "code", str), _field(error, "message", str))
+    error = field_of(frame, "error", dict)
+    return Failure(field_of(error, "code", str), field_of(error, "message", str))
 
 
 def _load(text: str) -> tuple[dict[str, Any], Optional[str]]:
@@ -339,51 +348,26 @@ def _load(text: str) -> tuple[dict[str, Any], Optional[str]]:
     return frame, problem
 
 
-def _field(frame: dict[str, Any], name: str, kind: Union[type, tuple[type, ...]]) -> Any:  # noqa: ANN401 - of `kind`
-    value = frame[name]
-    if not isinstance(value, kind):
-        raise InvalidInput(f"{name} is of the wrong type")
-    return value
-
-
-def _optional_text(frame: dict[str, Any], name: str) -> Optional[str]:
-    return None if frame[name] is None else str(_field(frame, name, str))
-
-
-def _seq(frame: dict[str, Any]) -> int:
-    seq = frame.get("seq")
-    if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
-        raise InvalidInput("seq is not a message number")
-    return seq
-
-
 def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
     if frame["type"] == "pending":
         return CountPending(texts.get("ref", "null"))
     if frame["type"] == "started":
-        return Started(texts.get("ref", "null"), _seq(frame))
+        return Started(texts.get("ref", "null"), seq_of(frame))
     if frame["type"] == "failed":
-        return Failed(texts.get("ref", "null"), _seq(frame), _reason(frame, LONGEST_REASON))
+        return Failed(texts.get("ref", "null"), seq_of(frame), reason_of(frame, LONGEST_REASON))
     if "content" not in frame:
         raise InvalidInput("there is no content")
     ref, content = texts.get("ref", "null"), compact(texts["content"], "message")
-    key, trace = (None if frame.get(name) is None else _text(frame, name) for name in ("key", "traceparent"))
-    if frame["type"] == "send":
-        return SendRequest(ref, _text(frame, "to"), content, _text(frame, "msg_type", "data"), key, trace)
-    agent = None if frame.get("agent") is None else _text(frame, "agent")
-    return BroadcastRequest(ref, agent, content, _text(frame, "msg_type", "broadcast"), key, trace)
-
-
-def _text(frame: dict[str, Any], name: str, default: Optional[str] = None) -> str:
-    value = frame.get(name, default)
-    if not isinstance(value, str):
-        raise InvalidInput(f"{name} is not text")
-    return value
-
-
-def _reason(frame: dict[str, Any], longest: int) -> str:
-    # JSON can hold half of a surrogate pair. UTF-8, and so the ledger, cannot.
-    return _text(frame, "reason", "")[:longest].encode("utf-8", "replace").decode("utf-8")
+    if frame["type"] == "reply":
+        return ReplyRequest(ref, seq_of(frame), content)
+    key, trace = (
+        None if frame.get(name) is None else text_of(frame, name) for name in ("key", "traceparent")
+    )
+    if frame["type"] in ("send", "ask"):
+        to, msg_type = text_of(frame, "to"), text_of(frame, "msg_type", "data")
+        return SendRequest(ref, to, content, msg_type, key, trace, asks=frame["type"] == "ask")
+    agent = None if frame.get("agent") is None else text_of(frame, "agent")
+    return BroadcastRequest(ref, agent, content, text_of(frame, "msg_type", "broadcast"), key, trace)
 
 
 def _dump(frame: dict[str, Any]) -> str:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Optional, Union
+from typing import Optional
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import Receipt, Rejection, SocketReport, Written
+from ws_manager.models import Receipt, Rejection, Replied, SocketReport, Written
+from ws_manager.protocol.ask_frames import ReplyRequest
 from ws_manager.protocol.attempt_frames import Failed, Started
 from ws_manager.protocol.bucket import Bucket
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, WITHOUT_RECEIPTS, CloseCode
@@ -267,10 +268,8 @@ class GatewaySession:
 
     def unreported_writes(self) -> list[Written]:
         """Return the writes that are not confirmed and were not returned before."""
-        return [
-            Written(self.ws_id, self.epoch, writing.first, writing.last, writing.at or "")
-            for writing in self._writings.take_unreported()
-        ]
+        found = self._writings.take_unreported()
+        return [Written(self.ws_id, self.epoch, each.first, each.last, each.at or "") for each in found]
 
     def next_ping(self, now: float) -> Optional[bytes]:
         """Return the payload of a Ping to send now, or None: the nonce and the count of the Ping, 12 bytes.
@@ -337,12 +336,15 @@ class GatewaySession:
             self.close(CloseCode.NOT_THIS_PROTOCOL, error.message)
             self._count_frame(now)
             return
-        if self._explicit_ack and isinstance(frame, (Ack, Reject)) and self._is_in_flight(frame):
-            # They are not counted: there are at most as many as messages.
-            self._settle(frame, now)
+        # What tells of messages in flight is not counted: there is at most as much as messages.
+        if self._explicit_ack and isinstance(frame, Ack) and self._in_flight.reaches(frame.seq):
+            self._confirm(frame.seq, now)
             return
-        begins = isinstance(frame, Started) and self._in_flight.begin(frame.seq)
-        if not begins and not (isinstance(frame, Failed) and self._in_flight.end(frame.seq)):
+        if self._explicit_ack and isinstance(frame, Reject) and frame.seq in self._in_flight:
+            self._take_out(frame.seq)
+            self.reports.append(Rejection(self.ws_id, self.epoch, frame.seq, frame.reason))
+            return
+        if not self._tells_of_work(frame):
             self._count_frame(now)
         if self.close_with is None:
             self._take_frame(frame)
@@ -353,9 +355,9 @@ class GatewaySession:
         elif not isinstance(frame, (Ack, Reject)):
             self.requests.append(frame)
         elif not self._explicit_ack:
-            self._answer_conflict("this socket confirms by Pong; ask for ack=explicit")
+            self.answer(error_frame("conflict", "this socket confirms by Pong; ask for ack=explicit"))
         elif isinstance(frame, Reject):
-            self._answer_conflict(f"message {frame.seq} is not in flight")
+            self.answer(error_frame("conflict", f"message {frame.seq} is not in flight"))
 
     def answer(self, frame: str) -> None:
         """Queue an answer for the agent. The session closes if the agent does not read its answers."""
@@ -363,6 +365,12 @@ class GatewaySession:
         self._answer_bytes += len(frame)
         if len(self._answers) > MAX_ANSWERS or self._answer_bytes > MAX_ANSWER_BYTES:
             self.close(CloseCode.TOO_FAST, "too many unread answers")
+
+    def replied(self, seq: int) -> None:
+        """Note that the ledger has confirmed a message with the agent's answer to it."""
+        if seq in self._in_flight:
+            self.reports.append(Replied(self.ws_id, self.epoch, seq, self._take_out(seq)))
+            self._end_caution()
 
     @property
     def only_in_flight(self) -> Optional[int]:
@@ -394,8 +402,7 @@ class GatewaySession:
         if now - self.heard_at > self._timeout:
             self.close(CloseCode.TOO_SLOW, "heartbeat timeout")
             return True
-        if now >= self._ping_at:
-            self._ping_due = True
+        self._ping_due = self._ping_due or now >= self._ping_at
         return self._ping_due
 
     def close(self, code: int, reason: str) -> None:
@@ -403,17 +410,13 @@ class GatewaySession:
         if self.close_with is None:
             self.close_with = (int(code), reason)
 
-    def _is_in_flight(self, frame: Union[Ack, Reject]) -> bool:
-        """Return whether a frame confirms or rejects a message in flight."""
-        if isinstance(frame, Reject):
-            return frame.seq in self._in_flight
-        return len(self._in_flight) > 0 and self._in_flight.first <= frame.seq
-
-    def _settle(self, frame: Union[Ack, Reject], now: float) -> None:
-        if isinstance(frame, Ack):
-            self._confirm(frame.seq, now)
-        else:
-            self._reject(frame.seq, frame.reason)
+    def _tells_of_work(self, frame: AgentFrame) -> bool:
+        """Return whether a frame says something new of a message in flight."""
+        if isinstance(frame, Started):
+            return self._in_flight.begin(frame.seq)
+        if isinstance(frame, ReplyRequest):
+            return self._in_flight.reply(frame.seq)
+        return isinstance(frame, Failed) and self._in_flight.end(frame.seq)
 
     def _count_frame(self, now: float) -> None:
         if not self._frames.take(1, now):
@@ -440,11 +443,8 @@ class GatewaySession:
         if self.live and not self._queue and not self._in_flight:
             self._window = self._usual_window
 
-    def _reject(self, seq: int, reason: str) -> None:
+    def _take_out(self, seq: int) -> Optional[str]:
+        """Remove one message in flight, whatever becomes of those before it; return when it was written."""
         self._bytes -= self._in_flight.remove(seq)
         self._full = False
-        self._writings.reject(seq, self._in_flight.first if self._in_flight else None)
-        self.reports.append(Rejection(self.ws_id, self.epoch, seq, reason))
-
-    def _answer_conflict(self, message: str) -> None:
-        self.answer(error_frame("conflict", message))
+        return self._writings.take_out(seq, self._in_flight.first if self._in_flight else None)

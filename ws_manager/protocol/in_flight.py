@@ -26,7 +26,7 @@ USUAL = Window()
 class InFlight:
     """Seqs in ascending order, each with its size in bytes."""
 
-    __slots__ = ("_begun", "_seqs", "_sizes", "_start")
+    __slots__ = ("_begun", "_replied", "_seqs", "_sizes", "_start")
 
     def __init__(self) -> None:
         self._seqs = array("q")
@@ -34,6 +34,7 @@ class InFlight:
         self._start = 0
         # Most sockets are no worker's.
         self._begun: Optional[set[int]] = None
+        self._replied: Optional[set[int]] = None
 
     def __len__(self) -> int:
         return len(self._seqs) - self._start
@@ -53,8 +54,9 @@ class InFlight:
         end = bisect_right(self._seqs, seq, self._start)
         taken = self._seqs[self._start : end].tolist(), sum(self._sizes[self._start : end])
         self._start = end
-        if self._begun:
-            self._begun.difference_update(taken[0])
+        for noted in (self._begun, self._replied):
+            if noted:
+                noted.difference_update(taken[0])
         if end == len(self._seqs) or end > _SPENT:
             del self._seqs[:end], self._sizes[:end]
             self._start = 0
@@ -69,8 +71,22 @@ class InFlight:
         place = bisect_left(self._seqs, seq, self._start)
         size = self._sizes[place]
         self.end(seq)
+        if self._replied is not None:
+            self._replied.discard(seq)
         del self._seqs[place], self._sizes[place]
         return size
+
+    def reaches(self, seq: int) -> bool:
+        """Return whether anything up to a seq is in flight."""
+        return len(self) > 0 and self.first <= seq
+
+    def reply(self, seq: int) -> bool:
+        """Note that a message is being answered. False if it is not in flight, or is being answered already."""
+        if seq not in self or (self._replied is not None and seq in self._replied):
+            return False
+        self._replied = self._replied or set()
+        self._replied.add(seq)
+        return True
 
     def begin(self, seq: int) -> bool:
         """Note that a worker begins a message. False if it is not in flight, or has begun already."""

@@ -11,7 +11,7 @@ from ws_manager.strict_json import Json, encode
 
 @dataclass(frozen=True)
 class SendRequest:
-    """The agent sends to one connection.
+    """The agent sends to one connection, or asks.
 
     Attributes:
         ref: its own name of the request: any JSON text.
@@ -20,6 +20,7 @@ class SendRequest:
         msg_type: a label.
         key: with one, the same request is done once, however often it comes: see `ws_manager.core.once`.
         traceparent: the W3C trace context, which the recipient gets.
+        asks: whether it wants an answer. Then `to` may also be an agent: see `ws_manager.core.asks`.
     """
 
     ref: str
@@ -28,6 +29,7 @@ class SendRequest:
     msg_type: str
     key: Optional[str] = None
     traceparent: Optional[str] = None
+    asks: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ def send_frame(
     msg_type: str,
     key: Optional[str] = None,
     traceparent: Optional[str] = None,
+    kind: str = "send",
 ) -> str:
-    """Write a request to send to one connection; see `SendRequest`. The gateway checks the traceparent.
+    """Write a request to send to one connection, or with the kind `ask` to ask; see `SendRequest`.
+
+    The gateway checks the traceparent.
 
     Raises:
         InvalidInput: the content is not JSON, or exceeds the limits of `strict_json`.
     """
-    frame = {"type": "send", "ref": ref, "to": to, "msg_type": msg_type}
+    frame = {"type": kind, "ref": ref, "to": to, "msg_type": msg_type}
     return _with_content(frame, content, key, traceparent)
 
 

@@ -88,12 +88,17 @@ class Writings:
         self.timed, self._time_from = _NO_SEQ, self._timed_at + _TIMED_EVERY
         return now - self._timed_at
 
-    def reject(self, seq: int, first: Optional[int]) -> None:
-        """Forget a rejected message, and the writes that end before `first`, the lowest seq in flight.
+    def take_out(self, seq: int, first: Optional[int]) -> Optional[str]:
+        """Forget one message, and the writes that end before `first`, the lowest seq in flight then.
 
         With None, nothing is in flight any more, and all writes are forgotten.
+
+        Returns:
+            When the message was written, as UTC text; None if the ledger knows it already.
         """
+        at = next((each.at for each in self._writings if each.first <= seq <= each.last), None)
         if seq == self.timed:
             self.timed, self._time_from = _NO_SEQ, -math.inf
         while self._writings and (first is None or self._writings[0].last < first):
             del self._writings[0]
+        return at

@@ -70,6 +70,8 @@ class NewMessage(NamedTuple):
         sent_at: the present time.
         retry_of: the msg_id of the set-aside message that it repeats.
         traceparent: the sender's trace, as `check_traceparent` gives it.
+        wants_reply: whether it asks for an answer.
+        reply_to: the msg_id of the ask that it answers.
     """
 
     msg_id: str
@@ -80,6 +82,8 @@ class NewMessage(NamedTuple):
     sent_at: str
     retry_of: Optional[str] = None
     traceparent: Optional[str] = None
+    wants_reply: bool = False
+    reply_to: Optional[str] = None
 
 
 class NewBroadcast(NamedTuple):

@@ -24,20 +24,19 @@ from typing import Optional, Protocol, Union
 from ws_manager.models import Connection
 from ws_manager.repository.findings import Finding
 from ws_manager.repository.tables import (
-    Attempts,
     Bars,
     Broadcasts,
     Connections,
     Events,
     Gateways,
     HeartbeatLog,
-    Holds,
     Keys,
     Messages,
     Receipts,
     WebhookEvents,
 )
 from ws_manager.repository.views import Feed, History, Maintenance, Overview
+from ws_manager.repository.working import Asks, Attempts, Holds
 
 
 class Changes(Protocol):
@@ -102,6 +101,10 @@ class Store(Protocol):
     @property
     def attempts(self) -> Attempts:
         """Workers, and what they have begun."""
+
+    @property
+    def asks(self) -> Asks:
+        """What wants an answer, and the answers."""
 
     @property
     def history(self) -> History:

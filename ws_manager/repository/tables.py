@@ -190,44 +190,6 @@ class Keys(Protocol):
         """
 
 
-class Attempts(Protocol):
-    """Workers, and their attempts at messages: see `ws_manager.core.attempts`."""
-
-    def worker(self, ws_id: str) -> Optional[tuple[str, int]]:
-        """Return the name of a connection's worker, and its `max_attempts`; None if it has none."""
-
-    def put_worker(self, ws_id: str, worker: Optional[tuple[str, int]]) -> None:
-        """Write a connection's worker as `worker` returns it. Rows of pruned connections are deleted."""
-
-    def find(self, seq: int) -> tuple[int, bool]:
-        """Return how many attempts at a message have ended, and whether one is running."""
-
-    def running(self, ws_id: str) -> list[tuple[int, int]]:
-        """Return the `seq` of a connection's messages that have been begun, and how many attempts ended before."""
-
-    def put(self, ws_id: str, seq: int, ended: int, *, running: bool) -> None:
-        """Write how many attempts at a message have ended, and whether one is running."""
-
-    def forget(self, ws_id: str) -> None:
-        """Delete the attempts at a connection's messages that are not pending any more."""
-
-
-class Holds(Protocol):
-    """Who takes a connection's messages over HTTP, and until when: see `ws_manager.core.holds`."""
-
-    def find(self, ws_id: str) -> Optional[tuple[str, str]]:
-        """Return the latest hold of a connection, and the time at which it ends or has ended."""
-
-    def put(self, ws_id: str, hold: str, until: str) -> None:
-        """Write a connection's hold. It replaces the one before."""
-
-    def delete(self, ws_id: str, hold: str) -> bool:
-        """Delete a hold. False if it was not the connection's."""
-
-    def delete_before(self, until: str) -> None:
-        """Delete the holds that ended before a time."""
-
-
 class Messages(Protocol):
     """Messages: writing, delivery and outcomes. Writing one counts it for its recipient."""
 
@@ -268,6 +230,9 @@ class Messages(Protocol):
     def written(self, ws_id: str, first: int, last: int, at: str) -> None:
         """Note when what is pending from one `seq` to another was written to a socket."""
 
+    def answered(self, ws_id: str, seq: int, at: str) -> None:
+        """Note when a message, which its answer has confirmed, was written to a socket."""
+
     def refuse(self, seq: int) -> int:
         """Count a socket that closed on a message, and return how many did."""
 
@@ -304,6 +269,12 @@ class Receipts(Protocol):
 
         Returns:
             The registrations whose receipts were void.
+        """
+
+    def settle_one(self, ws_id: str, seq: int, at: str) -> None:
+        """Mark one pending message of a connection as delivered, whatever becomes of those before it.
+
+        The highest confirmed `seq` is raised only if nothing before it is pending: a socket begins behind it.
         """
 
 

@@ -425,9 +425,10 @@ class TestManyAtOnce:
 
 
 WITHOUT_TRACES = (
+    "ALTER TABLE messages DROP COLUMN wants_reply; ALTER TABLE messages DROP COLUMN reply_to; DROP TABLE asks;"
     "ALTER TABLE messages DROP COLUMN traceparent; ALTER TABLE broadcasts DROP COLUMN traceparent;"
 )
-"""Takes from a ledger what step 10 has added."""
+"""Takes from a ledger what the steps 10 and 11 have added."""
 
 
 class TestLedgerOfSchema9:

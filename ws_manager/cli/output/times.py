@@ -19,6 +19,8 @@ TIME_FIELDS = frozenset(
         "routed_at",
         "confirmed_at",
         "rejected_at",
+        "asked_at",
+        "answered_at",
         "at",
     }
 )

@@ -27,7 +27,7 @@ GOOD, WAITING, BAD = "good", "waiting", "bad"
 """How a thing stands: as it should, not finished yet, or in need of attention."""
 
 
-OF_A_MESSAGE = ("sent", "written", "confirmed", "set aside")
+OF_A_MESSAGE = ("sent", "written", "confirmed", "answered", "set aside")
 """What happens to a message itself, in a timeline."""
 
 
@@ -123,16 +123,28 @@ class _Explainer:
 
     def message(self, message: Message) -> Explanation:
         timeline = _times_of(message)
+        standing, verdict = self._verdict(message)
+        facts = message_form(message)
+        told = {"set_aside"}
+        ask = self._store.asks.find(message.msg_id, "") if message.wants_reply else None
+        if ask is not None:
+            facts |= {"answer_id": ask.answer_id, "answered_at": ask.answered_at}
+            if ask.answered_at is not None:
+                told.add("answered")
+                timeline.append(Entry(ask.answered_at, "answered", f"by {ask.answer_id}"))
+                verdict += f"; answered by {ask.answer_id}"
+            elif message.delivered:
+                standing, verdict = WAITING, f"{verdict}; not answered yet"
         # A pending message has no end time. Not `now` either: the clock may have been set back since it was sent.
         ended = message.confirmed_at or message.rejected_at or "~"
         since, until = sorted((message.sent_at, ended))
-        # That it was set aside is among its own times already.
+        # What is among its own times already is left out.
         timeline += [
             _entry(event._replace(msg_id=None))
             for event in self._store.events.of(message.recipient_id, since, until, _EVENTS)
-            if event.kind != "set_aside" and event.msg_id in (None, message.msg_id)
+            if event.kind not in told and event.msg_id in (None, message.msg_id)
         ]
-        return Explanation("message", *self._verdict(message), message_form(message), _in_order(timeline))
+        return Explanation("message", standing, verdict, facts, _in_order(timeline))
 
     def broadcast(self, broadcast: BroadcastState) -> Explanation:
         timeline = [Entry(broadcast.sent_at, "sent", f"to {broadcast.recipients} connection(s)")]

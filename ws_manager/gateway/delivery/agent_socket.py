@@ -317,7 +317,11 @@ class AgentSocket:
     async def _perform(self) -> None:
         while self._requests:
             request = self._requests.pop(0)
-            self.session.answer(await self._performer.perform(request))
+            frame, confirmed = await self._performer.perform(request)
+            if confirmed is not None:
+                self.session.replied(confirmed)
+                self._report()
+            self.session.answer(frame)
             self.wake()
         self._performing = None
 

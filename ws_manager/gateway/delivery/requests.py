@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Union
+from typing import NamedTuple, Optional, Union
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import broadcasting_key, sending_key
 from ws_manager.core.validation import check_name
-from ws_manager.errors import NotFound, WsManagerError
+from ws_manager.errors import Conflict, LedgerBusy, NotFound, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.quotas import Account
+from ws_manager.protocol.ask_frames import ReplyRequest
 from ws_manager.protocol.attempt_frames import (
     CountPending,
     Failed,
@@ -26,6 +27,18 @@ from ws_manager.protocol.frames import (
 )
 from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest
 from ws_manager.tokens import Claims
+
+
+class Performed(NamedTuple):
+    """A request that was performed.
+
+    Attributes:
+        frame: answers it.
+        confirmed: the seq of the message that it has confirmed; None for none.
+    """
+
+    frame: str
+    confirmed: Optional[int] = None
 
 
 class RequestPerformer:
@@ -50,21 +63,24 @@ class RequestPerformer:
         self._claims = claims
         self._account = account
 
-    def perform(self, request: AgentRequest) -> asyncio.Future[str]:
-        """Perform a request on the writing thread, and return the frame that answers it."""
+    def perform(self, request: AgentRequest) -> asyncio.Future[Performed]:
+        """Perform a request on the writing thread."""
         return self._threads.write(lambda ledger: self._perform(ledger, request))
 
-    def _perform(self, ledger: Ledger, request: AgentRequest) -> str:
+    def _perform(self, ledger: Ledger, request: AgentRequest) -> Performed:
         try:
             if isinstance(request, SendRequest):
-                return self._send(ledger, request)
+                return Performed(self._send(ledger, request))
+            if isinstance(request, ReplyRequest):
+                return Performed(self._reply(ledger, request), request.seq)
             if isinstance(request, BroadcastRequest):
-                return self._broadcast(ledger, request)
+                return Performed(self._broadcast(ledger, request))
             if isinstance(request, CountPending):
-                return pending_count_frame(request.ref, ledger.delivery.count_pending(self._sender))
-            return self._attempt(ledger, request)
+                count = ledger.delivery.count_pending(self._sender)
+                return Performed(pending_count_frame(request.ref, count))
+            return Performed(self._attempt(ledger, request))
         except WsManagerError as error:
-            return failure_frame(request.ref, error.code, error.public_message)
+            return Performed(failure_frame(request.ref, error.code, error.public_message))
 
     def _attempt(self, ledger: Ledger, request: Union[Started, Failed]) -> str:
         registration = self._sender, self._epoch
@@ -74,26 +90,40 @@ class RequestPerformer:
             attempt = ledger.delivery.fail(*registration, request.seq, request.reason)
         return attempt_frame(request.ref, attempt.number, set_aside=attempt.set_aside)
 
+    def _reply(self, ledger: Ledger, request: ReplyRequest) -> str:
+        # It is not paid for: there is at most one to each ask, which was.
+        try:
+            msg_id = ledger.delivery.reply(self._sender, self._epoch, request.seq, request.content)
+        except Conflict:
+            if ledger.delivery.why_void(self._sender, self._epoch, self._claims.agent) is None:
+                raise
+            # The socket is being closed. The agent may answer on its next one, and clients repeat what was busy.
+            what = "this socket's registration is void: answer again on the next one"
+            raise LedgerBusy(what, cause=what) from None
+        return sent_frame(request.ref, msg_id)
+
     def _send(self, ledger: Ledger, request: SendRequest) -> str:
         self._claims.require("send")
         self._account.check()
         to = check_name(request.to, "ws_id", known=True)
+        subject = self._claims.agent
 
         def sent() -> str:
-            message = ledger.send(
-                to,
-                request.content,
-                request.msg_type,
-                sender_id=self._sender,
-                traceparent=request.traceparent,
-                admit=self._account.spend,
-            )
+            content, msg_type, trace = request.content, request.msg_type, request.traceparent
+            admit = self._account.spend
+            if request.asks:
+                message = ledger.ask(
+                    to, content, msg_type, self._sender, subject=subject, traceparent=trace, admit=admit
+                )
+            else:
+                message = ledger.send(to, content, msg_type, self._sender, traceparent=trace, admit=admit)
             if message is None:
                 raise NotFound(f"no active connection {to}")
             return message.msg_id
 
+        operation = "ask" if request.asks else "send"
         key = sending_key(
-            self._claims.agent, request.key, to, request.content, request.msg_type, self._sender
+            subject, request.key, to, request.content, request.msg_type, self._sender, operation
         )
         return sent_frame(request.ref, ledger.once(key, sent)[0])
 

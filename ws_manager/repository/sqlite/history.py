@@ -18,7 +18,7 @@ from ws_manager.repository.sqlite.names import names_between, names_ending
 
 COLUMNS = (
     "msg_id, msg_type, sender_id, recipient_id, content, sent_at, delivered, id, confirmed_at, rejected_at,"
-    " reject_reason, retry_of, refusals, written_at, broadcast_id, traceparent"
+    " reject_reason, retry_of, refusals, written_at, broadcast_id, traceparent, wants_reply, reply_to"
 )
 """The columns of a message, in the order of `Message`."""
 
@@ -28,12 +28,13 @@ ITS_MESSAGES = (
 )
 """The condition for the messages of a broadcast. See `ws_manager.repository.sqlite.broadcasts`."""
 
-_DELIVERED = 6
+_DELIVERED, _WANTS_REPLY = 6, 16
 
 
 def message_of(row: Row) -> Message:
     """Turn a row of `COLUMNS` into a Message."""
-    values: Row = (*row[:_DELIVERED], bool(row[_DELIVERED]), *row[_DELIVERED + 1 :])
+    values = list(row)
+    values[_DELIVERED], values[_WANTS_REPLY] = bool(row[_DELIVERED]), bool(row[_WANTS_REPLY])
     return Message(*values)
 
 

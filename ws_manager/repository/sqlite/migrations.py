@@ -16,6 +16,7 @@ from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.judgement import FOREIGN, SHARED_VERSION, judge
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.schema import (
+    ASKS_OF_VERSION_11,
     ATTEMPTS_OF_VERSION_9,
     BARS_OF_VERSION_7,
     EARLIER,
@@ -205,13 +206,20 @@ def _keep_traces(tables: sqlite_utils.Database) -> None:
     _add_column(tables, "broadcasts", "traceparent")
 
 
-def _add_column(tables: sqlite_utils.Database, table: str, column: str) -> None:
-    """Add a column of text, NULL in every row."""
+def _keep_asks(tables: sqlite_utils.Database) -> None:
+    """Step 11: messages that want an answer, and answers."""
+    tables.execute(ASKS_OF_VERSION_11)
+    _add_column(tables, "messages", "wants_reply", int)
+    _add_column(tables, "messages", "reply_to")
+
+
+def _add_column(tables: sqlite_utils.Database, table: str, column: str, kind: type = str) -> None:
+    """Add a column, of text by default, NULL in every row."""
     from sqlite_utils.db import Table
 
     changed = tables.table(table)
     assert isinstance(changed, Table)
-    changed.add_column(column, str)
+    changed.add_column(column, kind)
 
 
 def note_broadcasts(db: sqlite3.Connection) -> None:
@@ -234,4 +242,5 @@ _STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (
     _hold,
     _count_attempts,
     _keep_traces,
+    _keep_asks,
 )

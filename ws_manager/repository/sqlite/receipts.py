@@ -41,6 +41,15 @@ class Receipts:
             self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, ",".join(ranges)))
         return void
 
+    def settle_one(self, ws_id: str, seq: int, at: str) -> None:
+        self._mark([], [seq], at, None)
+        self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, str(seq)))
+        self._db.execute(
+            "UPDATE connections SET confirmed_seq = ? WHERE ws_id = ? AND confirmed_seq < ? AND NOT EXISTS"
+            f" (SELECT 1 FROM messages WHERE recipient_id = ? AND id > confirmed_seq AND id < ? AND {PENDING})",
+            (seq, ws_id, seq, ws_id, seq),
+        )
+
     def _raise_confirmed(self, receipts: Iterable[Receipt]) -> set[Registration]:
         """Raise `confirmed_seq` of many connections in one statement, and return the registrations that are void."""
         highest: dict[Registration, int] = {}

@@ -6,7 +6,7 @@ What is written here for a version never changes again. A new column or table is
 
 from __future__ import annotations
 
-VERSION = 10
+VERSION = 11
 """The current version."""
 
 NOW = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
@@ -130,6 +130,18 @@ ATTEMPTS_OF_VERSION_9 = """CREATE TABLE attempts (
   running INTEGER NOT NULL
 )"""
 
+ASKS_OF_VERSION_11 = f"""CREATE TABLE asks (
+  seq INTEGER PRIMARY KEY,
+  msg_id TEXT NOT NULL UNIQUE,
+  recipient_id TEXT NOT NULL,
+  sender_id TEXT,
+  subject TEXT NOT NULL,
+  ts TEXT NOT NULL DEFAULT {NOW},
+  answer_id TEXT,
+  answer TEXT,
+  answered_at TEXT
+)"""
+
 INDEXES_OF_VERSION_1 = (
     "CREATE INDEX idx_conn_agent ON connections (agent)",
     "CREATE INDEX idx_conn_status ON connections (status)",
@@ -188,6 +200,7 @@ VERSIONS: dict[int, dict[str, set[str]]] = {
     8: {"holds": _columns(HOLDS_OF_VERSION_8)},
     9: {"workers": _columns(WORKERS_OF_VERSION_9), "attempts": _columns(ATTEMPTS_OF_VERSION_9)},
     10: {"messages": {"traceparent"}, "broadcasts": {"traceparent"}},
+    11: {"messages": {"wants_reply", "reply_to"}, "asks": _columns(ASKS_OF_VERSION_11)},
 }
 """The tables and columns that each step adds. A file is a ledger of a version if it has those up to that version."""
 

@@ -19,6 +19,7 @@ from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.repository.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
+    from ws_manager.repository.sqlite.asks import Asks
     from ws_manager.repository.sqlite.attempts import Attempts
     from ws_manager.repository.sqlite.bars import Bars
     from ws_manager.repository.sqlite.broadcasts import Broadcasts
@@ -79,6 +80,12 @@ class SqliteStore:
         from ws_manager.repository.sqlite.attempts import Attempts
 
         return Attempts(self.db)
+
+    @cached_property
+    def asks(self) -> Asks:
+        from ws_manager.repository.sqlite.asks import Asks
+
+        return Asks(self.db)
 
     @cached_property
     def history(self) -> History:

@@ -19,7 +19,8 @@ from ws_manager.gateway.http.api.asyncapi import FROM_AGENT, FROM_GATEWAY, QUERY
 from ws_manager.gateway.http.api.parsing import BadParameter, check_value
 from ws_manager.gateway.http.api.schemas import Schema
 from ws_manager.gateway.http.handshake import parse_query
-from ws_manager.protocol import attempt_frames, frames, request_frames
+from ws_manager.protocol import ask_frames, attempt_frames, frames, request_frames
+from ws_manager.protocol.ask_frames import reply_frame
 from ws_manager.protocol.attempt_frames import failed_frame, pending_frame, started_frame
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.protocol.frames import (
@@ -87,14 +88,15 @@ def test_every_frame_is_in_an_operation_of_its_direction() -> None:
 
 
 def test_every_type_that_the_protocol_reads_or_writes_is_described_and_no_other() -> None:
-    sources = (frames, attempt_frames, request_frames)
+    sources = (frames, attempt_frames, request_frames, ask_frames)
     source = "".join(map(inspect.getsource, sources))
     written = set(re.findall(r'"type": ?"(\w+)"', source))
     read = set(re.findall(r'kind == "(\w+)"', source))
     for several in re.findall(r"_REQUESTS = \(([^)]+)\)", source):
         read |= set(re.findall(r'"(\w+)"', several))
     from_gateway, from_agent = ({each.kind for each in side.values()} for side in (FROM_GATEWAY, FROM_AGENT))
-    assert written == read == from_gateway | from_agent
+    # `send_frame` writes either, as it is told.
+    assert written | {"send", "ask"} == read == from_gateway | from_agent
 
 
 @pytest.mark.parametrize("name", FROM_GATEWAY)
@@ -141,6 +143,8 @@ def refused(frame: dict[str, Any]) -> bool:
         ("send", send_frame(7, "ws-002", {"n": 1}, "data")),
         ("send", send_frame(7, "ws-002", {"n": 1}, "data", "k", f"00-{'a' * 32}-{'b' * 16}-01")),
         ("broadcast", broadcast_frame(8, None, [1], "broadcast")),
+        ("ask", send_frame(7, "octavia", {"n": 1}, "data", "k", kind="ask")),
+        ("reply", reply_frame(9, 41, {"n": 1})),
         ("started", started_frame(9, 41)),
         ("failed", failed_frame(10, 41, "exit code 1")),
         ("pending", pending_frame(11)),
@@ -153,8 +157,9 @@ def test_what_our_own_agents_write_is_described(name: str, frame: str) -> None:
 def test_a_message_is_described_as_it_is() -> None:
     message = FROM_GATEWAY["message"].schema
     assert set(message["properties"]) == {"type", *WIRE_FIELDS}
-    # A frame leaves it out where there is none.
-    assert set(message["properties"]) - set(message["required"]) == {"traceparent"}
+    # A frame leaves them out where they would say nothing.
+    optional = {"traceparent", "wants_reply", "reply_to"}
+    assert set(message["properties"]) - set(message["required"]) == optional
 
 
 async def test_frames_of_a_real_socket_are_described(database: Path) -> None:
@@ -178,6 +183,9 @@ async def test_frames_of_a_real_socket_are_described(database: Path) -> None:
         )
         await said("refused", type="send", ref=None, to="nobody", content=1)
         await said("message", "sent", type="send", ref=1, to="ws-001", content=[None, "ü"])
+        await said("message", "sent", type="ask", ref=2, to="octavia", content="status?", key=None)
+        wanted = next(each["seq"] for each in seen if each.get("wants_reply"))
+        await said("message", "sent", type="reply", ref=3, seq=wanted, content={"up": True})
         await said("error", type="reject", seq=2**62, reason="why")
         first = next(each["seq"] for each in seen if each["type"] == "message")
         await said("attempt", type="started", ref=9, seq=first)

@@ -13,7 +13,7 @@ from tests.support import gateway
 from ws_manager.core.once import LONGEST_KEY
 from ws_manager.core.validation import check_name
 from ws_manager.errors import InvalidInput
-from ws_manager.forms import BROADCAST_FIELDS, CONNECTION_FIELDS, MESSAGE_FIELDS
+from ws_manager.forms import ASK_FIELDS, BROADCAST_FIELDS, CONNECTION_FIELDS, MESSAGE_FIELDS, WIRE_FIELDS
 from ws_manager.gateway.http.api.openapi import document
 from ws_manager.gateway.http.api.routes import ROUTES
 from ws_manager.gateway.http.api.schemas import COMPONENTS, NAME
@@ -54,7 +54,13 @@ def test_operations_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("component", "fields"),
-    [("Connection", CONNECTION_FIELDS), ("Message", MESSAGE_FIELDS), ("Broadcast", BROADCAST_FIELDS)],
+    [
+        ("Connection", CONNECTION_FIELDS),
+        ("Message", MESSAGE_FIELDS),
+        ("WireMessage", WIRE_FIELDS),
+        ("Ask", ASK_FIELDS),
+        ("Broadcast", BROADCAST_FIELDS),
+    ],
 )
 def test_forms_are_described_as_they_are(component: str, fields: tuple[str, ...]) -> None:
     assert tuple(COMPONENTS[component]["required"]) == fields

@@ -130,9 +130,8 @@ class Api:
             async with self._bodies.of(request) as data:
                 reply = await self._run(route, call._replace(body=parse_body(data, route.body)))
         status, body = reply.status, reply.body
-        if wait is not None and reply.anew is not None:
-            if not await self._confirmed(request, call, reply, wait):
-                status = 202
+        if wait is not None and reply.reached is not None and reply.anew is not None:
+            status = 201 if await self._reached(request, call, reply.reached, wait) else 202
             body = await self._ask(call, reply.anew)
         return web.Response(
             text=strict_json.written(body),
@@ -150,13 +149,19 @@ class Api:
                 return reply
             call = call._replace(given={**call.given, **reply.resume})
 
-    async def _confirmed(self, request: web.Request, call: Call, reply: Reply, seconds: float) -> bool:
-        """Wait for the confirmations of what was sent."""
+    async def _reached(
+        self,
+        request: web.Request,
+        call: Call,
+        reached: Callable[[Ledger], Optional[bool]],
+        seconds: float,
+    ) -> bool:
+        """Wait for the confirmations of what was sent, or for an answer: see `Reply.reached`."""
         looks = _Looks(self._bell, seconds)
         while True:
-            counts = await self._ask(call, lambda ledger: ledger.wait(reply.sent, 0))
-            if not counts.pending:
-                return not counts.set_aside
+            found = await self._ask(call, reached)
+            if found is not None:
+                return found
             if not await self._again(looks, request):
                 return False
 

@@ -54,6 +54,7 @@ def _frame(
 
 _REF: Schema = {"description": "the agent's own name of the request: any JSON value; its result has it too"}
 _DONE: Schema = {"const": True}
+_TRUE: Schema = {"const": True}
 _NOT_DONE: Schema = {"const": False}
 _ERROR = thing({"code": TEXT, "message": TEXT})
 _REASON: Schema = {"type": "string", "description": "why; 200 characters of it are kept"}
@@ -90,6 +91,8 @@ FROM_GATEWAY = {
             "content": CONTENT,
         },
         traceparent={**TEXT, "description": "the sender's W3C trace context; left out if it gave none"},
+        wants_reply={**_TRUE, "description": "its sender asks for an answer; otherwise it is left out"},
+        reply_to={**TEXT, "description": "the msg_id of the ask that it answers; otherwise it is left out"},
         example={
             "seq": 41, "msg_id": _ID, "msg_type": "data", "sender_id": "ws-002", "recipient_id": "ws-001",
             "broadcast_id": None, "sent_at": "2026-01-31T12:00:00.000000+00:00", "content": {"task": "deploy"},
@@ -97,7 +100,7 @@ FROM_GATEWAY = {
     ),
     "sent": _frame(
         "result",
-        "A message that the agent has asked to send is committed.",
+        "What the agent has asked to send is committed: a message, an ask or an answer.",
         {"ref": _REF, "ok": _DONE, "msg_id": TEXT},
         example={"ref": 7, "ok": True, "msg_id": _ID},
     ),
@@ -162,6 +165,23 @@ FROM_AGENT = {
         key={**optional(KEY), "description": "the same key for the same request does it once, for a day"},
         traceparent=TRACEPARENT,
         example={"ref": 8, "agent": "cipher", "content": "hello"},
+    ),
+    "ask": _frame(
+        "ask",
+        "Ask a connection, or an agent: its connection that was heard last. The token needs the scope `send`.",
+        {"to": KNOWN_NAME, "content": CONTENT},
+        ref=_REF,
+        msg_type={**NAME, "default": "data"},
+        key={**optional(KEY), "description": "the same key for the same request does it once, for a day"},
+        traceparent=TRACEPARENT,
+        example={"ref": 11, "to": "octavia", "content": {"task": "status"}},
+    ),
+    "reply": _frame(
+        "reply",
+        "Answer a message that has `wants_reply`. This confirms it, and no other; both are done with the result.",
+        {"seq": SEQ, "content": CONTENT},
+        ref=_REF,
+        example={"ref": 12, "seq": 41, "content": {"up": True}},
     ),
     "ack": _frame(
         "ack",
@@ -289,7 +309,7 @@ def _operations() -> dict[str, Any]:
         "request": {
             "action": "receive",
             "summary": "The agent sends in its own name. Each request gets one result.",
-            **_messages("send", "broadcast"),
+            **_messages("send", "broadcast", "ask"),
             "reply": _messages("sent", "broadcasted", "refused"),
         },
         "work": {
@@ -297,6 +317,12 @@ def _operations() -> dict[str, Any]:
             "summary": "With `max_attempts`, a worker tells of its attempts. Each request gets one result.",
             **_messages("started", "failed"),
             "reply": _messages("attempt", "refused"),
+        },
+        "answer": {
+            "action": "receive",
+            "summary": "The agent answers an ask. Each request gets one result.",
+            **_messages("reply"),
+            "reply": _messages("sent", "refused"),
         },
         "count": {
             "action": "receive",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
@@ -38,6 +38,9 @@ from ws_manager.models import Message
 from ws_manager.repository.findings import BroadcastState, MessageFilter
 from ws_manager.tokens import ANY_AGENT
 
+if TYPE_CHECKING:
+    from ws_manager.core.sending import Sent
+
 WAIT = Parameter("wait", WAIT_SCHEMA, "how long to wait for the confirmations, such as 5s; at most 60 s")
 _MSG_ID = Parameter("msg_id", KNOWN_NAME, "the message")
 _BROADCAST_ID = Parameter("broadcast_id", KNOWN_NAME, "the broadcast")
@@ -49,13 +52,13 @@ def _send(ledger: Ledger, call: Call) -> Reply:
 
     def sent() -> str:
         message = ledger.send(
-            to, body["content"], msg_type, _sender(call), traceparent=_trace(call), admit=call.admit
+            to, body["content"], msg_type, sender(call), traceparent=trace_of(call), admit=call.admit
         )
         if message is None:
             raise NotFound(f"{to} is not active")
         return message.msg_id
 
-    key = sending_key(call.subject, call.key, to, body["content"], msg_type, _sender(call))
+    key = sending_key(call.subject, call.key, to, body["content"], msg_type, sender(call))
     msg_id, replayed = ledger.once(key, sent)
     message = _found(ledger, msg_id)
 
@@ -63,7 +66,7 @@ def _send(ledger: Ledger, call: Call) -> Reply:
         return View(ledger, call.claims).message_form(_found(ledger, msg_id))
 
     headers = {"Location": f"/v1/messages/{msg_id}"}
-    return Reply(anew(ledger), 201, headers, replayed, [message], anew)
+    return Reply(anew(ledger), 201, headers, replayed, _confirmed([message]), anew)
 
 
 def _found(ledger: Ledger, msg_id: str) -> Message:
@@ -73,7 +76,17 @@ def _found(ledger: Ledger, msg_id: str) -> Message:
     return message
 
 
-def _sender(call: Call) -> Optional[str]:
+def _confirmed(sent: Sent) -> Callable[[Ledger], Optional[bool]]:
+    """Return what says whether everything that was sent is confirmed; None while something is pending."""
+
+    def confirmed(ledger: Ledger) -> Optional[bool]:
+        counts = ledger.wait(sent, 0)
+        return None if counts.pending else not counts.set_aside
+
+    return confirmed
+
+
+def sender(call: Call) -> Optional[str]:
     """Return who sends: the connection that the token is for, or, for an operator, one that the body names."""
     named: Optional[str] = call.body.get("sender_id")
     if named is None:
@@ -83,7 +96,7 @@ def _sender(call: Call) -> Optional[str]:
     return named
 
 
-def _trace(call: Call) -> Optional[str]:
+def trace_of(call: Call) -> Optional[str]:
     """Return the trace that a message belongs to: the body's, or else the request's own."""
     own: Optional[str] = call.body.get("traceparent")
     return call.traceparent if own is None else own
@@ -108,13 +121,13 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
             agent=agent,
             filter_fn=conditions,
             msg_type=msg_type,
-            sender_id=_sender(call),
-            traceparent=_trace(call),
+            sender_id=sender(call),
+            traceparent=trace_of(call),
             admit=call.admit,
         ).broadcast_id
 
     where = body.get("where")
-    key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type, _sender(call))
+    key = broadcasting_key(call.subject, call.key, agent, where, body["content"], msg_type, sender(call))
     broadcast_id, replayed = ledger.once(key, sent)
 
     def state(ledger: Ledger) -> BroadcastState:
@@ -128,7 +141,7 @@ def _broadcast(ledger: Ledger, call: Call) -> Reply:
         return {**form, "ws_ids": ledger.addressed(broadcast_id)}
 
     headers = {"Location": f"/v1/broadcasts/{broadcast_id}"}
-    return Reply(anew(ledger), 201, headers, replayed, state(ledger), anew)
+    return Reply(anew(ledger), 201, headers, replayed, _confirmed(state(ledger)), anew)
 
 
 def _messages(ledger: Ledger, call: Call) -> Reply:

@@ -56,7 +56,7 @@ def _show(ledger: Ledger, call: Call) -> Reply:
         own = view.owns(found.recipient_id)
         timeline = [entry for entry in explained.timeline if own or entry.what in OF_A_MESSAGE]
         explained = replace(explained, verdict=verdict, timeline=timeline)
-        return _explained(explained, view.message_form(found))
+        return _explained(explained, {**explained.facts, **view.message_form(found)})
     explained = ledger.explain(found.broadcast_id)
     missing = [
         {**one, "why": view.verdict(one["ws_id"], one["why"])} for one in explained.facts["unconfirmed"]

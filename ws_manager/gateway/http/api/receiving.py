@@ -8,7 +8,17 @@ from ws_manager.forms import wire_form
 from ws_manager.gateway.http.api.connections import WS_ID
 from ws_manager.gateway.http.api.messages import WAIT
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
-from ws_manager.gateway.http.api.schemas import COUNT, LIMIT, NAME, SEQ, TEXT, WIRE_MESSAGE, listed, thing
+from ws_manager.gateway.http.api.schemas import (
+    CONTENT,
+    COUNT,
+    LIMIT,
+    NAME,
+    SEQ,
+    TEXT,
+    WIRE_MESSAGE,
+    listed,
+    thing,
+)
 from ws_manager.gateway.http.api.view import View
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection
 
@@ -41,8 +51,10 @@ def _pending(ledger: Ledger, call: Call) -> Reply:
 
 def _settle(ledger: Ledger, call: Call) -> Reply:
     body, delivery = call.body, ledger.delivery
-    if ("ack" in body) == ("reject" in body):
-        raise InvalidInput("a receipt has either ack or reject", hint="send them one after the other")
+    if sum(name in body for name in ("ack", "reject", "reply")) != 1:
+        raise InvalidInput("a receipt has either ack, reject or reply", hint="send them one after the other")
+    if ("reply" in body) != ("content" in body):
+        raise InvalidInput("a reply has a content, and nothing else has one", hint="leave it out, or answer")
     connection = _held(ledger, call, body["hold"])
     if connection.epoch != body["epoch"]:
         raise Conflict(
@@ -51,6 +63,9 @@ def _settle(ledger: Ledger, call: Call) -> Reply:
         )
     if "ack" in body:
         return Reply({"confirmed": delivery.confirm_up_to(connection, body["ack"]), "set_aside": 0})
+    if "reply" in body:
+        answer_id = delivery.reply_held(connection, body["reply"], body["content"])
+        return Reply({"confirmed": 1, "set_aside": 0, "answer_id": answer_id})
     delivery.reject_held(connection, body["reject"], body.get("reason", "rejected by its receiver"))
     return Reply({"confirmed": 0, "set_aside": 1})
 
@@ -88,9 +103,12 @@ ROUTES = (
     ),
     Route(
         "POST", "/v1/connections/{ws_id}/receipts", "connect",
-        "Confirm the messages up to a seq, or reject one: it is set aside.", _settle,
-        thing({"confirmed": COUNT, "set_aside": COUNT}), writes=True, path_parameters=(WS_ID,),
-        body=thing({"hold": NAME, "epoch": COUNT}, ack=SEQ, reject=SEQ, reason=NAME), errors=(404, 409),
+        "Confirm the messages up to a seq, reject one (it is set aside), or answer one.", _settle,
+        thing({"confirmed": COUNT, "set_aside": COUNT}, answer_id=TEXT), writes=True, path_parameters=(WS_ID,),
+        body=thing(
+            {"hold": NAME, "epoch": COUNT}, ack=SEQ, reject=SEQ, reason=NAME, reply=SEQ, content=CONTENT
+        ),
+        errors=(404, 409, 413, 422),
     ),
 )  # fmt: skip
 """The routes of a receiver."""

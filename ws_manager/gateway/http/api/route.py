@@ -67,7 +67,8 @@ class Reply:
         status: HTTP status.
         headers: further headers.
         replayed: whether its idempotency key was used before, so that nothing was done now.
-        sent: what a `wait` waits for: see `ws_manager.core.sending.Sent`.
+        reached: whether what a `wait` waits for was reached; None while it can be. With True the status is 201 after
+            the wait, otherwise 202.
         anew: makes the body again, after the wait.
         resume: if there is nothing yet, the parameters that change when a `wait` asks the handler again.
     """
@@ -76,7 +77,7 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
-    sent: Any = None
+    reached: Optional[Callable[[Ledger], Optional[bool]]] = None
     anew: Optional[Callable[[Ledger], Mapping[str, Any]]] = None
     resume: Optional[Mapping[str, Any]] = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ws_manager.gateway.http.api import (
+    asking,
     connections,
     messages,
     operations,
@@ -15,6 +16,7 @@ ROUTES = (
     *connections.ROUTES,
     *receiving.ROUTES,
     *messages.ROUTES,
+    *asking.ROUTES,
     *operations.ROUTES,
     *stripe_events.ROUTES,
     *tokens.ROUTES,

@@ -6,6 +6,7 @@ from typing import Any
 
 from ws_manager.core.once import KEY_FORM, LONGEST_KEY
 from ws_manager.core.traceparent import TRACEPARENT_FORM
+from ws_manager.repository.working import STATES
 from ws_manager.settings import MAX_NAME, MAX_TIMEOUT
 from ws_manager.text import UNSEEN_CLASS
 
@@ -82,6 +83,7 @@ _GATEWAY = thing({"id": TEXT, "pid": {"type": "integer"}, "url": TEXT, "started_
 CONNECTION = _ref("Connection")
 MESSAGE = _ref("Message")
 WIRE_MESSAGE = _ref("WireMessage")
+ASK = _ref("Ask")
 BROADCAST = _ref("Broadcast")
 EXPLANATION = _ref("Explanation")
 STATS = _ref("Stats")
@@ -119,6 +121,8 @@ COMPONENTS: dict[str, Schema] = {
             "recipient_id": optional(TEXT),
             "broadcast_id": optional(TEXT),
             "sent_at": TEXT,
+            "wants_reply": BOOLEAN,
+            "reply_to": optional(TEXT),
             "traceparent": optional(TEXT),
             "content": CONTENT,
             "delivered": BOOLEAN,
@@ -141,8 +145,25 @@ COMPONENTS: dict[str, Schema] = {
             "recipient_id": TEXT,
             "broadcast_id": optional(TEXT),
             "sent_at": TEXT,
+            "wants_reply": BOOLEAN,
+            "reply_to": optional(TEXT),
             "traceparent": optional(TEXT),
             "content": CONTENT,
+        }
+    ),
+    "Ask": thing(
+        {
+            "seq": SEQ,
+            "msg_id": TEXT,
+            "recipient_id": TEXT,
+            "sender_id": optional(TEXT),
+            "asked_at": TEXT,
+            "state": {"enum": list(STATES)},
+            "rejected_at": optional(TEXT),
+            "reject_reason": optional(TEXT),
+            "answer_id": optional(TEXT),
+            "answered_at": optional(TEXT),
+            "answer": {"description": "any JSON value; null while there is no answer_id"},
         }
     ),
     "Broadcast": thing(
