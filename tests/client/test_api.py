@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from typing import Callable
 
 import pytest
 
-from tests.support import gateway_in_a_thread
+from tests.support import db_of, gateway_in_a_thread, run, until
 from ws_manager import Conflict, GatewayUnavailable, open_ledger
-from ws_manager.client import api, remote_parts
+from ws_manager.client import api, remote_delivery, remote_parts
 from ws_manager.client.api import RETRIES, ApiClient
 from ws_manager.client.remote import RemoteLedger
 from ws_manager.core.read.overview import OverviewQuery
+from ws_manager.models import MessageWorker
 from ws_manager.repository.findings import MessageFilter
 
 Way = Callable[[socket.socket, "Road"], None]
@@ -53,6 +55,11 @@ class Road:
         for peer in self._peers:
             with contextlib.suppress(OSError):
                 peer.shutdown(socket.SHUT_RDWR)
+
+    def lose_the_next(self) -> None:
+        """Lose every connection, and the answer to the next request."""
+        self.go_away()
+        self._ways = [lose_the_answer]
 
     def come_back(self) -> None:
         self._ways = []
@@ -343,6 +350,57 @@ def test_a_hold_that_was_lost_is_taken_again(port: int, database: Path) -> None:
         found = local.message(message.msg_id)
         assert found is not None
         assert found.delivered
+
+
+def test_a_hold_lasts_however_long_its_holder_asks_nothing(
+    port: int, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_delivery, "_RENEWED_SECONDS", 0.05)
+    query = "SELECT until FROM holds"
+    with open_ledger(database) as local, ledger_behind(port) as (ledger, _):
+        local.connect("octavia", "ws-001")
+        with ledger.delivery.holding("ws-001"):
+            for _ in range(3):
+                before = db_of(local).value(query)
+                run(until(functools.partial(lambda before: db_of(local).value(query) != before, before)))
+            # As if the gateway had been away for longer than it lasts.
+            local._store.holds.delete_before("9999")
+            run(until(lambda: db_of(local).value(query) is not None))
+            with pytest.raises(Conflict, match="another receiver"), local.delivery.holding("ws-001"):
+                pass
+        with local.delivery.holding("ws-001"):
+            pass
+
+
+@pytest.mark.parametrize("verb", ["take", "begin", "fail", "reject"])
+def test_a_receiver_whose_answer_was_lost_has_done_it_once(port: int, database: Path, verb: str) -> None:
+    with open_ledger(database) as local, ledger_behind(port) as (ledger, road):
+        local.connect("octavia", "ws-001")
+        sent = local.send("ws-001", 1)
+        assert sent is not None
+        assert sent.db_id is not None
+        delivery, seq = ledger.delivery, sent.db_id
+
+        def lose(wanted: str) -> None:
+            if wanted == verb:
+                road.lose_the_next()
+
+        lose("take")
+        with delivery.holding("ws-001", MessageWorker("worker-1", 3)) as connection:
+            lose("begin")
+            assert delivery.begin("ws-001", connection.epoch, seq).number == 1
+            if verb == "fail":
+                lose("fail")
+                with pytest.raises(Conflict, match="was not started"):
+                    delivery.fail("ws-001", connection.epoch, seq, "exit code 1")
+            lose("reject")
+            delivery.reject_held(connection, seq, "why")
+        timeline = [(entry.what, entry.detail) for entry in local.explain(sent.msg_id).timeline]
+        assert [entry for entry in timeline if entry[0] in ("started", "failed")] == [
+            ("started", "attempt 1 of 3"),
+            *([("failed", "attempt 1 of 3: exit code 1")] if verb == "fail" else []),
+        ]
+        assert ("set aside", "why") in timeline
 
 
 class TestWhoStays:
