@@ -1,4 +1,4 @@
-"""`receive --exec` under a supervisor, and when the gateway between it and the ledger is killed."""
+"""`receive --exec` that is killed by its own message, and when the gateway between it and the ledger is killed."""
 
 from __future__ import annotations
 
@@ -51,14 +51,17 @@ def outcomes(ledger: Ledger) -> list[object]:
 def test_a_message_that_kills_its_receiver_is_set_aside_after_five_starts(
     database: Path, ledger: Ledger, tmp_path: Path, way: str
 ) -> None:
-    """The supervisor starts the receiver again until it ends well."""
-    seen = tmp_path / "seen"
+    seen, codes = tmp_path / "seen", [1]
     work = f'echo "$WS_SEQ $WS_ATTEMPT" >> {seen}; if [ "$WS_SEQ" = 1 ]; then kill -KILL "$PPID"; fi'
-    supervisor = 'until "$@"; do :; done'
     with road(database, way) as environment:
-        receiver = (*COMMAND, "receive", "ws-001", "--exec", "--", "bash", "-c", work)
-        with running("bash", "-c", supervisor, "-", *receiver, environment=environment) as program:
-            assert program.wait() == 0
+        # What a supervisor does: start it again until it ends well.
+        while codes[-1] != 0:
+            receiver = (*COMMAND, "receive", "ws-001", "--exec", "--", "bash", "-c", work)
+            with running(*receiver, environment=environment) as program:
+                codes.append(program.wait())
+            # Over HTTP, as if the 30 s were over for which the hold of one that was killed lasts.
+            ledger._store.holds.delete_before("9999")
+    assert codes[1:] == [-signal.SIGKILL] * 5 + [0]
     assert seen.read_text().splitlines() == [*(f"1 {number}" for number in range(1, 6)), "2 1", "3 1"]
     assert outcomes(ledger) == ["attempt 5 of 5 failed: the worker ended", True, True]
 
