@@ -351,6 +351,21 @@ class TestSignals:
             "started: attempt 2 of 5",
         ]
 
+    @pytest.mark.on_the_file
+    def test_the_third_ends_it_at_once(self, following, ledger: Ledger, tmp_path: Path) -> None:
+        send(ledger, 1)
+        code = f"trap '' TERM; echo $$ > {tmp_path}/pid; touch {tmp_path}/begun; while :; do sleep 1; done"
+        with following("--kill-after", "1h", "--grace", "1h", "--", "bash", "-c", code) as program:
+            wait_for((tmp_path / "begun").exists)
+            for _ in range(2):
+                program.send(signal.SIGTERM)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    program.process.wait(2 * signals._SAME_SECONDS)
+            program.send(signal.SIGTERM)
+            assert program.process.wait(PATIENCE) == -signal.SIGTERM
+            os.killpg(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        assert states(ledger) == ["pending"]
+
     def test_grace_has_an_end(self, following, ledger: Ledger, tmp_path: Path) -> None:
         send(ledger, 1)
         with following("--grace", "50ms", "--", *slow(tmp_path)) as program:
