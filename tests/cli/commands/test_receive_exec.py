@@ -335,7 +335,7 @@ class TestSignals:
         self, cli, following, ledger: Ledger, tmp_path: Path
     ) -> None:
         (msg_id, _) = send(ledger, 1, 2)
-        with following("--", *slow(tmp_path)) as program:
+        with following("--grace", "1h", "--", *slow(tmp_path)) as program:
             wait_for((tmp_path / "begun").exists)
             program.send(signal.SIGTERM)
             # Two that come at once are taken for one.
