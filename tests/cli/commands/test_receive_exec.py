@@ -298,10 +298,10 @@ def until_heard_again(ledger: Ledger) -> None:
         wait_for(functools.partial(lambda before: db_of(ledger).value(query) != before, before))
 
 
-# Says when it has begun, and ends when it is told to.
 def slow(tmp_path: Path, code: int = 0) -> tuple[str, ...]:
-    program = f"touch {tmp_path}/begun; until [ -e {tmp_path}/end ]; do sleep 0.02; done; exit {code}"
-    return ("bash", "-c", program)
+    """A command that says when it has begun, and ends when it is told to, or when its receiver was killed."""
+    waits = f"until [ -e {tmp_path}/end ] || ! kill -0 $PPID; do sleep 0.02; done"
+    return ("bash", "-c", f"touch {tmp_path}/begun; {waits}; exit {code}")
 
 
 class TestSignals:
