@@ -49,7 +49,7 @@ def receive(
     grace: Optional[str] = work_options.EXEC_GRACE,
     idle_timeout: Optional[str] = work_options.FOLLOW_IDLE_TIMEOUT,
 ) -> None:
-    """Print the pending messages of a connection and confirm them, or work on them.
+    """Print a connection's pending messages, or work on them.
 
     The oldest comes first. No gateway is needed. A terminal shows readable lines; elsewhere there is one JSON
     object per line. A message is confirmed once it has been written; with --exec, once the command has done its work.
