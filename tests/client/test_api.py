@@ -3,124 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
-from tests.support import gateway_in_a_thread
+from tests.road import Road, Way, answered, hang_up, ledger_behind, lose_the_answer, page, say
+from tests.support import db_of, gateway_in_a_thread, run, until
 from ws_manager import Conflict, GatewayUnavailable, open_ledger
-from ws_manager.client import api, remote_parts
+from ws_manager.client import api, remote_delivery, remote_parts
 from ws_manager.client.api import RETRIES, ApiClient
 from ws_manager.client.remote import RemoteLedger
 from ws_manager.core.read.overview import OverviewQuery
+from ws_manager.models import MessageWorker
 from ws_manager.repository.findings import MessageFilter
-
-Way = Callable[[socket.socket, "Road"], None]
-"""What becomes of one connection."""
-
-
-class Road:
-    """Stands between a client and a gateway, and treats each connection in a way of its own; then all are forwarded.
-
-    Args:
-        port: the gateway's.
-        ways: of the first connections.
-    """
-
-    def __init__(self, port: int, *ways: Way) -> None:
-        self.gateway = port
-        self.requests = 0
-        self._ways = list(ways)
-        self._peers: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = self._listening.accept()
-                way = self._ways.pop(0) if self._ways else forward
-                threading.Thread(target=self._treat, args=(way, peer), daemon=True).start()
-
-    def go_away(self) -> None:
-        """Lose every connection, and take no new one."""
-        self._ways = [hang_up] * 100_000
-        for peer in self._peers:
-            with contextlib.suppress(OSError):
-                peer.shutdown(socket.SHUT_RDWR)
-
-    def come_back(self) -> None:
-        self._ways = []
-
-    def _treat(self, way: Way, peer: socket.socket) -> None:
-        self.requests += 1
-        self._peers.append(peer)
-        with peer, contextlib.suppress(OSError):
-            try:
-                way(peer, self)
-            finally:
-                # Another thread may still read from it.
-                peer.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-
-
-def pump(source: socket.socket, target: socket.socket, most: float = float("inf")) -> None:
-    """Copy bytes until one side ends, or until the limit is reached."""
-    with contextlib.suppress(OSError):
-        while most > 0 and (data := source.recv(int(min(65536, most)))):
-            target.sendall(data)
-            most -= len(data)
-    for each in (source, target):
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-
-
-def answered(most: float) -> Way:
-    """Forward a connection, and cut its answer off after some bytes."""
-
-    def way(peer: socket.socket, road: Road) -> None:
-        with socket.create_connection(("127.0.0.1", road.gateway)) as gateway:
-            threading.Thread(target=pump, args=(peer, gateway), daemon=True).start()
-            if most:
-                pump(gateway, peer, most)
-            else:
-                # The request has been done when its answer comes.
-                gateway.recv(1)
-
-    return way
-
-
-forward = answered(float("inf"))
-lose_the_answer = answered(0)
-
-
-def say(text: str) -> Way:
-    """Answer a request in the gateway's place."""
-
-    def way(peer: socket.socket, _road: Road) -> None:
-        peer.recv(65536)
-        peer.sendall(text.replace("\n", "\r\n").encode())
-
-    return way
-
-
-def page(status: str, *headers: str) -> Way:
-    """Answer with a page of HTML, as a proxy does."""
-    body = "<h1>no</h1>"
-    lines = [f"HTTP/1.1 {status}", "Content-Type: text/html", f"Content-Length: {len(body)}", *headers]
-    return say("\n".join([*lines, "Connection: close", "", body]))
-
-
-def hang_up(peer: socket.socket, _road: Road) -> None:
-    peer.recv(1)
 
 
 @pytest.fixture
@@ -136,16 +34,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (api, remote_parts):
         monkeypatch.setattr(module, "_FIRST_PAUSE", 0.001)
         monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.002)
-
-
-@contextlib.contextmanager
-def ledger_behind(port: int, *ways: Way) -> Iterator[tuple[RemoteLedger, Road]]:
-    road = Road(port, *ways)
-    try:
-        with RemoteLedger(ApiClient(road.url, lambda: None)) as ledger:
-            yield ledger, road
-    finally:
-        road.close()
 
 
 @pytest.mark.parametrize(
@@ -343,6 +231,57 @@ def test_a_hold_that_was_lost_is_taken_again(port: int, database: Path) -> None:
         found = local.message(message.msg_id)
         assert found is not None
         assert found.delivered
+
+
+def test_a_hold_lasts_however_long_its_holder_asks_nothing(
+    port: int, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_delivery, "_RENEWED_SECONDS", 0.05)
+    query = "SELECT until FROM holds"
+    with open_ledger(database) as local, ledger_behind(port) as (ledger, _):
+        local.connect("octavia", "ws-001")
+        with ledger.delivery.holding("ws-001"):
+            for _ in range(3):
+                before = db_of(local).value(query)
+                run(until(functools.partial(lambda before: db_of(local).value(query) != before, before)))
+            # As if the gateway had been away for longer than it lasts.
+            local._store.holds.delete_before("9999")
+            run(until(lambda: db_of(local).value(query) is not None))
+            with pytest.raises(Conflict, match="another receiver"), local.delivery.holding("ws-001"):
+                pass
+        with local.delivery.holding("ws-001"):
+            pass
+
+
+@pytest.mark.parametrize("verb", ["take", "begin", "fail", "reject"])
+def test_a_receiver_whose_answer_was_lost_has_done_it_once(port: int, database: Path, verb: str) -> None:
+    with open_ledger(database) as local, ledger_behind(port) as (ledger, road):
+        local.connect("octavia", "ws-001")
+        sent = local.send("ws-001", 1)
+        assert sent is not None
+        assert sent.db_id is not None
+        delivery, seq = ledger.delivery, sent.db_id
+
+        def lose(wanted: str) -> None:
+            if wanted == verb:
+                road.lose_the_next()
+
+        lose("take")
+        with delivery.holding("ws-001", MessageWorker("worker-1", 3)) as connection:
+            lose("begin")
+            assert delivery.begin("ws-001", connection.epoch, seq).number == 1
+            if verb == "fail":
+                lose("fail")
+                with pytest.raises(Conflict, match="was not started"):
+                    delivery.fail("ws-001", connection.epoch, seq, "exit code 1")
+            lose("reject")
+            delivery.reject_held(connection, seq, "why")
+        timeline = [(entry.what, entry.detail) for entry in local.explain(sent.msg_id).timeline]
+        assert [entry for entry in timeline if entry[0] in ("started", "failed")] == [
+            ("started", "attempt 1 of 3"),
+            *([("failed", "attempt 1 of 3: exit code 1")] if verb == "fail" else []),
+        ]
+        assert ("set aside", "why") in timeline
 
 
 class TestWhoStays:

@@ -11,11 +11,11 @@ from typing import Any, Optional
 import pytest
 
 from tests.support import RunningGateway, gateway, within
-from ws_manager.client import attempts, dialer, ends
+from ws_manager.client import dialer, ends
 from ws_manager.client.agent import AgentClient
-from ws_manager.client.attempts import pause_after
 from ws_manager.client.handlers import AttemptFailed, MessageRejected
 from ws_manager.client.receipts import AgentMessage
+from ws_manager.client.worker import pause_after
 from ws_manager.errors import InvalidInput
 
 NOWHERE = "http://127.0.0.1:1"
@@ -26,7 +26,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
     monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
-    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("ws_manager.client.worker.FIRST_PAUSE", 0.001)
     monkeypatch.setattr(ends, "ASK_SECONDS", 0.01)
 
 

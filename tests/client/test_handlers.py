@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from tests.support import RunningGateway, gateway, until, within
-from ws_manager.client import attempts, dialer
+from ws_manager.client import dialer
 from ws_manager.client.agent import AgentClient
 from ws_manager.client.receipts import AgentMessage
 from ws_manager.errors import Conflict, InvalidInput
@@ -27,7 +27,7 @@ def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
     monkeypatch.setattr(dialer, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(dialer, "LONGEST_DELAY", 0.008)
-    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("ws_manager.client.worker.FIRST_PAUSE", 0.001)
 
 
 @contextlib.asynccontextmanager
@@ -446,7 +446,7 @@ class TestEnd:
     async def test_pause_of_a_failed_one_is_not_waited_for(
         self, database: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(attempts, "FIRST_PAUSE", 3600)
+        monkeypatch.setattr("ws_manager.client.worker.FIRST_PAUSE", 3600)
         tried = asyncio.Event()
         async with connected(database) as (running, client):
 

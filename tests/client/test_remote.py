@@ -32,8 +32,8 @@ HERE_ONLY = {
     },
     Delivery: {
         "positions", "after", "pending", "events_after", "settle", "open_socket", "record_gateway", "gateway_seen",
-        "sweep", "why_void", "take_hold", "renew_hold", "release_hold", "confirm_up_to", "reject_held",
-        "begin", "count_pending", "fail", "reply",
+        "sweep", "why_void", "take_hold", "renew_hold", "release_hold", "confirm_up_to",
+        "count_pending", "reply",
     },
     Batch: {"together", "message", "send_once"},
     Webhooks: {"take"},

@@ -161,6 +161,14 @@ def test_several_that_were_begun_are_counted(ledger: Ledger) -> None:
     assert pending(ledger) == seqs
 
 
+def test_a_socket_that_was_replaced_by_one_that_counts_none_is_told_so(ledger: Ledger) -> None:
+    socket = opened(ledger)
+    seq = sent(ledger)
+    opened(ledger, None)
+    with pytest.raises(Conflict, match="registered again"):
+        begin(ledger, socket, seq)
+
+
 def test_a_foreign_message_and_a_void_registration_are_refused(ledger: Ledger) -> None:
     socket = opened(ledger)
     opened(ledger, MessageWorker("worker-9", 3), "ws-002")

@@ -139,7 +139,7 @@ COMMANDS = {
         ),
         _command(
             "receive",
-            "Print the pending messages of a connection, and confirm them.",
+            "Print a connection's pending messages, or work on them.",
             "ws-manager receive ws-001 --follow",
         ),
         _command("history", "Show messages, newest first.", "ws-manager history --ws-id ws-001 --limit 10"),

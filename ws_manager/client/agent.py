@@ -16,7 +16,7 @@ import aiohttp
 
 from ws_manager.client.agent_requests import Requests
 from ws_manager.client.asking import Asks
-from ws_manager.client.attempts import LedgerAttempts, new_worker
+from ws_manager.client.attempts import LedgerAttempts
 from ws_manager.client.credentials import trust
 from ws_manager.client.dialer import Dialer
 from ws_manager.client.dialing import close_of
@@ -25,6 +25,7 @@ from ws_manager.client.handlers import Function, Handlers
 from ws_manager.client.inbox import Inbox
 from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.client.refusals import read_refusals, terminal
+from ws_manager.client.worker import new_worker
 from ws_manager.errors import Conflict, GatewayUnavailable
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.attempt_frames import pending_frame

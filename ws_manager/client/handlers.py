@@ -11,13 +11,11 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from typing import Callable, Optional, TypeVar, Union
 
-from ws_manager.client.attempts import HandlerAttempts, LedgerAttempts, pause_after
+from ws_manager.client.attempts import HandlerAttempts, LedgerAttempts
 from ws_manager.client.ends import Ends, EndWatch
 from ws_manager.client.receipts import AgentMessage, Receipts
+from ws_manager.client.worker import failure_line, pause_after
 from ws_manager.errors import InvalidInput
-
-LOGGED_REASON = 200
-"""Characters of the first line of a reason that are logged. The ledger has all of it."""
 
 DEFAULT_ATTEMPTS = 3
 """Attempts at a message, if neither the handler nor the client says how many."""
@@ -266,10 +264,7 @@ class _Dispatcher:
 
     def _tell(self, message: AgentMessage, error: BaseException, most: int) -> None:
         if isinstance(error, AttemptFailed):
-            reason = str(error).partition("\n")[0][:LOGGED_REASON]
-            _log.error(
-                "message %s: attempt %d of %d failed: %s", message.msg_id, message.attempt, most, reason
-            )
+            _log.error("%s", failure_line(message.msg_id, message.attempt or 1, most, str(error)))
             return
         # Neither the exception's text nor a traceback with it: they may quote the content.
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -7,8 +7,9 @@ from collections import deque
 from functools import partial
 from typing import Callable, Optional
 
-from ws_manager.client.attempts import LedgerAttempts, pause_after
+from ws_manager.client.attempts import LedgerAttempts
 from ws_manager.client.receipts import AgentMessage, Receipts
+from ws_manager.client.worker import pause_after
 from ws_manager.protocol.agent_session import AgentSession
 from ws_manager.protocol.frames import Received
 

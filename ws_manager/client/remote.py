@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 from ws_manager.client.answers import Answer
 from ws_manager.client.api import ApiClient, path_of
+from ws_manager.client.remote_delivery import RemoteDelivery
 from ws_manager.client.remote_parts import (
     NO_STORE,
     RemoteBatch,
     RemoteChanges,
-    RemoteDelivery,
     RemoteMaintenance,
     RemoteWebhooks,
 )

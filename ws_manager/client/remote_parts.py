@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union, cast
 
-from ws_manager.client.answers import Answer
 from ws_manager.client.api import RETRIES, ApiClient, path_of
 from ws_manager.client.errors import error_of
 from ws_manager.core.batch import Batch, OutgoingMessage, SentBroadcast
-from ws_manager.core.delivery import Delivery
 from ws_manager.core.maintenance import Maintenance, Pruned
 from ws_manager.core.read.overview import (
     ConnectionState,
@@ -26,15 +23,13 @@ from ws_manager.core.read.overview import (
     Sampler,
     check_query,
 )
-from ws_manager.core.validation import check_limit, encode_content
+from ws_manager.core.validation import check_limit
 from ws_manager.core.webhooks import WebhookOutcome, Webhooks
-from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound, WsManagerError
-from ws_manager.forms import connection_of, pending_message_of
-from ws_manager.models import UNROUTED, Connection, Gateway, PendingMessage, new_ids
+from ws_manager.errors import GatewayUnavailable, InvalidInput, WsManagerError
+from ws_manager.models import UNROUTED, Gateway, new_ids
 from ws_manager.remedies import CHECK_URL_AND_PROXY
 from ws_manager.repository.findings import Backlog, RecentMessage, StoredEvent
 from ws_manager.settings import Sizes
-from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
     from ws_manager.repository.store import Store
@@ -53,99 +48,6 @@ class _NoStore:
 
 
 NO_STORE = cast("Store", _NoStore())
-
-
-class RemoteDelivery(Delivery):
-    """Receiving without a socket: what `receive` needs of `Delivery`."""
-
-    def __init__(self, api: ApiClient, sizes: Sizes) -> None:
-        super().__init__(NO_STORE, sizes)
-        self._api = api
-        self._holds: dict[str, str] = {}
-        self._owed: dict[str, int] = {}
-
-    @contextlib.contextmanager
-    def holding(self, ws_id: str) -> Iterator[Connection]:
-        """Hold a connection's messages, alone, until the block ends; errors are those of `Delivery.holding`."""
-        self._take(ws_id)
-        try:
-            connection = connection_of(self._api.call("GET", path_of("connections", ws_id)).text)
-            yield connection
-            self._pay(connection)
-        finally:
-            # If the gateway has gone, the hold ends by itself.
-            with contextlib.suppress(GatewayUnavailable, NotFound):
-                query = {"hold": self._holds.pop(ws_id)}
-                self._api.call("DELETE", path_of("connections", ws_id, "hold"), query=query)
-
-    def pending_held(self, connection: Connection, after: int, limit: int) -> list[PendingMessage]:
-        """Return a holder's pending messages above a `seq`, in order."""
-        self._pay(connection)
-        answer = self._as_holder(
-            connection,
-            lambda hold: self._api.call(
-                "GET",
-                path_of("connections", connection.ws_id, "pending"),
-                query={"hold": hold, "after": after, "limit": limit},
-            ),
-        )
-        if answer.body["epoch"] != connection.epoch:
-            raise Conflict(
-                f"{connection.ws_id} was registered again meanwhile; the messages stay pending",
-                hint="the present holder receives them again",
-            )
-        return [pending_message_of(text) for text in answer.items()]
-
-    def confirm_held(self, connection: Connection, seqs: Sequence[int]) -> None:
-        """Confirm the messages that a holder has received, by their numbers in ascending order.
-
-        If the gateway does not answer, they are confirmed with the next request, or when the hold ends.
-        """
-        self._owed[connection.ws_id] = seqs[-1]
-        with contextlib.suppress(GatewayUnavailable):
-            self._pay(connection)
-
-    def reply_held(self, connection: Connection, seq: int, content: object) -> str:
-        """Answer one of a holder's messages, and return the msg_id of the answer."""
-        answer = Json(encode_content(content, self._sizes.content))
-        body = {"epoch": connection.epoch, "reply": seq, "content": answer}
-        path = path_of("connections", connection.ws_id, "receipts")
-        done = self._as_holder(
-            connection, lambda hold: self._api.call("POST", path, body={**body, "hold": hold})
-        )
-        return str(done.body["answer_id"])
-
-    def _pay(self, connection: Connection) -> None:
-        """Confirm what was received and could not be confirmed yet."""
-        ws_id = connection.ws_id
-        if ws_id in self._owed:
-            body = {"epoch": connection.epoch, "ack": self._owed[ws_id]}
-            path = path_of("connections", ws_id, "receipts")
-            self._as_holder(
-                connection, lambda hold: self._api.call("POST", path, body={**body, "hold": hold})
-            )
-            del self._owed[ws_id]
-
-    def _as_holder(self, connection: Connection, request: Callable[[str], Answer]) -> Answer:
-        """Make a request with the hold of a connection; with a new one, if the gateway was away for too long."""
-        try:
-            return request(self._holds[connection.ws_id])
-        except Conflict as error:
-            try:
-                self._take(connection.ws_id)
-            except Conflict:
-                # The hold lasts, or is another's now: the request itself was refused.
-                raise error from None
-            return request(self._holds[connection.ws_id])
-
-    def heard_held(self, connection: Connection, *, logged: bool) -> None:
-        """Write a holder's sign of life, unless its connection was registered again."""
-        with contextlib.suppress(Conflict, NotFound):
-            body = {"epoch": connection.epoch}
-            self._api.call("POST", path_of("connections", connection.ws_id, "heartbeat"), body=body)
-
-    def _take(self, ws_id: str) -> None:
-        self._holds[ws_id] = self._api.call("POST", path_of("connections", ws_id, "hold")).body["hold"]
 
 
 class RemoteBatch(Batch):

@@ -1,4 +1,4 @@
-"""Attempts: how often a worker has begun a message, for sockets that ask for it at their handshake (`max_attempts`).
+"""Attempts: how often a worker has begun a message, for receivers that ask for it (`max_attempts`).
 
 A worker says that it begins a message, and begins only when that is committed. If its process ends before it has
 confirmed the message, that was an attempt: a message that kills its worker is set aside after `max_attempts` of them.
@@ -58,7 +58,7 @@ def begin(store: Store, ws_id: str, epoch: int, seq: int) -> Attempt:
     """Note that a worker begins a message. To say it again is the same attempt.
 
     Raises:
-        InvalidInput: its socket does not count attempts.
+        InvalidInput: the receiver does not count attempts.
         Conflict: the message is not pending, or the ws_id was registered again.
     """
     with store.atomic():
@@ -97,11 +97,11 @@ def _end(store: Store, message: PendingMessage, ended: int, most: int, reason: s
 
 
 def _checked(store: Store, ws_id: str, epoch: int, seq: int) -> tuple[int, PendingMessage]:
-    worker = store.attempts.worker(ws_id)
-    if worker is None:
-        raise InvalidInput("this socket does not count attempts", hint="connect with max_attempts and worker")
     if not store.connections.has_epoch(ws_id, epoch):
         raise Conflict(f"{ws_id} was registered again meanwhile", hint="the present socket gets the messages")
+    worker = store.attempts.worker(ws_id)
+    if worker is None:
+        raise InvalidInput("this receiver does not count attempts", hint="give max_attempts and worker")
     waiting = store.messages.pending(ws_id, seq - 1, 1)
     if not waiting or waiting[0].seq != seq:
         raise Conflict(f"message {seq} is not pending", hint="it is confirmed or set aside already")

@@ -274,26 +274,40 @@ class Delivery:
     # Without a gateway
 
     @contextlib.contextmanager
-    def holding(self, ws_id: str) -> Iterator[Connection]:
+    def holding(self, ws_id: str, worker: Optional[MessageWorker] = None) -> Iterator[Connection]:
         """Hold a connection's messages, alone, until the block ends.
 
+        Args:
+            ws_id: the connection.
+            worker: the process that works on the messages, if it counts attempts: see `ws_manager.core.attempts`.
+
         Raises:
+            InvalidInput: the worker's name or number cannot be accepted.
             NotFound: there is no such connection.
             Conflict: a socket or another receiver holds it.
         """
         with holding_lock(self._store, ws_id) as connection:
+            with self._store.atomic():
+                arrive(self._store, connection, worker)
             yield connection
 
-    def take_hold(self, ws_id: str) -> tuple[str, Connection]:
+    def take_hold(
+        self, ws_id: str, hold: Optional[str] = None, worker: Optional[MessageWorker] = None
+    ) -> tuple[str, Connection]:
         """Hold a connection's messages, alone, for 30 s. `renew_hold` makes that last.
+
+        Args:
+            ws_id: the connection.
+            hold: the hold's name: whoever has that hold already renews it. A new name if None.
+            worker: as `holding`.
 
         Returns:
             The hold's name, and the connection.
 
         Raises:
-            NotFound, Conflict: as `holding`.
+            InvalidInput, NotFound, Conflict: as `holding`.
         """
-        return holds.take(self._store, ws_id)
+        return holds.take(self._store, ws_id, hold, worker)
 
     def renew_hold(self, ws_id: str, hold: str) -> Connection:
         """Keep a hold for another 30 s, and return its connection as it is now.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
+from ws_manager.core.attempts import arrive
 from ws_manager.core.bars import check_bars
 from ws_manager.core.presence import has_socket, living_gateways
 from ws_manager.errors import Conflict, NotFound
-from ws_manager.models import Connection, new_id, seconds_before, utc_now
+from ws_manager.models import Connection, MessageWorker, new_id, seconds_before, utc_now
 from ws_manager.remedies import LIST_CONNECTIONS
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ _RENEWED_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def holding_lock(store: Store, ws_id: str) -> Iterator[Connection]:
-    """Hold a connection against every other receiver, while the block runs.
+def holding_lock(store: Store, ws_id: str, own: Optional[str] = None) -> Iterator[Connection]:
+    """Hold a connection against every other receiver, while the block runs. `own` is a hold that may be there.
 
     Raises:
         NotFound: there is no such connection.
@@ -43,28 +44,41 @@ def holding_lock(store: Store, ws_id: str) -> Iterator[Connection]:
         raise _held(ws_id)
     with contextlib.ExitStack() as held:
         held.callback(lock.release)
-        if _is_held(store, ws_id):
+        if _is_held(store, ws_id, own):
             raise _held(ws_id)
         if has_socket(connection, living_gateways(store)):
             raise Conflict(f"a socket holds {ws_id}", hint="its agent receives the messages already")
         yield connection
 
 
-def take(store: Store, ws_id: str) -> tuple[str, Connection]:
-    """Hold a connection for `HOLD_SECONDS`, and return the hold's name.
+def take(
+    store: Store, ws_id: str, hold: Optional[str], worker: Optional[MessageWorker]
+) -> tuple[str, Connection]:
+    """Hold a connection for `HOLD_SECONDS`.
+
+    Args:
+        store: the open ledger.
+        ws_id: the connection.
+        hold: the hold's name: whoever has that hold already renews it. A new name if None.
+        worker: as `attempts.arrive` takes it.
+
+    Returns:
+        The hold's name, and the connection.
 
     Raises:
+        InvalidInput: as `attempts.arrive`.
         NotFound, Conflict: as `holding_lock`.
     """
+    name = new_id() if hold is None else hold
     # Behind the lock: a receiver on the file has it for as long as it runs, and looks for holds when it has taken it.
-    with holding_lock(store, ws_id) as connection, store.atomic():
+    with holding_lock(store, ws_id, name) as connection, store.atomic():
         now = utc_now()
-        if _is_held(store, ws_id):
+        if _is_held(store, ws_id, name):
             raise _held(ws_id)
         store.holds.delete_before(seconds_before(now, HOLD_SECONDS))
-        hold = new_id()
-        store.holds.put(ws_id, hold, seconds_before(now, -HOLD_SECONDS))
-    return hold, connection
+        store.holds.put(ws_id, name, seconds_before(now, -HOLD_SECONDS))
+        arrive(store, connection, worker)
+    return name, connection
 
 
 def renew(store: Store, ws_id: str, hold: str) -> Connection:
@@ -90,9 +104,9 @@ def release(store: Store, ws_id: str, hold: str) -> bool:
         return store.holds.delete(ws_id, hold)
 
 
-def _is_held(store: Store, ws_id: str) -> bool:
+def _is_held(store: Store, ws_id: str, own: Optional[str]) -> bool:
     known = store.holds.find(ws_id)
-    return known is not None and _lasts(known[1])
+    return known is not None and known[0] != own and _lasts(known[1])
 
 
 def _end_of(store: Store, ws_id: str, hold: str) -> str:

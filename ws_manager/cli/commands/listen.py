@@ -76,6 +76,8 @@ def listen(
 
     options = global_options(ctx)
     work = parse_work(
+        "ws-manager listen <agent>",
+        work_options.LISTENS,
         execute=execute,
         command=command,
         url=forward_to,

@@ -66,7 +66,16 @@ def call_on_signals(
     """
     import asyncio
 
-    loop = asyncio.get_running_loop()
+    loop, came = asyncio.get_running_loop(), twice(each)
+    for number in not_ignored(numbers):
+        loop.add_signal_handler(number, came, number)
+
+
+def twice(each: Callable[[signal.Signals], object]) -> Callable[[signal.Signals], None]:
+    """Return what is to be called at every signal: it calls `each` at the first two, and the third ends the process.
+
+    Duplicates do not count: see `end_on_next_signal`.
+    """
     arrived: list[float] = []
 
     def came(number: signal.Signals) -> None:
@@ -78,8 +87,7 @@ def call_on_signals(
             signal.raise_signal(number)
         each(number)
 
-    for number in not_ignored(numbers):
-        loop.add_signal_handler(number, came, number)
+    return came
 
 
 def end_on_next_signal(arrived: int, numbers: Iterable[int]) -> None:

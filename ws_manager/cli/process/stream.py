@@ -11,12 +11,12 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, Callable, NoReturn, Optional
 
 from ws_manager.cli.exit_codes import TERMINATED
-from ws_manager.cli.process.signals import ENDING, end_on_next_signal, not_ignored
+from ws_manager.cli.process.signals import ENDING, end_on_next_signal, not_ignored, twice
 
 LAST_SECONDS = 5.0
 """Seconds in all to wait, after a signal, for a reader that does not read."""
@@ -31,10 +31,12 @@ class Stop:
 
     Attributes:
         signal: the signal that set it; None if it is not set, or was set without a signal.
+        urgent: whether the current step is to end too.
     """
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
+        self.urgent = False
         self._is_set = False
         self._reading, self._writing = os.pipe()
 
@@ -93,12 +95,34 @@ def stopped_by_signals() -> Iterator[Stop]:
         end_on_next_signal(number, numbers)
         stop.set(number)
 
-    before = [signal.signal(number, first) for number in numbers]
-    try:
+    with _handled(numbers, first, stop):
         yield stop
+
+
+@contextlib.contextmanager
+def stopped_by_two_signals() -> Iterator[Stop]:
+    """Yield a `Stop` that SIGTERM or SIGINT sets, and a second one makes urgent. A third ends the process."""
+    stop = Stop()
+
+    def each(number: signal.Signals) -> None:
+        stop.urgent = stop.is_set()
+        stop.set(number)
+
+    came = twice(each)
+    with _handled(not_ignored(ENDING), lambda number, _frame: came(signal.Signals(number)), stop):
+        yield stop
+
+
+@contextlib.contextmanager
+def _handled(
+    numbers: Sequence[signal.Signals], handler: Callable[[int, Optional[FrameType]], None], stop: Stop
+) -> Iterator[None]:
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
     finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
+        for number, earlier in zip(numbers, before):
+            signal.signal(number, earlier)
         stop.close()
 
 

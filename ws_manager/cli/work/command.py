@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
+from ws_manager.errors import InvalidInput
+
 KEPT_BYTES = 4096
 """The bytes of stderr that are kept: its end."""
+
+DONE, REJECTED, FAILED = "done", "rejected", "failed"
+"""What a command has done with its message: worked on it, refused it for good, or neither."""
+
+_CANNOT_TAKE_IT = 65
+"""The exit code of a command that cannot take its message: `EX_DATAERR` of sysexits.h."""
 
 _CHUNK = 65_536
 _MOST_CHUNKS = 16
@@ -52,11 +61,40 @@ class Outcome(NamedTuple):
     truncated: bool
 
     @property
+    def verdict(self) -> str:
+        """`DONE`, `REJECTED` or `FAILED`."""
+        if self.late:
+            return FAILED
+        return {0: DONE, _CANNOT_TAKE_IT: REJECTED}.get(self.code, FAILED)
+
+    @property
     def reason(self) -> str:
         """Why it has failed, in words."""
         how = f"exit code {self.code}" if self.code >= 0 else f"ended by {_signal_name(-self.code)}"
         why = f"time is over, {how}" if self.late else how
         return f"{why}: {self.errors.strip()}" if self.errors.strip() else why
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Refuse what cannot be run.
+
+    Raises:
+        InvalidInput: there is no such program, or this system has no process groups.
+    """
+    if not hasattr(os, "killpg"):
+        raise InvalidInput(
+            "--exec needs a POSIX system",
+            hint="on Windows, read what listen prints, with --confirm-from-stdin",
+        )
+    if shutil.which(arguments[0]) is None:
+        raise InvalidInput(
+            f"there is no program {arguments[0]} to run", hint="give its path, or check PATH and its mode"
+        )
+
+
+def not_started(error: OSError) -> str:
+    """Return why a command could not be started, in words."""
+    return f"cannot start it: {os.strerror(error.errno or 0)}"
 
 
 class Command:

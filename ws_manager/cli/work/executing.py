@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ws_manager.cli.work.command import Command, Limits, Outcome
+from ws_manager.cli.work.command import FAILED, REJECTED, Command, Limits, not_started
 from ws_manager.cli.work.job import environment, given
 from ws_manager.client.handlers import AttemptFailed, MessageRejected
 from ws_manager.client.receipts import AgentMessage
-from ws_manager.errors import InvalidInput
-
-REJECTED = 65
-"""The exit code of a command that cannot take the message: `EX_DATAERR` of sysexits.h."""
-
-
-def check_command(arguments: Sequence[str]) -> None:
-    """Refuse what cannot be run.
-
-    Raises:
-        InvalidInput: there is no such program, or this system has no process groups.
-    """
-    if not hasattr(os, "killpg"):
-        raise InvalidInput(
-            "--exec needs a POSIX system",
-            hint="on Windows, read what listen prints, with --confirm-from-stdin",
-        )
-    if shutil.which(arguments[0]) is None:
-        raise InvalidInput(
-            f"there is no program {arguments[0]} to run", hint="give its path, or check PATH and its mode"
-        )
 
 
 class Executor:
@@ -72,12 +49,8 @@ class Executor:
             await asyncio.wait({running})
             raise
         except OSError as error:
-            raise AttemptFailed(f"cannot start it: {os.strerror(error.errno or 0)}") from None
-        _judge(outcome)
-
-
-def _judge(outcome: Outcome) -> None:
-    if outcome.late or outcome.code not in (0, REJECTED):
-        raise AttemptFailed(outcome.reason)
-    if outcome.code == REJECTED:
-        raise MessageRejected(outcome.reason)
+            raise AttemptFailed(not_started(error)) from None
+        if outcome.verdict == FAILED:
+            raise AttemptFailed(outcome.reason)
+        if outcome.verdict == REJECTED:
+            raise MessageRejected(outcome.reason)

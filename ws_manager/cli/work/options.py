@@ -1,4 +1,4 @@
-"""The options of `listen` with which it works on messages, instead of printing them."""
+"""The options of `listen` and `receive` with which they work on messages, instead of printing them."""
 
 from __future__ import annotations
 
@@ -40,13 +40,22 @@ CONFIRM_FROM_STDIN = typer.Option(
     help='Print messages, and confirm them when stdin says so: {"ack":<seq>} confirms all up to this one, and '
     '{"reject":<seq>,"reason":"…"} sets one aside; one object per line.',
 )
-RAW_FORM = typer.Option(
-    False,
-    "--raw",
-    help="With --exec or --forward-to: content that is text goes without quotes, other content as JSON.",
+LISTENS, RECEIVES = "--exec or --forward-to", "--exec"
+"""With what `listen` and `receive` work on messages."""
+
+RAW_FORM, EXEC_RAW_FORM = (
+    typer.Option(
+        False,
+        "--raw",
+        help=f"With {works}: content that is text goes without quotes, other content as JSON.",
+    )
+    for works in (LISTENS, RECEIVES)
 )
-ENVELOPE_FORM = typer.Option(
-    False, "--envelope", help="With --exec or --forward-to: give the whole message, as listen prints it."
+ENVELOPE_FORM, EXEC_ENVELOPE_FORM = (
+    typer.Option(
+        False, "--envelope", help=f"With {works}: give the whole message, as it is printed without that."
+    )
+    for works in (LISTENS, RECEIVES)
 )
 CONCURRENCY = typer.Option(
     1,
@@ -80,8 +89,18 @@ GRACE = typer.Option(
     metavar="DURATION",
     help="At SIGTERM or SIGINT, take nothing new and finish what has begun, for at most this long.",
 )
+EXEC_GRACE = typer.Option(
+    None,
+    "--grace",
+    metavar="DURATION",
+    help="With --exec: at SIGTERM or SIGINT, take nothing new and let the command finish, for at most this long. "
+    "[default: 30s]",
+)
 IDLE_TIMEOUT = typer.Option(
     None, "--idle-timeout", metavar="DURATION", help="End after this long with nothing to do."
+)
+FOLLOW_IDLE_TIMEOUT = typer.Option(
+    None, "--idle-timeout", metavar="DURATION", help="With --follow: end after this long with nothing to do."
 )
 UNTIL_EMPTY = typer.Option(False, "--until-empty", help="End when nothing is pending.")
 READY_FILE = typer.Option(
@@ -134,21 +153,25 @@ class Work(NamedTuple):
 
 
 def parse_work(
+    usage: str,
+    works_with: str,
     *,
     execute: bool,
     command: Optional[Sequence[str]],
-    url: Optional[str],
-    confirms: bool,
     raw: bool,
     envelope: bool,
-    concurrency: int,
     max_attempts: Optional[int],
     timeout: Optional[str],
     kill_after: Optional[str],
-    secrets: Optional[Path],
-    headers: Optional[Path],
+    url: Optional[str] = None,
+    confirms: bool = False,
+    concurrency: int = 1,
+    secrets: Optional[Path] = None,
+    headers: Optional[Path] = None,
 ) -> Optional[Work]:
-    """Return what the options ask for; None to print.
+    """Return what the options ask for; None to print. Those with a default are for `listen` alone.
+
+    `usage` says how the command is called; `works_with` is `LISTENS` or `RECEIVES`.
 
     Raises:
         InvalidInput: options do not go together, or a value cannot be used.
@@ -158,20 +181,16 @@ def parse_work(
             "--exec, --forward-to and --confirm-from-stdin exclude each other", hint="give one of them"
         )
     if command and not execute:
-        raise InvalidInput(
-            "there is a command, and no --exec", hint="ws-manager listen <agent> --exec -- <command>"
-        )
+        raise InvalidInput("there is a command, and no --exec", hint=f"{usage} --exec -- <command>")
     if execute and not command:
-        raise InvalidInput(
-            "--exec without a command", hint="ws-manager listen <agent> --exec -- <command> <argument>…"
-        )
+        raise InvalidInput("--exec without a command", hint=f"{usage} --exec -- <command> <argument>…")
     if raw and envelope:
         raise InvalidInput("--raw and --envelope exclude each other", hint="give one of them")
     works = execute or url is not None
-    _only("--exec", execute, {"--timeout": timeout, "--kill-after": kill_after})
-    _only("--forward-to", url is not None, {"--secret-file": secrets, "--header-file": headers})
-    _only(
-        "--exec or --forward-to",
+    check_only("--exec", execute, {"--timeout": timeout, "--kill-after": kill_after})
+    check_only("--forward-to", url is not None, {"--secret-file": secrets, "--header-file": headers})
+    check_only(
+        works_with,
         works,
         {
             "--raw": raw or None,
@@ -195,8 +214,17 @@ def parse_work(
     )
 
 
-def _only(what: str, given: bool, options: dict[str, object]) -> None:
-    """Refuse options that mean nothing here."""
+def check_only(what: str, given: bool, options: dict[str, object]) -> None:
+    """Refuse options that mean nothing without another.
+
+    Args:
+        what: the other one.
+        given: whether it is given.
+        options: values by the names of the options; None where one is not given.
+
+    Raises:
+        InvalidInput: one is given, and the other is not.
+    """
     for name, value in options.items():
         if value is not None and not given:
             raise InvalidInput(f"{name} is for {what}", hint="add that, or leave it out")

@@ -10,8 +10,8 @@ from typing import Callable, Optional
 
 from ws_manager.cli.output.text import note
 from ws_manager.cli.process.signals import call_on_signals
-from ws_manager.cli.work.command import Limits
-from ws_manager.cli.work.executing import Executor, check_command
+from ws_manager.cli.work.command import Limits, check_command
+from ws_manager.cli.work.executing import Executor
 from ws_manager.cli.work.forwarding import Forwarder
 from ws_manager.cli.work.options import Work
 from ws_manager.client.agent import AgentClient

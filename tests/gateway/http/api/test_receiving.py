@@ -155,6 +155,62 @@ def _in(seconds: float) -> str:
     return seconds_before(utc_now(), -seconds)
 
 
+async def test_who_names_its_hold_takes_it_again(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        running.ledger.connect("octavia", "ws-001")
+        for _ in range(2):
+            taken = await ask(running, "POST", f"{PATH}/hold?hold=my-own")
+            assert (taken.status, taken.body) == (201, {"hold": "my-own", "epoch": 1})
+        assert (await ask(running, "POST", f"{PATH}/hold?hold=another")).status == 409
+        await ask(running, "DELETE", f"{PATH}/hold?hold=my-own")
+        assert (await ask(running, "POST", f"{PATH}/hold?hold=another")).status == 201
+        # It has ended, and another has it.
+        assert (await ask(running, "POST", f"{PATH}/hold?hold=my-own")).status == 409
+
+
+class TestAttempts:
+    async def test_the_last_one_sets_the_message_aside(self, database: Path) -> None:
+        async with gateway(database, key=KEY) as running:
+            await held(running)
+            running.db.execute("DELETE FROM holds")
+            taken = await ask(running, "POST", f"{PATH}/hold?worker=w-1&max_attempts=2")
+            body = {"hold": taken.body["hold"], "epoch": 1}
+            for number in (1, 2):
+                begun = await ask(running, "POST", f"{PATH}/attempts", {**body, "started": 1})
+                assert begun.body == {"attempt": number, "set_aside": False}
+                failure = {**body, "failed": 1, "reason": f"exit code {number}:\n" + "x" * 6000}
+                failed = await ask(running, "POST", f"{PATH}/attempts", failure)
+                assert failed.body == {"attempt": number, "set_aside": number == 2}
+            again = await ask(running, "POST", f"{PATH}/attempts", failure)
+            assert (again.status, again.body["code"]) == (409, "conflict")
+            assert await contents(running, taken.body["hold"]) == [2, 3]
+            why = running.db.value("SELECT reject_reason FROM messages WHERE id = 1")
+            start = "attempt 2 of 2 failed: "
+            assert str(why).startswith(f"{start}exit code 2:\nxxx")
+            assert len(str(why)) == len(start) + 5000
+
+    @pytest.mark.parametrize("query", ["worker=w-1", "max_attempts=2"])
+    async def test_a_worker_has_a_name_and_a_number(self, database: Path, query: str) -> None:
+        async with gateway(database, key=KEY) as running:
+            running.ledger.connect("octavia", "ws-001")
+            refused = await ask(running, "POST", f"{PATH}/hold?{query}")
+            assert (refused.status, refused.body["detail"]) == (422, "max_attempts and worker go together")
+
+    @pytest.mark.parametrize("extra", [{}, {"started": 1, "failed": 1}])
+    async def test_a_request_says_one_thing(self, database: Path, extra: dict[str, int]) -> None:
+        async with gateway(database, key=KEY) as running:
+            hold = await held(running)
+            body = {"hold": hold, "epoch": 1, **extra}
+            assert (await ask(running, "POST", f"{PATH}/attempts", body)).status == 422
+
+    async def test_they_need_a_worker_and_its_hold(self, database: Path) -> None:
+        async with gateway(database, key=KEY) as running:
+            hold = await held(running)
+            for name, status in ((hold, 422), ("another", 409)):
+                body = {"hold": name, "epoch": 1, "started": 1}
+                assert (await ask(running, "POST", f"{PATH}/attempts", body)).status == status
+
+
 async def test_what_waits_for_a_disconnected_one_is_taken_too(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         hold = await held(running)
@@ -178,11 +234,12 @@ async def test_of_another_agent_is_not_there(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         hold = await held(running)
         other = token("connect", agent="cipher")
-        body = {"hold": hold, "epoch": 1, "ack": 1}
+        body = {"hold": hold, "epoch": 1}
         for answer in (
             await ask(running, "POST", f"{PATH}/hold", bearer=other),
             await ask(running, "DELETE", f"{PATH}/hold?hold={hold}", bearer=other),
             await ask(running, "GET", f"{PATH}/pending?hold={hold}", bearer=other),
-            await ask(running, "POST", f"{PATH}/receipts", body, bearer=other),
+            await ask(running, "POST", f"{PATH}/receipts", {**body, "ack": 1}, bearer=other),
+            await ask(running, "POST", f"{PATH}/attempts", {**body, "started": 1}, bearer=other),
         ):
             assert (answer.status, answer.body["detail"]) == (404, "no connection ws-001")

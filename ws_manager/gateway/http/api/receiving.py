@@ -9,6 +9,7 @@ from ws_manager.gateway.http.api.connections import WS_ID
 from ws_manager.gateway.http.api.messages import WAIT
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import (
+    BOOLEAN,
     CONTENT,
     COUNT,
     LIMIT,
@@ -16,19 +17,25 @@ from ws_manager.gateway.http.api.schemas import (
     SEQ,
     TEXT,
     WIRE_MESSAGE,
+    Schema,
     listed,
     thing,
 )
 from ws_manager.gateway.http.api.view import View
-from ws_manager.models import ACTIVE, DISCONNECTED, Connection
+from ws_manager.models import ACTIVE, DISCONNECTED, MOST_ATTEMPTS, Connection, MessageWorker
+from ws_manager.protocol.attempt_frames import LONGEST_REASON
 
 _HOLD = Parameter("hold", NAME, "the hold", required=True)
+_REASON: Schema = {"type": "string", "description": f"why; {LONGEST_REASON:,} characters of it are kept"}
 
 
 def _take(ledger: Ledger, call: Call) -> Reply:
-    ws_id = call.given["ws_id"]
+    ws_id, given = call.given["ws_id"], call.given
     View(ledger, call.claims).connection(ws_id)
-    hold, connection = ledger.delivery.take_hold(ws_id)
+    if ("worker" in given) != ("max_attempts" in given):
+        raise InvalidInput("max_attempts and worker go together", hint="give both, or none")
+    worker = MessageWorker(given["worker"], given["max_attempts"]) if "worker" in given else None
+    hold, connection = ledger.delivery.take_hold(ws_id, given.get("hold"), worker)
     return Reply({"hold": hold, "epoch": connection.epoch}, 201)
 
 
@@ -66,8 +73,24 @@ def _settle(ledger: Ledger, call: Call) -> Reply:
     if "reply" in body:
         answer_id = delivery.reply_held(connection, body["reply"], body["content"])
         return Reply({"confirmed": 1, "set_aside": 0, "answer_id": answer_id})
-    delivery.reject_held(connection, body["reject"], body.get("reason", "rejected by its receiver"))
+    delivery.reject_held(connection, body["reject"], _reason(call, "rejected by its receiver"))
     return Reply({"confirmed": 0, "set_aside": 1})
+
+
+def _attempt(ledger: Ledger, call: Call) -> Reply:
+    body, delivery = call.body, ledger.delivery
+    if ("started" in body) == ("failed" in body):
+        raise InvalidInput("an attempt has either started or failed", hint="send them one after the other")
+    ws_id = _held(ledger, call, body["hold"]).ws_id
+    if "started" in body:
+        attempt = delivery.begin(ws_id, body["epoch"], body["started"])
+    else:
+        attempt = delivery.fail(ws_id, body["epoch"], body["failed"], _reason(call, "its receiver failed"))
+    return Reply({"attempt": attempt.number, "set_aside": attempt.set_aside})
+
+
+def _reason(call: Call, default: str) -> str:
+    return str(call.body.get("reason", default))[:LONGEST_REASON]
 
 
 def _held(ledger: Ledger, call: Call, hold: str) -> Connection:
@@ -83,6 +106,15 @@ ROUTES = (
         "POST", "/v1/connections/{ws_id}/hold", "connect",
         "Hold a connection's messages, alone, for 30 s; each further request of the holder renews it.", _take,
         thing({"hold": TEXT, "epoch": COUNT}), status=(201,), writes=True, path_parameters=(WS_ID,),
+        parameters=(
+            Parameter("hold", NAME, "the name of the hold: whoever has it already renews it; a new one if left out"),
+            Parameter("worker", NAME, "the receiver's process, the same for all its holds; needs `max_attempts`"),
+            Parameter(
+                "max_attempts",
+                {"type": "integer", "minimum": 1, "maximum": MOST_ATTEMPTS},
+                "a message is set aside after this number of attempts; needs `worker`",
+            ),
+        ),
         errors=(404, 409),
     ),
     Route(
@@ -106,9 +138,16 @@ ROUTES = (
         "Confirm the messages up to a seq, reject one (it is set aside), or answer one.", _settle,
         thing({"confirmed": COUNT, "set_aside": COUNT}, answer_id=TEXT), writes=True, path_parameters=(WS_ID,),
         body=thing(
-            {"hold": NAME, "epoch": COUNT}, ack=SEQ, reject=SEQ, reason=NAME, reply=SEQ, content=CONTENT
+            {"hold": NAME, "epoch": COUNT}, ack=SEQ, reject=SEQ, reason=_REASON, reply=SEQ, content=CONTENT
         ),
         errors=(404, 409, 413, 422),
+    ),
+    Route(
+        "POST", "/v1/connections/{ws_id}/attempts", "connect",
+        "Begin a message, or say that the attempt has failed: the last one sets the message aside.", _attempt,
+        thing({"attempt": {"type": "integer", "minimum": 1}, "set_aside": BOOLEAN}), writes=True,
+        path_parameters=(WS_ID,),
+        body=thing({"hold": NAME, "epoch": COUNT}, started=SEQ, failed=SEQ, reason=_REASON), errors=(404, 409),
     ),
 )  # fmt: skip
 """The routes of a receiver."""
