@@ -19,7 +19,7 @@ from tests.acceptance.processes import COMMAND, Program, command, gateway, gatew
 WORK = ("listen", "octavia", "--ws-id", "ws-001", "--stay")
 
 
-def program(folder: Path, text: str) -> list[str]:
+def saved(folder: Path, text: str) -> list[str]:
     """A command that runs a Python program, which finds its message's content in `content`."""
     file = folder / "work.py"
     file.write_text(f"import json, os, sys\ncontent = json.load(sys.stdin)\n{text}\n")
@@ -49,7 +49,7 @@ def worked(
 class TestOutcome:
     def test_work_is_done_in_order_and_confirmed(self, database: Path, tmp_path: Path) -> None:
         sent(database, *range(5))
-        work = program(tmp_path, "print(content, os.environ['WS_ATTEMPT'], os.environ['WS_AGENT'])")
+        work = saved(tmp_path, "print(content, os.environ['WS_ATTEMPT'], os.environ['WS_AGENT'])")
         with gateway(database):
             done = worked(database, "--until-empty", work=work)
         assert (done.returncode, done.stdout.splitlines()) == (0, [f"{n} 1 octavia" for n in range(5)])
@@ -59,7 +59,7 @@ class TestOutcome:
         self, database: Path, tmp_path: Path
     ) -> None:
         sent(database, "bad", "good")
-        work = program(tmp_path, "if content == 'bad': sys.stderr.write('no such task\\n'); sys.exit(9)")
+        work = saved(tmp_path, "if content == 'bad': sys.stderr.write('no such task\\n'); sys.exit(9)")
         with gateway(database):
             done = worked(database, "--until-empty", "--max-attempts", "2", work=work)
             message = json.loads(command(database, "history", "--json", "--limit", "2").stdout)[1]
@@ -72,7 +72,7 @@ class TestOutcome:
     def test_65_rejects_at_once(self, database: Path, tmp_path: Path) -> None:
         sent(database, 1)
         with gateway(database):
-            worked(database, "--until-empty", work=program(tmp_path, "sys.exit('no' and 65)"))
+            worked(database, "--until-empty", work=saved(tmp_path, "sys.exit('no' and 65)"))
         assert rows(database) == [(1, False, "exit code 65")]
 
     def test_killed_by_its_own_message_it_is_set_aside_after_five_starts(
@@ -80,7 +80,7 @@ class TestOutcome:
     ) -> None:
         sent(database, "before", "killer", "behind", "last")
         log = tmp_path / "log"
-        work = program(
+        work = saved(
             tmp_path,
             f"open({str(log)!r}, 'a').write(content + '\\n')\nif content == 'killer': os.kill(os.getppid(), 9)",
         )
@@ -103,7 +103,7 @@ class TestOutcome:
         sent(database, 1, 2)
         go = tmp_path / "go"
         os.mkfifo(go)
-        work = program(tmp_path, f"print('begun', flush=True); open({str(go)!r}).read(); print('done')")
+        work = saved(tmp_path, f"print('begun', flush=True); open({str(go)!r}).read(); print('done')")
         with (
             gateway(database),
             running(*COMMAND, "--db", str(database), *WORK, "--exec", "--", *work) as worker,
@@ -117,7 +117,7 @@ class TestOutcome:
 
     def test_second_signal_ends_the_command(self, database: Path, tmp_path: Path) -> None:
         sent(database, 1)
-        work = program(tmp_path, "import time; print(os.getpid(), flush=True); time.sleep(600)")
+        work = saved(tmp_path, "import time; print(os.getpid(), flush=True); time.sleep(600)")
         with (
             gateway(database),
             running(*COMMAND, "--db", str(database), *WORK, "--exec", "--", *work) as worker,
@@ -135,7 +135,7 @@ class TestOutcome:
 
     def test_command_that_is_late_is_a_failure(self, database: Path, tmp_path: Path) -> None:
         sent(database, 1)
-        work = program(tmp_path, "import time; time.sleep(600)")
+        work = saved(tmp_path, "import time; time.sleep(600)")
         with gateway(database):
             worked(database, "--until-empty", "--timeout", "500ms", "--max-attempts", "1", work=work)
         assert rows(database) == [(1, False, "attempt 1 of 1 failed: time is over, ended by SIGTERM")]
@@ -166,7 +166,7 @@ class TestInput:
     def test_256_kib_reach_the_command(self, database: Path, tmp_path: Path) -> None:
         content = "x" * (256 * 1024 - 2)
         sent(database, content)
-        work = program(
+        work = saved(
             tmp_path, "import hashlib; print(len(content), hashlib.sha256(content.encode()).hexdigest())"
         )
         with gateway(database):
@@ -235,7 +235,7 @@ class TestLostGateways:
         sent(database, 1, 2)
         log, go = tmp_path / "log", tmp_path / "go"
         os.mkfifo(go)
-        work = program(
+        work = saved(
             tmp_path,
             f"open({str(log)!r}, 'a').write(f'{{content}}\\n'); print('begun', flush=True)\n"
             f"if content == 1: open({str(go)!r}).read()",
@@ -299,7 +299,7 @@ class TestEnds:
     def test_concurrency_works_on_several_at_a_time(self, database: Path, tmp_path: Path) -> None:
         sent(database, *range(8))
         # Each waits until all eight have begun.
-        work = program(
+        work = saved(
             tmp_path,
             f"folder = {str(tmp_path)!r}\nopen(f'{{folder}}/begun-{{content}}', 'w').close()\n"
             "import time\nwhile len([n for n in os.listdir(folder) if n.startswith('begun-')]) < 8: time.sleep(0.01)",
@@ -308,6 +308,58 @@ class TestEnds:
             done = worked(database, "--concurrency", "8", "--until-empty", work=work)
         assert done.returncode == 0
         assert all(delivered for _, delivered, _ in rows(database))
+
+
+class TestReply:
+    @pytest.mark.parametrize(
+        ("program", "options", "answer"),
+        [
+            ("print(json.dumps({'twice': content * 2}, indent=2))", [], '{"twice":42}'),
+            ("print('no JSON, ünïcode')", [], '"no JSON, ünïcode"'),
+            ("print(1.50)", [], "1.5"),
+            ("print(1.50)", ["--raw"], '"1.5\\n"'),
+            ("pass", [], '""'),
+        ],
+    )
+    def test_answers_with_stdout(
+        self, database: Path, tmp_path: Path, program: str, options: list[str], answer: str
+    ) -> None:
+        work = ["--exec", "--reply", *options, "--", *saved(tmp_path, program)]
+        with gateway(database), running(*COMMAND, "--db", str(database), *WORK, *work) as worker:
+            worker.error_line("Ready: ")
+            asked = command(database, "ask", "octavia", "21", "--timeout", "30s")
+            assert (asked.returncode, asked.stdout) == (0, f"{answer}\n")
+            # Who wants no answer gets none, and stdout is the worker's own.
+            command(database, "send", "ws-001", "4", "--wait", "30s")
+            assert worker.end() == 0
+        # The answer is in the ledger too, beside the two messages.
+        assert [delivered for _, delivered, _ in rows(database)] == [True, True]
+
+    def test_failure_is_no_answer_and_what_follows_is(self, database: Path, tmp_path: Path) -> None:
+        program = "sys.exit(1) if os.environ['WS_ATTEMPT'] == '1' else print('done')"
+        work = ["--exec", "--reply", "--", *saved(tmp_path, program)]
+        with gateway(database), running(*COMMAND, "--db", str(database), *WORK, *work) as worker:
+            worker.error_line("Ready: ")
+            assert command(database, "ask", "ws-001", "1", "--timeout", "30s").stdout == '"done"\n'
+
+    @pytest.mark.parametrize(
+        ("program", "reason"),
+        [
+            ("print('x' * 100_000)", "its answer has more than 61440 bytes"),
+            ("sys.exit(65)", "exit code 65"),
+        ],
+    )
+    def test_what_cannot_be_answered_is_set_aside(
+        self, database: Path, tmp_path: Path, program: str, reason: str
+    ) -> None:
+        work = ["--exec", "--reply", "--max-attempts", "1", "--", *saved(tmp_path, program)]
+        with gateway(database), running(*COMMAND, "--db", str(database), *WORK, *work) as worker:
+            worker.error_line("Ready: ")
+            asked = command(database, "ask", "ws-001", "1", "--timeout", "30s")
+        assert asked.returncode == 5
+        assert "set aside" in asked.stderr
+        ((_, _, told),) = rows(database)
+        assert told.endswith(reason)
 
 
 class TestConfirmFromStdin:
@@ -384,6 +436,7 @@ class TestUsage:
             (["--forward-to", "http://127.0.0.1:1", "--timeout", "1s"], "--timeout is for --exec"),
             (["--exec", "--secret-file", "x", "--", "cat"], "--secret-file is for --forward-to"),
             (["--exec", "--", "no-such-program"], "there is no program no-such-program"),
+            (["--reply"], "--reply is for --exec"),
             (["--exec", "--timeout", "soon", "--", "cat"], "not a duration"),
             (["--forward-to", "example.com"], "not an address to forward to"),
         ],

@@ -350,7 +350,7 @@ def test_a_reader_can_follow_it_from_the_first_line_to_the_last(tmp_path: Path, 
         world = World(tmp_path, copy, stack)
         for page in pages():
             world.follow(page)
-        assert len(world.here.agents) == 5
+        assert len(world.here.agents) == 6
         # An agent on another machine gets what is sent on the gateway's.
         world.elsewhere[HOST].output("ws-manager send ws-005 '\"over TLS\"' --wait 30s")
         (remote,) = world.elsewhere["agent"].agents.values()

@@ -57,6 +57,12 @@ ENVELOPE_FORM, EXEC_ENVELOPE_FORM = (
     )
     for works in (LISTENS, RECEIVES)
 )
+REPLY = typer.Option(
+    False,
+    "--reply",
+    help="With --exec: answer messages that want an answer, as those of ask do, with the command's stdout: JSON if "
+    "it parses, otherwise text.",
+)
 CONCURRENCY = typer.Option(
     1,
     "--concurrency",
@@ -133,6 +139,7 @@ class Work(NamedTuple):
         command: the program and its arguments; empty for none.
         url: where messages are posted; None for nowhere.
         form: the form in which a message is given: see `job.given`.
+        replies: whether the command's stdout answers messages that want an answer.
         concurrency: messages at the same time.
         max_attempts: after how many attempts a message is set aside.
         timeout: seconds that a command may run.
@@ -144,6 +151,7 @@ class Work(NamedTuple):
     command: Sequence[str]
     url: Optional[str]
     form: str
+    replies: bool
     concurrency: int
     max_attempts: int
     timeout: float
@@ -165,6 +173,7 @@ def parse_work(
     kill_after: Optional[str],
     url: Optional[str] = None,
     confirms: bool = False,
+    replies: bool = False,
     concurrency: int = 1,
     secrets: Optional[Path] = None,
     headers: Optional[Path] = None,
@@ -187,7 +196,9 @@ def parse_work(
     if raw and envelope:
         raise InvalidInput("--raw and --envelope exclude each other", hint="give one of them")
     works = execute or url is not None
-    check_only("--exec", execute, {"--timeout": timeout, "--kill-after": kill_after})
+    check_only(
+        "--exec", execute, {"--timeout": timeout, "--kill-after": kill_after, "--reply": replies or None}
+    )
     check_only("--forward-to", url is not None, {"--secret-file": secrets, "--header-file": headers})
     check_only(
         works_with,
@@ -205,6 +216,7 @@ def parse_work(
         command=command or (),
         url=url,
         form=RAW if raw else ENVELOPE if envelope else CONTENT,
+        replies=replies,
         concurrency=concurrency,
         max_attempts=max_attempts or DEFAULT_MAX_ATTEMPTS,
         timeout=parse_duration("5m" if timeout is None else timeout),

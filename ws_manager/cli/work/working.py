@@ -10,7 +10,7 @@ from typing import Callable, Optional
 
 from ws_manager.cli.output.text import note
 from ws_manager.cli.process.signals import call_on_signals
-from ws_manager.cli.work.command import Limits, check_command
+from ws_manager.cli.work.command import check_command
 from ws_manager.cli.work.executing import Executor
 from ws_manager.cli.work.forwarding import Forwarder
 from ws_manager.cli.work.options import Work
@@ -71,9 +71,7 @@ async def _handler(
 ) -> AsyncIterator[HandlerFunction]:
     if what.url is None:
         check_command(what.command)
-        yield Executor(
-            what.command, agent, what.form, Limits(what.timeout, what.kill_after), what.concurrency
-        )
+        yield Executor(what, agent)
         return
     async with Forwarder(what.url, what.form, what.secrets, what.headers, on_gone) as forwarder:
         yield forwarder
