@@ -25,8 +25,8 @@ def test_a_signed_message_arrives(database: Path, tmp_path: Path) -> None:
     make_secret, receive, forward = commands[1].splitlines()
     (tmp_path / "receiver.py").write_text(code[1], encoding="utf-8")
     subprocess.run(["sh", "-c", make_secret], cwd=tmp_path, check=True)
-    command(database, "connect", "atlas", "--ws-id", "ws-022")
-    command(database, "send", "ws-022", '{"task":"deploy"}')
+    command(database, "connect", "hermes", "--ws-id", "ws-032")
+    command(database, "send", "ws-032", '{"task":"deploy"}')
 
     assert receive == "python receiver.py 8080"
     script = f"cd {shlex.quote(str(tmp_path))}; exec {shlex.quote(sys.executable)} receiver.py 0"
