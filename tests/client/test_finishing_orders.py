@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ws_manager.client import attempts
+from ws_manager.client import worker
 from ws_manager.client.agent_requests import Requests
 from ws_manager.client.ends import Ends
 from ws_manager.client.handlers import AttemptFailed, Handlers, MessageRejected
@@ -112,5 +112,5 @@ def test_ack_never_goes_beyond_the_finished_prefix(
         assert not world.session.is_dealing
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attempts, "FIRST_PAUSE", 0.0)
+        patch.setattr(worker, "FIRST_PAUSE", 0.0)
         asyncio.run(main())
