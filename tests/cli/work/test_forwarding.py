@@ -18,7 +18,7 @@ from tests.support import RunningGateway, gateway, within
 from ws_manager.cli.work import forwarding
 from ws_manager.cli.work.forwarding import Forwarder, read_secrets
 from ws_manager.cli.work.job import CONTENT, ENVELOPE, RAW
-from ws_manager.client import attempts
+from ws_manager.client import worker
 from ws_manager.client.agent import AgentClient
 from ws_manager.errors import Conflict, InvalidInput
 
@@ -29,7 +29,7 @@ NOWHERE = "http://127.0.0.1:1/"
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a backoff here."""
-    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(worker, "FIRST_PAUSE", 0.001)
 
 
 class Receiver:
