@@ -73,6 +73,7 @@ def scene(database: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
         command=("bash", "-c", f"{code}; exit {request.param}"),
         url=None,
         form=CONTENT,
+        replies=False,
         concurrency=1,
         max_attempts=2,
         timeout=60.0,
