@@ -33,7 +33,7 @@ from tests.acceptance.processes import (
 from tests.documentation import DOCS
 from tests.nodes import Node, each_node
 from tests.npm.building import ROOT, builder
-from ws_manager import get_message_history
+from ws_manager import get_message_history, open_ledger
 from ws_manager.repository.sqlite.database import Database
 
 NAME = "blackroad-websocket-manager"
@@ -501,6 +501,89 @@ await typed();
                 [True, "invalid"],
             ]
             assert said(octavia) == ["sent", "string"]
+
+
+class TestReplying:
+    ECHO = RECEIVE.replace(
+        "client.ack(message);",
+        """if (message.wants_reply) {
+      await typed();
+      say("answered", typeof (await client.reply(message, { echo: message.content })));
+    }""",
+    )
+
+    def test_the_answer_reaches_whoever_asks_and_confirms_its_message_alone(
+        self, project: Project, database: Path, db: Database, token: str
+    ) -> None:
+        with gateway_with_tokens(database) as (_, url), agent(project, self.ECHO, url, token) as octavia:
+            assert said(octavia) == ["connected", False]
+            send(database, "before")
+            assert said(octavia) == ["before"]
+            type_line(octavia)
+            asked = command(database, "ask", "octavia", "hello", "--timeout", "30s", "--json")
+            assert asked.returncode == 0, asked.stderr
+            assert json.loads(asked.stdout)["answer"] == {"echo": "hello"}
+            assert [said(octavia), said(octavia)] == [["hello"], ["answered", "string"]]
+            found = db.execute("SELECT delivered FROM messages ORDER BY id").fetchall()
+            assert [row[0] for row in found] == [0, 1]
+
+    def test_what_wants_no_answer_is_refused_and_the_client_goes_on(
+        self, project: Project, database: Path, db: Database, token: str
+    ) -> None:
+        script = RECEIVE.replace(
+            "client.ack(message);",
+            """await client.reply(message, 1).catch(({ code }) => say("refused", code));
+    client.ack(message);""",
+        )
+        with gateway_with_tokens(database) as (_, url), agent(project, script, url, token) as octavia:
+            assert said(octavia) == ["connected", False]
+            for number in range(2):
+                send(database, number)
+                assert [said(octavia), said(octavia)] == [[number], ["refused", "invalid"]]
+            wait_for(db, 0)
+
+    @pytest.mark.timeout(300)
+    def test_answers_over_five_kills_are_given_once(
+        self, project: Project, database: Path, db: Database, token: str
+    ) -> None:
+        script = LASTING + RECEIVE.replace(
+            "client.ack(message);",
+            """client.reply(message, message.content).then(
+      (msg_id) => say("answered", message.content, msg_id),
+      ({ message }) => say("failed", message),
+    );""",
+        )
+        with ExitStack() as stack:
+            server, url = stack.enter_context(gateway_with_tokens(database))
+            octavia = stack.enter_context(agent(project, script, url, token))
+            assert said(octavia) == ["connected", False]
+            ledger = open_ledger(database)
+            asked: dict[str, int] = {}
+            answers: dict[int, str] = {}
+
+            def answered(count: int) -> None:
+                while len(answers) < count:
+                    words = said(octavia)
+                    assert words[0] != "failed", words
+                    if words[0] == "answered":
+                        assert words[1] not in answers
+                        answers[words[1]] = words[2]
+
+            for kill in range(6):
+                for number in range(40 * kill, 40 * (kill + 1)):
+                    message = ledger.ask("ws-001", number)
+                    assert message is not None
+                    asked[message.msg_id] = number
+                answered(40 * kill + 20)
+                if kill < 5:
+                    server.end(signal.SIGKILL)
+                    server, _ = stack.enter_context(gateway_with_tokens(database, *same_port(url)))
+            answered(240)
+            for msg_id, number in asked.items():
+                found = ledger.asked(msg_id)
+                assert (found.answer, found.answer_id) == (str(number), answers[number])
+            wait_for(db, 0)
+            ledger.close()
 
 
 class TestTokens:
