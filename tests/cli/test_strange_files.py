@@ -37,6 +37,7 @@ WRITING = [
     ("disconnect", "ws-001"),
     ("unbar", "octavia"),
     ("replay", "a-message", "--to", "ws-001"),
+    ("ask", "ws-001", "1"),
     ("send", "ws-001", "1"),
     ("send", "--batch", "LINES"),
     ("broadcast", "1"),

@@ -15,6 +15,7 @@ def message(content: str = '{"n":1}', **fields: Any) -> dict[str, Any]:
     return {
         "seq": 41, "msg_id": "6d5c", "msg_type": "deploy", "sender_id": "ws-002", "recipient_id": "ws-001",
         "broadcast_id": None, "sent_at": "2026-01-31T12:00:00.000000+00:00", "traceparent": None,
+        "wants_reply": False, "reply_to": None,
         "content": Json(content), **fields,
     }  # fmt: skip
 

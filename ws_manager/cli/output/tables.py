@@ -35,7 +35,7 @@ _STANDING = {"good": "green", "waiting": "yellow", "bad": "red"}
 # Facts that the table leaves out; JSON has them.
 _FOR_PROGRAMS = frozenset({"db_id", "epoch", "confirmed_seq", "unconfirmed"})
 # Facts that are shown only if they are not 0.
-_RARE = frozenset({"refusals", "pruned", "set_aside"})
+_RARE = frozenset({"refusals", "pruned", "set_aside", "wants_reply"})
 # So narrow that a UUID beside it fits into 80 columns.
 _LEAST_OF_A_SHORTENED_COLUMN = 22
 _LEAST_OF_A_FOLDED_COLUMN = 9
