@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from tests.acceptance.applications import documented_application
 from tests.acceptance.processes import command
-from tests.support import until, within
+from tests.support import LIMIT, until, within
 from ws_manager import get_db
 
 pytest.importorskip("fastapi", reason="needs FastAPI")
@@ -52,7 +53,8 @@ class World:
 
     async def again(self, name: str = "octavia") -> aiohttp.ClientWebSocketResponse:
         """Connect an agent whose older socket the application may not have noticed yet: until it is let in."""
-        for _ in range(100):
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline:
             try:
                 return await self.socket(name)
             except aiohttp.WSServerHandshakeError as refused:

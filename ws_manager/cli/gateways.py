@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
-from ws_manager.errors import GatewayUnavailable
-from ws_manager.remedies import START_GATEWAY
+from ws_manager.errors import GatewayUnavailable, LedgerError
+from ws_manager.remedies import MAKE_LEDGER, START_GATEWAY
 
 
 def gateway_url(location: Path) -> str:
@@ -35,6 +35,12 @@ def running_gateway(location: Path) -> Optional[str]:
 
     if not exists(location):
         return None
-    with open_ledger(location, read_only=True) as ledger:
-        gateway = ledger.running_gateway()
+    try:
+        with open_ledger(location, read_only=True) as ledger:
+            gateway = ledger.running_gateway()
+    except LedgerError as error:
+        if error.remedy != MAKE_LEDGER:
+            raise
+        # A gateway that starts is making it: there is a file, and no table in it yet.
+        return None
     return None if gateway is None else gateway.url
