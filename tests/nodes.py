@@ -50,6 +50,6 @@ def nodes() -> list[Node]:
 
 
 def each_node() -> list[Any]:
-    """Return the parameters of a test or a fixture that is run with each Node; it is skipped where there is none."""
+    """Return the parameters of a test or a fixture that is run with each Node; it is skipped if no Node is found."""
     missing = pytest.param(None, marks=pytest.mark.skip(reason="node is not installed"), id="no-node")
     return [pytest.param(node, id=node.version) for node in nodes()] or [missing]

@@ -53,7 +53,7 @@ ASK_FIELDS = (
     "answered_at",
     "answer",
 )
-"""The fields of an ask and its answer; the last three are null while there is none."""
+"""The fields of an ask and its answer; the last three are null before the answer."""
 
 BROADCAST_FIELDS = (
     "broadcast_id",

@@ -319,13 +319,19 @@ class Rejection(NamedTuple):
     reason: str
 
 
-class Replied(NamedTuple):
-    """The agent has answered one message, which has confirmed it. Fields as in `Receipt`."""
+class Settled(NamedTuple):
+    """A request of the agent has settled one message in the ledger. Other fields as in `Receipt`.
+
+    Attributes:
+        confirmed: whether it was an answer, which confirms the message; otherwise the last attempt has failed, and
+            the message is set aside.
+    """
 
     ws_id: str
     epoch: int
     seq: int
     written_at: Optional[str]
+    confirmed: bool
 
 
 class Closure(NamedTuple):
@@ -367,7 +373,7 @@ class SignOfLife(NamedTuple):
     logged: bool
 
 
-SocketReport = Union[Receipt, Rejection, Replied, Written, Closure, SignOfLife]
+SocketReport = Union[Receipt, Rejection, Settled, Written, Closure, SignOfLife]
 """What a socket reports to the ledger."""
 
 

@@ -403,7 +403,7 @@ test("a reply without a result is written again, and its message is not handed o
   assert.equal((await messages.next()).value.seq, 2);
 });
 
-test("a message that comes once more after its reply is not acked, as that would confirm those before it", async () => {
+test("a message that comes again after its reply is not acked, as that would confirm those before it", async () => {
   const { client, messages } = await connected();
   for (const seq of [1, 2]) last().brings(seq);
   await messages.next();

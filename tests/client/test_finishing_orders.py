@@ -67,7 +67,7 @@ class World:
         finally:
             del self.running[message.seq]
         if outcome == AGAIN:
-            raise AttemptFailed("once more")
+            raise AttemptFailed("not yet")
         self.settled.add(message.seq)
         if outcome == REJECTED:
             raise MessageRejected("no")

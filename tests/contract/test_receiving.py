@@ -42,7 +42,7 @@ class TestRejectHeld:
             first, second, third = pending(ledger, connection)
             ledger.delivery.reject_held(connection, second, why)
             assert pending(ledger, connection) == [first, third]
-            # Once more, because the answer was lost: nothing changes.
+            # Its answer was lost, and it is said again: nothing changes.
             ledger.delivery.reject_held(connection, second, "another reason")
         assert reason(ledger, sent[1]) == why
 

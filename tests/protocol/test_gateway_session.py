@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import pytest
 
-from ws_manager.models import PendingMessage, Receipt, Rejection, Replied, Written
+from ws_manager.models import PendingMessage, Receipt, Rejection, Settled, Written
 from ws_manager.protocol.gateway_session import MAX_ANSWERS, QUEUE_BYTES, WRITE_BYTES, GatewaySession
 from ws_manager.protocol.in_flight import Window
 from ws_manager.protocol.message_frames import Framed, MessageFrames
@@ -1163,32 +1163,33 @@ class TestInterleavings:
         assert model.confirmed | model.rejected == set(model.ours)
 
 
-class TestReplied:
+class TestSettled:
     def test_is_not_in_flight_any_more_and_acks_pass_over_it(self) -> None:
         agent = session(explicit=True)
         write(agent, 1, 2, 3)
-        agent.replied(2)
+        agent.settled(2, confirmed=True)
         say(agent, type="ack", seq=3)
         assert next(report for report in agent.reports if isinstance(report, Receipt)).seqs == [1, 3]
 
-    def test_tells_when_it_was_written_once(self) -> None:
+    @pytest.mark.parametrize("confirmed", [True, False])
+    def test_tells_when_it_was_written_once(self, confirmed: bool) -> None:
         agent = session(explicit=True)
         for seq in (1, 2):
             agent.take_live(message(seq))
             agent.next_write(f"at {seq}", 1.0)
-        agent.replied(2)
-        agent.replied(2)
-        assert agent.reports == [Replied("ws-001", 3, 2, "at 2")]
+        agent.settled(2, confirmed=confirmed)
+        agent.settled(2, confirmed=confirmed)
+        assert agent.reports == [Settled("ws-001", 3, 2, "at 2", confirmed)]
 
     def test_of_what_is_not_in_flight_changes_nothing(self) -> None:
         agent = session(explicit=True)
         write(agent, 1)
-        agent.replied(9)
+        agent.settled(9, confirmed=True)
         assert (agent.unconfirmed, agent.reports) == (1, [])
 
     def test_makes_room_in_a_window_of_one(self) -> None:
         agent = session(explicit=True, window=Window(messages=1))
         write(agent, 1)
         assert agent.wants_backlog is False
-        agent.replied(1)
+        agent.settled(1, confirmed=True)
         assert agent.unconfirmed == 0

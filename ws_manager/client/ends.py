@@ -16,7 +16,7 @@ class Ends(NamedTuple):
     Attributes:
         most: after how many messages; None for any number.
         idle_timeout: after how many seconds with nothing to do; None for any number.
-        pending: returns how many messages are pending, to end when there are none; None to go on.
+        pending: returns how many messages are pending, to end at 0; None to go on.
     """
 
     most: Optional[int] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from ws_manager.client.agent_requests import Requests
 from ws_manager.protocol.agent_session import AgentSession
@@ -37,14 +37,12 @@ class Receipts:
     async def ack(self, message: Received) -> None:
         """Confirm a message: see `AgentSession.ack`."""
         self._session.ack(message)
-        self._on_dealt()
-        await self.write()
+        await self._dealt()
 
     async def reject(self, message: Received, reason: str) -> None:
         """Reject a message: see `AgentSession.reject`."""
         self._session.reject(message, reason)
-        self._on_dealt()
-        await self.write()
+        await self._dealt()
 
     async def reply(self, message: Received, content: object, timeout: Optional[float]) -> str:
         """Answer a message, and return the msg_id of the answer; see `AgentMessage.reply`."""
@@ -52,21 +50,18 @@ class Receipts:
         seq = self._session.seq(message)
         result = await self._requests.ask(lambda ref, *, key: reply_frame(ref, seq, content), None, timeout)
         self._session.replied(message)
-        self._on_dealt()
-        await self.write()
+        await self._dealt()
         return str(result.msg_id)
 
     async def confirm(self, message: Received) -> None:
         """Confirm a message alone: see `AgentSession.confirm`."""
         self._session.confirm(message)
-        self._on_dealt()
-        await self.write()
+        await self._dealt()
 
     async def drop(self, message: Received) -> None:
         """Let a message go that is settled without a receipt: see `AgentSession.drop`."""
         self._session.drop(message)
-        self._on_dealt()
-        await self.write()
+        await self._dealt()
 
     def seq(self, message: Received) -> int:
         """Return the present `seq` of a message: see `AgentSession.seq`."""
@@ -80,6 +75,10 @@ class Receipts:
         """Note that nobody is processing a held message any more: see `AgentSession.fail`."""
         self._session.fail(message)
         self._on_dealt()
+
+    async def _dealt(self) -> None:
+        self._on_dealt()
+        await self.write()
 
     async def write(self) -> None:
         """Write the frames that the session has ready."""
@@ -119,6 +118,10 @@ class AgentMessage(Received):
         self.attempt: Optional[int] = None
         self._receipts = receipts
         self._report: Optional[Callable[[str], Awaitable[None]]] = None
+
+    def form(self) -> dict[str, Any]:
+        """Return the message by `ws_manager.forms.WIRE_FIELDS`; its content is `Json`, as it was received."""
+        return {**self.as_dict(), "content": self.content_json}
 
     def begun(self, attempt: int, report: Callable[[str], Awaitable[None]]) -> None:
         """Note the number of an attempt that has begun, and what reports that its block has failed."""

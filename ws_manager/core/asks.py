@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Optional
 
-from ws_manager.core.sending import WAIT_STEP, Admit, check_sender
-from ws_manager.core.traceparent import check_traceparent
-from ws_manager.core.validation import check_name, encode_content
+from ws_manager.core.attempts import check_registration
+from ws_manager.core.sending import WAIT_STEP, Admit, checked
+from ws_manager.core.validation import encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound, WsManagerError
 from ws_manager.models import ACTIVE, AHEAD_SECONDS, Message, new_id, seconds_before, utc_now
 from ws_manager.repository.findings import MessageFilter
@@ -45,10 +45,7 @@ def ask(
     admit: Optional[Admit],
 ) -> Optional[Message]:
     """Commit a message that wants an answer. `limit` is the largest content in bytes."""
-    text = encode_content(content, limit)
-    check_name(msg_type, "message type")
-    trace = None if traceparent is None else check_traceparent(traceparent)
-    check_sender(store, sender_id)
+    text, trace = checked(store, content, msg_type, sender_id, traceparent, limit)
     with store.atomic():
         ws_id = _recipient(store, to)
         if ws_id is None:
@@ -60,17 +57,7 @@ def ask(
         )
         seq = store.messages.insert(new)
         store.asks.insert(seq, new.msg_id, ws_id, sender_id, subject, new.sent_at)
-    return Message(
-        new.msg_id,
-        msg_type,
-        sender_id,
-        ws_id,
-        text,
-        new.sent_at,
-        db_id=seq,
-        traceparent=trace,
-        wants_reply=True,
-    )
+    return Message(**new._asdict(), db_id=seq)
 
 
 def asked(store: Store, msg_id: str) -> Ask:
@@ -105,8 +92,8 @@ def reply(store: Store, ws_id: str, epoch: int, seq: int, content: object, *, li
     """Answer an ask and confirm it, in one transaction. The same answer again, from the same connection, is that one.
 
     A message that was confirmed already, by a Pong or an ack, may still be answered. One that was set aside may not:
-    whoever asked was told so. Where the asking connection has gone from the ledger, the answer is only kept with the
-    ask; where it is disconnected, the answer waits for it as any message does.
+    whoever asked has seen that. Where the asking connection has gone from the ledger, the answer is only kept with
+    the ask; where it is disconnected, the answer waits for it as any message does.
 
     Args:
         store: the open ledger.
@@ -127,10 +114,7 @@ def reply(store: Store, ws_id: str, epoch: int, seq: int, content: object, *, li
     """
     text = encode_content(content, limit)
     with store.atomic():
-        if not store.connections.has_epoch(ws_id, epoch):
-            raise Conflict(
-                f"{ws_id} was registered again meanwhile", hint="the present socket gets the messages"
-            )
+        check_registration(store, ws_id, epoch)
         now = utc_now()
         found = store.asks.find_number(seq, seconds_before(now, KEPT_SECONDS))
         if found is None or found.recipient_id != ws_id:
@@ -141,7 +125,7 @@ def reply(store: Store, ws_id: str, epoch: int, seq: int, content: object, *, li
             return found.answer_id
         if found.rejected_at is not None:
             raise Conflict(
-                f"message {seq} was set aside", hint="its answer does not count: whoever asked was told so"
+                f"message {seq} was set aside", hint="its answer does not count: whoever asked has seen that"
             )
         answer = NewMessage(
             new_id(), found.sender_id or "", text, ANSWER_TYPE, ws_id, now, reply_to=found.msg_id

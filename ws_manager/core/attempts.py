@@ -25,6 +25,17 @@ class Attempt(NamedTuple):
     set_aside: bool
 
 
+def worker_of(name: Optional[str], max_attempts: Optional[int]) -> Optional[MessageWorker]:
+    """Return what a receiver says of its process; None if it says nothing.
+
+    Raises:
+        InvalidInput: it says one of the two only.
+    """
+    if (name is None) != (max_attempts is None):
+        raise InvalidInput("max_attempts and worker go together", hint="give both, or leave both out")
+    return None if name is None or max_attempts is None else MessageWorker(name, max_attempts)
+
+
 def arrive(store: Store, connection: Connection, worker: Optional[MessageWorker]) -> int:
     """Note which process works on a connection's messages from now on; None for one that does not count attempts.
 
@@ -96,9 +107,18 @@ def _end(store: Store, message: PendingMessage, ended: int, most: int, reason: s
     return Attempt(number, set_aside=True)
 
 
-def _checked(store: Store, ws_id: str, epoch: int, seq: int) -> tuple[int, PendingMessage]:
+def check_registration(store: Store, ws_id: str, epoch: int) -> None:
+    """Refuse what a receiver says whose registration has ended.
+
+    Raises:
+        Conflict: the ws_id was registered again.
+    """
     if not store.connections.has_epoch(ws_id, epoch):
         raise Conflict(f"{ws_id} was registered again meanwhile", hint="the present socket gets the messages")
+
+
+def _checked(store: Store, ws_id: str, epoch: int, seq: int) -> tuple[int, PendingMessage]:
+    check_registration(store, ws_id, epoch)
     worker = store.attempts.worker(ws_id)
     if worker is None:
         raise InvalidInput("this receiver does not count attempts", hint="give max_attempts and worker")

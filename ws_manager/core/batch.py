@@ -88,7 +88,7 @@ class Batch:
             InvalidInput: the content, the type or the traceparent cannot be accepted.
         """
         text = encode_content(content, self._sizes.content)
-        trace = None if traceparent is None else check_traceparent(traceparent)
+        trace = check_traceparent(traceparent)
         return OutgoingMessage(text, check_name(msg_type, "message type"), ws_id, trace)
 
     def send_once(

@@ -27,7 +27,7 @@ from ws_manager.models import (
     Receipt,
     Registration,
     Rejection,
-    Replied,
+    Settled,
     SignOfLife,
     SocketReport,
     Written,
@@ -110,9 +110,9 @@ class Delivery:
     def settle(self, reports: Iterable[SocketReport]) -> set[str]:
         """Write what sockets report, in one transaction: receipts, then signs of life, then the rest in order.
 
-        Receipts mark what they name as delivered, and what was answered is that already; rejections set a message
-        aside; closures and signs of life go to the connection. What names an older epoch than the row's is
-        void and changes nothing.
+        Receipts mark what they name as delivered; rejections set a message aside; of what a request has settled
+        already, only the time of its writing is missing; closures and signs of life go to the connection.
+        What names an older epoch than the row's is void and changes nothing.
 
         Returns:
             The ws_ids of which a receipt or a rejection was void: another registration has come since.
@@ -129,9 +129,9 @@ class Delivery:
             for report in batch:
                 if isinstance(report, Closure):
                     self._close(report, now)
-                elif isinstance(report, Replied):
+                elif isinstance(report, Settled):
                     if report.written_at is not None:
-                        self._store.messages.answered(report.ws_id, report.seq, report.written_at)
+                        self._store.messages.settled(report.ws_id, report.seq, report.written_at)
                 elif (isinstance(report, Rejection) and not self._reject(report, now)) or (
                     isinstance(report, Written) and not self._note_written(report)
                 ):

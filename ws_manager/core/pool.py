@@ -179,16 +179,10 @@ class _Attachment:
 
 
 def _message(row: PendingMessage) -> Message:
-    return Message(
-        row.msg_id,
-        row.msg_type,
-        row.sender_id,
-        row.recipient_id,
-        row.content,
-        row.sent_at,
-        db_id=row.seq,
-        traceparent=row.traceparent,
-    )
+    values = row._asdict()
+    # As a store has it: NULL, 0 or 1.
+    wanted = bool(values.pop("wants_reply"))
+    return Message(db_id=values.pop("seq"), wants_reply=wanted, **values)
 
 
 def check_same_ledger(pool: ConnectionPool, ledger: Ledger) -> None:

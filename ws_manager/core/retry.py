@@ -44,17 +44,7 @@ def replay(store: Store, message: Message, ws_id: str) -> Optional[Message]:
         )
         seq = store.messages.insert(new)
         store.events.insert("replayed", new.sent_at, message.recipient_id, message.msg_id, f"as {new.msg_id}")
-    return Message(
-        new.msg_id,
-        new.msg_type,
-        new.sender_id,
-        ws_id,
-        new.content,
-        new.sent_at,
-        db_id=seq,
-        retry_of=message.msg_id,
-        traceparent=new.traceparent,
-    )
+    return Message(**new._asdict(), db_id=seq)
 
 
 class Retried(NamedTuple):

@@ -38,10 +38,7 @@ def send(
     admit: Optional[Admit],
 ) -> Optional[Message]:
     """Commit one message to one active connection. `limit` is the largest content in bytes."""
-    text = encode_content(content, limit)
-    check_name(msg_type, "message type")
-    trace = None if traceparent is None else check_traceparent(traceparent)
-    check_sender(store, sender_id)
+    text, trace = checked(store, content, msg_type, sender_id, traceparent, limit)
     with store.atomic():
         if not store.connections.is_active(ws_id):
             return None
@@ -50,7 +47,7 @@ def send(
         # The time is taken here, so that the order of the times is the order of the messages.
         new = NewMessage(new_id(), ws_id, text, msg_type, sender_id, utc_now(), traceparent=trace)
         seq = store.messages.insert(new)
-    return Message(new.msg_id, msg_type, sender_id, ws_id, text, new.sent_at, db_id=seq, traceparent=trace)
+    return Message(**new._asdict(), db_id=seq)
 
 
 def broadcast(
@@ -66,10 +63,7 @@ def broadcast(
     admit: Optional[Admit],
 ) -> Broadcast:
     """Commit one message to each active connection. `limit` is the largest content in bytes."""
-    text = encode_content(content, limit)
-    check_name(msg_type, "message type")
-    trace = None if traceparent is None else check_traceparent(traceparent)
-    check_sender(store, sender_id)
+    text, trace = checked(store, content, msg_type, sender_id, traceparent, limit)
     if agent is not None:
         check_name(agent, "agent", known=True)
     chosen = _chosen(store, agent, filter_fn)
@@ -108,7 +102,27 @@ def _chosen(
     return {connection.ws_id for connection in store.connections.active(agent) if filter_fn(connection)}
 
 
-def check_sender(store: Store, ws_id: Optional[str]) -> None:
+def checked(
+    store: Store,
+    content: object,
+    msg_type: str,
+    sender_id: Optional[str],
+    traceparent: Optional[str],
+    limit: int,
+) -> tuple[str, Optional[str]]:
+    """Check what every kind of sending gets, and return the content and the traceparent as they are kept.
+
+    Raises:
+        InvalidInput: one of them cannot be accepted.
+    """
+    text = encode_content(content, limit)
+    check_name(msg_type, "message type")
+    trace = check_traceparent(traceparent)
+    _check_sender(store, sender_id)
+    return text, trace
+
+
+def _check_sender(store: Store, ws_id: Optional[str]) -> None:
     """Refuse a sender with a name that cannot be accepted, unless it is a connection already."""
     if ws_id is None:
         return

@@ -17,8 +17,8 @@ _LENGTH = 55
 _SAMPLED = 1
 
 
-def check_traceparent(value: object) -> str:
-    """Return a `traceparent` as it is kept: in the form of version 00.
+def check_traceparent(value: object) -> Optional[str]:
+    """Return a `traceparent` as it is kept: in the form of version 00; None if it is None.
 
     One of version 00 stays as it is. Of a later version nobody here can know what more it means, and a receiver may
     know it as little: the recommendation has its three known parts read, and written in the latest form that the
@@ -28,8 +28,8 @@ def check_traceparent(value: object) -> str:
     Raises:
         InvalidInput: it is not one.
     """
-    kept = _kept(value) if isinstance(value, str) else None
-    if kept is None:
+    kept = valid_traceparent(value) if isinstance(value, str) else None
+    if kept is None and value is not None:
         raise InvalidInput(
             "the traceparent is not valid",
             hint="it is 00-<trace-id, 32 hex digits>-<parent-id, 16 hex digits>-<flags, 2 hex digits>, in lower case",
@@ -42,10 +42,6 @@ def valid_traceparent(text: str) -> Optional[str]:
 
     The recommendation wants an invalid one to be ignored there: it may come from anybody on the way.
     """
-    return _kept(text)
-
-
-def _kept(text: str) -> Optional[str]:
     if re.fullmatch(TRACEPARENT_FORM, text) is None:
         return None
     if text.startswith("00-"):

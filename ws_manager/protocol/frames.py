@@ -11,7 +11,7 @@ from ws_manager.errors import InvalidInput
 from ws_manager.models import PendingMessage
 from ws_manager.protocol.ask_frames import ReplyRequest, asking_members
 from ws_manager.protocol.attempt_frames import LONGEST_REASON, CountPending, Failed, Started
-from ws_manager.protocol.members import field_of, optional_text, reason_of, seq_of, text_of
+from ws_manager.protocol.members import field_of, given_text, optional_text, reason_of, seq_of, text_of
 from ws_manager.protocol.request_frames import BroadcastRequest, SendRequest
 from ws_manager.strict_json import BEYOND_LIMITS, Json, NotJson, compact, decode_json, members
 
@@ -293,10 +293,10 @@ def parse_gateway_frame(text: str) -> Optional[GatewayFrame]:
                 optional_text(frame, "broadcast_id"),
                 field_of(frame, "sent_at", str),
                 frame.get("wants_reply") is True,
-                None if frame.get("reply_to") is None else str(field_of(frame, "reply_to", str)),
+                given_text(frame, "reply_to"),
                 frame["content"],
                 Json(members(text)["content"]),
-                None if frame.get("traceparent") is None else text_of(frame, "traceparent"),
+                given_text(frame, "traceparent"),
             )
         if kind == "connected":
             return Connected(
@@ -360,13 +360,11 @@ def _request(frame: dict[str, Any], texts: dict[str, str]) -> AgentRequest:
     ref, content = texts.get("ref", "null"), compact(texts["content"], "message")
     if frame["type"] == "reply":
         return ReplyRequest(ref, seq_of(frame), content)
-    key, trace = (
-        None if frame.get(name) is None else text_of(frame, name) for name in ("key", "traceparent")
-    )
+    key, trace = given_text(frame, "key"), given_text(frame, "traceparent")
     if frame["type"] in ("send", "ask"):
         to, msg_type = text_of(frame, "to"), text_of(frame, "msg_type", "data")
         return SendRequest(ref, to, content, msg_type, key, trace, asks=frame["type"] == "ask")
-    agent = None if frame.get("agent") is None else text_of(frame, "agent")
+    agent = given_text(frame, "agent")
     return BroadcastRequest(ref, agent, content, text_of(frame, "msg_type", "broadcast"), key, trace)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Optional
 
 from ws_manager.errors import InvalidInput
-from ws_manager.models import Receipt, Rejection, Replied, SocketReport, Written
+from ws_manager.models import Receipt, Rejection, Settled, SocketReport, Written
 from ws_manager.protocol.ask_frames import ReplyRequest
 from ws_manager.protocol.attempt_frames import Failed, Started
 from ws_manager.protocol.bucket import Bucket
@@ -366,10 +366,10 @@ class GatewaySession:
         if len(self._answers) > MAX_ANSWERS or self._answer_bytes > MAX_ANSWER_BYTES:
             self.close(CloseCode.TOO_FAST, "too many unread answers")
 
-    def replied(self, seq: int) -> None:
-        """Note that the ledger has confirmed a message with the agent's answer to it."""
+    def settled(self, seq: int, *, confirmed: bool) -> None:
+        """Note that a request has settled a message: its answer has confirmed it, or its last attempt has failed."""
         if seq in self._in_flight:
-            self.reports.append(Replied(self.ws_id, self.epoch, seq, self._take_out(seq)))
+            self.reports.append(Settled(self.ws_id, self.epoch, seq, self._take_out(seq), confirmed))
             self._end_caution()
 
     @property

@@ -10,6 +10,8 @@ from typing import Optional
 _SPENT = 256
 """Used items at the front of the arrays after which they are removed."""
 
+_BEGUN, _REPLIED = "begun", "replied"
+
 
 @dataclass(frozen=True)
 class Window:
@@ -26,15 +28,14 @@ USUAL = Window()
 class InFlight:
     """Seqs in ascending order, each with its size in bytes."""
 
-    __slots__ = ("_begun", "_replied", "_seqs", "_sizes", "_start")
+    __slots__ = ("_said", "_seqs", "_sizes", "_start")
 
     def __init__(self) -> None:
         self._seqs = array("q")
         self._sizes = array("I")
         self._start = 0
-        # Most sockets are no worker's.
-        self._begun: Optional[set[int]] = None
-        self._replied: Optional[set[int]] = None
+        # What the agent's requests have said of messages in flight. Most sockets are no worker's.
+        self._said: Optional[set[tuple[str, int]]] = None
 
     def __len__(self) -> int:
         return len(self._seqs) - self._start
@@ -54,9 +55,8 @@ class InFlight:
         end = bisect_right(self._seqs, seq, self._start)
         taken = self._seqs[self._start : end].tolist(), sum(self._sizes[self._start : end])
         self._start = end
-        for noted in (self._begun, self._replied):
-            if noted:
-                noted.difference_update(taken[0])
+        if self._said:
+            self._said = {(what, each) for what, each in self._said if each > seq}
         if end == len(self._seqs) or end > _SPENT:
             del self._seqs[:end], self._sizes[:end]
             self._start = 0
@@ -70,9 +70,8 @@ class InFlight:
         """Remove one message, and return its size. It must be in flight."""
         place = bisect_left(self._seqs, seq, self._start)
         size = self._sizes[place]
-        self.end(seq)
-        if self._replied is not None:
-            self._replied.discard(seq)
+        if self._said:
+            self._said -= {(_BEGUN, seq), (_REPLIED, seq)}
         del self._seqs[place], self._sizes[place]
         return size
 
@@ -82,23 +81,22 @@ class InFlight:
 
     def reply(self, seq: int) -> bool:
         """Note that a message is being answered. False if it is not in flight, or is being answered already."""
-        if seq not in self or (self._replied is not None and seq in self._replied):
-            return False
-        self._replied = self._replied or set()
-        self._replied.add(seq)
-        return True
+        return self._say(_REPLIED, seq)
 
     def begin(self, seq: int) -> bool:
         """Note that a worker begins a message. False if it is not in flight, or has begun already."""
-        if seq not in self or (self._begun is not None and seq in self._begun):
-            return False
-        self._begun = self._begun or set()
-        self._begun.add(seq)
-        return True
+        return self._say(_BEGUN, seq)
 
     def end(self, seq: int) -> bool:
         """Note that an attempt at a message has ended. False if none has begun."""
-        if self._begun is None or seq not in self._begun:
+        if not self._said or (_BEGUN, seq) not in self._said:
             return False
-        self._begun.remove(seq)
+        self._said.remove((_BEGUN, seq))
+        return True
+
+    def _say(self, what: str, seq: int) -> bool:
+        if seq not in self or (self._said and (what, seq) in self._said):
+            return False
+        self._said = self._said or set()
+        self._said.add((what, seq))
         return True

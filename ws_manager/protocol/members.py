@@ -49,7 +49,12 @@ def text_of(frame: dict[str, Any], name: str, default: Optional[str] = None) -> 
     return value
 
 
+def given_text(frame: dict[str, Any], name: str) -> Optional[str]:
+    """Return a member that is text; None if it is missing or null. Errors are those of `text_of`."""
+    return None if frame.get(name) is None else text_of(frame, name)
+
+
 def reason_of(frame: dict[str, Any], longest: int) -> str:
-    """Return so many characters of the member `reason`; errors are those of `text_of`."""
+    """Return the member `reason`, cut after `longest` characters; errors are those of `text_of`."""
     # JSON can hold half of a surrogate pair. UTF-8, and so the ledger, cannot.
     return text_of(frame, "reason", "")[:longest].encode("utf-8", "replace").decode("utf-8")

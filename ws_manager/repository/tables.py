@@ -230,8 +230,8 @@ class Messages(Protocol):
     def written(self, ws_id: str, first: int, last: int, at: str) -> None:
         """Note when what is pending from one `seq` to another was written to a socket."""
 
-    def answered(self, ws_id: str, seq: int, at: str) -> None:
-        """Note when a message, which its answer has confirmed, was written to a socket."""
+    def settled(self, ws_id: str, seq: int, at: str) -> None:
+        """Note when a message, which is not pending any more, was written to a socket."""
 
     def refuse(self, seq: int) -> int:
         """Count a socket that closed on a message, and return how many did."""

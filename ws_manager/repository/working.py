@@ -22,7 +22,7 @@ class Ask(NamedTuple):
         sender_id: the connection that gets the answer as a message; None if it is only kept here.
         subject: whose token asked; `*` for every agent's.
         asked_at: when.
-        answer_id: the msg_id of the answer; None while there is none, as for the next two.
+        answer_id: the msg_id of the answer; None before it is answered, as the next two are.
         answer: its content, as compact JSON text.
         answered_at: when.
         delivered: whether the message is confirmed. One that was pruned was.

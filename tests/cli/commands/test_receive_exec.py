@@ -299,7 +299,7 @@ def until_heard_again(ledger: Ledger) -> None:
 
 
 def slow(tmp_path: Path, code: int = 0) -> tuple[str, ...]:
-    """A command that says when it has begun, and ends when it is told to, or when its receiver was killed."""
+    """A command that says when it has begun, and ends when the test lets it, or when its receiver was killed."""
     waits = f"until [ -e {tmp_path}/end ] || ! kill -0 $PPID; do sleep 0.02; done"
     return ("bash", "-c", f"touch {tmp_path}/begun; {waits}; exit {code}")
 

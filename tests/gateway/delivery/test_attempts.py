@@ -160,3 +160,22 @@ async def test_handshake_that_asks_wrongly_is_refused(database: Path, query: dic
         assert refused.value.status == 400
         assert json.loads(refused.value.body)["code"] == "invalid"
         assert running.ledger.find("ws-001") is None
+
+
+async def test_last_attempt_that_failed_makes_room_for_the_next_message(database: Path) -> None:
+    async with gateway(database) as running:
+        running.offline()
+        failing, behind = running.send_many(2)
+        before = await worker(running, "w-1", most=2)
+        for seq in await before.messages(2):
+            await answer(before, type="started", seq=seq)
+        before.reset()
+        # Its process had begun several, so that the next one gets them one by one.
+        agent = await worker(running, "w-2", most=2)
+        assert (await agent.message())["seq"] == failing
+        await answer(agent, type="started", seq=failing)
+        assert (await answer(agent, type="failed", seq=failing, reason="exit code 1"))["set_aside"]
+        assert (await agent.message())["seq"] == behind
+        await running.until(
+            lambda: running.db.value("SELECT written_at FROM messages WHERE id = ?", (failing,)) is not None
+        )

@@ -234,7 +234,7 @@ class Command:
             ready.unregister(pipe)  # type: ignore[arg-type]
 
     def _read(self, process: subprocess.Popen[bytes], pipe: object) -> int:
-        """Read what is there, and return how many bytes; 0 at the end, or if there are none at present."""
+        """Read what is there, and return how many bytes; 0 at the end, or if nothing is there at present."""
         try:
             read = os.read(pipe.fileno(), _CHUNK)  # type: ignore[attr-defined]
         except BlockingIOError:

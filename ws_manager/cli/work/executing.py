@@ -33,7 +33,7 @@ class Executor:
 
     async def __call__(self, message: AgentMessage) -> None:
         """Run the command, and wait for its end. If that is cancelled, the command is ended."""
-        fields = {**message.as_dict(), "content": message.content_json}
+        fields = message.form()
         replies = self._work.replies and message.wants_reply
         command = Command(
             self._work.command,

@@ -92,11 +92,11 @@ class Forwarder:
 
     async def __call__(self, message: AgentMessage) -> None:
         """Post a message. It has arrived if the answer has a status from 200 to 299 and comes whole."""
-        fields = {**message.as_dict(), "content": message.content_json}
+        fields = message.form()
         body = given(fields, self._form)
         body = body if self._form == RAW else body.rstrip(b"\n")
         try:
-            status, pause, text = await self._post(body, self._headers_of(message, body))
+            status, pause, text = await self._post(body, await self._headers_of(message, body))
         except InvalidInput as error:
             raise AttemptFailed(error.message) from None
         except asyncio.TimeoutError:
@@ -132,7 +132,7 @@ class Forwarder:
             text = bytes(found[:_MOST_QUOTED]).decode("utf-8", "replace").strip()
             return answer.status, _pause(answer.headers.get("Retry-After", "")), text
 
-    def _headers_of(self, message: AgentMessage, body: bytes) -> dict[str, str]:
+    async def _headers_of(self, message: AgentMessage, body: bytes) -> dict[str, str]:
         kind = "text/plain; charset=utf-8" if self._form == RAW else "application/json"
         now = int(time.time())
         headers = {
@@ -146,7 +146,9 @@ class Forwarder:
         if traceparent is not None:
             headers["traceparent"] = traceparent
         if self._secrets is not None:
-            headers["webhook-signature"] = signature(read_secrets(self._secrets), message.msg_id, now, body)
+            # In a thread, as every file.
+            secrets = await asyncio.get_running_loop().run_in_executor(None, read_secrets, self._secrets)
+            headers["webhook-signature"] = signature(secrets, message.msg_id, now, body)
         return headers
 
 
@@ -230,7 +232,7 @@ def _check_url(url: str) -> None:
 
 
 def _pause(retry_after: str) -> float:
-    """Return the seconds of a `Retry-After` (RFC 9110 section 10.2.3); 0 if there is none."""
+    """Return the seconds that a `Retry-After` asks for (RFC 9110 section 10.2.3); 0 without one."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), LONGEST_PAUSE)

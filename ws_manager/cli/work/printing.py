@@ -165,7 +165,7 @@ class _Printer:
         """Print messages until a signal comes, and add to `written` those that were."""
         for message in messages:
             before(message)
-            fields = {**message.as_dict(), "content": message.content_json}
+            fields = message.form()
             line = message_line(fields, self._form) + "\n"
             if self._stream.stopped or not self._stream.write(line):
                 return

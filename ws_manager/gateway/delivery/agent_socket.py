@@ -317,9 +317,9 @@ class AgentSocket:
     async def _perform(self) -> None:
         while self._requests:
             request = self._requests.pop(0)
-            frame, confirmed = await self._performer.perform(request)
-            if confirmed is not None:
-                self.session.replied(confirmed)
+            frame, settled, confirmed = await self._performer.perform(request)
+            if settled is not None:
+                self.session.settled(settled, confirmed=confirmed)
                 self._report()
             self.session.answer(frame)
             self.wake()

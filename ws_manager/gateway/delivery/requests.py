@@ -34,11 +34,13 @@ class Performed(NamedTuple):
 
     Attributes:
         frame: answers it.
-        confirmed: the seq of the message that it has confirmed; None for none.
+        settled: the seq of the message that it has settled; None if it has settled nothing.
+        confirmed: whether that message is confirmed; otherwise it is set aside.
     """
 
     frame: str
-    confirmed: Optional[int] = None
+    settled: Optional[int] = None
+    confirmed: bool = False
 
 
 class RequestPerformer:
@@ -52,14 +54,14 @@ class RequestPerformer:
         account: pays for what is sent.
     """
 
-    __slots__ = ("_account", "_claims", "_epoch", "_sender", "_threads")
+    __slots__ = ("_account", "_claims", "_registration", "_sender", "_threads")
 
     def __init__(
         self, threads: LedgerThreads, sender: str, epoch: int, claims: Claims, account: Account
     ) -> None:
         self._threads = threads
         self._sender = sender
-        self._epoch = epoch
+        self._registration = sender, epoch
         self._claims = claims
         self._account = account
 
@@ -72,35 +74,31 @@ class RequestPerformer:
             if isinstance(request, SendRequest):
                 return Performed(self._send(ledger, request))
             if isinstance(request, ReplyRequest):
-                return Performed(self._reply(ledger, request), request.seq)
+                msg_id = ledger.delivery.reply(*self._registration, request.seq, request.content)
+                # It is not paid for: there is at most one to each ask, which was.
+                return Performed(sent_frame(request.ref, msg_id), request.seq, confirmed=True)
             if isinstance(request, BroadcastRequest):
                 return Performed(self._broadcast(ledger, request))
             if isinstance(request, CountPending):
                 count = ledger.delivery.count_pending(self._sender)
                 return Performed(pending_count_frame(request.ref, count))
-            return Performed(self._attempt(ledger, request))
+            return self._attempt(ledger, request)
         except WsManagerError as error:
+            if isinstance(error, Conflict) and ledger.delivery.why_void(
+                *self._registration, self._claims.agent
+            ):
+                # The socket is being closed. The agent may say it on its next one, and clients repeat what was busy.
+                what = "this socket's registration is void: say it again on the next one"
+                error = LedgerBusy(what, cause=what)
             return Performed(failure_frame(request.ref, error.code, error.public_message))
 
-    def _attempt(self, ledger: Ledger, request: Union[Started, Failed]) -> str:
-        registration = self._sender, self._epoch
+    def _attempt(self, ledger: Ledger, request: Union[Started, Failed]) -> Performed:
         if isinstance(request, Started):
-            attempt = ledger.delivery.begin(*registration, request.seq)
+            attempt = ledger.delivery.begin(*self._registration, request.seq)
         else:
-            attempt = ledger.delivery.fail(*registration, request.seq, request.reason)
-        return attempt_frame(request.ref, attempt.number, set_aside=attempt.set_aside)
-
-    def _reply(self, ledger: Ledger, request: ReplyRequest) -> str:
-        # It is not paid for: there is at most one to each ask, which was.
-        try:
-            msg_id = ledger.delivery.reply(self._sender, self._epoch, request.seq, request.content)
-        except Conflict:
-            if ledger.delivery.why_void(self._sender, self._epoch, self._claims.agent) is None:
-                raise
-            # The socket is being closed. The agent may answer on its next one, and clients repeat what was busy.
-            what = "this socket's registration is void: answer again on the next one"
-            raise LedgerBusy(what, cause=what) from None
-        return sent_frame(request.ref, msg_id)
+            attempt = ledger.delivery.fail(*self._registration, request.seq, request.reason)
+        frame = attempt_frame(request.ref, attempt.number, set_aside=attempt.set_aside)
+        return Performed(frame, request.seq if attempt.set_aside else None)
 
     def _send(self, ledger: Ledger, request: SendRequest) -> str:
         self._claims.require("send")

@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 
 from aiohttp import hdrs, web
 
+from ws_manager.core.attempts import worker_of
 from ws_manager.errors import InvalidInput
 from ws_manager.gateway.http.access import SUBPROTOCOL
 from ws_manager.models import MessageWorker
@@ -88,11 +89,7 @@ def parse_query(query: Mapping[str, str]) -> HandshakeQuery:
 
 
 def _worker(query: Mapping[str, str]) -> Optional[MessageWorker]:
-    most, name = query.get("max_attempts"), query.get("worker")
-    if most is None and name is None:
-        return None
-    if most is None or name is None:
-        raise InvalidInput("max_attempts and worker go together", hint="give both, or none")
-    if not most.isascii() or not most.isdigit() or len(most) > 3:
+    most = query.get("max_attempts")
+    if most is not None and not (most.isascii() and most.isdigit() and len(most) <= 3):
         raise InvalidInput("max_attempts is not a number")
-    return MessageWorker(name, int(most))
+    return worker_of(query.get("worker"), None if most is None else int(most))

@@ -18,7 +18,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 from ws_manager.core.ledger import Ledger
-from ws_manager.models import Receipt, Rejection, Replied, SignOfLife, SocketReport
+from ws_manager.models import Receipt, Rejection, Settled, SignOfLife, SocketReport
 from ws_manager.version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -162,8 +162,10 @@ class Meters:
                 confirmed += len(report.seqs)
                 if report.seconds is not None:
                     times.append(report.seconds)
-            elif isinstance(report, Replied):
+            elif isinstance(report, Settled) and report.confirmed:
                 confirmed += 1
+            elif isinstance(report, Settled):
+                self._set_aside.labels("failed").inc()
             elif isinstance(report, SignOfLife):
                 if report.latency_ms is not None:
                     self._round_trips.observe(report.latency_ms / 1000)

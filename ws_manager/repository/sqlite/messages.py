@@ -210,7 +210,7 @@ class Messages:
             (at, ws_id, first, last),
         )
 
-    def answered(self, ws_id: str, seq: int, at: str) -> None:
+    def settled(self, ws_id: str, seq: int, at: str) -> None:
         self._db.execute(
             "UPDATE messages SET written_at = ? WHERE recipient_id = ? AND id = ?", (at, ws_id, seq)
         )

@@ -95,7 +95,7 @@ def test_every_type_that_the_protocol_reads_or_writes_is_described_and_no_other(
     for several in re.findall(r"_REQUESTS = \(([^)]+)\)", source):
         read |= set(re.findall(r'"(\w+)"', several))
     from_gateway, from_agent = ({each.kind for each in side.values()} for side in (FROM_GATEWAY, FROM_AGENT))
-    # `send_frame` writes either, as it is told.
+    # `send_frame` writes both: its parameter `kind` is the type.
     assert written | {"send", "ask"} == read == from_gateway | from_agent
 
 

@@ -81,6 +81,20 @@ async def test_count_what_happens(database: Path) -> None:
         assert (await scraped(running))["ws_manager_socket_closes_total"] == {("1000",): 1}
 
 
+async def test_last_attempt_that_failed_is_counted_as_set_aside(database: Path) -> None:
+    async with gateway(database, key=KEY) as running:
+        agent = await running.agent(
+            ack="explicit", worker="w-1", max_attempts="1", access_token=token("connect")
+        )
+        seq = running.send()
+        await agent.message()
+        await agent.say(type="started", ref=1, seq=seq)
+        await agent.say(type="failed", ref=2, seq=seq, reason="exit code 1")
+        await running.until(lambda: running.ledger.backlog().set_aside == 1)
+        await running.server.settled()
+        assert (await scraped(running))["ws_manager_messages_set_aside_total"] == {("failed",): 1}
+
+
 @pytest.mark.parametrize("waits", [False, True], ids=["live", "backlog"])
 async def test_time_a_message_to_its_receipt(database: Path, waits: bool) -> None:
     clock = Clock()

@@ -53,9 +53,8 @@ def _frame(
 
 
 _REF: Schema = {"description": "the agent's own name of the request: any JSON value; its result has it too"}
-_DONE: Schema = {"const": True}
 _TRUE: Schema = {"const": True}
-_NOT_DONE: Schema = {"const": False}
+_FALSE: Schema = {"const": False}
 _ERROR = thing({"code": TEXT, "message": TEXT})
 _REASON: Schema = {"type": "string", "description": "why; 200 characters of it are kept"}
 _FAILURE: Schema = {"type": "string", "description": f"why; {LONGEST_REASON:,} characters of it are kept"}
@@ -101,13 +100,13 @@ FROM_GATEWAY = {
     "sent": _frame(
         "result",
         "What the agent has asked to send is committed: a message, an ask or an answer.",
-        {"ref": _REF, "ok": _DONE, "msg_id": TEXT},
+        {"ref": _REF, "ok": _TRUE, "msg_id": TEXT},
         example={"ref": 7, "ok": True, "msg_id": _ID},
     ),
     "broadcasted": _frame(
         "result",
         "A broadcast that the agent has asked for is committed.",
-        {"ref": _REF, "ok": _DONE, "broadcast_id": TEXT, "recipients": COUNT},
+        {"ref": _REF, "ok": _TRUE, "broadcast_id": TEXT, "recipients": COUNT},
         example={"ref": 8, "ok": True, "broadcast_id": _ID, "recipients": 3},
     ),
     "attempt": _frame(
@@ -115,7 +114,7 @@ FROM_GATEWAY = {
         "What a worker has said of an attempt is committed.",
         {
             "ref": _REF,
-            "ok": _DONE,
+            "ok": _TRUE,
             "attempt": {**COUNT, "description": "its number, from 1 on"},
             "set_aside": {**BOOLEAN, "description": "whether the message is set aside: it was the last attempt"},
         },
@@ -124,13 +123,13 @@ FROM_GATEWAY = {
     "count": _frame(
         "result",
         "How many messages are pending for the agent's connection.",
-        {"ref": _REF, "ok": _DONE, "pending": {**COUNT, "description": "counted up to 1,000"}},
+        {"ref": _REF, "ok": _TRUE, "pending": {**COUNT, "description": "counted up to 1,000"}},
         example={"ref": 11, "ok": True, "pending": 0},
     ),
     "refused": _frame(
         "result",
         "A request could not be done, and nothing was sent.",
-        {"ref": _REF, "ok": _NOT_DONE, "error": _ERROR},
+        {"ref": _REF, "ok": _FALSE, "error": _ERROR},
         example={
             "ref": 7, "ok": False, "error": {"code": "not_found", "message": "no active connection ws-002"}
         },

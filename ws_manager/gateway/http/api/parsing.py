@@ -45,7 +45,7 @@ def query_of(request: web.Request) -> list[tuple[str, str]]:
 
 
 def traceparent_of(request: web.Request) -> Optional[str]:
-    """Return a request's header `traceparent`; None if there is none, or it is invalid, as two of them are."""
+    """Return a request's header `traceparent`; None if it is missing or invalid, or there are two."""
     given = request.headers.getall("traceparent", [])
     return valid_traceparent(given[0]) if len(given) == 1 else None
 

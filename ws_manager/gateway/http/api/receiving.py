@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ws_manager.core.attempts import worker_of
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.forms import wire_form
@@ -22,7 +23,7 @@ from ws_manager.gateway.http.api.schemas import (
     thing,
 )
 from ws_manager.gateway.http.api.view import View
-from ws_manager.models import ACTIVE, DISCONNECTED, MOST_ATTEMPTS, Connection, MessageWorker
+from ws_manager.models import ACTIVE, DISCONNECTED, MOST_ATTEMPTS, Connection
 from ws_manager.protocol.attempt_frames import LONGEST_REASON
 
 _HOLD = Parameter("hold", NAME, "the hold", required=True)
@@ -32,9 +33,7 @@ _REASON: Schema = {"type": "string", "description": f"why; {LONGEST_REASON:,} ch
 def _take(ledger: Ledger, call: Call) -> Reply:
     ws_id, given = call.given["ws_id"], call.given
     View(ledger, call.claims).connection(ws_id)
-    if ("worker" in given) != ("max_attempts" in given):
-        raise InvalidInput("max_attempts and worker go together", hint="give both, or none")
-    worker = MessageWorker(given["worker"], given["max_attempts"]) if "worker" in given else None
+    worker = worker_of(given.get("worker"), given.get("max_attempts"))
     hold, connection = ledger.delivery.take_hold(ws_id, given.get("hold"), worker)
     return Reply({"hold": hold, "epoch": connection.epoch}, 201)
 

@@ -41,7 +41,7 @@ class Call(NamedTuple):
         key: its idempotency key.
         admit: charges what is sent, before it is written: see `ws_manager.core.sending.Admit`.
         access: signs tokens.
-        traceparent: of the header; None if there is none, or it is invalid.
+        traceparent: of the header; None if that is missing or invalid.
     """
 
     claims: Claims
