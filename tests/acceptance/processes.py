@@ -132,6 +132,19 @@ def gateway(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
         yield started
 
 
+def killed_gateways(database: Path, kills: int) -> Iterator[tuple[int, str]]:
+    """Run one gateway after the other on the same port, and give how many kills are left, and its base address.
+
+    Each is killed when the next one is asked for.
+    """
+    port = "0"
+    for left in range(kills, -1, -1):
+        with running(*COMMAND, "--db", str(database), "serve", "--no-auth", "--port", port) as program:
+            url = program.error_line("Ready: ").split()[1]
+            port = url.rpartition(":")[2]
+            yield left, url
+
+
 @contextmanager
 def gateway_with_tokens(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
     """The same for a gateway that asks for tokens."""

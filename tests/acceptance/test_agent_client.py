@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.processes import COMMAND, command, gateway_with_tokens, load, running
+from tests.acceptance.processes import command, gateway_with_tokens, killed_gateways, load, running
 from tests.support import until, within
 from ws_manager import AgentClient, GatewayUnavailable, NotAuthorised, get_db
 
@@ -85,33 +85,27 @@ def messages(database: Path) -> list[tuple[str, int, bool]]:
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_or_handled_or_sent_twice(tmp_path: Path) -> None:
     database = tmp_path / "ledger.db"
-    serve = [*COMMAND, "--db", str(database), "serve", "--no-auth", "--port"]
-    port = "0"
     handled: list[str] = []
     with ExitStack() as stack:
-        for number in range(KILLS + 1):
-            with running(*serve, port) as gateway:
-                url = gateway.error_line("Ready: ").split()[1]
-                if not number:
-                    port = url.rpartition(":")[2]
-                    hearer = stack.enter_context(running(sys.executable, "-c", HEARER, url))
-                    assert hearer.line() == "ready"
-                    speaker = stack.enter_context(
-                        running(sys.executable, "-c", SPEAKER, url, stdin=subprocess.PIPE)
-                    )
-                handled += [hearer.line() for _ in range(EACH)]
-                if number < KILLS:
-                    gateway.end(signal.SIGKILL)
-                    continue
-                speaker.process.stdin.write("enough\n")
-                speaker.process.stdin.flush()
-                sent: dict[str, Any] = json.loads(speaker.line())
-                assert speaker.wait() == 0, speaker.rest_of_errors()
-                while len(set(handled)) < len(sent):
-                    handled.append(hearer.line())
-                hearer.end()
-                handled += hearer.lines()
-                assert hearer.rest_of_errors() == []
+        for left, url in killed_gateways(database, KILLS):
+            if left == KILLS:
+                hearer = stack.enter_context(running(sys.executable, "-c", HEARER, url))
+                assert hearer.line() == "ready"
+                speaker = stack.enter_context(
+                    running(sys.executable, "-c", SPEAKER, url, stdin=subprocess.PIPE)
+                )
+            handled += [hearer.line() for _ in range(EACH)]
+            if left:
+                continue
+            speaker.process.stdin.write("enough\n")
+            speaker.process.stdin.flush()
+            sent: dict[str, Any] = json.loads(speaker.line())
+            assert speaker.wait() == 0, speaker.rest_of_errors()
+            while len(set(handled)) < len(sent):
+                handled.append(hearer.line())
+            hearer.end()
+            handled += hearer.lines()
+            assert hearer.rest_of_errors() == []
     in_ledger = messages(database)
     # What was sent is there, once each, under the ids that the senders were told.
     assert sorted((n, msg_id) for msg_id, n, _ in in_ledger) == sorted(

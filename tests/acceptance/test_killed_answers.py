@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import COMMAND, running
+from tests.acceptance.processes import killed_gateways, running
 from ws_manager import get_db
 
 KILLS = 6
@@ -66,41 +65,37 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+def halves(database: Path) -> int:
+    """How many asks are answered and not confirmed, or the other way round."""
+    db = get_db(database)
+    (found,) = db.execute(
+        "SELECT count(*) FROM messages JOIN asks ON asks.seq = messages.id WHERE delivered != (answer_id IS NOT NULL)"
+    ).fetchone()
+    db.close()
+    return int(found)
+
+
 @pytest.mark.timeout(300)
 def test_every_ask_is_answered_once_and_confirmed_with_its_answer(tmp_path: Path) -> None:
     database = tmp_path / "ledger.db"
-    serve = [*COMMAND, "--db", str(database), "serve", "--no-auth", "--port"]
-    port = "0"
     lines: list[str] = []
     with ExitStack() as stack:
-        for number in range(KILLS + 1):
-            with running(*serve, port) as gateway:
-                url = gateway.error_line("Ready: ").split()[1]
-                if not number:
-                    port = url.rpartition(":")[2]
-                    worker = stack.enter_context(running(sys.executable, "-c", WORKER, url))
-                    assert worker.line() == "ready"
-                    asker = stack.enter_context(
-                        running(sys.executable, "-c", ASKER, url, stdin=subprocess.PIPE)
-                    )
-                lines += [asker.line() for _ in range(EACH)]
-                if number < KILLS:
-                    gateway.end(signal.SIGKILL)
-                    db = get_db(database)
-                    # However it ended: what is answered is confirmed, and what is confirmed is answered.
-                    halves = db.execute(
-                        "SELECT count(*) FROM messages JOIN asks ON asks.seq = messages.id"
-                        " WHERE delivered != (answer_id IS NOT NULL)"
-                    ).fetchone()
-                    db.close()
-                    assert halves[0] == 0
-                    continue
-                asker.process.stdin.write("enough\n")
-                asker.process.stdin.flush()
-                lines += asker.lines()
-                assert asker.wait() == 0, asker.rest_of_errors()
-                worker.end()
-                assert worker.rest_of_errors() == []
+        for left, url in killed_gateways(database, KILLS):
+            # However the one before ended: what is answered is confirmed, and what is confirmed is answered.
+            assert halves(database) == 0
+            if left == KILLS:
+                worker = stack.enter_context(running(sys.executable, "-c", WORKER, url))
+                assert worker.line() == "ready"
+                asker = stack.enter_context(running(sys.executable, "-c", ASKER, url, stdin=subprocess.PIPE))
+            lines += [asker.line() for _ in range(EACH)]
+            if left:
+                continue
+            asker.process.stdin.write("enough\n")
+            asker.process.stdin.flush()
+            lines += asker.lines()
+            assert asker.wait() == 0, asker.rest_of_errors()
+            worker.end()
+            assert worker.rest_of_errors() == []
     answered = {int(n): int(twice) for n, twice in (line.split() for line in lines)}
     assert len(answered) == len(lines)
     assert all(twice == 2 * n for n, twice in answered.items())
