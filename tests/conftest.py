@@ -63,7 +63,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Optional[bool]:
 def _isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's home and settings out of the tests, and the tests out of them."""
     for name in list(os.environ):
-        if name.startswith(("BLACKROAD_", "STRIPE_", "WS_MANAGER_")) or name == "TRACEPARENT":
+        # A process that pytest-xdist starts has COLUMNS and LINES, which go before the size of a terminal.
+        if name.startswith(("BLACKROAD_", "STRIPE_", "WS_MANAGER_")) or name in (
+            "TRACEPARENT",
+            "COLUMNS",
+            "LINES",
+        ):
             monkeypatch.delenv(name)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))

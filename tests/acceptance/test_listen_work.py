@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.processes import COMMAND, Program, command, gateway, gateway_with_tokens, running
+from tests.acceptance.processes import COMMAND, command, gateway, gateway_with_tokens, running
 
 WORK = ("listen", "octavia", "--ws-id", "ws-001", "--stay")
 
@@ -125,9 +125,7 @@ class TestOutcome:
             pid = int(worker.line())
             worker.send(signal.SIGINT)
             # Signals within 0.3 s of each other count once.
-            while worker.process.poll() is None:
-                worker.send(signal.SIGINT)
-                with_patience(worker)
+            worker.send_until_it_ends(signal.SIGINT)
             assert worker.wait() == 0
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -152,14 +150,6 @@ class TestOutcome:
             for pid in pids.read_text().split():
                 os.kill(int(pid), signal.SIGKILL)
         assert [delivered for _, delivered, _ in rows(database)] == [True, True]
-
-
-def with_patience(worker: Program) -> None:
-    """Wait a little for the end of a worker."""
-    try:
-        worker.process.wait(0.4)
-    except subprocess.TimeoutExpired:
-        return
 
 
 class TestInput:

@@ -44,9 +44,7 @@ class TestSignals:
             program.send(signal.SIGTERM)
             # By then it has replaced its handlers: it refuses connections.
             _until_closed(program, database)
-            # The same signal again within a moment is the first one, handed on by a parent: one of these is later.
-            while program.process.poll() is None:
-                program.send(signal.SIGTERM)
+            program.send_until_it_ends(signal.SIGTERM)
             assert program.wait() == -signal.SIGTERM
 
     def test_other_one_ends_it_at_once(self, database: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Optional, TypeVar
 
@@ -324,17 +325,15 @@ class TestEnd:
         assert gateway_lock(database).holder() is False
 
     def test_a_second_signal_ends_all_at_once(self, database: Path) -> None:
-        with gateway(database, "--workers", "2", "--drain", "1h") as (program, url):
-            sockets = [socket.create_connection(_address(url)) for _ in range(10)]
+        with gateway(database, "--workers", "2", "--drain", "1h") as (program, url), ExitStack() as sockets:
+            for _ in range(10):
+                sockets.enter_context(socket.create_connection(_address(url)))
             pids = workers(program, database)
             program.send(signal.SIGTERM)
             run(until(lambda: _refused(url)))
-            while program.process.poll() is None:
-                program.send(signal.SIGTERM)
+            program.send_until_it_ends(signal.SIGTERM)
             assert program.wait() in (0, -signal.SIGTERM)
             run(until(lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in pids)))
-            for each in sockets:
-                each.close()
 
     def test_without_their_parent_they_end_and_then_another_may_serve(self, database: Path) -> None:
         async def agents(url: str, program: Program) -> None:
