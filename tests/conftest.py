@@ -16,6 +16,7 @@ from typing import Optional
 
 import pytest
 
+from tests.postgres import Server, server
 from tests.support import open_db, run
 from ws_manager import ConnectionPool
 from ws_manager.repository.sqlite.database import Database
@@ -151,3 +152,18 @@ def run_together() -> Callable[..., list[str]]:
         return outputs
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server of PostgreSQL, for all tests of this process."""
+    with server() as started:
+        yield started
+
+
+@pytest.fixture
+def postgres_url(postgres: Server) -> Iterator[str]:
+    """The URL of a database with an empty ledger."""
+    url = postgres.new()
+    yield url
+    postgres.drop(url)

@@ -20,11 +20,12 @@ def on_the_file(database: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(params=["sqlite", "remote"])
+@pytest.fixture(params=["sqlite", "postgres", "remote"])
 def ledger(request: pytest.FixtureRequest, database: Path) -> Iterator[Ledger]:
     """An empty ledger of each kind, at `database`."""
-    if request.param == "sqlite":
-        with open_ledger(database) as ledger:
+    if request.param != "remote":
+        location = database if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+        with open_ledger(location) as ledger:
             yield ledger
         return
     with gateway_in_a_thread(database) as url, RemoteLedger(ApiClient(url, lambda: None)) as remote:

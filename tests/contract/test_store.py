@@ -25,11 +25,11 @@ from ws_manager.repository.records import DeliveryCounts, NewBroadcast, NewMessa
 from ws_manager.repository.store import Store
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, database: Path) -> Iterator[Store]:
     """A store of each kind with three active connections: octavia twice, cipher once."""
-    assert request.param == "sqlite"
-    store = engine_of(database).open_to_write(database)
+    location = database if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    store = engine_of(location).open_to_write(location)
     with store.atomic():
         for ws_id, agent in (("ws-001", "octavia"), ("ws-002", "cipher"), ("ws-003", "octavia")):
             register(store, ws_id, agent)

