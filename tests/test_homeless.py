@@ -11,7 +11,7 @@ import pytest
 
 from ws_manager.errors import InvalidInput
 from ws_manager.repository.sqlite.opening import open_to_write
-from ws_manager.settings import database_path, expanded
+from ws_manager.settings import database_location, expanded
 
 HOMELESS = (
     # As in a container that runs with any uid: there is no HOME, and the user database knows nobody.
@@ -101,7 +101,7 @@ class TestNobodysHome:
 
     def test_of_the_environment(self) -> None:
         with pytest.raises(InvalidInput, match="there is no user no-such-user"):
-            database_path({"BLACKROAD_WS_DB": "~no-such-user/x"})
+            database_location({"BLACKROAD_WS_DB": "~no-such-user/x"})
 
     def test_of_the_library(self) -> None:
         with pytest.raises(InvalidInput, match="there is no user no-such-user"):

@@ -10,7 +10,7 @@ from ws_manager.errors import InvalidInput
 from ws_manager.settings import (
     DB_PATH,
     Sizes,
-    database_path,
+    database_location,
     heartbeat_timeout,
     parse_duration,
     parse_size,
@@ -19,7 +19,7 @@ from ws_manager.settings import (
 
 
 def test_defaults() -> None:
-    assert (database_path({}), heartbeat_timeout({})) == (DB_PATH, 30.0)
+    assert (database_location({}), heartbeat_timeout({})) == (DB_PATH, 30.0)
 
 
 def test_default_database_is_in_the_home_folder() -> None:
@@ -27,22 +27,22 @@ def test_default_database_is_in_the_home_folder() -> None:
 
 
 def test_database_comes_from_the_environment() -> None:
-    assert database_path({"BLACKROAD_WS_DB": "/var/agents.db"}) == Path("/var/agents.db")
+    assert database_location({"BLACKROAD_WS_DB": "/var/agents.db"}) == Path("/var/agents.db")
 
 
 def test_tilde_in_the_database_is_expanded() -> None:
-    assert database_path({"BLACKROAD_WS_DB": "~/agents.db"}) == Path("~/agents.db").expanduser()
+    assert database_location({"BLACKROAD_WS_DB": "~/agents.db"}) == Path("~/agents.db").expanduser()
 
 
 def test_empty_variable_is_the_default() -> None:
-    assert database_path({"BLACKROAD_WS_DB": ""}) == DB_PATH
+    assert database_location({"BLACKROAD_WS_DB": ""}) == DB_PATH
     assert heartbeat_timeout({"BLACKROAD_HB_TIMEOUT": ""}) == 30.0
 
 
 def test_variables_are_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLACKROAD_WS_DB", "/var/agents.db")
     monkeypatch.setenv("BLACKROAD_HB_TIMEOUT", "2m")
-    assert (database_path(), heartbeat_timeout()) == (Path("/var/agents.db"), 120.0)
+    assert (database_location(), heartbeat_timeout()) == (Path("/var/agents.db"), 120.0)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("45", 45.0), ("0.5", 0.5), ("90s", 90.0), ("500ms", 0.5)])

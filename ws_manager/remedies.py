@@ -42,6 +42,7 @@ CHECK_TOKEN_FILE = "check_token_file"
 PRINT_TOKEN = "print_token"
 PUT_TOKEN_IN_FILE = "put_token_in_file"
 PLACE_KEY = "place_key"
+GIVE_KEY = "give_key"
 CHECK_CA = "check_ca"
 GIVE_CA = "give_ca"
 CHECK_URL = "check_url"
@@ -68,6 +69,7 @@ LIBRARY = {
     CHECK_TOKEN_FILE: "check the file",
     PUT_TOKEN_IN_FILE: "for example http://127.0.0.1:8765; the token is an argument of its own",
     PLACE_KEY: "choose another place for the database, or set BLACKROAD_WS_SECRET",
+    GIVE_KEY: "set BLACKROAD_WS_SECRET: in a database of PostgreSQL there is no place for a key",
     CHECK_CA: "check the file",
     GIVE_CA: "trust the certificate of its authority, or use the name that it is for",
     CHECK_URL: "check the URL",

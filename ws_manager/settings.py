@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -36,6 +37,55 @@ MAX_NAME = 128
 
 MAX_TIMEOUT = 10 * 365 * 86400.0
 """Seconds. A longer timeout is taken for a mistake."""
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+_USER = re.compile(r"^(?P<scheme>[^:]+://)(?P<user>[^:@/?]*)(?P<password>:[^/?]*)?@")
+_SECRET = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^&]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class DatabaseUrl:
+    """The URL of a database, such as `postgresql://user@host:port/database`. Its text is without the password.
+
+    Attributes:
+        url: as it was given, perhaps with a password.
+    """
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return _SECRET.sub(r"\g<name>…", _USER.sub(r"\g<scheme>\g<user>@", self.url))
+
+    @property
+    def scheme(self) -> str:
+        """What stands before the colon, in lower case."""
+        return self.url.partition(":")[0].lower()
+
+
+Location = Union[str, Path, DatabaseUrl]
+"""Where a ledger is: the path of a file, or the URL of a database."""
+
+Located = Union[Path, DatabaseUrl]
+"""A location that was read: no text that may be either, and none that shows a password."""
+
+
+def located(location: Location) -> Located:
+    """Tell a URL from a path.
+
+    Raises:
+        InvalidInput: a path begins with a home folder that does not exist, or was made of a URL: it has lost a slash.
+    """
+    if isinstance(location, DatabaseUrl):
+        return location
+    if isinstance(location, str) and _URL.match(location):
+        return DatabaseUrl(location)
+    # One letter is a drive of Windows.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.\-]+:/", str(location)):
+        raise InvalidInput(
+            f"a Path cannot hold a URL: {str(location).partition(':')[0]}:…", hint="give the URL as text"
+        )
+    return expanded(location)
 
 
 @dataclass(frozen=True)
@@ -98,14 +148,14 @@ def sizes(environ: Optional[Mapping[str, str]] = None) -> Sizes:
     )
 
 
-def database_path(environ: Optional[Mapping[str, str]] = None) -> Path:
+def database_location(environ: Optional[Mapping[str, str]] = None) -> Located:
     """Return `BLACKROAD_WS_DB` (`~` expanded), or the default where it is unset or empty.
 
     Raises:
         InvalidInput: it begins with a home folder that does not exist.
     """
     value = (os.environ if environ is None else environ).get("BLACKROAD_WS_DB")
-    return expanded(value or _default_path())
+    return located(value or _default_path())
 
 
 def heartbeat_timeout(environ: Optional[Mapping[str, str]] = None) -> float:

@@ -20,8 +20,8 @@ from typing import Any, Optional
 
 from ws_manager.errors import InvalidInput, LedgerError, LedgerFull, NotAuthorised, is_full
 from ws_manager.own_files import beside, make_whole, opened, real
-from ws_manager.remedies import MAKE_TOKEN, PLACE_KEY
-from ws_manager.settings import MAX_TIMEOUT, signing_secret
+from ws_manager.remedies import GIVE_KEY, MAKE_TOKEN, PLACE_KEY
+from ws_manager.settings import MAX_TIMEOUT, DatabaseUrl, Located, signing_secret
 from ws_manager.text import decode
 
 AUDIENCE = "ws-manager"
@@ -101,13 +101,18 @@ def key_path(database: Path) -> Path:
 
 
 def signing_key(
-    database: Path, *, create: bool, environ: Optional[Mapping[str, str]] = None
+    database: Located,
+    *,
+    create: bool,
+    key_file: Optional[Path] = None,
+    environ: Optional[Mapping[str, str]] = None,
 ) -> Optional[bytes]:
-    """Return the key that signs this database's tokens, from the environment or from its file.
+    """Return the key that signs this ledger's tokens: from the environment, or from its file.
 
     Args:
-        database: the ledger's file; it need not exist.
+        database: where the ledger is; it need not exist.
         create: make the key if there is none. If several processes do it at the same time, there is one key.
+        key_file: the file, which then has to be there. None for the one beside the database.
         environ: the variables; `os.environ` if None.
 
     Returns:
@@ -115,13 +120,21 @@ def signing_key(
 
     Raises:
         InvalidInput: `BLACKROAD_WS_SECRET` or the file's content is too short, others can read the file, or the
-            database was named by a link that has another key beside it.
+            database was named by a link that has another key beside it; or the ledger is not in a file, and no key
+            was given.
         NotAuthorised: this user may not read the file.
         LedgerError: the file cannot be made, is a link, or does not belong to the database's owner.
     """
+    if key_file is not None:
+        given = _read(key_file, key_file)
+        if given is None:
+            raise InvalidInput(f"there is no signing key at {key_file}", hint="check the name")
+        return given
     secret = signing_secret(environ)
     if secret is not None:
         return secret
+    if isinstance(database, DatabaseUrl):
+        raise InvalidInput(f"there is no signing key for {database}", remedy=GIVE_KEY)
     path = key_path(database)
     key = _read(path, database)
     linked = Path(f"{os.path.abspath(database)}.key")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Callable
 
 from ws_manager.cli.options import FORMATS
@@ -17,16 +16,17 @@ from ws_manager.core.read.listings import ORDERS as LIST_ORDERS
 from ws_manager.forms import BROADCAST_FIELDS, CONNECTION_FIELDS, MESSAGE_FIELDS
 from ws_manager.models import ROUTED, UNROUTED
 from ws_manager.repository.findings import ORDERS, StoredEvent
+from ws_manager.settings import Located
 from ws_manager.tokens import SCOPES
 
-Names = Callable[[Path, str], list[str]]
+Names = Callable[[Located, str], list[str]]
 """Returns what fits a prefix, given the ledger's place."""
 
 _LONGEST_CONDITION = 100
 _MOST = 100
 
 
-def _conditions(location: Path, prefix: str) -> list[str]:
+def _conditions(location: Located, prefix: str) -> list[str]:
     """Return conditions for `--where`: on agents, and on the metadata of active connections."""
     from ws_manager.core.read.conditions import equalities
 
@@ -51,7 +51,7 @@ def _words(*words: str) -> Names:
 def _fields(names: Sequence[str]) -> Names:
     """Return a function that completes the last of several field names, separated by commas."""
 
-    def complete_last(_location: Path, prefix: str) -> list[str]:
+    def complete_last(_location: Located, prefix: str) -> list[str]:
         before, comma, last = prefix.rpartition(",")
         taken = before.split(",")
         return [f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in taken]

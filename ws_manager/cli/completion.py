@@ -9,13 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from typer import _completion_classes, _completion_shared
 
 from ws_manager.cli.options import global_options
 from ws_manager.errors import WsManagerError
+from ws_manager.settings import Located
 from ws_manager.text import unseen
 
 _BASH = """
@@ -54,7 +54,7 @@ fi
 # Characters that need no quoting anywhere in a word.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\-\u0080-\U0010ffff]")
 
-Names = Callable[[Path, str], list[str]]
+Names = Callable[[Located, str], list[str]]
 
 
 class Item(NamedTuple):

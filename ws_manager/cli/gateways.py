@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Optional
 
 from ws_manager.errors import GatewayUnavailable, LedgerError
 from ws_manager.remedies import MAKE_LEDGER, START_GATEWAY
+from ws_manager.settings import Located
 
 
-def gateway_url(location: Path) -> str:
+def gateway_url(location: Located) -> str:
     """Return the base address of the gateway that serves a ledger.
 
     Raises:
@@ -22,7 +22,7 @@ def gateway_url(location: Path) -> str:
     return url
 
 
-def running_gateway(location: Path) -> Optional[str]:
+def running_gateway(location: Located) -> Optional[str]:
     """Return the base address of the gateway that serves a ledger, or None if no gateway runs.
 
     A user who may not know whether one runs gets the address of the last one; a call to it will show.

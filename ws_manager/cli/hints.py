@@ -48,6 +48,7 @@ HINTS = {
     remedies.PRINT_TOKEN: "ws-manager token <agent> prints one",
     remedies.PUT_TOKEN_IN_FILE: "for example http://127.0.0.1:8765; a token goes into --token-file",
     remedies.PLACE_KEY: "choose another place with --db, or set BLACKROAD_WS_SECRET",
+    remedies.GIVE_KEY: "set BLACKROAD_WS_SECRET, or give --key-file: the key is never stored in PostgreSQL",
     remedies.CHECK_CA: "check --ca",
     remedies.GIVE_CA: "give the certificate of its authority with --ca, or use the name that it is for",
     remedies.CHECK_URL: "check --url",

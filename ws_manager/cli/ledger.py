@@ -11,6 +11,7 @@ import typer
 
 from ws_manager.cli.options import GlobalOptions, global_options
 from ws_manager.errors import InvalidInput
+from ws_manager.settings import Located
 
 if TYPE_CHECKING:
     from ws_manager.client.remote import RemoteLedger
@@ -86,8 +87,11 @@ def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
     check_no_gateway(options)
     location = options.database
     if not _exists(location):
-        what = "the database is empty" if location.exists() else "there is no database"
-        note(f"{what} at {location}: nothing has been registered or sent there")
+        empty = isinstance(location, Path) and location.exists()
+        note(
+            f"{'the database is empty' if empty else 'there is no database'} at {location}: "
+            "nothing has been registered or sent there"
+        )
         yield None
         return
     with ledger_to_read(ctx) as ledger:
@@ -139,7 +143,7 @@ def _waiting(url: str) -> Callable[[], None]:
     return say
 
 
-def _exists(location: Path) -> bool:
+def _exists(location: Located) -> bool:
     from ws_manager.core.locations import exists
 
     return exists(location)

@@ -14,13 +14,22 @@ import typer
 from typer.core import TyperOption
 
 from ws_manager.errors import InvalidInput
-from ws_manager.settings import database_path, expanded, given_url, parse_duration
+from ws_manager.settings import Located, database_location, expanded, given_url, located, parse_duration
 
 FORMATS = ("table", "wide", "json", "ndjson", "csv", "tsv", "id")
 """The values of `-o`."""
 
 SHARED_HELP = "Keep the ledger in another program's database, beside its tables."
 """The help of `--shared`, of commands that may create a ledger."""
+
+KEY_FILE = typer.Option(
+    None,
+    "--key-file",
+    metavar="FILE",
+    help="The key that signs tokens: at least 32 bytes, readable by you alone. "
+    "[env: BLACKROAD_WS_SECRET, the key itself; default: beside the database file]",
+)
+"""The option of the commands that make or check tokens."""
 
 _KEY = "ws_manager.options"
 _ON_THE_FILE = "on the file"
@@ -39,7 +48,7 @@ class GlobalOptions:
         debug: whether an error is reported with its traceback.
     """
 
-    db: Optional[Path] = None
+    db: Optional[Located] = None
     url: Optional[str] = None
     token_file: Optional[Path] = None
     ca: Optional[Path] = None
@@ -47,9 +56,9 @@ class GlobalOptions:
     debug: bool = False
 
     @property
-    def database(self) -> Path:
-        """The database file: `--db`, `BLACKROAD_WS_DB` or the default, in this order."""
-        return self.db or database_path()
+    def database(self) -> Located:
+        """The file or the URL of the database: `--db`, `BLACKROAD_WS_DB` or the default, in this order."""
+        return self.db or database_location()
 
     @property
     def json(self) -> bool:
@@ -60,8 +69,9 @@ class GlobalOptions:
 def global_options(ctx: typer.Context) -> GlobalOptions:
     """Return the global options of a running command."""
     given = ctx.meta.get(_KEY, {})
-    files = {name: expanded(given[name]) if name in given else None for name in ("db", "token_file", "ca")}
+    files = {name: expanded(given[name]) if name in given else None for name in ("token_file", "ca")}
     return GlobalOptions(
+        db=located(given["db"]) if "db" in given else None,
         **files,
         url=given.get("url") or (None if given.keys() & {"db", _ON_THE_FILE} else given_url()),
         output=given.get("output"),
@@ -115,8 +125,9 @@ def global_parameters(*, takes_url: bool) -> list[TyperOption]:
         _option(
             ["--db"],
             _keep,
-            "PATH",
-            "The SQLite database. [env: BLACKROAD_WS_DB; default: ~/.blackroad/websocket-manager.db]",
+            "PATH|URL",
+            "The ledger: a SQLite file, or a database of PostgreSQL as postgresql://user@host/database. "
+            "[env: BLACKROAD_WS_DB; default: ~/.blackroad/websocket-manager.db]",
         ),
         _option(
             ["--url"],

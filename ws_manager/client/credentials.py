@@ -13,7 +13,7 @@ from typing import Callable, Optional
 from ws_manager.errors import InvalidInput, NotAuthorised
 from ws_manager.proxies import is_this_machine
 from ws_manager.remedies import CHECK_CA, CHECK_TOKEN_FILE, PRINT_TOKEN
-from ws_manager.settings import database_path, given_token
+from ws_manager.settings import Located, database_location, given_token
 from ws_manager.text import read_text
 from ws_manager.tokens import ANY_AGENT, DEFAULT_TTL, mint, signing_key
 
@@ -25,13 +25,14 @@ _MAX_CERTIFICATES = 16 * 1024 * 1024
 
 
 def own_token(
-    database: Optional[Path],
+    database: Optional[Located],
     agent: str,
     ws_id: Optional[str],
     url: str,
     *,
     ours: bool = False,
     scopes: Iterable[str] = ("connect",),
+    key_file: Optional[Path] = None,
 ) -> Optional[str]:
     """Return the token with which an agent on the gateway's own machine connects, so that nobody has to type one.
 
@@ -43,6 +44,7 @@ def own_token(
             should not see what this one signs.
         ours: the address is the one that the database's own gateway has left in it.
         scopes: of a new token.
+        key_file: has the key; None for the environment's, or the one beside the database.
 
     Returns:
         `BLACKROAD_WS_TOKEN`, or a new token; None if there is no key, because no gateway has asked for tokens here
@@ -54,7 +56,7 @@ def own_token(
     token = given_token()
     if token is not None or not (ours or is_this_machine(url)):
         return token
-    key = signing_key(database or database_path(), create=False)
+    key = signing_key(database or database_location(), create=False, key_file=key_file)
     if key is None:
         return None
     return mint(key, agent, ws_id=ws_id, scopes=scopes)

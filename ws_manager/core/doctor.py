@@ -6,7 +6,7 @@ from typing import Optional
 
 from ws_manager.repository.engines import engine_of
 from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
-from ws_manager.repository.store import Location
+from ws_manager.settings import Location
 
 # The first aiohttp without CVE-2026-54274 (its WebSocket reader) and CVE-2026-69243 (its upgrade parsing).
 _SAFE_AIOHTTP = (3, 14, 3)

@@ -13,7 +13,7 @@ from ws_manager.errors import WsManagerError
 from ws_manager.models import Connection, Message, message_columns
 from ws_manager.repository.engines import connection_to
 from ws_manager.repository.findings import MessageFilter
-from ws_manager.settings import DB_PATH, database_path
+from ws_manager.settings import DB_PATH, database_location
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,7 +39,7 @@ def get_db(db_path: Path = DB_PATH, *, shared: bool = False) -> sqlite3.Connecti
         InvalidInput: (a ValueError) the path is not the path of a file. A URL is for `open_ledger`.
         LedgerError: the file cannot be used.
     """
-    return connection_to(database_path() if db_path is DB_PATH else db_path, shared=shared)
+    return connection_to(database_location() if db_path is DB_PATH else db_path, shared=shared)
 
 
 def add_connection(

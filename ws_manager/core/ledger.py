@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ws_manager.core.webhooks import Webhooks
     from ws_manager.models import Broadcast
     from ws_manager.repository.records import DeliveryCounts
-    from ws_manager.repository.store import Changes, Location, Store
+    from ws_manager.repository.store import Changes, Store
+    from ws_manager.settings import Location
 
 
 def open_ledger(
@@ -55,7 +56,7 @@ def open_ledger(
         InvalidInput: (a ValueError) the location is not one of a ledger.
         LedgerError: it cannot be used, is not a ledger, or a newer ws-manager wrote it.
     """
-    where = settings.database_path() if location is None else location
+    where = settings.database_location() if location is None else location
     engine = engine_of(where)
     if read_only:
         return Ledger(engine.open_to_read(where), sizes)

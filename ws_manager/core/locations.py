@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Optional
 from ws_manager.repository.engines import engine_of
 
 if TYPE_CHECKING:
-    from ws_manager.repository.store import Hold, Location
+    from ws_manager.repository.store import Hold
+    from ws_manager.settings import Location
 
 
 def exists(location: Location) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Callable, Optional
 
 from ws_manager.core.ledger import open_ledger
@@ -11,11 +10,12 @@ from ws_manager.core.locations import exists, hold_gateway
 from ws_manager.errors import Conflict, LedgerError
 from ws_manager.models import Gateway
 from ws_manager.repository.store import Hold
+from ws_manager.settings import Located
 
 _SECONDS = 2.0
 
 
-async def hold_ledger(database: Path, now: Callable[[], float]) -> Hold:
+async def hold_ledger(database: Located, now: Callable[[], float]) -> Hold:
     """Hold a ledger, which need not exist, until the hold is released.
 
     Args:
@@ -38,7 +38,7 @@ async def hold_ledger(database: Path, now: Callable[[], float]) -> Hold:
     return hold
 
 
-def _latest(database: Path) -> Optional[Gateway]:
+def _latest(database: Located) -> Optional[Gateway]:
     """Return the gateway that started last, if the ledger tells."""
     try:
         if not exists(database):

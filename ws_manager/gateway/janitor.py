@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Callable, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.maintenance import Log
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
-from ws_manager.settings import Sizes
+from ws_manager.settings import Located, Sizes
 
 _log = logging.getLogger("ws_manager.gateway")
 _TRIM_SECONDS = 60.0
@@ -23,17 +22,17 @@ class Janitor:
     """Deletes old rows on its own thread, because the search for them must not delay receipts.
 
     Args:
-        path: the database file.
+        location: where the ledger is.
         logs: seconds to keep the rows of each log.
         keep: seconds to keep what `prune` deletes, such as confirmed messages; None keeps it for ever.
         leads: returns whether this gateway is the one that deletes.
     """
 
     def __init__(
-        self, path: Path, logs: Mapping[Log, float], keep: Optional[float], leads: Callable[[], bool]
+        self, location: Located, logs: Mapping[Log, float], keep: Optional[float], leads: Callable[[], bool]
     ) -> None:
         self._leads = leads
-        self._ledger = LedgerThread(path, "ws-manager-janitor", Sizes())
+        self._ledger = LedgerThread(location, "ws-manager-janitor", Sizes())
         self._logs = logs
         self._keep = keep
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Callable, Optional, Union
 
 from ws_manager.gateway.http.stripe import StripeOptions
 from ws_manager.gateway.limits import Limits
-from ws_manager.settings import HEARTBEAT_TIMEOUT
+from ws_manager.settings import HEARTBEAT_TIMEOUT, Located
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class GatewayOptions:
         metrics_public: `/metrics` needs no token.
     """
 
-    database: Path
+    database: Located
     hosts: tuple[str, ...] = ("127.0.0.1",)
     port: int = 8765
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT

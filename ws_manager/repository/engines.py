@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from ws_manager.errors import InvalidInput
+from ws_manager.settings import DatabaseUrl, located
 
 if TYPE_CHECKING:
     from ws_manager.repository.sqlite.database import Database
-    from ws_manager.repository.store import Engine, Location, Store
+    from ws_manager.repository.store import Engine, Store
+    from ws_manager.settings import Location
 
-
-_URL = r"[A-Za-z][A-Za-z0-9+.\-]*://"
-POSTGRES = ("postgresql", "postgres")
-"""The schemes of PostgreSQL's URLs."""
-
-# One letter is a drive of Windows.
-_URL_AS_PATH = r"[A-Za-z][A-Za-z0-9+.\-]+:/"
-
-
-def is_url(location: Location) -> bool:
-    """Return whether a location is a URL, such as `postgresql://…`, and not the path of a file."""
-    # A Path has lost one of the slashes.
-    return re.match(_URL if isinstance(location, str) else _URL_AS_PATH, str(location)) is not None
-
-
-def _scheme(location: Location) -> str:
-    """Return what may be shown of a URL: the rest may hold a password."""
-    return f"{str(location).partition(':')[0]}://…"
+_POSTGRES = ("postgresql", "postgres")
 
 
 def engine_of(location: Location) -> Engine:
@@ -36,15 +20,17 @@ def engine_of(location: Location) -> Engine:
 
     Raises:
         InvalidInput: it is a URL, and no engine of this version takes one.
+        MissingExtra: the package that the engine needs is not installed.
     """
-    if is_url(location):
-        if str(location).partition(":")[0].lower() in POSTGRES:
+    where = located(location)
+    if isinstance(where, DatabaseUrl):
+        if where.scheme in _POSTGRES:
             from ws_manager.repository.postgres.engine import PostgresEngine
 
             return PostgresEngine()
         raise InvalidInput(
-            f"no ledger can be at a URL: {_scheme(location)}",
-            hint="give the path of a file, or the URL of a database: postgresql://…",
+            f"no ledger can be at a URL: {where.scheme}://…",
+            hint="give the path of a file, or a database of PostgreSQL: postgresql://user@host:port/database",
         )
     from ws_manager.repository.sqlite.engine import SqliteEngine
 
@@ -53,14 +39,15 @@ def engine_of(location: Location) -> Engine:
 
 def connection_to(location: Location, *, shared: bool = False) -> Database:
     """Open a SQLite ledger, for callers that use the connection themselves too. Arguments and errors of `get_db`."""
-    if is_url(location):
+    where = located(location)
+    if isinstance(where, DatabaseUrl):
         raise InvalidInput(
-            f"get_db() opens a SQLite file, and not {_scheme(location)}",
+            f"get_db() opens a SQLite file, and not {where.scheme}://…",
             hint="use open_ledger()",
         )
     from ws_manager.repository.sqlite.opening import open_to_write
 
-    return open_to_write(location, shared=shared)
+    return open_to_write(where, shared=shared)
 
 
 def store_over(db_conn: object) -> Store:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Optional, Protocol, Union
+from typing import Optional, Protocol
 
 from ws_manager.models import Connection
 from ws_manager.repository.findings import Finding
@@ -37,6 +37,7 @@ from ws_manager.repository.tables import (
 )
 from ws_manager.repository.views import Feed, History, Maintenance, Overview
 from ws_manager.repository.working import Asks, Attempts, Holds
+from ws_manager.settings import Location
 
 
 class Changes(Protocol):
@@ -210,10 +211,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close it."""
-
-
-Location = Union[str, Path]
-"""Where a ledger is: the path of a file."""
 
 
 class Engine(Protocol):

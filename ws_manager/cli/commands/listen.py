@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 import typer
 
 from ws_manager.cli.gateways import gateway_url
-from ws_manager.cli.options import GlobalOptions, global_options
+from ws_manager.cli.options import KEY_FILE, GlobalOptions, global_options
 from ws_manager.cli.output.messages import stream_format
 from ws_manager.cli.output.text import note
 from ws_manager.cli.work import options as work_options
@@ -60,6 +60,7 @@ def listen(
     secret_file: Optional[Path] = work_options.SECRET_FILE,
     header_file: Optional[Path] = work_options.HEADER_FILE,
     grace: str = work_options.GRACE,
+    key_file: Optional[str] = KEY_FILE,
     idle_timeout: Optional[str] = work_options.IDLE_TIMEOUT,
     until_empty: bool = work_options.UNTIL_EMPTY,
     ready_file: Optional[Path] = work_options.READY_FILE,
@@ -107,7 +108,7 @@ def listen(
         metadata=None if metadata is None else checked_object(without_mark(metadata), "metadata"),
         on_connected=lambda greeting: _tell_connected(greeting, ws_id, ready),
         on_lost=lambda cause, delay: note(f"Disconnected: {cause}. Trying again in {delay:.1f} s."),
-        token=_token_source(options, agent, ws_id, scope),
+        token=_token_source(options, agent, ws_id, scope, key_file),
         ca=options.ca,
         # The database's own gateway runs on this machine, so no proxy is used.
         direct=options.url is None,
@@ -153,6 +154,7 @@ def _token_source(
     agent: str,
     ws_id: Optional[str],
     scope: Optional[list[str]],
+    key_file: Optional[str],
 ) -> Callable[[], Optional[str]]:
     """Return a function that returns the token for the next connection attempt."""
     from ws_manager.client.credentials import own_token, token_file
@@ -170,4 +172,7 @@ def _token_source(
     # Without --url, the address comes from the database, so the gateway is its own.
     ours = options.url is None
     database = options.database if ours else None
-    return lambda: own_token(database, agent, ws_id, options.url or "", ours=ours, scopes=scopes)
+    key = None if key_file is None else expanded(key_file)
+    return lambda: own_token(
+        database, agent, ws_id, options.url or "", ours=ours, scopes=scopes, key_file=key
+    )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from ws_manager.cli import serve_limits as limits
-from ws_manager.cli.options import SHARED_HELP, global_options, parse_age
+from ws_manager.cli.options import KEY_FILE, SHARED_HELP, global_options, parse_age
 from ws_manager.cli.process.logs import LEVELS, configure_logging
 from ws_manager.errors import InvalidInput
 from ws_manager.settings import (
+    Located,
     Sizes,
     expanded,
     heartbeat_timeout,
@@ -64,6 +65,7 @@ _CHANNEL = typer.Option(None, "--channel", hidden=True)
 
 def serve(
     ctx: typer.Context,
+    key_file: Optional[str] = KEY_FILE,
     no_auth: bool = typer.Option(
         False, "--no-auth", help="Accept agents without a token. Only for loopback addresses."
     ),
@@ -224,7 +226,9 @@ def serve(
         port,
         seconds,
         drain_seconds=limits.wait("--drain", drain, least=0),
-        key=None if no_auth else functools.partial(_key, database),
+        key=None
+        if no_auth
+        else functools.partial(_key, database, None if key_file is None else expanded(key_file)),
         public_hosts=tuple(public_host or ()),
         origins=tuple(allow_origin or ()),
         proxies=tuple(proxy or ()),
@@ -246,11 +250,11 @@ def serve(
         raise typer.Exit(run_workers(options, workers))
 
 
-def _key(database: Path) -> bytes:
+def _key(database: Located, key_file: Optional[Path]) -> bytes:
     """Return the key that signs tokens; create it if there is none."""
     from ws_manager.tokens import signing_key
 
-    key = signing_key(database, create=True)
+    key = signing_key(database, create=True, key_file=key_file)
     assert key is not None
     return key
 

@@ -7,7 +7,7 @@ from typing import Optional
 import typer
 
 from ws_manager.cli.ledger import check_no_gateway, ledger_to_write, remote_ledger
-from ws_manager.cli.options import global_options
+from ws_manager.cli.options import KEY_FILE, global_options
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.text import json_object, note, note_to_terminal, write
 from ws_manager.errors import InvalidInput, NotAuthorised
@@ -49,6 +49,7 @@ def token(
         metavar="FILE",
         help="Write the token to this file, mode 0600, instead of stdout; an existing file is replaced.",
     ),
+    key_file: Optional[str] = KEY_FILE,
     inspect: bool = typer.Option(
         False,
         "--inspect",
@@ -57,9 +58,10 @@ def token(
 ) -> None:
     """Make a token for an agent, inspect one, or revoke one.
 
-    Only the token is written to stdout, or to the file of --out. It is signed with BLACKROAD_WS_SECRET, or with
-    the key beside the database, which is created on first use. Whoever has it can act as the agent until it
-    expires or is revoked. Its sockets are then closed within a second, and their receipts no longer count.
+    Only the token is written to stdout, or to the file of --out. It is signed with --key-file,
+    BLACKROAD_WS_SECRET, or the key beside the database file, which is created on first use. Whoever has it can act as
+    the agent until it expires or is revoked. Its sockets are then closed within a second, and their receipts no
+    longer count.
     """
     from ws_manager.cli.secret_file import check_place, write_secret
     from ws_manager.core.validation import check_name
@@ -68,12 +70,12 @@ def token(
     if revoke is not None:
         if agent is not None or inspect or out is not None:
             raise InvalidInput("--revoke takes no other token, --inspect or --out", hint="leave them out")
-        _revoke(ctx, revoke)
+        _revoke(ctx, revoke, key_file)
         return
     if inspect:
         if out is not None:
             raise InvalidInput("--inspect and --out exclude each other", hint="leave one of them out")
-        _inspect(ctx, agent)
+        _inspect(ctx, agent, key_file)
         return
     if agent is None:
         raise InvalidInput("missing argument '<agent>'", hint="for example: ws-manager token octavia")
@@ -95,7 +97,7 @@ def token(
             made, expires = remote.token(names[0], names[1], scopes, None if ttl is None else seconds)
     else:
         check_no_gateway(options)
-        made, expires = _made_here(ctx, names, scopes, seconds)
+        made, expires = _made_here(ctx, names, scopes, seconds, key_file)
     if place is None:
         write_result(options, made, {"token": made}, made)
         return
@@ -105,27 +107,30 @@ def token(
 
 
 def _made_here(
-    ctx: typer.Context, names: tuple[str, Optional[str]], scopes: tuple[str, ...], seconds: float
+    ctx: typer.Context,
+    names: tuple[str, Optional[str]],
+    scopes: tuple[str, ...],
+    seconds: float,
+    key_file: Optional[str],
 ) -> tuple[str, str]:
-    """Make a token with the key of the environment or of the database, and return it with its end."""
+    """Make a token with the key that was given or the database's, and return it with its end."""
     from ws_manager.tokens import key_path, mint, signing_key, verify
 
-    key = signing_secret()
+    key = _key(ctx, key_file)
     if key is None:
-        database = _database(ctx)
-        key = signing_key(database, create=False)
-        if key is None:
-            key = signing_key(database, create=True)
-            note_to_terminal(f"created a new signing key: {key_path(database)}")
-            if not database.exists():
-                note_to_terminal(f"there is no database at {database} yet: the token is for a future gateway")
+        database = global_options(ctx).database
+        assert isinstance(database, Path)
+        key = signing_key(database, create=True)
+        note_to_terminal(f"created a new signing key: {key_path(database)}")
+        if not database.exists():
+            note_to_terminal(f"there is no database at {database} yet: the token is for a future gateway")
     assert key is not None
     made = mint(key, names[0], ws_id=names[1], scopes=scopes, ttl=seconds)
     return made, _time(verify(key, made).expires_at)
 
 
-def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
-    from ws_manager.tokens import AUDIENCE, SCOPES, signing_key, verify
+def _inspect(ctx: typer.Context, given: Optional[str], key_file: Optional[str]) -> None:
+    from ws_manager.tokens import AUDIENCE, SCOPES, verify
 
     if global_options(ctx).url is not None:
         raise InvalidInput(
@@ -137,13 +142,10 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
         raise InvalidInput(
             "no token to inspect", hint="give the token, or - for stdin, or set BLACKROAD_WS_TOKEN"
         )
-    key = signing_secret()
-    if key is None:
-        database = _database(ctx)
-        key = signing_key(database, create=False)
+    key = _key(ctx, key_file)
     if key is None:
         raise NotAuthorised(
-            f"there is no signing key for {database}, so it has no tokens",
+            f"there is no signing key for {global_options(ctx).database}, so it has no tokens",
             hint="use the --db that the gateway serves",
         )
     claims = verify(key, text)
@@ -159,8 +161,8 @@ def _inspect(ctx: typer.Context, given: Optional[str]) -> None:
     write(json_object(shown, indent=not global_options(ctx).output), is_json=True)
 
 
-def _revoke(ctx: typer.Context, given: str) -> None:
-    from ws_manager.tokens import jti_of, signing_key, verify
+def _revoke(ctx: typer.Context, given: str, key_file: Optional[str]) -> None:
+    from ws_manager.tokens import jti_of, verify
 
     name = _stdin() if given == "-" else given
     if name.count(".") == 2:
@@ -169,7 +171,7 @@ def _revoke(ctx: typer.Context, given: str) -> None:
             name = jti_of(name)
         else:
             # One that has expired need not be revoked.
-            key = signing_secret() or signing_key(_database(ctx), create=False)
+            key = _key(ctx, key_file)
             if key is None:
                 raise NotAuthorised("there is no signing key, so there are no tokens", hint="check --db")
             name = verify(key, name).key or ""
@@ -188,16 +190,19 @@ def _stdin() -> str:
     return read_text(stdin(), "the token on stdin", MAX_TOKEN).strip()
 
 
-def _database(ctx: typer.Context) -> Path:
-    """Return the database whose key signs the token.
+def _key(ctx: typer.Context, key_file: Optional[str]) -> Optional[bytes]:
+    """Return the key that was given, or the database's; None if that has none yet.
 
     A file that is not a ledger is refused before a key is created beside it.
     """
     from ws_manager.core.locations import check_location
+    from ws_manager.tokens import signing_key
 
     database = global_options(ctx).database
-    check_location(database)
-    return database
+    file = None if key_file is None else expanded(key_file)
+    if file is None and signing_secret() is None and isinstance(database, Path):
+        check_location(database)
+    return signing_key(database, create=False, key_file=file)
 
 
 def _time(seconds: float) -> str:

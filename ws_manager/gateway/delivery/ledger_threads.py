@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Callable, Optional, TypeVar
 
 from ws_manager.core.ledger import Ledger, open_ledger
-from ws_manager.settings import Sizes
+from ws_manager.settings import Located, Sizes
 
 Result = TypeVar("Result")
 
@@ -29,7 +28,13 @@ class LedgerThread:
     """
 
     def __init__(
-        self, location: Path, name: str, sizes: Sizes, memory_kib: int = _READING_KIB, *, shared: bool = False
+        self,
+        location: Located,
+        name: str,
+        sizes: Sizes,
+        memory_kib: int = _READING_KIB,
+        *,
+        shared: bool = False,
     ) -> None:
         self._location = location
         self._shared = shared
@@ -92,7 +97,7 @@ class LedgerThreads:
         shared: True allows the ledger in another program's database.
     """
 
-    def __init__(self, location: Path, sizes: Sizes, *, shared: bool = False) -> None:
+    def __init__(self, location: Located, sizes: Sizes, *, shared: bool = False) -> None:
         self._reads = LedgerThread(location, "ws-manager-reads", sizes)
         self._writes = LedgerThread(location, "ws-manager-writes", sizes, _WRITING_KIB, shared=shared)
 

@@ -14,7 +14,7 @@ from ws_manager.errors import (
     LedgerFull,
     MissingExtra,
 )
-from ws_manager.repository.postgres.locations import shown
+from ws_manager.settings import DatabaseUrl
 
 try:
     import psycopg
@@ -67,7 +67,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.location = shown(url)
+        self.location = str(DatabaseUrl(url))
         self.sessions = 0
         self._closed = False
         self._pid = os.getpid()
@@ -182,7 +182,7 @@ class Database:
         return row[0] if row else None
 
     def lock(self, *what: object) -> None:
-        """Let nobody else pass here with the same name until the transaction ends: for what has no row yet to lock."""
+        """Let nobody else pass here with the same name until the transaction ends: for what has no row yet."""
         self.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (":".join(map(str, what)),))
 
     def lock_shared(self, *what: object) -> None:

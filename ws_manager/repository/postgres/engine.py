@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Optional
 from ws_manager.errors import InvalidInput, LedgerError
 from ws_manager.remedies import CHECK_LOCATION
 from ws_manager.repository.postgres.database import Database
-from ws_manager.repository.postgres.locations import url_of
 from ws_manager.repository.postgres.locks import Shared
 from ws_manager.repository.postgres.schema import VERSION, check, migrate, version_of
 from ws_manager.repository.postgres.store import PostgresStore
+from ws_manager.settings import DatabaseUrl, located
 
 if TYPE_CHECKING:
     from ws_manager.repository.findings import Finding
-    from ws_manager.repository.store import Hold, Location
+    from ws_manager.repository.store import Hold
+    from ws_manager.settings import Location
 
 
 class PostgresEngine:
@@ -50,17 +51,23 @@ class PostgresEngine:
     def complete(self, location: Location, kind: str, prefix: str) -> list[str]:
         from ws_manager.repository.postgres.completion import complete
 
-        return complete(url_of(location), kind, prefix)
+        return complete(_url(location), kind, prefix)
 
     def examine(self, location: Location) -> Iterator[Finding]:
         from ws_manager.repository.postgres.doctor import examine
 
-        return examine(url_of(location))
+        return examine(_url(location))
+
+
+def _url(location: Location) -> str:
+    where = located(location)
+    assert isinstance(where, DatabaseUrl)
+    return where.url
 
 
 @contextlib.contextmanager
 def _session(location: Location) -> Iterator[Database]:
-    db = Database(url_of(location))
+    db = Database(_url(location))
     try:
         yield db
     finally:
@@ -68,7 +75,7 @@ def _session(location: Location) -> Iterator[Database]:
 
 
 def _opened(location: Location, *, create: bool) -> PostgresStore:
-    db = Database(url_of(location))
+    db = Database(_url(location))
     try:
         found = version_of(db)
         check(db, found)

@@ -1,10 +1,10 @@
 """What was committed since somebody last looked, whatever order it was committed in.
 
 The order of ids is not the order of commits: a reader that goes on behind the highest id that it has seen misses what
-was given an id before and is committed later. So a position is a snapshot of PostgreSQL (section 9.28.9 of its manual,
-`pg_snapshot`): the transactions that had ended when it was taken. What is new is what a later snapshot sees and this one
-does not; each row has its transaction in `tx`. A transaction that stays open for long holds nobody up: it only makes
-readers look again at what came since it began.
+was given a lower id and is committed later. So a position is a snapshot of PostgreSQL (`pg_snapshot`, section 9.28.9
+of its manual): the transactions that had ended when it was taken. What is new is what a later snapshot sees and this
+one does not; each row has its transaction in `tx`. A transaction that stays open for long holds nobody up: it only
+makes readers look again at what came since it began.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BETWEEN = (
     "tx >= pg_snapshot_xmin(%(past)s::pg_snapshot) AND NOT pg_visible_in_snapshot(tx, %(past)s::pg_snapshot)"
     " AND pg_visible_in_snapshot(tx, %(now)s::pg_snapshot) AND id > %(last)s"
 )
-"""The condition for what was committed between two snapshots. Its parameters are those of `Seen`, as `_asdict` names them."""
+"""The condition for what was committed between two snapshots. Its parameters are `Seen._asdict()`."""
 
 
 def current(db: Database) -> str:

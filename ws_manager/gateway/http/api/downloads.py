@@ -17,7 +17,7 @@ from ws_manager.errors import Conflict, LedgerError, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.api.view import View
-from ws_manager.settings import Sizes
+from ws_manager.settings import Located, Sizes
 from ws_manager.tokens import Claims
 
 EXPORT, BACKUP = "/v1/export", "/v1/backup"
@@ -36,7 +36,7 @@ class Downloads:
         sizes: of the ledger.
     """
 
-    def __init__(self, gate: Gate, threads: LedgerThreads, database: Path, sizes: Sizes) -> None:
+    def __init__(self, gate: Gate, threads: LedgerThreads, database: Located, sizes: Sizes) -> None:
         self._gate = gate
         self._threads = threads
         self._database = database
