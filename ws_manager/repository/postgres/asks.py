@@ -1,12 +1,67 @@
-"""To be written."""
+"""The `asks` table: messages that want an answer, each with its answer once there is one.
+
+A row is kept for a day. The message itself is in `messages`, and may be pruned before.
+"""
 
 from __future__ import annotations
 
+from typing import Optional
+
 from ws_manager.repository.postgres.database import Database
+from ws_manager.repository.working import Ask
+
+_COLUMNS = (
+    "asks.seq, asks.msg_id, asks.recipient_id, asks.sender_id, asks.subject, asks.ts, asks.answer_id, asks.answer,"
+    " asks.answered_at, coalesce(messages.delivered, 1) = 1, messages.rejected_at, messages.reject_reason"
+)
 
 
 class Asks:
-    """Statements."""
+    """Statements on `asks`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
+
+    def insert(
+        self, seq: int, msg_id: str, recipient_id: str, sender_id: Optional[str], subject: str, at: str
+    ) -> None:
+        self._db.execute(
+            "INSERT INTO asks (seq, msg_id, recipient_id, sender_id, subject, ts) VALUES (%s, %s, %s, %s, %s, %s)",
+            (seq, msg_id, recipient_id, sender_id, subject, at),
+        )
+
+    def find(self, msg_id: str, since: str) -> Optional[Ask]:
+        return self._one("asks.msg_id", msg_id, since)
+
+    def find_number(self, seq: int, since: str) -> Optional[Ask]:
+        return self._one("asks.seq", seq, since)
+
+    def answer(self, seq: int, answer_id: str, content: str, at: str) -> None:
+        self._db.execute(
+            "UPDATE asks SET answer_id = %s, answer = %s, answered_at = %s WHERE seq = %s",
+            (answer_id, content, at, seq),
+        )
+
+    def latest_of(self, agent: str, until: str) -> Optional[str]:
+        query = (
+            "SELECT ws_id FROM connections WHERE agent = %s AND status = 'active'"
+            " ORDER BY last_heartbeat > %s, last_heartbeat DESC, id DESC LIMIT 1"
+        )
+        while True:
+            found = self._db.value(query + self._db.for_update, (agent, until))
+            if found is not None:
+                return str(found)
+            # It may have been disconnected while this waited for its lock: then another one is the latest.
+            if not self._db.in_transaction or self._db.value(query, (agent, until)) is None:
+                return None
+
+    def _one(self, column: str, value: object, since: str) -> Optional[Ask]:
+        if self._db.in_transaction:
+            # Apart from the reading: that of a row which was waited for would join the message as it was before.
+            self._db.execute(f"SELECT 1 FROM asks WHERE {column} = %s FOR NO KEY UPDATE", (value,))
+        row = self._db.row(
+            f"SELECT {_COLUMNS} FROM asks LEFT JOIN messages ON messages.id = asks.seq"
+            f" WHERE {column} = %s AND asks.ts >= %s",
+            (value, since),
+        )
+        return None if row is None else Ask._make(row)

@@ -3,8 +3,12 @@
 The order of ids is not the order of commits: a reader that goes on behind the highest id that it has seen misses what
 was given a lower id and is committed later. So a position is a snapshot of PostgreSQL (`pg_snapshot`, section 9.28.9
 of its manual): the transactions that had ended when it was taken. What is new is what a later snapshot sees and this
-one does not; each row has its transaction in `tx`. A transaction that stays open for long holds nobody up: it only
-makes readers look again at what came since it began.
+one does not; each row has its transaction in `tx`. A transaction that stays open for long holds nobody up.
+
+A snapshot is cut behind the last transaction that had written a row of the table then. A server that crashes forgets
+the numbers of transactions that it had not yet flushed, such as those of NOTIFY, and gives them again: without the
+cut, the rows that are then written under them would count as seen. It also lets a position stay the same as long as
+only other tables are written.
 """
 
 from __future__ import annotations
@@ -12,6 +16,11 @@ from __future__ import annotations
 from typing import NamedTuple, Optional
 
 from ws_manager.repository.postgres.database import Database
+
+MESSAGES, EVENTS = "messages", "events"
+
+_FIRST = 3
+"""The first transaction of a cluster."""
 
 
 class Seen(NamedTuple):
@@ -28,18 +37,29 @@ class Seen(NamedTuple):
     last: int = 0
 
 
-BETWEEN = (
-    "tx >= pg_snapshot_xmin(%(past)s::pg_snapshot) AND NOT pg_visible_in_snapshot(tx, %(past)s::pg_snapshot)"
-    " AND pg_visible_in_snapshot(tx, %(now)s::pg_snapshot) AND id > %(last)s"
+NEW = (
+    "(tx >= pg_snapshot_xmax(%(past)s::pg_snapshot)"
+    " OR tx = ANY(ARRAY(SELECT pg_snapshot_xip(%(past)s::pg_snapshot))))"
+    " AND pg_visible_in_snapshot(tx, %(now)s::pg_snapshot)"
 )
-"""The condition for what was committed between two snapshots. Its parameters are `Seen._asdict()`."""
+"""The condition for what was committed between two snapshots. The index on `tx` leads to it, and to nothing else."""
+
+BETWEEN = f"{NEW} AND id > %(last)s"
+"""The condition for what is left to read of that. Its parameters are `Seen._asdict()`."""
 
 
-def current(db: Database) -> str:
-    """Return the present snapshot."""
-    return str(db.value("SELECT pg_current_snapshot()::text"))
+def current(db: Database, table: str = MESSAGES) -> str:
+    """Return the present snapshot, as far as it matters for a table."""
+    row = db.row(
+        f"SELECT pg_current_snapshot()::text, (SELECT tx::text FROM {table} ORDER BY tx DESC LIMIT 1)"
+    )
+    assert row is not None
+    end = _FIRST if row[1] is None else int(row[1]) + 1
+    xmin, xmax, under_way = row[0].split(":")
+    left = [number for number in under_way.split(",") if number and int(number) < end]
+    return f"{min(int(xmin), end)}:{min(int(xmax), end)}:{','.join(left)}"
 
 
-def reading(db: Database, seen: Seen) -> Seen:
+def reading(db: Database, seen: Seen, table: str = MESSAGES) -> Seen:
     """Return where to read on: with a present snapshot if none is being read."""
-    return seen if seen.now is not None else Seen(seen.past, current(db))
+    return seen if seen.now is not None else Seen(seen.past, current(db, table))
