@@ -111,6 +111,12 @@ _STEPS: dict[int, tuple[str, ...]] = {
   seqs bigint[] NOT NULL,
   tx xid8 NOT NULL DEFAULT pg_current_xact_id()
 )""",
+        # The last row of a table that was deleted, for readers that come back: see `feed`.
+        """CREATE TABLE deleted (
+  name text COLLATE "C" PRIMARY KEY,
+  tx xid8 NOT NULL,
+  id bigint NOT NULL
+)""",
         f"""CREATE TABLE bars (
   kind text COLLATE "C" NOT NULL,
   name text COLLATE "C" NOT NULL,
@@ -169,6 +175,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX receipts_tx ON receipts (tx)",
         "CREATE INDEX heartbeat_log_ws_id ON heartbeat_log (ws_id, id)",
         "CREATE INDEX webhook_events_waiting ON webhook_events (received_at) WHERE status = 'unrouted'",
+        "CREATE INDEX idempotency_keys_ts ON idempotency_keys (ts)",
         "CREATE INDEX attempts_ws_id ON attempts (ws_id)",
     ),
 }
