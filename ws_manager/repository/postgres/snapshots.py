@@ -50,8 +50,9 @@ BETWEEN = f"{NEW} AND id > %(last)s"
 
 def current(db: Database, table: str = MESSAGES) -> str:
     """Return the present snapshot, as far as it matters for a table."""
+    # Not by `tx` alone: that would be the column of the result, a text.
     row = db.row(
-        f"SELECT pg_current_snapshot()::text, (SELECT tx::text FROM {table} ORDER BY tx DESC LIMIT 1)"
+        f"SELECT pg_current_snapshot()::text, (SELECT {table}.tx::text FROM {table} ORDER BY {table}.tx DESC LIMIT 1)"
     )
     assert row is not None
     end = _FIRST if row[1] is None else int(row[1]) + 1
