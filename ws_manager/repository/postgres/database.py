@@ -70,6 +70,7 @@ class Database:
         self.location = str(DatabaseUrl(url))
         self.sessions = 0
         self._closed = False
+        self._reads_only = False
         self._pid = os.getpid()
         self._session: psycopg.Connection[Row] = self._connected()
 
@@ -143,9 +144,11 @@ class Database:
             return
         with self.translated():
             self.session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._reads_only = True
         try:
             yield
         finally:
+            self._reads_only = False
             if not self._session.closed:
                 self._session.execute("ROLLBACK")
 
@@ -190,12 +193,20 @@ class Database:
         self.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (":".join(map(str, what)),))
 
     @property
+    def locks(self) -> bool:
+        """Whether what is read now must stay as it is until a transaction ends, so that it has to be locked.
+
+        Not in a `snapshot`: it stays the same there by itself, and a transaction that only reads may lock no row.
+        """
+        return self.in_transaction and not self._reads_only
+
+    @property
     def for_update(self) -> str:
         """What a SELECT ends with whose rows must stay as they are until the transaction ends: nothing without one.
 
         `NO KEY`: what only refers to a row need not wait.
         """
-        return " FOR NO KEY UPDATE" if self.in_transaction else ""
+        return " FOR NO KEY UPDATE" if self.locks else ""
 
     def notified(self, seconds: float) -> bool:
         """Wait for an announcement of a commit on this session, which must LISTEN. False if none came."""

@@ -159,6 +159,17 @@ _STEPS: dict[int, tuple[str, ...]] = {
   answer text,
   answered_at text COLLATE "C"
 )""",
+        # How many connections were deleted, whoever did it: an identity is no counter, for it also counts what was
+        # rolled back, and after a crash goes on up to 32 further.
+        "CREATE TABLE deleted_connections (number bigint NOT NULL)",
+        "INSERT INTO deleted_connections (number) VALUES (0)",
+        f"""CREATE FUNCTION count_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE {SCHEMA}.deleted_connections SET number = number + (SELECT count(*) FROM gone);
+  RETURN NULL;
+END $$""",
+        "CREATE TRIGGER count_deleted AFTER DELETE ON connections REFERENCING OLD TABLE AS gone"
+        " FOR EACH STATEMENT EXECUTE FUNCTION count_deleted()",
         "CREATE INDEX connections_active ON connections (agent, ws_id) WHERE status = 'active'",
         "CREATE INDEX connections_agent ON connections (agent)",
         "CREATE INDEX connections_token ON connections (token) WHERE token IS NOT NULL",
