@@ -318,7 +318,7 @@ class TestAsks:
 
     def test_the_latest_of_an_agent_is_active_until_the_block_ends(self, store: PostgresStore) -> None:
         connect(store, 2)
-        store.db.execute("UPDATE connections SET last_heartbeat = '9' WHERE ws_id = 'ws-0'")
+        store.db.execute("UPDATE connections SET status = 'disconnected' WHERE ws_id = 'ws-1'")
 
         def latest(own: PostgresStore) -> Optional[str]:
             with own.atomic():
@@ -328,6 +328,7 @@ class TestAsks:
         with opened(store.db.url) as second, ThreadPoolExecutor(1) as threads:
             with store.atomic():
                 store.db.execute("UPDATE connections SET status = 'disconnected' WHERE ws_id = 'ws-0'")
+                store.db.execute("UPDATE connections SET status = 'active' WHERE ws_id = 'ws-1'")
                 found = threads.submit(latest, second)
                 until_it_waits(store, second, found)  # type: ignore[arg-type]
             assert found.result() == "ws-1"

@@ -51,7 +51,7 @@ class Asks:
             found = self._db.value(query + self._db.for_update, (agent, until))
             if found is not None:
                 return str(found)
-            # It may have been disconnected while this waited for its lock: then another one is the latest.
+            # While this waited for a lock, the last one may have been disconnected, and another one have come.
             if not self._db.in_transaction or self._db.value(query, (agent, until)) is None:
                 return None
 
