@@ -20,7 +20,7 @@ def on_the_file(database: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(params=["sqlite", "postgres", "remote"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long), "remote"])
 def ledger(request: pytest.FixtureRequest, database: Path) -> Iterator[Ledger]:
     """An empty ledger of each kind, at `database`."""
     if request.param != "remote":

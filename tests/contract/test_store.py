@@ -25,7 +25,7 @@ from ws_manager.repository.records import DeliveryCounts, NewBroadcast, NewMessa
 from ws_manager.repository.store import Store
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def store(request: pytest.FixtureRequest, database: Path) -> Iterator[Store]:
     """A store of each kind with three active connections: octavia twice, cipher once."""
     location = database if request.param == "sqlite" else request.getfixturevalue("postgres_url")
