@@ -8,6 +8,8 @@ RUN = $(VENV)/bin
 PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
 SOAK_SECONDS ?= 300
+# In as many processes as there are cores. One that has nothing left takes tests from another.
+PARALLEL = --numprocesses=auto --dist=worksteal
 
 .PHONY: help test test-uvloop soak conformance npm test-npm demo bench peers pictures lint format types check clean
 .DEFAULT_GOAL := help
@@ -31,11 +33,12 @@ $(VENV)/.installed: $(VENV)/.runnable
 	"$(RUN)/python" -m pip install --quiet --editable . --group dev
 	@touch "$@"
 
+# Without those that take long, such as twenty kills under load: make test PYTEST="-m 'not long'"
 test: $(VENV)/.installed ## Run the tests, with branch coverage
-	"$(RUN)/python" -m pytest --cov --cov-report=term-missing:skip-covered $(TESTS)
+	"$(RUN)/python" -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered $(PYTEST) $(TESTS)
 
 test-uvloop: $(VENV)/.installed ## Run the tests of sockets on the event loop that most gateways have
-	"$(RUN)/python" -m pytest --loop=uvloop tests/gateway tests/client
+	"$(RUN)/python" -m pytest $(PARALLEL) --loop=uvloop tests/gateway tests/client
 
 # A quarter of an hour. Shorter: make soak SOAK_SECONDS=30
 soak: $(VENV)/.runnable ## Show that the gateway loses nothing, whatever breaks: five minutes on each event loop, then with workers

@@ -82,6 +82,7 @@ def messages(database: Path) -> list[tuple[str, int, bool]]:
     return [(msg_id, json.loads(content)["n"], bool(delivered)) for msg_id, content, delivered in rows]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_or_handled_or_sent_twice(tmp_path: Path) -> None:
     database = tmp_path / "ledger.db"

@@ -8,6 +8,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.processes import COMMAND, gateway, listener
 from ws_manager import get_db
 from ws_manager.core.ledger import ledger_over
@@ -41,6 +43,7 @@ second.close()
 AGENTS = [f"ws-{number}" for number in range(4)]
 
 
+@pytest.mark.long
 def test_every_row_is_there_delivered_in_order_and_received(database: Path) -> None:
     with gateway(database), ExitStack() as stack:
         agents = {

@@ -117,6 +117,7 @@ async def events(url: str, bearer: str, last: Optional[str], count: int) -> tupl
     return heard, last
 
 
+@pytest.mark.long
 def test_a_stream_of_events_over_kills_misses_nothing_and_tells_nothing_twice(database: Path) -> None:
     port, kills, each = free_port(), 20, 150
     with open_ledger(database) as ledger:

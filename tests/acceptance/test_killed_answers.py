@@ -75,6 +75,7 @@ def halves(database: Path) -> int:
     return int(found)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_every_ask_is_answered_once_and_confirmed_with_its_answer(tmp_path: Path) -> None:
     database = tmp_path / "ledger.db"

@@ -219,6 +219,7 @@ class TestInput:
 
 
 class TestLostGateways:
+    @pytest.mark.long
     def test_six_kills_while_it_runs_start_the_command_once_and_set_nothing_aside(
         self, database: Path, tmp_path: Path
     ) -> None:

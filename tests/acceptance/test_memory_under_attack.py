@@ -85,6 +85,7 @@ async def attacked(attackers: Program, ledger: Ledger, bystander: Bystander) -> 
     await ended
 
 
+@pytest.mark.long
 def test_stays_flat(database: Path) -> None:
     async def scenario(pid: int, url: str) -> list[int]:
         key = signing_key(database, create=False)

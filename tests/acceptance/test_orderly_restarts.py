@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import websockets
 
 from tests.acceptance.processes import COMMAND, PATIENCE, running
@@ -168,6 +169,7 @@ async def serve_again_and_again(database: Path) -> Agents:
     return agents
 
 
+@pytest.mark.long
 def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
     database = tmp_path / "ledger.db"
     agents = asyncio.run(serve_again_and_again(database))

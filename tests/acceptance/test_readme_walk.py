@@ -344,6 +344,7 @@ def copy(tmp_path: Path) -> Path:
     return target
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_reader_can_follow_it_from_the_first_line_to_the_last(tmp_path: Path, copy: Path) -> None:
     with ExitStack() as stack:

@@ -61,6 +61,7 @@ def remote(port: int, token_file: Path, *arguments: str) -> list[str]:
     return [*COMMAND, *arguments, "--url", f"http://127.0.0.1:{port}", "--token-file", str(token_file)]
 
 
+@pytest.mark.long
 class TestOverKills:
     """The gateway is killed and started again, again and again."""
 

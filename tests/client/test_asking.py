@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from tests.client.test_agent_requests import scripted
 from tests.support import RunningGateway, gateway, within
 from ws_manager.client import agent_requests, dialer
 from ws_manager.client.agent import AgentClient
-from ws_manager.client.receipts import AgentMessage
+from ws_manager.client.agent_requests import Requests
+from ws_manager.client.asking import Asks
+from ws_manager.client.receipts import AgentMessage, Receipts
 from ws_manager.errors import Conflict, GatewayUnavailable, InvalidInput, NoAnswer, NotFound
+from ws_manager.protocol.agent_session import AgentSession
+from ws_manager.protocol.frames import Result
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +178,21 @@ async def test_ask_that_waits_ends_with_the_client(database: Path) -> None:
             await running.until(lambda: running.db.value("SELECT count(*) FROM asks") == 1)
         with pytest.raises(GatewayUnavailable, match="has left"):
             await within(asking)
+
+
+async def test_ask_whose_result_comes_in_the_moment_of_leaving_ends_too() -> None:
+    left = GatewayUnavailable("this client has left")
+
+    async def write(text: str) -> None:
+        requests.answer(Result(json.loads(text)["ref"], msg_id="m-1"))
+        requests.end(left)
+        asks.end(left)
+
+    requests = Requests(write, lambda: 0.5, None)
+    asks = Asks(requests, Receipts(AgentSession(), write, lambda: None, requests), print)
+    requests.begin()
+    with pytest.raises(GatewayUnavailable, match="has left"):
+        await within(asks.ask("ws-001", 1, "data", None, None, None))
 
 
 def answer_frame(seq: int, reply_to: str) -> dict[str, object]:

@@ -140,10 +140,11 @@ class TestCommands:
         assert received[1]["broadcast_id"] in does("broadcasts")
         assert does(f"replay {received[0]['msg_id']} --to ws-001").startswith("Sent message ")
         does("help exit-codes")
-        assert len(json.loads(does("history --json"))) == 3
+        does("ask ws-001 1 --timeout 100ms", 5)
+        assert len(json.loads(does("history --json"))) == 4
         assert does("heartbeat ws-001 --latency 12") == "Heartbeat updated for ws-001\n"
         assert does("heartbeat-check") == "Active: 1  Timed out: 0\n"
-        assert json.loads(does("stats"))["total_messages"] == 3
+        assert json.loads(does("stats"))["total_messages"] == 4
         assert json.loads(does("top --once"))
         does("doctor")
         does("retry --all")

@@ -58,6 +58,11 @@ class Requests:
         self._slowed_at = 0.0
         self._ended = unready
 
+    @property
+    def ended(self) -> Optional[Exception]:
+        """With what every request ends now; None while they are taken."""
+        return self._ended
+
     def begin(self) -> None:
         """Take requests from now on."""
         # Before Python 3.10 a semaphore belongs to the loop in which it is made.

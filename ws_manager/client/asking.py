@@ -90,6 +90,9 @@ class Asks:
         self._unnamed += 1
         try:
             msg_id = str((await asking).msg_id)
+            # The client may have left in the moment after the result came: no answer will come.
+            if self._requests.ended is not None:
+                raise self._requests.ended
             answered: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(msg_id, []).append(answered)
             early = self._early.pop(msg_id, None)
