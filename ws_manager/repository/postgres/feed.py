@@ -28,6 +28,7 @@ _CURSOR = re.compile(r"([0-9a-f]{8})-(\d{1,18})\.(\d{1,18})-(\d{1,18})\.(\d{1,18
 _CONFIRMED = "confirmed"
 _ROWS = 200
 
+# An ORDER BY names the table too: `tx` alone would be the column of the result, which is text.
 _BEHIND = "tx >= %(tx)s::text::xid8 AND (tx, id) > (%(tx)s::text::xid8, %(id)s) AND tx < %(end)s::text::xid8"
 
 
@@ -110,7 +111,7 @@ class Feed:
         events = iter(
             self._db.rows(
                 f"SELECT tx::text, id, ts, ws_id, msg_id, kind, detail FROM events WHERE {_BEHIND}"
-                " ORDER BY tx, id LIMIT %(limit)s",
+                " ORDER BY events.tx, id LIMIT %(limit)s",
                 {**self._behind(EVENTS, event), "limit": limit},
             )
         )
@@ -160,7 +161,8 @@ class Feed:
             rows = self._db.rows(
                 "SELECT tx::text, id FROM (SELECT tx, id, sum(cardinality(seqs)) OVER (ORDER BY tx, id)"
                 f" - cardinality(seqs) AS before FROM (SELECT tx, id, seqs FROM receipts WHERE {_BEHIND}"
-                f" ORDER BY tx, id LIMIT {_ROWS}) AS next) AS counted WHERE before < %(left)s ORDER BY tx, id",
+                f" ORDER BY tx, id LIMIT {_ROWS}) AS next) AS counted WHERE before < %(left)s"
+                " ORDER BY counted.tx, id",
                 {**self._behind(RECEIPTS, receipt), "left": left},
             )
             if not rows:
@@ -198,15 +200,18 @@ class Feed:
         nothing.
         """
         row = self._db.row(
-            f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, (SELECT tx::text FROM {table} ORDER BY tx DESC"
-            " LIMIT 1), (SELECT tx::text FROM deleted WHERE name = %s)",
+            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text,"
+            f" (SELECT tx::text FROM {table} ORDER BY {table}.tx DESC LIMIT 1),"
+            " (SELECT tx::text FROM deleted WHERE name = %s)",
             (table,),
         )
         assert row is not None
         return _Place(min(int(row[0]), max(int(row[1] or 0), int(row[2] or 0)) + 1), 0)
 
     def _since(self, table: str, at: str) -> _Place:
-        row = self._db.row(f"SELECT tx::text, id FROM {table} WHERE ts >= %s ORDER BY tx, id LIMIT 1", (at,))
+        row = self._db.row(
+            f"SELECT tx::text, id FROM {table} WHERE ts >= %s ORDER BY {table}.tx, id LIMIT 1", (at,)
+        )
         end = self._end(table)
         return end if row is None else min(end, _Place(int(row[0]), max(row[1] - 1, 0)))
 

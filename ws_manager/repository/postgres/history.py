@@ -31,7 +31,12 @@ def message_of(row: Row) -> Message:
 
 
 class _Followed(NamedTuple):
-    """A position: how far the table was read, and the time before which what is read now does not count."""
+    """A position.
+
+    Attributes:
+        seen: how far the table was read.
+        since: what is read now was sent at this time or later. What is committed after that comes in any case.
+    """
 
     seen: Seen
     since: Optional[str] = None
@@ -90,13 +95,11 @@ class History:
             return Position(_Followed(Seen(current(self._db))))
         now = current(self._db)
         first = self._db.value(
-            "SELECT tx::text FROM messages WHERE sent_at >= %s ORDER BY tx LIMIT 1", (since,)
+            "SELECT tx::text FROM messages WHERE sent_at >= %s ORDER BY messages.tx LIMIT 1", (since,)
         )
         if first is None:
             return Position(_Followed(Seen(now)))
-        # The snapshot before that transaction. It leaves out others that were begun later, with earlier messages: so
-        # the time counts too for what is committed now, and not for what comes.
-        return Position(_Followed(Seen(f"{first}:{first}:", now), since))
+        return Position(_Followed(Seen(_before(now, int(first)), now), since))
 
     def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:
         old = cast("_Followed", position)
@@ -120,8 +123,14 @@ class History:
             {**terms.values, **seen._asdict(), "limit": limit},
         )
         if len(found) == limit:
-            return found, Position(_Followed(seen._replace(last=found[-1].db_id), old.since))
-        return found, Position(_Followed(Seen(seen.now)))
+            return found, Position(_Followed(seen._replace(last=found[-1].db_id or 0), old.since))
+        reached = Position(_Followed(Seen(seen.now)))
+        if old.seen.now is None:
+            return found, reached
+        # This was the rest of an earlier moment: whoever has not got a full page waits for news, and may have heard
+        # already of what was committed since.
+        more, reached = self.after(reached, wanted, limit - len(found))
+        return found + more, reached
 
     def _of_connection(self, ws_id: str, where: str, values: dict[str, object]) -> list[Message]:
         """Read two indexes, both limited: an OR over both columns would read the whole table."""
@@ -175,3 +184,11 @@ class History:
 
     def _read(self, sql: str, values: dict[str, object]) -> list[Message]:
         return [message_of(row) for row in self._db.rows(sql, values)]
+
+
+def _before(snapshot: str, transaction: int) -> str:
+    """Return a snapshot as it would be if a transaction and those behind it had not begun."""
+    open_ = [
+        number for number in snapshot.rpartition(":")[2].split(",") if number and int(number) < transaction
+    ]
+    return f"{open_[0] if open_ else transaction}:{transaction}:{','.join(open_)}"

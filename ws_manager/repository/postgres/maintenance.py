@@ -126,9 +126,9 @@ class Maintenance:
         else:
             key = _KEYS.get(log, "id")
             # The rows before the first that stays; those that are like it may follow among the same.
-            some = f"(SELECT {key}, ts FROM {log} ORDER BY {key} LIMIT {_CHUNK}) AS some"
+            first = f"(SELECT {key}, ts FROM {log} ORDER BY {key} LIMIT {_CHUNK}) AS found"
             chosen = (
-                f"SELECT {key} FROM {log} WHERE {over} AND {key} IN (SELECT {key} FROM {some} WHERE {over})"
+                f"SELECT {key} FROM {log} WHERE {over} AND {key} IN (SELECT {key} FROM {first} WHERE {over})"
             )
         # What another gateway is deleting is left to it.
         chosen += f" LIMIT {_CHUNK} FOR UPDATE SKIP LOCKED"
@@ -216,7 +216,7 @@ class Maintenance:
         return found
 
     def is_empty(self) -> bool:
-        if self._db.in_transaction:
+        if self._db.locks:
             # Nobody else may write until it is over: others would come between the ids of an import.
             tables = self._db.rows(
                 "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = %s", (SCHEMA,)
@@ -253,6 +253,11 @@ class Maintenance:
                 " WHERE highest > 0",
                 (self._highest.get(table, 0),),
             )
+        # Those that were deleted before the export count as such: see `Connections.count_ever`.
+        self._db.execute(
+            "UPDATE deleted_connections SET number = greatest(number, %s - (SELECT count(*) FROM connections))",
+            (self._highest.get("connections", 0),),
+        )
         self._version, self._highest = VERSION, {}
 
     def _note_broadcasts(self) -> None:

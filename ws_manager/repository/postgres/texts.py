@@ -17,22 +17,23 @@ def contains(db: Database, expression: str, texts: Sequence[str]) -> tuple[str, 
     """Return the condition that an expression contains one of some texts, in any case, and its parameters.
 
     A text in ASCII is compared as SQLite does it: only the letters of ASCII have two cases. With others in it, both
-    sides are lowered as the server knows Unicode; the sharp s is no double s then, as it is for SQLite's engine.
+    sides are folded as Unicode says it, which servers can from version 18 on. An older one only lowers them: a sharp
+    s is not found as a double s then.
     """
     # No text in PostgreSQL has a NUL, and a parameter may not.
     texts = [text for text in texts if "\0" not in text]
     if not texts:
         return "false", []
-    collation = '"C"' if all(text.isascii() for text in texts) else _unicode(db)
-    held = f"strpos(lower({expression} COLLATE {collation}), lower(%s::text COLLATE {collation})) > 0"
+    fold, collation = ("lower", "C") if all(text.isascii() for text in texts) else _folding(db)
+    held = f'strpos({fold}({expression} COLLATE "{collation}"), {fold}(%s::text COLLATE "{collation}")) > 0'
     return f"({' OR '.join([held] * len(texts))})", list(texts)
 
 
-def _unicode(db: Database) -> str:
-    """Return the best collation that the server has, quoted."""
+def _folding(db: Database) -> tuple[str, str]:
+    """Return the function and the collation with which the server knows most about letters."""
     found = db.value(
         "SELECT collname FROM pg_collation WHERE collname = ANY(%s) AND collencoding IN (-1, 6)"
         " ORDER BY array_position(%s, collname::text) LIMIT 1",
         (list(_COLLATIONS), list(_COLLATIONS)),
     )
-    return f'"{found or "default"}"'
+    return "casefold" if found == _COLLATIONS[0] else "lower", str(found or "default")

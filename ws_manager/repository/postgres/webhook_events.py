@@ -21,7 +21,7 @@ class WebhookEvents:
 
     def find(self, event_id: str) -> Optional[StoredEvent]:
         found = self._find(event_id)
-        if found is None and self._db.in_transaction:
+        if found is None and self._db.locks:
             # There is no row to lock. Somebody may have written it while we waited.
             self._db.lock("webhook event", event_id)
             found = self._find(event_id)

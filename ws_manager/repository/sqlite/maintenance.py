@@ -33,6 +33,9 @@ _OF_BROADCAST = (
     " AND messages.broadcast_id = broadcasts.broadcast_id"
 )
 
+NAMES_BROADCASTS = 5
+"""From this version of the schema on each message names its broadcast."""
+
 WEBHOOK_DAYS = 30
 """Days that webhook events stay at least: until then their sender may send them again."""
 
@@ -55,6 +58,7 @@ class Maintenance:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._version = VERSION
 
     def count_over(self, table: str, cutoff: str) -> int:
         with self._db.translated():
@@ -120,6 +124,7 @@ class Maintenance:
                 f"the export has schema {version}, and this ws-manager knows {VERSION}",
                 hint="upgrade ws-manager",
             )
+        self._version = version
         found = {}
         with self._db.translated():
             for table in (*TABLES, SEQUENCES):
@@ -153,7 +158,9 @@ class Maintenance:
             raise InvalidInput(str(error)) from None
 
     def complete_import(self, at: str) -> None:
-        note_broadcasts(self._db)
+        # PostgreSQL lets many write at once: there, other messages may lie between a broadcast's first and last.
+        if self._version < NAMES_BROADCASTS:
+            note_broadcasts(self._db)
         set_aside_beyond_limits(self._db, at)
 
     def _tables(self) -> sqlite_utils.Database:
