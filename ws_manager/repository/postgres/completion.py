@@ -46,7 +46,8 @@ def _ws_ids(session: _Session, prefix: str, *, active: bool) -> list[str]:
     return _names(
         session,
         "SELECT ws_id FROM (SELECT ws_id, status FROM connections WHERE ws_id >= %s AND ws_id < %s"
-        f" ORDER BY ws_id LIMIT {_LOOKED_AT}) AS some WHERE NOT %s OR status = 'active' ORDER BY ws_id LIMIT {MOST}",
+        f" ORDER BY ws_id LIMIT {_LOOKED_AT}) AS looked_at WHERE NOT %s OR status = 'active'"
+        f" ORDER BY ws_id LIMIT {MOST}",
         (prefix, prefix + _BEHIND_ALL, active),
     )
 
@@ -59,7 +60,7 @@ def _agents(session: _Session, prefix: str) -> list[str]:
         "SELECT min(agent) FROM connections WHERE agent >= %(first)s AND agent < %(end)s UNION ALL"
         " SELECT (SELECT min(agent) FROM connections WHERE agent > found.agent AND agent < %(end)s)"
         " FROM found WHERE found.agent IS NOT NULL)"
-        f" SELECT agent FROM (SELECT agent FROM found LIMIT {MOST}) AS some WHERE agent IS NOT NULL",
+        f" SELECT agent FROM (SELECT agent FROM found LIMIT {MOST}) AS looked_at WHERE agent IS NOT NULL",
         {"first": prefix, "end": prefix + _BEHIND_ALL},
     )
 
@@ -69,7 +70,7 @@ def _metadata(session: _Session, _prefix: str) -> list[str]:
     return _names(
         session,
         "SELECT DISTINCT metadata FROM"
-        f" (SELECT metadata FROM connections WHERE status = 'active' LIMIT {_LOOKED_INTO}) AS some",
+        f" (SELECT metadata FROM connections WHERE status = 'active' LIMIT {_LOOKED_INTO}) AS looked_at",
         (),
     )
 
