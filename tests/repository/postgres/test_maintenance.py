@@ -26,7 +26,7 @@ def store(postgres_url: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def session(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
+def session(postgres_url: str, store: Store) -> Iterator[psycopg.Connection[Any]]:
     """A session of somebody else."""
     with psycopg.connect(postgres_url, autocommit=True, options="-c search_path=ws_manager") as session:
         yield session
