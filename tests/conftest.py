@@ -163,7 +163,6 @@ def postgres() -> Iterator[Server]:
 
 @pytest.fixture
 def postgres_url(postgres: Server) -> Iterator[str]:
-    """The URL of a database with an empty ledger."""
-    url = postgres.new()
-    yield url
-    postgres.drop(url)
+    """The URL of a database that has no ledger yet."""
+    yield postgres.usual
+    postgres.empty(postgres.usual)

@@ -20,8 +20,6 @@ import pytest
 PASSWORD = "correct-horse-battery"
 """Of the server's one user. No output of ours may have it."""
 
-_TEMPLATE = "with_schema"
-
 
 class Server:
     """A running server with one user, who needs the password.
@@ -48,8 +46,19 @@ class Server:
             for path in (folder, password):
                 shutil.chown(path, "nobody", "nogroup")
         subprocess.run(
-            [*self._as_user, str(programs / "initdb"), "-D", str(self.data), "-U", "owner", "-E", "UTF8"]
-            + ["--locale=C", "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync"],
+            [
+                *(
+                    *self._as_user,
+                    str(programs / "initdb"),
+                    "-D",
+                    str(self.data),
+                    "-U",
+                    "owner",
+                    "-E",
+                    "UTF8",
+                ),
+                *("--locale=C", "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync"),
+            ],
             check=True,
             capture_output=True,
             cwd=folder,
@@ -58,7 +67,16 @@ class Server:
 
     def start(self) -> None:
         """Start the server, and wait until it takes sessions."""
-        options = ["-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-k", "", "-c", "max_connections=200"]
+        options = [
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-p",
+            str(self.port),
+            "-k",
+            "",
+            "-c",
+            "max_connections=200",
+        ]
         if not self._durable:
             options += ["-c", "fsync=off", "-c", "full_page_writes=off"]
         log = self.data / "server.log" if os.access(self.data, os.W_OK) else Path(os.devnull)
@@ -86,19 +104,31 @@ class Server:
         return f"postgresql://owner:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     @cached_property
-    def _template(self) -> str:
-        from ws_manager.repository.engines import engine_of
+    def usual(self) -> str:
+        """The URL of the database that most tests use, one after the other."""
+        return self.new(with_schema=False)
 
-        self._execute(f"CREATE DATABASE {_TEMPLATE}")
-        engine_of(self.url(_TEMPLATE)).open_to_write(self.url(_TEMPLATE)).close()
-        return _TEMPLATE
+    def empty(self, url: str) -> None:
+        """Delete the ledger in a database, and end the sessions that are open on it."""
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as session:
+            session.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            session.execute("SET client_min_messages = warning")
+            session.execute("DROP SCHEMA IF EXISTS ws_manager CASCADE")
 
     def new(self, *, with_schema: bool = True) -> str:
         """Make a database, and return its URL: with an empty ledger, or with nothing."""
+        from ws_manager.repository.engines import engine_of
+
         self._made += 1
         name = f"test_{self._made}"
-        template = f" TEMPLATE {self._template} STRATEGY FILE_COPY" if with_schema else ""
-        self._execute(f"CREATE DATABASE {name}{template}")
+        self._execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
+        if with_schema:
+            engine_of(self.url(name)).open_to_write(self.url(name)).close()
         return self.url(name)
 
     def drop(self, url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 import pytest
 
@@ -169,11 +169,11 @@ def test_sent_again_it_wants_no_answer(two: Ledger, on_the_file: Ledger) -> None
     assert not again.wants_reply
 
 
-def test_waiting_ends_with_the_answer(two: Ledger, database: Path) -> None:
+def test_waiting_ends_with_the_answer(two: Ledger, location: Union[Path, str]) -> None:
     sent = asked(two)
 
     def later() -> None:
-        with open_ledger(database) as ledger:
+        with open_ledger(location) as ledger:
             answer(ledger, sent)
 
     thread = threading.Thread(target=later)

@@ -517,15 +517,6 @@ class TestHold:
         assert again is not None
         again.release()
 
-    def test_of_a_gateway(self, store: Store, database: Path) -> None:
-        assert store.gateway_runs() is False
-        hold = engine_of(database).hold_gateway(database)
-        assert hold is not None
-        assert store.gateway_runs() is True
-        assert engine_of(database).hold_gateway(database) is None
-        hold.release()
-        assert store.gateway_runs() is False
-
     def test_of_gateway_processes_that_live(self, store: Store, other: Store) -> None:
         assert store.living_gateways() == frozenset()
         first, second = store.hold_gateway("g-1"), other.hold_gateway("g-2")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 import psycopg
@@ -300,7 +301,7 @@ class TestBars:
             finally:
                 ended.set()
 
-        works = [lambda own, ws_id=ws_id: come_back(own, ws_id) for ws_id in ws_ids]  # type: ignore[misc]
+        works: list[Callable[[Store], None]] = [partial(come_back, ws_id=ws_id) for ws_id in ws_ids]
         together(others, [bar, *works])
         assert store.connections.count_active() == 0
 
@@ -426,19 +427,18 @@ class TestGateways:
         now = utc_now()
         first, second = Gateway("g-1", 1, "http://1", now, now), Gateway("g-2", 2, "http://2", now, now)
         for gateway in (first, second):
+            store.hold_gateway(gateway.id)
             with store.atomic():
                 store.gateways.insert(gateway)
         assert store.living_gateways() == {"g-1", "g-2"}
         assert store.gateways.latest() == second
         with psycopg.connect(postgres_url, autocommit=True) as session:
-            session.execute("UPDATE ws_manager.gateways SET lease_until = clock_timestamp() WHERE id = 'g-1'")
+            session.execute("UPDATE ws_manager.leases SET until = clock_timestamp() WHERE gateway = 'g-1'")
             assert store.living_gateways() == {"g-2"}
             with store.atomic():
                 store.gateways.seen("g-1", utc_now())
             assert store.living_gateways() == {"g-1", "g-2"}
-            row = session.execute(
-                "SELECT max(lease_until - clock_timestamp()) FROM ws_manager.gateways"
-            ).fetchone()
+            row = session.execute("SELECT max(until - clock_timestamp()) FROM ws_manager.leases").fetchone()
         assert row is not None
         assert LEASE_SECONDS - SECONDS < row[0].total_seconds() <= LEASE_SECONDS
 

@@ -279,7 +279,7 @@ class TestReceipts:
 
         together(store, *map(one, range(4)))
         assert store.db.value("SELECT count(*) FROM messages WHERE delivered = 1") == 8 * 400
-        confirmed = dict(store.db.rows("SELECT ws_id, confirmed_seq FROM connections"))  # type: ignore[arg-type]
+        confirmed = {row[0]: row[1] for row in store.db.rows("SELECT ws_id, confirmed_seq FROM connections")}
         assert confirmed == {ws_id: max(seqs[ws_id]) for ws_id in ws_ids}
         journal = [seq for (row,) in store.db.rows("SELECT seqs FROM receipts") for seq in row]
         assert sorted(journal) == sorted(seq for each in seqs.values() for seq in each)

@@ -15,6 +15,7 @@ import pytest
 from tests.support import held
 from tests.users import ALICE, BOB, as_root, as_user, listing
 from ws_manager import LedgerError, get_db
+from ws_manager.repository.engines import engine_of
 from ws_manager.repository.sqlite.locks import Lock, gateway_lock, living, living_lock, remove_stale
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and owners are POSIX")
@@ -249,3 +250,15 @@ class TestLivingGateways:
             child.stdin.close()
             child.wait()
         assert gateway_lock(database).holder() is False
+
+
+def test_only_one_process_may_be_the_gateway(database: Path) -> None:
+    store = engine_of(database).open_to_write(database)
+    assert store.gateway_runs() is False
+    hold = engine_of(database).hold_gateway(database)
+    assert hold is not None
+    assert store.gateway_runs() is True
+    assert engine_of(database).hold_gateway(database) is None
+    hold.release()
+    assert store.gateway_runs() is False
+    store.close()

@@ -30,6 +30,8 @@ class Changes:
     def happened(self) -> bool:
         """Return whether anything may have been committed since the last call. The first call says yes."""
         now = time.monotonic()
+        self._listen()
+        self._announced = self._db.notified(0.0) or self._announced
         if not self._announced and now - self._looked_at < _SWEEP_SECONDS:
             return False
         self._announced, self._looked_at = False, now

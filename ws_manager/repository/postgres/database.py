@@ -35,7 +35,12 @@ CHANNEL = "ws_manager"
 BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
 # A peer that has vanished is noticed in about half a minute, and not after the system's two hours.
-_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
+_KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
 _SETTINGS = f"""SELECT
   set_config('search_path', '{SCHEMA}', false),
@@ -82,7 +87,11 @@ class Database:
             raise InvalidInput(
                 f"{self.location} is not a URL of PostgreSQL", hint="postgresql://user@host:port/database"
             ) from None
-        usual = {"connect_timeout": _CONNECT_SECONDS, "application_name": "ws-manager", **_KEEPALIVE}
+        usual: dict[str, Any] = {
+            "connect_timeout": _CONNECT_SECONDS,
+            "application_name": "ws-manager",
+            **_KEEPALIVE,
+        }
         usual = {name: value for name, value in usual.items() if name not in given}
         try:
             session = psycopg.connect(self.url, autocommit=True, client_encoding="UTF8", **usual)
@@ -96,7 +105,8 @@ class Database:
             encoding = session.execute(_SETTINGS).fetchone()
             if encoding is None or encoding[-1] != "UTF8":
                 raise LedgerError(
-                    f"the encoding of {self.location} is not UTF8", hint="make a database with ENCODING 'UTF8'"
+                    f"the encoding of {self.location} is not UTF8",
+                    hint="make a database with ENCODING 'UTF8'",
                 )
         except BaseException:
             session.close()
@@ -119,7 +129,10 @@ class Database:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return self._session.info.transaction_status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
+        return self._session.info.transaction_status not in (
+            TransactionStatus.IDLE,
+            TransactionStatus.UNKNOWN,
+        )
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -155,29 +168,29 @@ class Database:
     def execute(self, sql: str, parameters: Parameters = ()) -> int:
         """Run a statement, and return how many rows it has changed. Placeholders are `%s`."""
         with self.translated():
-            return self.session.execute(sql, parameters or None).rowcount  # type: ignore[arg-type]
+            return self.session.execute(sql, parameters or None).rowcount
 
     def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run a statement for each of some parameters."""
         with self.translated(), self.session.cursor() as cursor:
-            cursor.executemany(sql, parameters)  # type: ignore[arg-type]
+            cursor.executemany(sql, parameters)
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Write rows by COPY: for many rows the fastest way."""
         statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
-        with self.translated(), self.session.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[arg-type]
+        with self.translated(), self.session.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(row)
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return the rows of a query."""
         with self.translated():
-            return self.session.execute(sql, parameters or None).fetchall()  # type: ignore[arg-type]
+            return self.session.execute(sql, parameters or None).fetchall()
 
     def row(self, sql: str, parameters: Parameters = ()) -> Optional[Row]:
         """Return the first row of a query, or None."""
         with self.translated():
-            return self.session.execute(sql, parameters or None).fetchone()  # type: ignore[arg-type]
+            return self.session.execute(sql, parameters or None).fetchone()
 
     def value(self, sql: str, parameters: Parameters = ()) -> Any:  # noqa: ANN401 - whatever the column holds
         """Return the first column of the first row of a query, or None."""
@@ -190,7 +203,9 @@ class Database:
 
     def lock_shared(self, *what: object) -> None:
         """Let others pass with `lock_shared`, but nobody with `lock`, until the transaction ends."""
-        self.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (":".join(map(str, what)),))
+        self.execute(
+            "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (":".join(map(str, what)),)
+        )
 
     @property
     def locks(self) -> bool:
@@ -244,13 +259,17 @@ def translated_errors(location: str) -> Iterator[None]:
         location: the URL that the errors will name, without a password.
 
     Raises:
-        InvalidInput: a value has half of a surrogate pair, which UTF-8 cannot hold.
+        InvalidInput: a value has half of a surrogate pair, which UTF-8 cannot hold, or a NUL.
         LedgerError: the database cannot be used.
     """
     try:
         yield
     except UnicodeEncodeError:
         raise InvalidInput("a name or a text is not valid Unicode", hint="give it in UTF-8") from None
+    except psycopg.DataError as error:
+        if "NUL" in str(error):
+            raise InvalidInput("a name or a text has a NUL character, which PostgreSQL cannot hold") from None
+        raise
     except psycopg.Error as error:
         explained = _explained(error, location)
         if explained is None:
@@ -271,8 +290,16 @@ def _explained(error: psycopg.Error, location: str) -> Optional[LedgerError]:
     known: tuple[tuple[type[psycopg.Error], str, str], ...] = (
         (pg.QueryCanceled, "was interrupted", "run it again"),
         (pg.UndefinedTable, "is not a ledger: a table is missing", "check the URL"),
-        (pg.ReadOnlySqlTransaction, "cannot be written: it is a standby, or read-only", "use the primary's URL"),
-        (pg.InsufficientPrivilege, "does not allow this to its user", "grant the rights, or use another user"),
+        (
+            pg.ReadOnlySqlTransaction,
+            "cannot be written: it is a standby, or read-only",
+            "use the primary's URL",
+        ),
+        (
+            pg.InsufficientPrivilege,
+            "does not allow this to its user",
+            "grant the rights, or use another user",
+        ),
     )
     for kind, what, hint in known:
         if isinstance(error, kind):

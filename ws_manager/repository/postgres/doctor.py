@@ -230,8 +230,8 @@ def _restored(db: Database) -> Iterator[Finding]:
 
 def _gateways(db: Database) -> Iterator[Finding]:
     rows = db.rows(
-        "SELECT url, pid, seen_at, extract(epoch FROM lease_until - clock_timestamp())::float FROM gateways"
-        " ORDER BY lease_until > clock_timestamp() DESC NULLS LAST, number DESC LIMIT 100"
+        "SELECT url, pid, seen_at, extract(epoch FROM until - clock_timestamp())::float FROM gateways"
+        " LEFT JOIN leases ON gateway = id ORDER BY until > clock_timestamp() DESC NULLS LAST, number DESC LIMIT 100"
     )
     if not rows:
         yield Finding("gateways", WARNING, "none has ever run on this ledger", remedy=START_GATEWAY)

@@ -31,9 +31,13 @@ class PostgresEngine:
         with _session(location) as db:
             check(db, version_of(db))
 
-    def open_to_write(self, location: Location, *, create: bool = True, shared: bool = False) -> PostgresStore:
+    def open_to_write(
+        self, location: Location, *, create: bool = True, shared: bool = False
+    ) -> PostgresStore:
         if shared:
-            raise InvalidInput("--shared is for a database file", hint="leave it out: PostgreSQL keeps schemas apart")
+            raise InvalidInput(
+                "--shared is for a database file", hint="leave it out: PostgreSQL keeps schemas apart"
+            )
         return _opened(location, create=create)
 
     def open_to_read(self, location: Location) -> PostgresStore:

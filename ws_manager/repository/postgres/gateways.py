@@ -6,13 +6,10 @@ from typing import Optional
 
 from ws_manager.models import Gateway
 from ws_manager.repository.postgres.database import Database
-from ws_manager.repository.postgres.locks import LEASE_SECONDS
+from ws_manager.repository.postgres.locks import UNTIL
 
 LATEST = "SELECT id, pid, url, started_at, seen_at FROM gateways ORDER BY number DESC LIMIT 1"
 """The gateway that started last."""
-
-# By the clock of the database, which all gateways share. `now()` would be the beginning of the transaction.
-_LEASE = f"clock_timestamp() + interval '{LEASE_SECONDS} seconds'"
 
 
 class Gateways:
@@ -23,15 +20,13 @@ class Gateways:
 
     def insert(self, gateway: Gateway) -> None:
         self._db.execute(
-            "INSERT INTO gateways (id, pid, url, started_at, seen_at, lease_until)"
-            f" VALUES (%s, %s, %s, %s, %s, {_LEASE})",
+            "INSERT INTO gateways (id, pid, url, started_at, seen_at) VALUES (%s, %s, %s, %s, %s)",
             (gateway.id, gateway.pid, gateway.url, gateway.started_at, gateway.seen_at),
         )
 
     def seen(self, gateway_id: str, at: str) -> None:
-        self._db.execute(
-            f"UPDATE gateways SET seen_at = %s, lease_until = {_LEASE} WHERE id = %s", (at, gateway_id)
-        )
+        self._db.execute("UPDATE gateways SET seen_at = %s WHERE id = %s", (at, gateway_id))
+        self._db.execute(f"UPDATE leases SET until = {UNTIL} WHERE gateway = %s", (gateway_id,))
 
     def latest(self) -> Optional[Gateway]:
         row = self._db.row(LATEST)
@@ -39,9 +34,3 @@ class Gateways:
 
     def seen_since(self, at: str) -> frozenset[str]:
         return frozenset(row[0] for row in self._db.rows("SELECT id FROM gateways WHERE seen_at > %s", (at,)))
-
-    def living(self) -> frozenset[str]:
-        """Return the ids of the gateways whose lease has not run out."""
-        return frozenset(
-            row[0] for row in self._db.rows("SELECT id FROM gateways WHERE lease_until > clock_timestamp()")
-        )

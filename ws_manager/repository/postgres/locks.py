@@ -11,6 +11,12 @@ from ws_manager.repository.postgres.database import Database
 LEASE_SECONDS = 60
 """For this long after its last note a gateway counts as living, by the clock of the database."""
 
+FORGOTTEN_SECONDS = 3600
+
+# By the clock that all gateways share. `now()` would be the beginning of the transaction.
+UNTIL = f"clock_timestamp() + interval '{LEASE_SECONDS} seconds'"
+"""When a lease that begins now ends."""
+
 
 class SessionLock:
     """An advisory lock of a session of its own (section 13.3.5 of PostgreSQL's manual).
@@ -47,16 +53,18 @@ class SessionLock:
 
 
 class Lease:
-    """A gateway's lease. `Gateways.insert` begins it, `Gateways.seen` renews it.
+    """A gateway's lease, renewed by `Gateways.seen`.
 
     Args:
-        url: of the database.
+        db: the session that begins it. It ends on a session of its own, for another thread may end it.
         gateway_id: of the gateway.
     """
 
-    def __init__(self, url: str, gateway_id: str) -> None:
-        self._url = url
+    def __init__(self, db: Database, gateway_id: str) -> None:
+        self._url = db.url
         self._gateway_id = gateway_id
+        db.execute(f"DELETE FROM leases WHERE until < {UNTIL} - interval '{FORGOTTEN_SECONDS} seconds'")
+        db.execute(f"INSERT INTO leases (gateway, until) VALUES (%s, {UNTIL})", (gateway_id,))
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -68,9 +76,14 @@ class Lease:
         with contextlib.suppress(LedgerError):
             db = Database(self._url)
             try:
-                db.execute("UPDATE gateways SET lease_until = clock_timestamp() WHERE id = %s", (self._gateway_id,))
+                db.execute("DELETE FROM leases WHERE gateway = %s", (self._gateway_id,))
             finally:
                 db.close()
+
+
+def living(db: Database) -> frozenset[str]:
+    """Return the ids of the gateways whose lease has not run out."""
+    return frozenset(row[0] for row in db.rows("SELECT gateway FROM leases WHERE until > clock_timestamp()"))
 
 
 class Shared:

@@ -2,7 +2,7 @@
 
 The numbers and the columns are those of SQLite's schema, so that an export of one engine goes into the other. What
 only this engine has: `tx`, the transaction that wrote a row, by which readers find what was committed since
-(`ws_manager.repository.postgres.snapshots`), and `lease_until`.
+(`ws_manager.repository.postgres.snapshots`), and the table `leases`.
 """
 
 from __future__ import annotations
@@ -88,8 +88,11 @@ _STEPS: dict[int, tuple[str, ...]] = {
   url text NOT NULL,
   started_at text COLLATE "C" NOT NULL DEFAULT {_NOW},
   seen_at text COLLATE "C" NOT NULL DEFAULT {_NOW},
-  lease_until timestamptz,
   number bigint GENERATED ALWAYS AS IDENTITY UNIQUE
+)""",
+        """CREATE TABLE leases (
+  gateway text COLLATE "C" PRIMARY KEY,
+  until timestamptz NOT NULL
 )""",
         f"""CREATE TABLE webhook_events (
   event_id text COLLATE "C" PRIMARY KEY,

@@ -23,7 +23,7 @@ from ws_manager.repository.postgres.heartbeat_log import HeartbeatLog
 from ws_manager.repository.postgres.history import History
 from ws_manager.repository.postgres.holds import Holds
 from ws_manager.repository.postgres.keys import Keys
-from ws_manager.repository.postgres.locks import Lease, SessionLock
+from ws_manager.repository.postgres.locks import Lease, SessionLock, living
 from ws_manager.repository.postgres.maintenance import Maintenance
 from ws_manager.repository.postgres.messages import Messages
 from ws_manager.repository.postgres.overview import Overview
@@ -94,10 +94,10 @@ class PostgresStore:
         return bool(self.living_gateways())
 
     def hold_gateway(self, gateway_id: str) -> Lease:
-        return Lease(self.db.url, gateway_id)
+        return Lease(self.db, gateway_id)
 
     def living_gateways(self) -> Optional[frozenset[str]]:
-        return self.gateways.living()
+        return living(self.db)
 
     def hold(self, connection: Connection) -> Optional[SessionLock]:
         lock = SessionLock(self.db.url, f"ws-manager receive {connection.ws_id}")
