@@ -99,7 +99,8 @@ class History:
         )
         if first is None:
             return Position(_Followed(Seen(now)))
-        return Position(_Followed(Seen(_before(now, int(first)), now), since))
+        # The snapshot before that transaction. What is still open now comes afterwards, in what is read behind `now`.
+        return Position(_Followed(Seen(f"{first}:{first}:", now), since))
 
     def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:
         old = cast("_Followed", position)
@@ -184,11 +185,3 @@ class History:
 
     def _read(self, sql: str, values: dict[str, object]) -> list[Message]:
         return [message_of(row) for row in self._db.rows(sql, values)]
-
-
-def _before(snapshot: str, transaction: int) -> str:
-    """Return a snapshot as it would be if a transaction and those behind it had not begun."""
-    open_ = [
-        number for number in snapshot.rpartition(":")[2].split(",") if number and int(number) < transaction
-    ]
-    return f"{open_[0] if open_ else transaction}:{transaction}:{','.join(open_)}"
