@@ -91,7 +91,9 @@ def test_sends_and_handles_over_a_gateway_that_is_killed(tmp_path: Path) -> None
 def test_says_goodbye_when_the_server_ends(tmp_path: Path) -> None:
     database = tmp_path / "ledger.db"
     with gateway(database) as (_, address):
-        with application(tmp_path, address) as (server, _):
+        with application(tmp_path, address) as (server, url):
+            # A signal that comes in the moment after its line "Uvicorn running" ends uvicorn without its shutdown.
+            assert request(f"{url}/healthz")[0] == 200
             server.end()
         db = get_db(database)
         rows = db.execute("SELECT status, close_code FROM connections WHERE ws_id = 'web-001'").fetchall()

@@ -231,6 +231,9 @@ class TestEndOfRun:
                 done.append(message.seq)
 
             seqs = running.send_many(2)
+            await running.until(
+                lambda: running.db.value("SELECT count(*) FROM messages WHERE written_at IS NOT NULL") == 2
+            )
             await within(client.run(idle_timeout=0.02))
             assert done == seqs
 
