@@ -40,14 +40,12 @@ def engine_of(location: Location) -> Engine:
 def connection_to(location: Location, *, shared: bool = False) -> Database:
     """Open a SQLite ledger, for callers that use the connection themselves too. Arguments and errors of `get_db`."""
     where = located(location)
-    if isinstance(where, DatabaseUrl):
-        raise InvalidInput(
-            f"get_db() opens a SQLite file, and not {where.scheme}://…",
-            hint="use open_ledger()",
-        )
+    if isinstance(where, DatabaseUrl) or isinstance(location, DatabaseUrl):
+        raise InvalidInput("get_db() opens a SQLite file, and not a URL", hint="use open_ledger()")
     from ws_manager.repository.sqlite.opening import open_to_write
 
-    return open_to_write(where, shared=shared)
+    # As it was given: an empty text is no path, but would be made one.
+    return open_to_write(location, shared=shared)
 
 
 def store_over(db_conn: object) -> Store:
