@@ -142,7 +142,7 @@ class Server:
 
 @contextlib.contextmanager
 def server(*, durable: bool = False) -> Iterator[Server]:
-    """Run a server for the length of a block; the test is skipped where there is none."""
+    """Run a server for the length of a block; the test is skipped where no server can be had."""
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:

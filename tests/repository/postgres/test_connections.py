@@ -30,7 +30,7 @@ class Others(NamedTuple):
 
     Attributes:
         start: runs something with a store of its own.
-        wait_until_waiting: waits until so many of them wait for a lock.
+        wait_until_waiting: waits until this number of them wait for a lock.
     """
 
     start: Callable[[Callable[[Store], Any]], Future[Any]]

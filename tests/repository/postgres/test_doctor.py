@@ -44,7 +44,7 @@ def session(ledger_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def gateway(session: psycopg.Connection[Any], number: int, left: int) -> None:
-    """Write a gateway, and so many seconds that are left of its lease."""
+    """Write a gateway whose lease has this number of seconds left."""
     session.execute("INSERT INTO gateways (id, pid, url) VALUES (%s, 7, 'ws://g-' || %s)", (number, number))
     session.execute("INSERT INTO leases VALUES (%s, clock_timestamp() + %s * interval '1 s')", (number, left))
 

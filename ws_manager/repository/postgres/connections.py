@@ -47,7 +47,7 @@ class Connections:
     def find(self, ws_id: str) -> Optional[Connection]:
         row = self._row(ws_id)
         if row is None and self._db.locks:
-            # That there is none stays true too; unless it has just been registered by another.
+            # Its absence has to last too. Another may have registered it just now, so look again.
             self._db.lock("connection", ws_id)
             row = self._row(ws_id)
         if row is not None:
