@@ -6,23 +6,16 @@ the order of their ids, and after the lock of the bars: in another order, two wo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
-from typing import Any, Optional
+from typing import Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Registration, SignOfLife
+from ws_manager.repository.decoding import CONNECTION_COLUMNS, DecodedConnections, decode
 from ws_manager.repository.postgres.bars import LOCK as BARS
 from ws_manager.repository.postgres.database import Database, Row
 from ws_manager.repository.postgres.messages import PENDING
 from ws_manager.repository.postgres.names import names_between, names_ending
 from ws_manager.repository.records import ListedConnection, Recipients, SilentConnection
-from ws_manager.strict_json import nests_deeper
-
-_COLUMNS = (
-    "ws_id, agent, metadata, connected_at, last_heartbeat, status, message_count, id, disconnected_at,"
-    " epoch, confirmed_seq, close_code, close_reason, gateway"
-)
-_WS_ID, _METADATA, _STATUS = 0, 2, 5
 
 # Whoever finds a connection may register it next, and looks for bars then. The condition is about no row, so the
 # server evaluates it before it looks for one: the lock of the bars comes before the row's.
@@ -30,8 +23,6 @@ _BEHIND_BARS = (
     f" AND (SELECT true FROM pg_advisory_xact_lock_shared(hashtextextended('{BARS}', 0)))"
     " FOR NO KEY UPDATE OF connections"
 )
-
-_parse = json.JSONDecoder().raw_decode
 
 
 class Connections:
@@ -42,7 +33,7 @@ class Connections:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._decoded: dict[str, tuple[Row, Connection]] = {}
+        self._decoded = DecodedConnections()
 
     def find(self, ws_id: str) -> Optional[Connection]:
         row = self._row(ws_id)
@@ -51,13 +42,13 @@ class Connections:
             self._db.lock("connection", ws_id)
             row = self._row(ws_id)
         if row is not None:
-            return self._connection(row)
-        self._decoded.pop(ws_id, None)
+            return self._decoded.of(row)
+        self._decoded.forget(ws_id)
         return None
 
     def _row(self, ws_id: str) -> Optional[Row]:
         lock = _BEHIND_BARS if self._db.locks else ""
-        return self._db.row(f"SELECT {_COLUMNS} FROM connections WHERE ws_id = %s{lock}", (ws_id,))
+        return self._db.row(f"SELECT {CONNECTION_COLUMNS} FROM connections WHERE ws_id = %s{lock}", (ws_id,))
 
     def names(self, first: str, end: str, limit: int) -> list[str]:
         return names_between(self._db, "connections", "ws_id", first, end, limit)
@@ -80,13 +71,12 @@ class Connections:
     def active(self, agent: Optional[str] = None) -> list[Connection]:
         where, parameters = _active(agent)
         rows = self._db.rows(
-            f"SELECT {_COLUMNS} FROM connections WHERE {where} ORDER BY id{self._db.for_update}", parameters
+            f"SELECT {CONNECTION_COLUMNS} FROM connections WHERE {where} ORDER BY id{self._db.for_update}",
+            parameters,
         )
-        connections = [self._connection(row) for row in rows]
-        if agent is None and len(self._decoded) > len(connections):
-            # Forget connections that are no longer active.
-            kept = {connection.ws_id for connection in connections}
-            self._decoded = {ws_id: known for ws_id, known in self._decoded.items() if ws_id in kept}
+        connections = [self._decoded.of(row) for row in rows]
+        if agent is None:
+            self._decoded.keep(connections)
         return connections
 
     def listed(
@@ -117,10 +107,11 @@ class Connections:
             else "0"
         )
         rows = self._db.rows(
-            f"SELECT {_COLUMNS}, {pending} FROM connections WHERE {' AND '.join(where)} ORDER BY id LIMIT %s",
+            f"SELECT {CONNECTION_COLUMNS}, {pending} FROM connections"
+            f" WHERE {' AND '.join(where)} ORDER BY id LIMIT %s",
             [*parameters, limit],
         )
-        return [ListedConnection(_decode(row[:-1]), row[-1]) for row in rows]
+        return [ListedConnection(decode(row[:-1]), row[-1]) for row in rows]
 
     def recipients(self, agent: Optional[str] = None, among: Optional[Collection[str]] = None) -> Recipients:
         where, parameters = _active(agent)
@@ -183,7 +174,7 @@ class Connections:
             },
         )
         assert row is not None
-        return self._connection(row)
+        return self._decoded.of(row)
 
     def disconnect(self, ws_id: str, at: str, reason: str, code: Optional[int] = None) -> bool:
         return bool(
@@ -265,63 +256,20 @@ class Connections:
             "UPDATE connections SET message_count = message_count + 1 WHERE ws_id = %s", (ws_id,)
         )
 
-    def _connection(self, row: Row) -> Connection:
-        if row[_STATUS] != ACTIVE:
-            self._decoded.pop(row[_WS_ID], None)
-            return _decode(row)
-        known = self._decoded.get(row[_WS_ID])
-        if known is None or known[0] != row:
-            known = self._decoded[row[_WS_ID]] = (row, _decode(row, known))
-        return known[1]
-
 
 _INSERT = (
     "INSERT INTO connections (ws_id, agent, metadata, connected_at, last_heartbeat, gateway, token)"
     " VALUES (%(ws_id)s, %(agent)s, coalesce(%(metadata)s, '{}'), %(connected_at)s, %(last_heartbeat)s, %(gateway)s,"
-    f" %(token)s) RETURNING {_COLUMNS}"
+    f" %(token)s) RETURNING {CONNECTION_COLUMNS}"
 )
 _REACTIVATE = (
     "UPDATE connections SET agent = %(agent)s, metadata = coalesce(%(metadata)s, metadata),"
     " connected_at = %(connected_at)s, last_heartbeat = %(last_heartbeat)s, gateway = %(gateway)s, token = %(token)s,"
     " status = 'active', epoch = epoch + 1, disconnected_at = NULL, close_code = NULL, close_reason = NULL"
-    f" WHERE ws_id = %(ws_id)s RETURNING {_COLUMNS}"
+    f" WHERE ws_id = %(ws_id)s RETURNING {CONNECTION_COLUMNS}"
 )
 
 
 def _active(agent: Optional[str]) -> tuple[str, tuple[object, ...]]:
     """Return the condition for active connections, of one agent or of all, and its parameters."""
     return ("status = 'active'", ()) if agent is None else ("status = 'active' AND agent = %s", (agent,))
-
-
-def _decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
-    """Turn a row into a Connection.
-
-    Args:
-        row: `_COLUMNS`.
-        known: an older row of the same ws_id and what it was turned into. Where its metadata is the same text, the
-            decoded value is used again: parsing it costs more than all the rest.
-    """
-    if known is not None and known[0][_METADATA] == row[_METADATA]:
-        metadata, text = known[1].metadata, known[1].metadata_json
-    else:
-        metadata, text = _metadata(row[_METADATA])
-    others: Row = (*row[3:], text)
-    return Connection(row[_WS_ID], row[1], metadata, *others)
-
-
-def _metadata(text: str) -> tuple[dict[str, Any], str]:
-    """Parse metadata, and return it with its text.
-
-    Another program may have written what is not a JSON object, or nests too deeply: that is shown as it is.
-    """
-    text = text.strip()
-    try:
-        if not nests_deeper(text):
-            # `json.loads` spends as much time on its arguments and the white space at both ends as on parsing.
-            metadata, end = _parse(text)
-            if isinstance(metadata, dict) and end == len(text):
-                return metadata, text
-    except ValueError:
-        pass
-    metadata = {"unreadable": text}
-    return metadata, json.dumps(metadata, ensure_ascii=False)

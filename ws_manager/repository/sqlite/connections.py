@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import Any, Optional
+from typing import Optional
 
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Registration, SignOfLife
+from ws_manager.repository.decoding import CONNECTION_COLUMNS, DecodedConnections, decode
 from ws_manager.repository.records import ListedConnection, Recipients, SilentConnection
-from ws_manager.repository.sqlite.database import Database, Row, from_json
+from ws_manager.repository.sqlite.database import Database, from_json
 from ws_manager.repository.sqlite.messages import PENDING
-from ws_manager.strict_json import nests_deeper
 
-_COLUMNS = (
-    "ws_id, agent, metadata, connected_at, last_heartbeat, status, message_count, id, disconnected_at,"
-    " epoch, confirmed_seq, close_code, close_reason, gateway"
-)
-_WS_ID, _METADATA, _STATUS = 0, 2, 5
 # SQLite takes 32,766 parameters a statement.
 _NAMES_A_STATEMENT = 5000
-
-_parse = json.JSONDecoder().raw_decode
 
 
 class Connections:
@@ -32,13 +25,13 @@ class Connections:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._decoded: dict[str, tuple[Row, Connection]] = {}
+        self._decoded = DecodedConnections()
 
     def find(self, ws_id: str) -> Optional[Connection]:
-        row = self._db.row(f"SELECT {_COLUMNS} FROM connections WHERE ws_id = ?", (ws_id,))
+        row = self._db.row(f"SELECT {CONNECTION_COLUMNS} FROM connections WHERE ws_id = ?", (ws_id,))
         if row is not None:
-            return self._connection(row)
-        self._decoded.pop(ws_id, None)
+            return self._decoded.of(row)
+        self._decoded.forget(ws_id)
         return None
 
     def names(self, first: str, end: str, limit: int) -> list[str]:
@@ -61,12 +54,12 @@ class Connections:
 
     def active(self, agent: Optional[str] = None) -> list[Connection]:
         where, parameters = _active(agent)
-        rows = self._db.rows(f"SELECT {_COLUMNS} FROM connections WHERE {where} ORDER BY id", parameters)
-        connections = [self._connection(row) for row in rows]
-        if agent is None and len(self._decoded) > len(connections):
-            # Forget connections that are no longer active.
-            kept = {connection.ws_id for connection in connections}
-            self._decoded = {ws_id: known for ws_id, known in self._decoded.items() if ws_id in kept}
+        rows = self._db.rows(
+            f"SELECT {CONNECTION_COLUMNS} FROM connections WHERE {where} ORDER BY id", parameters
+        )
+        connections = [self._decoded.of(row) for row in rows]
+        if agent is None:
+            self._decoded.keep(connections)
         return connections
 
     def listed(
@@ -97,10 +90,11 @@ class Connections:
             else "0"
         )
         rows = self._db.rows(
-            f"SELECT {_COLUMNS}, {pending} FROM connections WHERE {' AND '.join(where)} ORDER BY id LIMIT ?",
+            f"SELECT {CONNECTION_COLUMNS}, {pending} FROM connections"
+            f" WHERE {' AND '.join(where)} ORDER BY id LIMIT ?",
             [*parameters, -1 if limit is None else limit],
         )
-        return [ListedConnection(_decode(row[:-1]), row[-1]) for row in rows]
+        return [ListedConnection(decode(row[:-1]), row[-1]) for row in rows]
 
     def active_ids(self, agent: Optional[str] = None) -> list[str]:
         where, parameters = _active(agent)
@@ -274,50 +268,7 @@ class Connections:
     def count_message(self, ws_id: str) -> None:
         self._db.execute("UPDATE connections SET message_count = message_count + 1 WHERE ws_id = ?", (ws_id,))
 
-    def _connection(self, row: Row) -> Connection:
-        if row[_STATUS] != ACTIVE:
-            self._decoded.pop(row[_WS_ID], None)
-            return _decode(row)
-        known = self._decoded.get(row[_WS_ID])
-        if known is None or known[0] != row:
-            known = self._decoded[row[_WS_ID]] = (row, _decode(row, known))
-        return known[1]
-
 
 def _active(agent: Optional[str]) -> tuple[str, tuple[str, ...]]:
     """Return the condition for active connections, of one agent or of all, and its parameters."""
     return ("status = 'active'", ()) if agent is None else ("status = 'active' AND agent = ?", (agent,))
-
-
-def _decode(row: Row, known: Optional[tuple[Row, Connection]] = None) -> Connection:
-    """Turn a row into a Connection.
-
-    Args:
-        row: `_COLUMNS`.
-        known: an older row of the same ws_id and what it was turned into. Where its metadata is the same text, the
-            decoded value is used again: parsing it costs more than all the rest.
-    """
-    if known is not None and known[0][_METADATA] == row[_METADATA]:
-        metadata, text = known[1].metadata, known[1].metadata_json
-    else:
-        metadata, text = _metadata(row[_METADATA])
-    others: Row = (*row[3:], text)
-    return Connection(row[_WS_ID], row[1], metadata, *others)
-
-
-def _metadata(text: str) -> tuple[dict[str, Any], str]:
-    """Parse metadata, and return it with its text.
-
-    Another program may have written what is not a JSON object, or nests too deeply: that is shown as it is.
-    """
-    text = text.strip()
-    try:
-        if not nests_deeper(text):
-            # `json.loads` spends as much time on its arguments and the white space at both ends as on parsing.
-            metadata, end = _parse(text)
-            if isinstance(metadata, dict) and end == len(text):
-                return metadata, text
-    except ValueError:
-        pass
-    metadata = {"unreadable": text}
-    return metadata, json.dumps(metadata, ensure_ascii=False)
