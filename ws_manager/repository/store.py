@@ -44,7 +44,11 @@ class Changes(Protocol):
     """Watches for commits of any process."""
 
     def happened(self) -> bool:
-        """Return whether anything may have been committed since the last call. The first call says yes."""
+        """Return whether anything may have been committed since the last call. The first call says yes.
+
+        Every commit leads to a yes, on SQLite at once. On PostgreSQL that takes a moment, usually a few ms: it may
+        also say yes without a cause.
+        """
 
     def wait(self) -> None:
         """Wait until somebody may have committed: at most about 2 ms longer than that, and at most 20 ms."""
