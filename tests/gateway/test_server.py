@@ -158,7 +158,7 @@ class TestLedgerInTrouble:
             assert refused.value.status == 503
 
     async def test_handshake_does_not_wait_longer_than_it_may(self, database: Path) -> None:
-        async with gateway(database, limits=Limits(handshake_seconds=0.1)) as running:
+        async with gateway(database, limits=Limits(handshake_seconds=1)) as running:
             running.db.execute("BEGIN IMMEDIATE")
             with pytest.raises(Refused) as refused:
                 await running.agent()

@@ -250,7 +250,7 @@ class TestNobodyListening:
 
 class TestLedgerInTrouble:
     async def test_is_503_and_written_in_the_end(self, database: Path) -> None:
-        async with stripe(database, limits=Limits(handshake_seconds=0.2)) as it:
+        async with stripe(database, limits=Limits(handshake_seconds=1)) as it:
             await it.running.agent()
             it.running.db.execute("BEGIN IMMEDIATE")
             refused = await it.post(event())
