@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Callable
 
-from ws_manager.errors import LedgerBusy, LedgerError
+from ws_manager.errors import LedgerBusy, LedgerError, LedgerUnreachable
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.trouble import Trouble
 from ws_manager.models import SocketReport
@@ -102,7 +102,7 @@ class ReceiptWriter:
                 # The batch goes back to the front, and is written again later.
                 trouble.began(error)
                 self.failing = True
-                if not isinstance(error, LedgerBusy):
+                if not isinstance(error, LedgerBusy) or isinstance(error, LedgerUnreachable):
                     self._failed.set()
                 self._reports[:0] = batch
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -14,9 +14,9 @@ from ws_manager.models import seconds_before, utc_now
 from ws_manager.remedies import LIST_PENDING, MAKE_LEDGER, REPLAY, RETRY, START_GATEWAY
 from ws_manager.repository.findings import OK, PROBLEM, WARNING, Backlog, Finding
 from ws_manager.repository.postgres.database import SCHEMA, Database
-from ws_manager.repository.postgres.locks import LEASE_SECONDS
 from ws_manager.repository.postgres.overview import whole_backlog
 from ws_manager.repository.postgres.schema import VERSION, version_of
+from ws_manager.repository.records import LEASE_SECONDS
 
 OLDEST_SERVER = 14
 """The oldest version of PostgreSQL that is supported."""
