@@ -31,6 +31,7 @@ TIMES = LeaseTimes(lasts=6.0, renewed=0.1, again=0.1, patience=0.5, given_up=1.5
 
 LONG = replace(TIMES, lasts=60.0, given_up=45.0)
 CAUSE = "the ledger's database cannot be reached"
+_AGENTS: list[RawAgent] = []
 
 
 @pytest.fixture
@@ -74,12 +75,20 @@ async def gateway(
         yield server
     finally:
         stop.set_result(CloseCode.GOING_AWAY)
-        await within(running)
+        try:
+            await within(running)
+        finally:
+            while _AGENTS:
+                _AGENTS.pop().drop()
+            # Transports close in the loop's next turns.
+            for _ in range(3):
+                await asyncio.sleep(0)
 
 
 async def agent(server: GatewayServer, ws_id: str = "ws-001", **query: str) -> RawAgent:
     """Connect an agent, and read its greeting."""
     raw = await connect(server.url, {"agent": "octavia", "ws_id": ws_id, **query})
+    _AGENTS.append(raw)
     raw.greeting = await raw.json()
     return raw
 
@@ -195,8 +204,9 @@ async def test_a_gateway_that_cannot_renew_its_lease_closes_its_sockets_and_come
         assert (await get(f"{server.url}/v1/stats"))[0] == 503
         seqs = [send(ledger, number) for number in range(3)]
         link.mend()
-        raw = await within(back(server))
+        raw = await within(back(server, ack="explicit"))
         assert await raw.messages(3) == seqs
+        await raw.ack(seqs[-1])
         await until(lambda: pending(ledger) == 0)
         await within(ready(server))
 
@@ -253,8 +263,6 @@ async def test_a_process_that_was_suspended_closes_before_it_delivers(ledger: Le
     # It renews nothing by itself in this test.
     async with gateway(postgres_url, replace(LONG, renewed=600.0), clock) as server:
         raw = await agent(server)
-        server._presence._lost = False
-        server._presence._times = replace(LONG, renewed=600.0)
         clock.forward(120)
         send(ledger, "while it slept")
         with pytest.raises(Closed) as closed:

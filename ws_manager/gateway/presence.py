@@ -144,6 +144,8 @@ class Presence:
     async def _renew(self, lease: Lease, thread: ThreadPoolExecutor, trouble: Trouble) -> bool:
         began = self._now()
         renewal = asyncio.get_running_loop().run_in_executor(thread, lease.renew)
+        # At the end of the gateway nobody asks for the result.
+        renewal.add_done_callback(lambda done: done.cancelled() or done.exception())
         while not (await asyncio.wait({renewal}, timeout=self._times.patience))[0]:
             self.trouble = LedgerUnreachable("no answer").cause
             lease.break_off()

@@ -191,9 +191,12 @@ class GatewayServer:
             return "the gateway is shutting down"
         if self._pumping is not None and self._pumping.done():
             return "messages are not delivered"
-        failing = "the ledger cannot be written" if self._receipts.failing else None
         unread = self._pump.trouble
-        return self._presence.trouble or (None if unread is None else unread.public_message) or failing
+        return (
+            self._presence.trouble
+            or (None if unread is None else unread.public_message)
+            or self._receipts.failing
+        )
 
     def families(self) -> list[Family]:
         """Return the counters of this process."""

@@ -67,6 +67,9 @@ class Watcher(threading.Thread):
                     return
                 except LedgerError as error:
                     trouble.began(error)
+                    if isinstance(error, LedgerUnreachable):
+                        # Whoever looks himself finds that too, and says so.
+                        self._loop.call_soon_threadsafe(self._changed)
                     time.sleep(_RETRY_SECONDS)
                     continue
                 trouble.ended()
