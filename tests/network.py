@@ -92,7 +92,7 @@ class _End(asyncio.Protocol):
             transport.abort()
         elif self.other is None and not self._link._swallows:
             self.other = _End(self._link, self)
-            asyncio.ensure_future(self._reach(self.other))
+            self._reaching = asyncio.ensure_future(self._reach(self.other))
 
     def data_received(self, data: bytes) -> None:
         if self._link._swallows:

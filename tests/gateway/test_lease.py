@@ -8,14 +8,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import aiohttp
 import pytest
 
 from tests.network import Link
 from tests.postgres import PASSWORD, Server
-from tests.support import Closed, Clock, RawAgent, Refused, connect, until, within
+from tests.support import Clock, Closed, RawAgent, Refused, connect, until, within
 from ws_manager import open_ledger
 from ws_manager.core.ledger import Ledger
 from ws_manager.gateway.limits import Limits
@@ -23,6 +23,7 @@ from ws_manager.gateway.options import GatewayOptions
 from ws_manager.gateway.presence import LeaseTimes
 from ws_manager.gateway.server import GatewayServer
 from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.settings import DatabaseUrl
 
 pytestmark = pytest.mark.long
 
@@ -60,7 +61,11 @@ async def gateway(
 ) -> AsyncIterator[GatewayServer]:
     """Run a gateway until the block ends."""
     options = GatewayOptions(
-        url, port=0, drain_seconds=0.0, limits=replace(Limits(), close_seconds=0.2), heartbeat_timeout=30.0
+        DatabaseUrl(url),
+        port=0,
+        drain_seconds=0.0,
+        limits=replace(Limits(), close_seconds=0.2),
+        heartbeat_timeout=30.0,
     )
     server = GatewayServer(options, now, lease_times=times)
     stop: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
@@ -120,7 +125,7 @@ async def not_ready(server: GatewayServer) -> str:
 async def ready(server: GatewayServer) -> None:
     """Wait until `/readyz` says that the gateway serves."""
     while (await get(f"{server.url}/readyz"))[0] != 200:
-        await asyncio.sleep(0.02)
+        pass
 
 
 def send(ledger: Ledger, content: object, ws_id: str = "ws-001") -> int:
@@ -258,7 +263,9 @@ async def test_a_network_that_swallows_everything(far: str, link: Link, ledger: 
         assert (await raw.message())["seq"] == seq
 
 
-async def test_a_process_that_was_suspended_closes_before_it_delivers(ledger: Ledger, postgres_url: str) -> None:
+async def test_a_process_that_was_suspended_closes_before_it_delivers(
+    ledger: Ledger, postgres_url: str
+) -> None:
     clock = Clock()
     # It renews nothing by itself in this test.
     async with gateway(postgres_url, replace(LONG, renewed=600.0), clock) as server:

@@ -220,6 +220,9 @@ class Store(Protocol):
     def living_gateways(self) -> Optional[frozenset[str]]:
         """Return the ids of the gateway processes that live; None if this user may not know."""
 
+    def gateways_here(self) -> Optional[frozenset[str]]:
+        """Return the ids of those that live on this machine; None if this user may not know."""
+
     def hold(self, connection: Connection) -> Optional[Hold]:
         """Hold a connection's messages; None if another receiver holds them."""
 

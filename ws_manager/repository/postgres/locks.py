@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import Optional
 
 from ws_manager.errors import LedgerError
@@ -117,19 +118,20 @@ class Lease:
 
     def _begin(self, db: Database) -> None:
         db.execute(
-            f"INSERT INTO leases (gateway, until) VALUES (%(gateway)s, {_UNTIL})"
+            f"INSERT INTO leases (gateway, until, host) VALUES (%(gateway)s, {_UNTIL}, %(host)s)"
             " ON CONFLICT (gateway) DO UPDATE SET until = excluded.until",
             self._parameters,
         )
 
     @property
     def _parameters(self) -> dict[str, object]:
-        return {"gateway": self._gateway_id, "seconds": self._seconds}
+        return {"gateway": self._gateway_id, "seconds": self._seconds, "host": socket.gethostname()}
 
 
-def living(db: Database) -> frozenset[str]:
-    """Return the ids of the gateways whose lease has not run out."""
-    return frozenset(row[0] for row in db.rows("SELECT gateway FROM leases WHERE until > clock_timestamp()"))
+def living(db: Database, *, here: bool = False) -> frozenset[str]:
+    """Return the ids of the gateways whose lease has not run out: all, or those on this machine."""
+    rows = db.rows("SELECT gateway, host FROM leases WHERE until > clock_timestamp()")
+    return frozenset(gateway for gateway, host in rows if not here or host == socket.gethostname())
 
 
 class Shared:

@@ -100,6 +100,9 @@ class PostgresStore:
     def living_gateways(self) -> Optional[frozenset[str]]:
         return living(self.db)
 
+    def gateways_here(self) -> Optional[frozenset[str]]:
+        return living(self.db, here=True)
+
     def hold(self, connection: Connection) -> Optional[SessionLock]:
         lock = SessionLock(self.db.url, f"ws-manager receive {connection.ws_id}")
         return lock if lock.acquire() else None
