@@ -129,14 +129,20 @@ class Database:
                 )
         except BaseException:
             session.close()
+            self._unplug()
             raise
         self.sessions += 1
         return session
 
-    def _plug_in(self, session: psycopg.Connection[Row]) -> None:
+    def _unplug(self) -> None:
         with self._plugging:
             if self._plug is not None:
                 self._plug.close()
+                self._plug = None
+
+    def _plug_in(self, session: psycopg.Connection[Row]) -> None:
+        self._unplug()
+        with self._plugging:
             self._plug = socket.fromfd(session.fileno(), socket.AF_INET, socket.SOCK_STREAM)
 
     @property
@@ -293,10 +299,7 @@ class Database:
         """End the session."""
         self._closed = True
         self._session.close()
-        with self._plugging:
-            if self._plug is not None:
-                self._plug.close()
-                self._plug = None
+        self._unplug()
 
     def translated(self) -> contextlib.AbstractContextManager[None]:
         """Turn PostgreSQL's errors about the database into ours."""

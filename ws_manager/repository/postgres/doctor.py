@@ -236,6 +236,16 @@ def _gateways(db: Database) -> Iterator[Finding]:
     if not rows:
         yield Finding("gateways", WARNING, "none has ever run on this ledger", remedy=START_GATEWAY)
         return
+    gone = [(url, pid, -left) for url, pid, _, left in rows if left is not None and left <= 0]
+    if gone:
+        shown = [f"{url}, process {pid}, {_span(ago)} ago" for url, pid, ago in gone[:_SHOWN]]
+        more = [f"and {len(gone) - _SHOWN} more"] if len(gone) > _SHOWN else []
+        yield Finding(
+            "leases",
+            WARNING,
+            f"{len(gone)} ran out within the last hour: {'; '.join([*shown, *more])}",
+            "look whether these gateways were killed, or cannot reach the database",
+        )
     living = [(url, pid, LEASE_SECONDS - left) for url, pid, _, left in rows if left is not None and left > 0]
     if not living:
         yield Finding(
