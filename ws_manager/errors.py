@@ -11,6 +11,7 @@ The tree, and the stable `code` of each (it appears in JSON errors)::
     │   └── KeyReused             key_reused     an idempotency key was used for another request
     ├── LedgerError               ledger         the database file cannot be used
     │   ├── LedgerBusy            busy           another process held the write lock too long
+    │   │   └── LedgerUnreachable busy           the server that keeps it does not answer
     │   ├── LedgerFull            ledger         there is no room for it on the disk
     │   ├── LedgerReplaced        replaced       the file was moved, deleted or replaced underneath
     │   └── TransactionOpen       transaction    the caller's own transaction stands in the way
@@ -145,6 +146,21 @@ class LedgerBusy(LedgerError):
     """Another process held the write lock for longer than we wait."""
 
     code = "busy"
+
+
+class LedgerUnreachable(LedgerBusy):
+    """The server that keeps the ledger does not answer. A commit that was under way may have been done."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: str = "the ledger's database cannot be reached",
+        hint: Optional[str] = None,
+        remedy: Optional[str] = None,
+        about: Optional[str] = None,
+    ) -> None:
+        super().__init__(message, cause=cause, hint=hint, remedy=remedy, about=about)
 
 
 class LedgerFull(LedgerError):

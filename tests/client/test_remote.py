@@ -28,7 +28,7 @@ KEY = b"the key of this test, not a secret"
 HERE_ONLY = {
     Ledger: {
         "import_connection", "check_bars", "count_message", "retry_of", "feed", "sample", "latest_gateway", "check",
-        "is_same", "use_memory", "interrupt", "in_transaction", "get",
+        "is_same", "use_memory", "interrupt", "break_off", "in_transaction", "get", "gateway_to_call",
     },
     Delivery: {
         "positions", "after", "pending", "events_after", "settle", "open_socket", "record_gateway", "gateway_seen",

@@ -25,9 +25,11 @@ def gateway_url(location: Located) -> str:
 def running_gateway(location: Located) -> Optional[str]:
     """Return the base address of the gateway that serves a ledger, or None if no gateway runs.
 
-    A user who may not know whether one runs gets the address of the last one; a call to it will show.
+    Of several, one on this machine. A user who may not know whether one runs gets the address of the last one; a call
+    to it will show.
 
     Raises:
+        GatewayUnavailable: only its own machine reaches the address.
         LedgerError: the ledger cannot be used.
     """
     from ws_manager.core.ledger import open_ledger
@@ -37,7 +39,7 @@ def running_gateway(location: Located) -> Optional[str]:
         return None
     try:
         with open_ledger(location, read_only=True) as ledger:
-            gateway = ledger.running_gateway()
+            gateway = ledger.gateway_to_call()
     except LedgerError as error:
         if error.remedy != MAKE_LEDGER:
             raise

@@ -245,6 +245,10 @@ class RemoteQuestions(Questions):
         gateway = self._stats()["gateway"]
         return None if gateway is None else Gateway(**gateway)
 
+    def running_gateways(self) -> list[Gateway]:
+        """Return the gateways that run on the ledger, one for each address."""
+        return [Gateway(**gateway) for gateway in self._stats()["gateways"]]
+
     def _stats(self) -> dict[str, Any]:
         return self.api.call("GET", path_of("stats")).body  # type: ignore[no-any-return]
 

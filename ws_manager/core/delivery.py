@@ -33,12 +33,12 @@ from ws_manager.models import (
     Written,
     utc_now,
 )
-from ws_manager.repository.records import MOST_CHARACTERS, Position, Reading
+from ws_manager.repository.records import LEASE_SECONDS, MOST_CHARACTERS, Position, Reading
 from ws_manager.settings import Sizes
 from ws_manager.strict_json import Json
 
 if TYPE_CHECKING:
-    from ws_manager.repository.store import Hold, Store
+    from ws_manager.repository.store import GatewayHold, Store
 
 MOST_COUNTED = 1000
 """Pending messages are counted up to here at a handshake: counting very many would keep others waiting."""
@@ -233,9 +233,12 @@ class Delivery:
         """Answer an ask and confirm it, in one transaction; see `asks.reply`."""
         return asks.reply(self._store, ws_id, epoch, seq, content, limit=self._sizes.content)
 
-    def record_gateway(self, gateway: Gateway) -> Hold:
-        """Write that a gateway has started, and show that it lives, until the hold is released."""
-        hold = self._store.hold_gateway(gateway.id)
+    def record_gateway(self, gateway: Gateway, seconds: float = LEASE_SECONDS) -> GatewayHold:
+        """Write that a gateway has started, and show that it lives, until the hold is released.
+
+        Where the hold has a lease, it has to be renewed within these seconds.
+        """
+        hold = self._store.hold_gateway(gateway.id, seconds)
         try:
             with self._store.atomic():
                 self._store.gateways.insert(gateway)

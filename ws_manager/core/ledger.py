@@ -440,6 +440,10 @@ class Ledger(Questions):
         """Let the statement fail that runs now. Another thread may call it than the one that uses the ledger."""
         self._store.interrupt()
 
+    def break_off(self) -> None:
+        """Interrupt also what waits for a ledger that does not answer. The present transaction is lost."""
+        self._store.break_off()
+
     @property
     def in_transaction(self) -> bool:
         """Whether the caller has a transaction of its own open, so that nothing is committed yet."""

@@ -289,6 +289,22 @@ class Questions:
 
         return running_gateway(self._store)
 
+    def running_gateways(self) -> list[Gateway]:
+        """Return the gateways that run on this ledger, one for each address, those on this machine first."""
+        from ws_manager.core.presence import running_gateways
+
+        return running_gateways(self._store)
+
+    def gateway_to_call(self) -> Optional[Gateway]:
+        """Return a gateway that can be called from this machine; None if none runs.
+
+        Raises:
+            GatewayUnavailable: those that run have told an address that only their own machines reach.
+        """
+        from ws_manager.core.presence import gateway_to_call
+
+        return gateway_to_call(self._store)
+
     def latest_gateway(self) -> Optional[Gateway]:
         """Return the gateway that started last, whether it runs or not."""
         return self._store.gateways.latest()

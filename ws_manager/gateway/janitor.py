@@ -11,6 +11,7 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.core.maintenance import Log
 from ws_manager.errors import LedgerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
+from ws_manager.gateway.trouble import Trouble
 from ws_manager.settings import Located, Sizes
 
 _log = logging.getLogger("ws_manager.gateway")
@@ -35,6 +36,7 @@ class Janitor:
         self._ledger = LedgerThread(location, "ws-manager-janitor", Sizes())
         self._logs = logs
         self._keep = keep
+        self._trouble = Trouble("delete old rows")
 
     async def run(self) -> None:
         """Delete now, and then every minute, until cancelled. `prune` runs once an hour."""
@@ -56,7 +58,9 @@ class Janitor:
                 next_prune = _PRUNE_SECONDS
                 await self._prune(self._keep)
         except LedgerError as error:
-            _log.error("cannot delete old rows, will try again: %s", error.message)
+            self._trouble.began(error)
+        else:
+            self._trouble.ended()
         return next_prune - _TRIM_SECONDS
 
     def _trim(self, ledger: Ledger) -> None:

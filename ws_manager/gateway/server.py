@@ -14,8 +14,7 @@ from aiohttp import web
 from ws_manager.core import asks
 from ws_manager.core.maintenance import Log
 from ws_manager.core.once import KEPT_SECONDS
-from ws_manager.core.presence import NOTED_SECONDS
-from ws_manager.errors import LedgerBusy, LedgerError, LedgerFull
+from ws_manager.errors import LedgerBusy, LedgerFull, LedgerUnreachable
 from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery.checkpointer import Checkpointer
 from ws_manager.gateway.delivery.hub import Hub
@@ -41,11 +40,12 @@ from ws_manager.gateway.net.binding import hosts_to_bind
 from ws_manager.gateway.net.listener import Listener
 from ws_manager.gateway.options import GatewayOptions
 from ws_manager.gateway.own_quotas import OwnQuotas
+from ws_manager.gateway.presence import LeaseTimes, Presence
 from ws_manager.gateway.quotas import Addresses, Quotas
 from ws_manager.gateway.refusal_log import RefusalLog
 from ws_manager.gateway.trouble import Trouble
 from ws_manager.gateway.workers.worker import Worker
-from ws_manager.models import Gateway, new_id, utc_now
+from ws_manager.models import Gateway, PendingMessage, new_id, utc_now
 from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.store import Hold
 from ws_manager.stripe.events import MAX_BODY
@@ -69,6 +69,7 @@ class GatewayServer:
         now: a monotonic clock, in seconds.
         clock: the time of day, in seconds since 1970; tokens expire by it.
         worker: its tie to the others that share its port and its ledger; None if it is alone.
+        lease_times: how it keeps its lease, where the ledger has leases.
 
     Attributes:
         url: base address, once started.
@@ -84,6 +85,7 @@ class GatewayServer:
         now: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
         worker: Optional[Worker] = None,
+        lease_times: Optional[LeaseTimes] = None,
     ) -> None:
         self._worker = worker
         self._hosts = hosts_to_bind(options.hosts)
@@ -96,7 +98,6 @@ class GatewayServer:
         self._now = now
         self._clock = clock
         self._hold: Optional[Hold] = None
-        self._alive: Optional[Hold] = None
         # Between the ledger and the sockets.
         self._threads = LedgerThreads(options.database, options.limits.sizes, shared=options.shared)
         self._checkpointer = Checkpointer(self._threads, self._leads)
@@ -113,7 +114,9 @@ class GatewayServer:
             lambda: len(self._hub), lambda: len(self._events), lambda: self._pump.lag_seconds
         )
         self._receipts = ReceiptWriter(self._threads, self._meters.settled)
-        self._unwritten = False
+        self._presence = Presence(
+            self._threads, lease_times or LeaseTimes(), now, self._turn_away, self._welcome
+        )
         self._pumping: Optional[asyncio.Task[None]] = None
         self._hub = Hub(
             self._id,
@@ -137,22 +140,25 @@ class GatewayServer:
         self._api_bodies = Bodies(
             limits.webhook_bytes, body_bytes(limits.sizes), limits.handshake_seconds, now
         )
+        samples, events, api = (
+            LedgerThread(options.database, f"ws-manager-{name}", limits.sizes)
+            for name in ("samples", "events", "api")
+        )
+        self._ledgers = (self._threads, samples, events, api)
         self._health = Health(
             self._access,
             self._troubles if worker is None else worker.troubles,
             self._families if worker is None else worker.families,
-            LedgerThread(options.database, "ws-manager-samples", limits.sizes),
+            samples,
             public=options.metrics_public,
         )
         gate = Gate(self._access, self._quotas, self._refusal_log, limits.requests_per_second)
-        self._events = EventStreams(
-            gate, LedgerThread(options.database, "ws-manager-events", limits.sizes), self._bell, clock
-        )
+        self._events = EventStreams(gate, events, self._bell, clock)
         self._api = Api(
             gate,
             self._api_bodies,
             self._threads,
-            LedgerThread(options.database, "ws-manager-api", limits.sizes),
+            api,
             self._bell,
             limits.handshake_seconds,
         )
@@ -185,7 +191,12 @@ class GatewayServer:
             return "the gateway is shutting down"
         if self._pumping is not None and self._pumping.done():
             return "messages are not delivered"
-        return "the ledger cannot be written" if self._receipts.failing or self._unwritten else None
+        unread = self._pump.trouble
+        return (
+            self._presence.trouble
+            or (None if unread is None else unread.public_message)
+            or self._receipts.failing
+        )
 
     def families(self) -> list[Family]:
         """Return the counters of this process."""
@@ -264,18 +275,21 @@ class GatewayServer:
             if await self._start(stop, waits):
                 await self._serve(stop, ready)
         finally:
+            if self._presence.trouble is not None:
+                # Nothing waits for a ledger that does not answer.
+                self._break_off()
             await self._api.close()
             await self._threads.close()
             await self._health.close()
             await self._events.close()
-            for hold in (self._alive, self._hold):
-                if hold is not None:
-                    hold.release()
+            self._presence.release()
+            if self._hold is not None:
+                self._hold.release()
 
     async def _serve(self, stop: asyncio.Future[CloseCode], ready: Callable[[str], None]) -> None:
         """Run every task until `stop` is done or one of the tasks fails; then stop in order."""
         receipts = asyncio.create_task(self._receipts.run(on_void=self._hub.check))
-        pump = asyncio.create_task(self._pump.run(self._hub.fast_path.dispatch, self._hub.check))
+        pump = asyncio.create_task(self._pump.run(self._dispatch, self._hub.check))
         self._pumping = pump
         tasks = [
             receipts,
@@ -284,7 +298,7 @@ class GatewayServer:
             asyncio.create_task(self._hub.run()),
             asyncio.create_task(self._janitor.run()),
             asyncio.create_task(self._tick()),
-            asyncio.create_task(self._show_presence()),
+            asyncio.create_task(self._presence.run()),
         ]
         ended: list[asyncio.Task[None]] = []
         try:
@@ -331,6 +345,9 @@ class GatewayServer:
                     await self._listen()
                     await self._record()
                     break
+                except LedgerUnreachable:
+                    # Most probably the address is wrong, and whoever starts the gateway should see that.
+                    raise
                 except (LedgerFull, LedgerBusy) as error:
                     trouble.began(error)
                     self._access.closed = f"the gateway waits: {error.cause}"
@@ -379,9 +396,7 @@ class GatewayServer:
     async def _record(self) -> None:
         started = utc_now()
         pid = os.getpid() if self._worker is None else self._worker.parent
-        self._alive = await self._threads.write(
-            lambda ledger: ledger.delivery.record_gateway(Gateway(self._id, pid, self.url, started, started))
-        )
+        await self._presence.begin(Gateway(self._id, pid, self.url, started, started))
 
     async def _tick(self) -> None:
         while True:
@@ -391,19 +406,26 @@ class GatewayServer:
             self._api_bodies.tick()
             self._refusal_log.tick()
 
-    async def _show_presence(self) -> None:
-        # The record shows about when a killed gateway ended. Whether a gateway runs is decided by its lock.
-        trouble = Trouble("write the gateway's record")
-        while True:
-            await asyncio.sleep(NOTED_SECONDS)
-            try:
-                await self._threads.write(lambda ledger: ledger.delivery.gateway_seen(self._id))
-            except LedgerError as error:
-                trouble.began(error)
-                self._unwritten = True
-            else:
-                trouble.ended()
-                self._unwritten = False
+    def _dispatch(self, messages: list[PendingMessage]) -> None:
+        self._presence.check()
+        self._hub.fast_path.dispatch(messages)
+
+    def _turn_away(self, why: str) -> None:
+        """Close every socket, and refuse every request: another gateway may have the connections soon."""
+        if not self._sockets.stopping:
+            self._access.closed = why
+            self._hub.turn_away(CloseCode.RESTARTING, why)
+        self._break_off()
+
+    def _break_off(self) -> None:
+        for each in self._ledgers:
+            each.break_off()
+
+    def _welcome(self) -> None:
+        """Accept agents again."""
+        if not self._sockets.stopping:
+            self._access.closed = None
+            self._hub.welcome()
 
 
 def _base_addresses(options: GatewayOptions, hosts: list[str], port: int) -> list[str]:

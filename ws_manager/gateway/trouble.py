@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Optional
 
+from ws_manager.errors import LedgerUnreachable
+
 _log = logging.getLogger("ws_manager.gateway")
 
 
@@ -21,8 +23,10 @@ class Trouble:
 
     def began(self, error: Exception) -> None:
         """Report that the operation failed. Logs it if the cause is new."""
-        if str(error) != self._cause:
-            self._cause = str(error)
+        # A database that is away is so in several words, one after the other.
+        cause = error.cause if isinstance(error, LedgerUnreachable) else str(error)
+        if cause != self._cause:
+            self._cause = cause
             _log.error("cannot %s, will go on trying: %s", self._what, error)
 
     def ended(self) -> None:

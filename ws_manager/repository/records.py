@@ -12,6 +12,9 @@ Position = NewType("Position", object)
 MOST_CHARACTERS = 1024 * 1024
 """A reading of pending messages ends by default once their contents exceed this."""
 
+LEASE_SECONDS = 60.0
+"""For this long after its last renewal a gateway with a lease counts as living."""
+
 
 class Reading(NamedTuple):
     """Pending messages that were read together.
@@ -49,7 +52,8 @@ class SilentConnection(NamedTuple):
         ws_id: the connection.
         last_heartbeat: its last sign of life, as it was read.
         gateway: id of the gateway that holds or held its socket; None where a command registered it.
-        gateway_seen_at: when that gateway last wrote that it runs; None where the ledger does not know it.
+        gateway_seen_at: when that gateway last wrote that it runs, or when its lease ends; None where the ledger does
+            not know it.
     """
 
     ws_id: str

@@ -23,6 +23,7 @@ from typing import Optional, Protocol
 
 from ws_manager.models import Connection
 from ws_manager.repository.findings import Finding
+from ws_manager.repository.records import LEASE_SECONDS
 from ws_manager.repository.tables import (
     Bars,
     Broadcasts,
@@ -66,6 +67,31 @@ class Hold(Protocol):
 
     def release(self) -> None:
         """Release it."""
+
+
+class Lease(Protocol):
+    """What a gateway process has to renew, or else it counts as ended.
+
+    It has a session of its own. One thread renews it; any may call `break_off`.
+    """
+
+    def renew(self) -> bool:
+        """Let it last anew from now on, and note that the gateway runs. False if it had run out: it begins again.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+
+    def break_off(self) -> None:
+        """Let a renewal fail that is under way, also where the ledger does not answer."""
+
+
+class GatewayHold(Hold, Protocol):
+    """What shows that a gateway process lives."""
+
+    @property
+    def lease(self) -> Optional[Lease]:
+        """What has to be renewed; None where the hold lasts as long as the process."""
 
 
 class Store(Protocol):
@@ -180,8 +206,12 @@ class Store(Protocol):
     def gateway_runs(self) -> Optional[bool]:
         """Return whether a gateway runs on this ledger; None if this user may not know."""
 
-    def hold_gateway(self, gateway_id: str) -> Hold:
+    def hold_gateway(self, gateway_id: str, seconds: float = LEASE_SECONDS) -> GatewayHold:
         """Show that a gateway process lives, until it releases the hold or ends.
+
+        Args:
+            gateway_id: of the gateway.
+            seconds: how long a lease lasts after it was renewed, by the ledger's clock.
 
         Raises:
             LedgerError: that cannot be shown here.
@@ -189,6 +219,9 @@ class Store(Protocol):
 
     def living_gateways(self) -> Optional[frozenset[str]]:
         """Return the ids of the gateway processes that live; None if this user may not know."""
+
+    def gateways_here(self) -> Optional[frozenset[str]]:
+        """Return the ids of those that live on this machine; None if this user may not know."""
 
     def hold(self, connection: Connection) -> Optional[Hold]:
         """Hold a connection's messages; None if another receiver holds them."""
@@ -212,6 +245,9 @@ class Store(Protocol):
 
     def interrupt(self) -> None:
         """Let the statement fail that runs now. Another thread may call it than the one that uses the store."""
+
+    def break_off(self) -> None:
+        """Interrupt also what waits for a ledger that does not answer. The present transaction is lost."""
 
     def close(self) -> None:
         """Close it."""

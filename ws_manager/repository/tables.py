@@ -365,6 +365,9 @@ class Gateways(Protocol):
     def seen(self, gateway_id: str, at: str) -> None:
         """Note that it runs."""
 
+    def found(self, gateway_ids: Collection[str]) -> list[Gateway]:
+        """Return those of some gateways that the ledger knows, the one that started last first."""
+
     def latest(self) -> Optional[Gateway]:
         """Return the gateway that started last, whether it runs or not."""
 

@@ -18,7 +18,7 @@ from ws_manager.errors import LedgerError, NotAuthorised
 from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Gateway, SignOfLife, utc_now
 from ws_manager.repository.engines import engine_of
 from ws_manager.repository.postgres.completion import complete
-from ws_manager.repository.postgres.locks import LEASE_SECONDS
+from ws_manager.repository.records import LEASE_SECONDS
 from ws_manager.repository.store import Store
 
 SECONDS = 30.0
@@ -426,8 +426,8 @@ class TestGateways:
     def test_live_by_their_lease(self, store: Store, postgres_url: str) -> None:
         now = utc_now()
         first, second = Gateway("g-1", 1, "http://1", now, now), Gateway("g-2", 2, "http://2", now, now)
+        holds = [store.hold_gateway(gateway.id) for gateway in (first, second)]
         for gateway in (first, second):
-            store.hold_gateway(gateway.id)
             with store.atomic():
                 store.gateways.insert(gateway)
         assert store.living_gateways() == {"g-1", "g-2"}
@@ -435,12 +435,15 @@ class TestGateways:
         with psycopg.connect(postgres_url, autocommit=True) as session:
             session.execute("UPDATE ws_manager.leases SET until = clock_timestamp() WHERE gateway = 'g-1'")
             assert store.living_gateways() == {"g-2"}
-            with store.atomic():
-                store.gateways.seen("g-1", utc_now())
+            # What had run out is begun again, and says so.
+            assert [hold.lease is not None and hold.lease.renew() for hold in holds] == [False, True]
             assert store.living_gateways() == {"g-1", "g-2"}
             row = session.execute("SELECT max(until - clock_timestamp()) FROM ws_manager.leases").fetchone()
         assert row is not None
         assert LEASE_SECONDS - SECONDS < row[0].total_seconds() <= LEASE_SECONDS
+        for hold in holds:
+            hold.release()
+        assert store.living_gateways() == frozenset()
 
 
 class TestCompletion:

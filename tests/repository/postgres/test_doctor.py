@@ -285,3 +285,12 @@ def test_a_pooler_in_transaction_mode(ledger_url: str, postgres: Server) -> None
         pooler.close()
     assert finding.status == PROBLEM
     assert finding.advice
+
+
+def test_leases_that_ran_out(ledger_url: str, session: psycopg.Connection[Any]) -> None:
+    gateway(session, 0, 57)
+    gateway(session, 1, -300)
+    found = examine(ledger_url)
+    assert found["gateways"].status == OK
+    assert found["leases"].status == WARNING
+    assert "ws://g-1, process 7, 5 minutes ago" in found["leases"].detail

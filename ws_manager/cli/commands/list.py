@@ -13,7 +13,7 @@ from ws_manager.cli.options import global_options
 from ws_manager.cli.output.format_options import EXCEL, FIELDS, NO_HEADERS, TIME, parse_format_options
 from ws_manager.cli.output.results import write_result
 from ws_manager.cli.output.rows import write_rows
-from ws_manager.cli.output.standing import backlog_text, gateway_text
+from ws_manager.cli.output.standing import backlog_text, gateways_text
 from ws_manager.cli.output.text import Row, note_to_terminal
 from ws_manager.core.read.listings import check_order
 from ws_manager.forms import CONNECTION_FIELDS, connection_form
@@ -90,7 +90,7 @@ def list_connections(
             found = [connection_form(connection, pending) for connection, pending in listed]
             note_unknown(ledger, agent=agent)
             if not count and sys.stdout.isatty() and options.output in (None, "table", "wide"):
-                standing = f"{backlog_text(ledger.backlog())}; {gateway_text(ledger.running_gateway())}"
+                standing = f"{backlog_text(ledger.backlog())}; {gateways_text(ledger.running_gateways())}"
     if count:
         write_result(options, str(len(found)), {"count": len(found)}, str(len(found)))
         return

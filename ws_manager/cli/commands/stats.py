@@ -15,15 +15,19 @@ def stats(ctx: typer.Context) -> None:
     """Print counts of connections and messages as JSON.
 
     After the connections and messages come what has not arrived, and the gateway that runs; null if none does.
+    Where several run, `gateways` has all of them.
     """
     counts: dict[str, Any] = dict.fromkeys(
         ("active_connections", "total_ever_connected", "total_messages"), 0
     ) | {"agents": {}}
-    backlog, gateway = Backlog(0, 0, 0, None), None
+    backlog, gateways = Backlog(0, 0, 0, None), []
     with ledger_if_any(ctx) as ledger:
         if ledger is not None:
             counts = ledger.stats()
-            backlog, gateway = ledger.backlog(), ledger.running_gateway()
+            backlog, gateways = ledger.backlog(), ledger.running_gateways()
     counts |= backlog._asdict()
-    counts["gateway"] = None if gateway is None else {"url": gateway.url, "pid": gateway.pid}
+    running = [{"url": gateway.url, "pid": gateway.pid} for gateway in gateways]
+    counts["gateway"] = running[0] if running else None
+    if len(running) > 1:
+        counts["gateways"] = running
     write(json_object(counts, indent=global_options(ctx).output != "ndjson"), is_json=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Sequence
 
 from ws_manager.cli.output.times import ago, now
 from ws_manager.models import Gateway
 from ws_manager.repository.findings import Backlog
+
+_SHOWN = 3
 
 
 def backlog_text(backlog: Backlog) -> str:
@@ -19,6 +21,12 @@ def backlog_text(backlog: Backlog) -> str:
     return ", ".join(parts)
 
 
-def gateway_text(gateway: Optional[Gateway]) -> str:
-    """Return whether a gateway runs; None for none."""
-    return "no gateway runs" if gateway is None else f"the gateway {gateway.url} runs"
+def gateways_text(gateways: Sequence[Gateway]) -> str:
+    """Return which gateways run."""
+    if not gateways:
+        return "no gateway runs"
+    if len(gateways) == 1:
+        return f"the gateway {gateways[0].url} runs"
+    urls = ", ".join(gateway.url for gateway in gateways[:_SHOWN])
+    more = f" and {len(gateways) - _SHOWN} more" if len(gateways) > _SHOWN else ""
+    return f"{len(gateways)} gateways run: {urls}{more}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 
 from ws_manager.core.presence import has_socket, living_gateways, seems_to_run
 from ws_manager.core.read.lookup import look_up
 from ws_manager.forms import message_form
-from ws_manager.models import ACTIVE, Connection, Event, Message, is_ahead, utc_now
+from ws_manager.models import ACTIVE, Connection, Event, Gateway, Message, is_ahead, utc_now
 from ws_manager.repository.findings import BroadcastState, MessageFilter
 
 if TYPE_CHECKING:
@@ -95,6 +95,12 @@ class _Explainer:
     def _living(self) -> frozenset[str]:
         return living_gateways(self._store)
 
+    def _holder(self, connection: Connection) -> Optional[Gateway]:
+        """Return the gateway that holds a connection, or held it last."""
+        if connection.gateway is None:
+            return None
+        return next(iter(self._store.gateways.found([connection.gateway])), None)
+
     def connection(self, connection: Connection) -> Explanation:
         pending = self._store.messages.count_pending(connection.ws_id, connection.confirmed_seq)
         heartbeat = self._store.heartbeat_log.latest(connection.ws_id)
@@ -104,6 +110,9 @@ class _Explainer:
             "latency_ms": None if heartbeat is None else heartbeat.latency_ms,
         }
         facts["metadata"] = facts.pop("metadata_json")
+        holder = self._holder(connection)
+        if holder is not None:
+            facts |= {"gateway_url": holder.url, "gateway_runs": holder.id in self._living}
         messages = self._store.history.newest(MessageFilter(ws_id=connection.ws_id), _MESSAGES)
         shown = {message.msg_id for message in messages}
         # That one of these was set aside is among its own times already.
@@ -228,7 +237,9 @@ class _Explainer:
             )
         runs = self._gateway_runs
         if has_socket(connection, self._living):
-            return GOOD, f"the socket of {name} is open"
+            holder = self._holder(connection)
+            where = f" at {holder.url}" if holder is not None and len(self._living) > 1 else ""
+            return GOOD, f"the socket of {name} is open{where}"
         back = (
             "it may still come back"
             if runs

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ws_manager.core.presence import seems_to_run
+from ws_manager.core.presence import running_gateway, seems_to_run
 from ws_manager.core.validation import check_limit, check_name
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Gateway, is_ahead, seconds_between, utc_now
@@ -96,7 +96,7 @@ class Overview:
 
     Attributes:
         at: when.
-        gateway: the gateway that started last, running or not.
+        gateway: a gateway that runs; if none does, the one that started last.
         gateway_runs: whether it runs.
         backlog: what has not arrived, over the whole ledger.
         active_connections: how many there are.
@@ -218,7 +218,7 @@ class Sampler:
             chosen = query.agent or query.text
             return Overview(
                 at=at,
-                gateway=store.gateways.latest(),
+                gateway=running_gateway(store) or store.gateways.latest(),
                 gateway_runs=seems_to_run(store),
                 backlog=self._backlog,
                 active_connections=active,

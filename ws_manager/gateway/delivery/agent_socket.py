@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Callable, Optional, Protocol
 
-from ws_manager.errors import LedgerError
+from ws_manager.errors import LedgerError, LedgerUnreachable
 from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.limits import Limits
@@ -26,6 +26,7 @@ MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
 _PIECE_BYTES = 16 * 1024
 _TICK_SOON_SECONDS = 1.0
+_READ_AGAIN_SECONDS = 1.0
 _log = logging.getLogger("ws_manager.gateway")
 
 
@@ -331,6 +332,9 @@ class AgentSocket:
             while self.session.close_with is None:
                 try:
                     await self._flush()
+                except LedgerUnreachable:
+                    # The socket stays. What waits for it is read when that is possible again.
+                    asyncio.get_running_loop().call_later(_READ_AGAIN_SECONDS, self._wake_writer)
                 except LedgerError as error:
                     _log.error("cannot read the ledger: %s", error)
                     self.session.close(CloseCode.RESTARTING, "the ledger cannot be read")

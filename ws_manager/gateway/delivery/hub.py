@@ -17,6 +17,7 @@ from ws_manager.gateway.delivery.alarm import Alarm
 from ws_manager.gateway.delivery.fast_path import FastPath
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.wheel import Wheel
+from ws_manager.gateway.trouble import Trouble
 from ws_manager.models import SocketReport
 from ws_manager.protocol.close_codes import CloseCode
 
@@ -85,6 +86,8 @@ class Hub:
         self._emptied = asyncio.Event()
         self._closing: Optional[tuple[int, str]] = None
         self._open_since = self._swept_at = now()
+        self._checking_trouble = Trouble("check the registrations of sockets")
+        self._sweeping_trouble = Trouble("sweep")
 
     def __len__(self) -> int:
         """Return the number of open sockets, including those that are closing."""
@@ -124,6 +127,17 @@ class Hub:
         """Do not sweep for one full timeout, because agents may have been unable to reconnect."""
         self._open_since = self._now()
 
+    def turn_away(self, code: int, reason: str) -> None:
+        """Close every socket, and those whose handshake is under way, until `welcome`. Nothing is swept meanwhile."""
+        self._closing = code, reason
+        for socket in list(self._open):
+            socket.close(code, reason)
+
+    def welcome(self) -> None:
+        """Keep new sockets again, and give agents time to come back."""
+        self._closing = None
+        self.give_time()
+
     def remove(self, socket: AgentSocket) -> None:
         """Remove a socket."""
         if self._sockets.get(socket.session.ws_id) is socket:
@@ -158,7 +172,8 @@ class Hub:
                 socket.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
             self._look_at_sockets(now)
             interval = self._timeout / 3
-            if now - self._open_since > self._timeout and now - self._swept_at >= interval:
+            due = now - self._open_since > self._timeout and now - self._swept_at >= interval
+            if due and self._closing is None:
                 self._swept_at = now
                 self._begin_sweep()
 
@@ -211,8 +226,9 @@ class Hub:
                 reasons = await self._threads.read(why_void)
                 break
             except LedgerError as error:
-                _log.error("cannot read the ledger, will try again: %s", error)
+                self._checking_trouble.began(error)
                 await asyncio.sleep(_TICK_SECONDS)
+        self._checking_trouble.ended()
         for socket, reason in zip(held, reasons):
             if reason is not None:
                 socket.close(*_CLOSES[reason])
@@ -266,8 +282,9 @@ class Hub:
             lost = await self._threads.write(sweep)
         except LedgerError as error:
             self.give_time()
-            _log.error("cannot sweep: %s", error)
+            self._sweeping_trouble.began(error)
             return
+        self._sweeping_trouble.ended()
         if lost:
             _log.info("%d connection(s) lost: no heartbeat for %.0f s", len(lost), self._timeout)
 

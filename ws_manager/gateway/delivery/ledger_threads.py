@@ -55,6 +55,12 @@ class LedgerThread:
         """Run `call` with the thread's ledger and return what it returns."""
         return asyncio.get_running_loop().run_in_executor(self._executor, self._run, call)
 
+    def break_off(self) -> None:
+        """Let the call fail that runs now, also where the ledger does not answer."""
+        ledger = self._ledger
+        if ledger is not None:
+            ledger.break_off()
+
     async def close(self) -> None:
         """Wait for the calls so far, and close the ledger."""
         await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
@@ -117,6 +123,11 @@ class LedgerThreads:
     def write(self, call: Callable[[Ledger], Result]) -> asyncio.Future[Result]:
         """Run a call on the writing thread."""
         return self._writes.run(call)
+
+    def break_off(self) -> None:
+        """Let the calls fail that run now, also where the ledger does not answer."""
+        self._reads.break_off()
+        self._writes.break_off()
 
     async def close(self) -> None:
         """Wait for the calls so far, and close the ledger."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
@@ -53,6 +53,7 @@ class Pump:
 
     Attributes:
         lag_seconds: how long the last messages took from the beginning of their reading to their sockets.
+        trouble: why the last reading failed; None if it succeeded.
     """
 
     _position: Position
@@ -67,6 +68,7 @@ class Pump:
         self._offered = 0
         self._whole = True
         self.lag_seconds = 0.0
+        self.trouble: Optional[LedgerError] = None
         self._changed = asyncio.Event()
         # However many agents catch up, the pump waits for at most this many reads.
         self._catching_up = asyncio.Semaphore(_BACKLOGS_AT_ONCE)
@@ -137,10 +139,12 @@ class Pump:
                 await self._pump_once(dispatch, check)
             except LedgerError as error:
                 trouble.began(error)
+                self.trouble = error
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._changed.set()
             else:
                 trouble.ended()
+                self.trouble = None
 
     async def _pump_once(self, dispatch: Dispatch, check: Check) -> None:
         loop = asyncio.get_running_loop()

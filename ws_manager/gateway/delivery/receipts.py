@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Callable
+from typing import Callable, Optional
 
-from ws_manager.errors import LedgerBusy, LedgerError
+from ws_manager.errors import LedgerBusy, LedgerError, LedgerUnreachable
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.trouble import Trouble
 from ws_manager.models import SocketReport
@@ -28,7 +28,7 @@ class ReceiptWriter:
         settled: is called with what was written, and the seconds that it took.
 
     Attributes:
-        failing: whether the last commit failed.
+        failing: why the last commit failed; None if it succeeded.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ReceiptWriter:
         self._failed = asyncio.Event()
         # Somebody waits until everything is written.
         self._hurried = asyncio.Event()
-        self.failing = False
+        self.failing: Optional[str] = None
 
     def report(self, reports: Iterable[SocketReport], *, at_once: bool = False) -> None:
         """Queue reports. They are written soon, or at once, because somebody may look at the end of a socket."""
@@ -101,15 +101,16 @@ class ReceiptWriter:
             except LedgerError as error:
                 # The batch goes back to the front, and is written again later.
                 trouble.began(error)
-                self.failing = True
-                if not isinstance(error, LedgerBusy):
+                away = isinstance(error, LedgerUnreachable)
+                self.failing = error.cause if away else "the ledger cannot be written"
+                if away or not isinstance(error, LedgerBusy):
                     self._failed.set()
                 self._reports[:0] = batch
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._reported.set()
                 continue
             trouble.ended()
-            self.failing = False
+            self.failing = None
             self._note(batch, loop.time() - began)
             on_void(void)
             self._settled_count += len(batch)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
 from typing import Callable, Optional
 
 from ws_manager.core.ledger import Ledger
-from ws_manager.errors import LedgerError, LedgerReplaced
+from ws_manager.errors import LedgerError, LedgerReplaced, LedgerUnreachable
 from ws_manager.gateway.trouble import Trouble
 from ws_manager.repository.store import Changes
 
@@ -66,14 +67,19 @@ class Watcher(threading.Thread):
                     return
                 except LedgerError as error:
                     trouble.began(error)
+                    if isinstance(error, LedgerUnreachable):
+                        # Whoever looks himself finds that too, and says so.
+                        self._loop.call_soon_threadsafe(self._changed)
                     time.sleep(_RETRY_SECONDS)
                     continue
                 trouble.ended()
                 if happened:
                     self._loop.call_soon_threadsafe(self._changed)
         finally:
-            if changes is not None:
-                changes.close()
+            # What cannot be reached has nothing of the session left to free.
+            with contextlib.suppress(LedgerUnreachable):
+                if changes is not None:
+                    changes.close()
             if ledger is not None:
                 ledger.close()
 

@@ -18,6 +18,7 @@ from ws_manager.errors import (
     GatewayUnavailable,
     LedgerBusy,
     LedgerError,
+    LedgerUnreachable,
     NotAuthorised,
     TooLarge,
     WsManagerError,
@@ -219,8 +220,12 @@ class SocketRoute:
         """Write the registration, within the time limit of a handshake.
 
         Raises:
-            LedgerBusy: the ledger could not be written in that time.
+            LedgerBusy: the ledger could not be written in that time, or cannot be reached.
         """
+        trouble = self._pump.trouble
+        if isinstance(trouble, LedgerUnreachable):
+            # Reports could wait for long. A new error: one that is raised again grows.
+            raise LedgerUnreachable(trouble.message, hint=trouble.hint)
         deadline = self._now() + self._limits.handshake_seconds
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
         given_up = False

@@ -204,7 +204,10 @@ class Connections:
     def silent(self, since: str, until: str) -> list[SilentConnection]:
         rows = self._db.rows(
             "SELECT ws_id, last_heartbeat, gateway,"
-            " (SELECT seen_at FROM gateways WHERE gateways.id = connections.gateway) FROM connections"
+            # Until the lease of a gateway has run out, its agents may have had nowhere else to go.
+            " coalesce((SELECT to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
+            " FROM leases WHERE leases.gateway = connections.gateway),"
+            " (SELECT seen_at FROM gateways WHERE gateways.id = connections.gateway)) FROM connections"
             " WHERE status = 'active' AND last_heartbeat NOT BETWEEN %s AND %s ORDER BY id",
             (since, until),
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
@@ -12,6 +15,7 @@ from ws_manager.errors import (
     LedgerBusy,
     LedgerError,
     LedgerFull,
+    LedgerUnreachable,
     MissingExtra,
 )
 from ws_manager.settings import DatabaseUrl
@@ -34,6 +38,8 @@ CHANNEL = "ws_manager"
 
 BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
+_CANCEL_SECONDS = 2.0
+_IDLE_SECONDS = 1.0
 # A peer that has vanished is noticed in about half a minute, and not after the system's two hours.
 _KEEPALIVE = {
     "keepalives_idle": 10,
@@ -60,6 +66,8 @@ class Database:
 
     Args:
         url: of libpq. `PGPASSFILE`, `PGSERVICE` and the other variables of libpq count too.
+        patience: whole seconds to wait for a server to let it in, for an answer of its network, and for a lock; None
+            for the usual.
 
     Attributes:
         url: as given: it may hold a password.
@@ -70,13 +78,19 @@ class Database:
         LedgerError: PostgreSQL cannot be reached, or the database cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: Optional[int] = None) -> None:
         self.url = url
         self.location = str(DatabaseUrl(url))
         self.sessions = 0
+        self._patience = patience
         self._closed = False
         self._reads_only = False
+        self._blocks = 0
+        self._used_at = 0.0
         self._pid = os.getpid()
+        # Another thread shuts this one down: the number of the session's own may belong to something else by then.
+        self._plug: Optional[socket.socket] = None
+        self._plugging = threading.Lock()
         self._session: psycopg.Connection[Row] = self._connected()
 
     def _connected(self) -> psycopg.Connection[Row]:
@@ -93,16 +107,21 @@ class Database:
             **_KEEPALIVE,
         }
         usual = {name: value for name, value in usual.items() if name not in given}
+        if self._patience is not None:
+            usual |= {"connect_timeout": self._patience, "tcp_user_timeout": self._patience * 1000}
         try:
             session = psycopg.connect(self.url, autocommit=True, client_encoding="UTF8", **usual)
         except psycopg.OperationalError as error:
-            raise LedgerError(
+            raise LedgerUnreachable(
                 f"cannot open {self.location}: {_first_line(error)}",
                 hint="check the address, the user, and that PostgreSQL runs",
-                cause="the ledger's database cannot be reached",
             ) from None
+        self._plug_in(session)
         try:
-            encoding = session.execute(_SETTINGS).fetchone()
+            with self.translated():
+                encoding = session.execute(_SETTINGS).fetchone()
+                if self._patience is not None:
+                    session.execute(f"SET lock_timeout = '{self._patience}s'")
             if encoding is None or encoding[-1] != "UTF8":
                 raise LedgerError(
                     f"the encoding of {self.location} is not UTF8",
@@ -110,21 +129,50 @@ class Database:
                 )
         except BaseException:
             session.close()
+            self._unplug()
             raise
         self.sessions += 1
         return session
 
+    def _unplug(self) -> None:
+        with self._plugging:
+            if self._plug is not None:
+                self._plug.close()
+                self._plug = None
+
+    def _plug_in(self, session: psycopg.Connection[Row]) -> None:
+        self._unplug()
+        with self._plugging:
+            self._plug = socket.fromfd(session.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+
     @property
     def session(self) -> psycopg.Connection[Row]:
-        """The session; a new one if it was lost outside of a transaction."""
+        """The session; a new one if it was lost outside of a transaction.
+
+        Raises:
+            LedgerUnreachable: it was lost inside of one, or there can be no new one.
+        """
         if os.getpid() != self._pid:
             raise LedgerError(
                 "this database connection was opened before a fork and cannot be used after it",
                 hint="open the ledger in the child process",
             )
+        self._look_for_its_end()
         if self._session.closed and not self._closed:
+            if self._blocks:
+                # What was done of the block is undone, so the rest of it must not be done either.
+                raise LedgerUnreachable(f"the session with {self.location} was lost", hint="try again")
             self._session = self._connected()
         return self._session
+
+    def _look_for_its_end(self) -> None:
+        """Notice that the server has ended a session that was idle: otherwise the next statement would fail."""
+        before, self._used_at = self._used_at, time.monotonic()
+        if self._used_at - before > _IDLE_SECONDS and not self._session.closed and not self.in_transaction:
+            with contextlib.suppress(psycopg.OperationalError):
+                # The first one may read what the server said before the end.
+                self._session.pgconn.consume_input()
+                self._session.pgconn.consume_input()
 
     @property
     def in_transaction(self) -> bool:
@@ -143,10 +191,15 @@ class Database:
             LedgerError: the database cannot be used. If the session was lost during the commit itself, nobody knows
                 whether that was done.
         """
-        outermost = not self.in_transaction
-        with self.translated(), self.session.transaction():
-            yield
-        if outermost:
+        with self.translated():
+            session = self.session
+            self._blocks += 1
+            try:
+                with session.transaction():
+                    yield
+            finally:
+                self._blocks -= 1
+        if not self.in_transaction:
             self._announce()
 
     @contextlib.contextmanager
@@ -158,11 +211,14 @@ class Database:
         with self.translated():
             self.session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         self._reads_only = True
+        self._blocks += 1
         try:
             yield
         finally:
             self._reads_only = False
-            if not self._session.closed:
+            self._blocks -= 1
+            # A session that is lost has nothing to end.
+            with contextlib.suppress(psycopg.OperationalError):
                 self._session.execute("ROLLBACK")
 
     def execute(self, sql: str, parameters: Parameters = ()) -> int:
@@ -229,14 +285,21 @@ class Database:
             return bool(list(self.session.notifies(timeout=seconds, stop_after=1)))
 
     def interrupt(self) -> None:
-        """Let the statement fail that runs now, in whichever thread."""
+        """Let the statement fail that runs now, in whichever thread. It takes at most about 2 seconds."""
         with contextlib.suppress(psycopg.Error):
-            self._session.cancel_safe(timeout=_CONNECT_SECONDS)
+            self._session.cancel_safe(timeout=_CANCEL_SECONDS)
+
+    def break_off(self) -> None:
+        """Lose the session, in whichever thread: what waits for a server that does not answer fails at once."""
+        with self._plugging, contextlib.suppress(OSError):
+            if self._plug is not None:
+                self._plug.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End the session."""
         self._closed = True
         self._session.close()
+        self._unplug()
 
     def translated(self) -> contextlib.AbstractContextManager[None]:
         """Turn PostgreSQL's errors about the database into ours."""
@@ -305,10 +368,9 @@ def _explained(error: psycopg.Error, location: str) -> Optional[LedgerError]:
         if isinstance(error, kind):
             return LedgerError(f"{location} {what}", hint=hint, cause=f"the ledger {what}")
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return LedgerError(
+        return LedgerUnreachable(
             f"{location} has failed: {_first_line(error)}",
             hint="try again once PostgreSQL runs; a commit that was under way may have been done",
-            cause="the ledger's database cannot be reached",
         )
     return None
 

@@ -14,9 +14,9 @@ from ws_manager.models import seconds_before, utc_now
 from ws_manager.remedies import LIST_PENDING, MAKE_LEDGER, REPLAY, RETRY, START_GATEWAY
 from ws_manager.repository.findings import OK, PROBLEM, WARNING, Backlog, Finding
 from ws_manager.repository.postgres.database import SCHEMA, Database
-from ws_manager.repository.postgres.locks import LEASE_SECONDS
 from ws_manager.repository.postgres.overview import whole_backlog
 from ws_manager.repository.postgres.schema import VERSION, version_of
+from ws_manager.repository.records import LEASE_SECONDS
 
 OLDEST_SERVER = 14
 """The oldest version of PostgreSQL that is supported."""
@@ -236,6 +236,16 @@ def _gateways(db: Database) -> Iterator[Finding]:
     if not rows:
         yield Finding("gateways", WARNING, "none has ever run on this ledger", remedy=START_GATEWAY)
         return
+    gone = [(url, pid, -left) for url, pid, _, left in rows if left is not None and left <= 0]
+    if gone:
+        shown = [f"{url}, process {pid}, {_span(ago)} ago" for url, pid, ago in gone[:_SHOWN]]
+        more = [f"and {len(gone) - _SHOWN} more"] if len(gone) > _SHOWN else []
+        yield Finding(
+            "leases",
+            WARNING,
+            f"{len(gone)} ran out within the last hour: {'; '.join([*shown, *more])}",
+            "look whether these gateways were killed, or cannot reach the database",
+        )
     living = [(url, pid, LEASE_SECONDS - left) for url, pid, _, left in rows if left is not None and left > 0]
     if not living:
         yield Finding(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Optional
 
 from ws_manager.models import Gateway
 from ws_manager.repository.postgres.database import Database
-from ws_manager.repository.postgres.locks import UNTIL
 
 LATEST = "SELECT id, pid, url, started_at, seen_at FROM gateways ORDER BY number DESC LIMIT 1"
 """The gateway that started last."""
@@ -26,7 +26,13 @@ class Gateways:
 
     def seen(self, gateway_id: str, at: str) -> None:
         self._db.execute("UPDATE gateways SET seen_at = %s WHERE id = %s", (at, gateway_id))
-        self._db.execute(f"UPDATE leases SET until = {UNTIL} WHERE gateway = %s", (gateway_id,))
+
+    def found(self, gateway_ids: Collection[str]) -> list[Gateway]:
+        rows = self._db.rows(
+            "SELECT id, pid, url, started_at, seen_at FROM gateways WHERE id = ANY(%s) ORDER BY number DESC",
+            (list(gateway_ids),),
+        )
+        return [Gateway(*row) for row in rows]
 
     def latest(self) -> Optional[Gateway]:
         row = self._db.row(LATEST)

@@ -92,7 +92,8 @@ _STEPS: dict[int, tuple[str, ...]] = {
 )""",
         """CREATE TABLE leases (
   gateway text COLLATE "C" PRIMARY KEY,
-  until timestamptz NOT NULL
+  until timestamptz NOT NULL,
+  host text
 )""",
         f"""CREATE TABLE webhook_events (
   event_id text COLLATE "C" PRIMARY KEY,

@@ -30,6 +30,7 @@ from ws_manager.repository.postgres.overview import Overview
 from ws_manager.repository.postgres.receipts import Receipts
 from ws_manager.repository.postgres.schema import VERSION
 from ws_manager.repository.postgres.webhook_events import WebhookEvents
+from ws_manager.repository.records import LEASE_SECONDS
 
 
 class PostgresStore:
@@ -93,11 +94,14 @@ class PostgresStore:
     def gateway_runs(self) -> Optional[bool]:
         return bool(self.living_gateways())
 
-    def hold_gateway(self, gateway_id: str) -> Lease:
-        return Lease(self.db, gateway_id)
+    def hold_gateway(self, gateway_id: str, seconds: float = LEASE_SECONDS) -> Lease:
+        return Lease(self.db, gateway_id, seconds)
 
     def living_gateways(self) -> Optional[frozenset[str]]:
         return living(self.db)
+
+    def gateways_here(self) -> Optional[frozenset[str]]:
+        return living(self.db, here=True)
 
     def hold(self, connection: Connection) -> Optional[SessionLock]:
         lock = SessionLock(self.db.url, f"ws-manager receive {connection.ws_id}")
@@ -122,6 +126,9 @@ class PostgresStore:
 
     def interrupt(self) -> None:
         self.db.interrupt()
+
+    def break_off(self) -> None:
+        self.db.break_off()
 
     def close(self) -> None:
         self.db.close()

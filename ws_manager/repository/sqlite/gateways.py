@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from typing import Optional
 
 from ws_manager.models import Gateway
@@ -25,6 +27,14 @@ class Gateways:
 
     def seen(self, gateway_id: str, at: str) -> None:
         self._db.execute("UPDATE gateways SET seen_at = ? WHERE id = ?", (at, gateway_id))
+
+    def found(self, gateway_ids: Collection[str]) -> list[Gateway]:
+        rows = self._db.rows(
+            "SELECT id, pid, url, started_at, seen_at FROM gateways WHERE id IN (SELECT value FROM json_each(?))"
+            " ORDER BY rowid DESC",
+            (json.dumps(list(gateway_ids)),),
+        )
+        return [Gateway(*row) for row in rows]
 
     def latest(self) -> Optional[Gateway]:
         row = self._db.row(LATEST)

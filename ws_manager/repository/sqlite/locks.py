@@ -29,7 +29,10 @@ class Lock:
 
     Attributes:
         path: the lock file.
+        lease: there is none: it lasts as long as the process.
     """
+
+    lease = None
 
     def __init__(self, database: Path, what: str, *, lasting: bool = True) -> None:
         self.path = beside(database, f".{what}{_SUFFIX}")

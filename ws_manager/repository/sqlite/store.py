@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional
 
 from ws_manager.models import Connection
 from ws_manager.own_files import beside
+from ws_manager.repository.records import LEASE_SECONDS
 from ws_manager.repository.sqlite.connections import Connections
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.events import Events
@@ -178,7 +179,7 @@ class SqliteStore:
 
         return gateway_lock(self.db.path).holder()
 
-    def hold_gateway(self, gateway_id: str) -> Lock:
+    def hold_gateway(self, gateway_id: str, seconds: float = LEASE_SECONDS) -> Lock:
         from ws_manager.repository.sqlite.locks import living_lock, remove_stale
 
         remove_stale(self.db.path)
@@ -192,6 +193,10 @@ class SqliteStore:
         from ws_manager.repository.sqlite.locks import living
 
         return living(self.db.path)
+
+    def gateways_here(self) -> Optional[frozenset[str]]:
+        # A file has the gateway of its own machine alone.
+        return self.living_gateways()
 
     def hold(self, connection: Connection) -> Optional[Lock]:
         from ws_manager.repository.sqlite.locks import receiver_lock
@@ -221,6 +226,10 @@ class SqliteStore:
         # Its own thread may have closed it meanwhile.
         with contextlib.suppress(sqlite3.ProgrammingError):
             self.db.interrupt()
+
+    def break_off(self) -> None:
+        # A file always answers.
+        self.interrupt()
 
     def close(self) -> None:
         self.db.close()

@@ -161,11 +161,11 @@ async def test_health_needs_no_token_but_a_host(database: Path) -> None:
 
 async def test_not_ready_while_the_ledger_cannot_be_written(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
-        running.server._receipts.failing = True
+        running.server._receipts.failing = "the ledger cannot be written"
         answer = await ask(running, "GET", "/readyz", bearer="")
         assert (answer.status, answer.body["detail"]) == (503, "the ledger cannot be written")
         assert (await ask(running, "GET", "/healthz", bearer="")).status == 200
-        running.server._receipts.failing = False
+        running.server._receipts.failing = None
         running.server._access.closed = "the gateway waits: the disk is full"
         assert (await ask(running, "GET", "/readyz", bearer="")).body[
             "detail"

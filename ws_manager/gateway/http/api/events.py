@@ -18,7 +18,7 @@ from aiohttp import web
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.read.feed import News
-from ws_manager.errors import GatewayUnavailable, LedgerError, NotAuthorised
+from ws_manager.errors import GatewayUnavailable, LedgerError, LedgerUnreachable, NotAuthorised
 from ws_manager.gateway.bell import Bell, heard
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
 from ws_manager.gateway.http.api.gate import Gate
@@ -132,7 +132,12 @@ class EventStreams:
             await response.write(f"retry: {_RETRY_MS}\nid: {_one_line(cursor)}\n\n".encode())
             while not self._stopping and claims.expires_at > self._clock():
                 ringing = self._bell.next
-                news, texts = await self._ledger.run(functools.partial(self._read, claims, given, cursor))
+                try:
+                    news, texts = await self._ledger.run(functools.partial(self._read, claims, given, cursor))
+                except LedgerUnreachable:
+                    # The stream goes on where it was. A browser would not come back to one that is refused.
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    continue
                 if news.gap:
                     texts.insert(0, f"id: {news.start}\nevent: gap\ndata: {{}}\n\n")
                 cursor = news.cursor

@@ -87,9 +87,9 @@ def _own(view: View, identifier: str) -> Any:  # noqa: ANN401 - a connection, a 
 
 def _stats(ledger: Ledger, call: Call) -> Reply:
     View(ledger, call.claims).require_all()
-    gateway = ledger.running_gateway()
-    running = None if gateway is None else gateway._asdict()
-    return Reply({**ledger.stats(), **ledger.backlog()._asdict(), "gateway": running})
+    running = [gateway._asdict() for gateway in ledger.running_gateways()]
+    which = {"gateway": running[0] if running else None, "gateways": running}
+    return Reply({**ledger.stats(), **ledger.backlog()._asdict(), **which})
 
 
 def _snapshot(ledger: Ledger, call: Call) -> Reply:

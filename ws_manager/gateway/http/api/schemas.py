@@ -202,6 +202,7 @@ COMPONENTS: dict[str, Schema] = {
             "unrouted": COUNT,
             "oldest_pending_at": optional(TEXT),
             "gateway": optional(_GATEWAY),
+            "gateways": listed(_GATEWAY),
         }
     ),
     "Snapshot": thing(
