@@ -56,15 +56,19 @@ class Copied:
 
 
 class _Digest:
-    """The digest of a table: SHA-256 over its rows as arrays of JSON, each on a line, in the order of their keys."""
+    """The digest of a table: SHA-256 over its rows in the order of keys, each an array of JSON and a comma."""
+
+    _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
     def __init__(self) -> None:
         self.rows = 0
         self._hash = hashlib.sha256()
 
-    def add(self, row: Values) -> None:
-        self.rows += 1
-        self._hash.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    def add(self, page: list[Values]) -> None:
+        # Many rows at once, for each call costs much; where a page ends leaves no trace.
+        self.rows += len(page)
+        self._hash.update(self._encode(page)[1:-1].encode())
+        self._hash.update(b",")
 
     def same_as(self, other: _Digest) -> bool:
         return (self.rows, self._hash.digest()) == (other.rows, other._hash.digest())
@@ -179,47 +183,68 @@ class Copier:
     def _digest(self, table: CopiedTable) -> _Digest:
         """Return the digest of a table of the target."""
         digest = _Digest()
-        for row in self._rows(self._target, table):
-            digest.add(row)
+        for page in self._pages(self._target, table, None):
+            digest.add(page)
         return digest
 
-    def _rows(self, store: Store, table: CopiedTable) -> Iterator[Values]:
-        """Give the rows of a table, a page in memory at a time."""
-        last: Optional[Values] = None
-        while page := store.copying.page(table, last, self._limit, self._characters):
-            yield from page
-            last = table.key_of(page[-1])
+    def _pages(self, store: Store, table: CopiedTable, after: Optional[Values]) -> Iterator[list[Values]]:
+        """Give the rows of a table behind a key, in pieces that fit into memory."""
+        while page := store.copying.page(table, after, self._limit, self._characters):
+            yield page
+            after = table.key_of(page[-1])
 
     def _bring_up_to_date(self, table: CopiedTable) -> _Digest:
         """Make a table of the target what it is in the source, and return the digest of what was read there."""
         digest = _Digest()
         work = _Batch(table, self._limit, self._characters)
-        theirs = self._rows(self._target, table)
-        present = next(theirs, None)
-        for row in self._rows(self._source, table):
-            digest.add(row)
-            key = table.key_of(row)
-            # What lies before it in the target has gone from the source.
-            while present is not None and table.key_of(present) < key:
-                work.delete(table.key_of(present))
-                present = next(theirs, None)
-            if present is None or table.key_of(present) != key:
-                work.insert(row)
-            else:
-                if present != row:
-                    work.replace(key, row)
-                present = next(theirs, None)
-            if work.is_full:
-                self._write(work)
-            if digest.rows % self._limit == 0:
-                self._progress(table.name, digest.rows)
-        while present is not None:
-            work.delete(table.key_of(present))
-            if work.is_full:
-                self._write(work)
-            present = next(theirs, None)
+        last: Optional[Values] = None
+        for page in self._pages(self._source, table, None):
+            digest.add(page)
+            self._compare(work, page, last)
+            last = table.key_of(page[-1])
+            self._progress(table.name, digest.rows)
+        for present in self._pages(self._target, table, last):
+            for row in present:
+                work.delete(table.key_of(row))
+            self._write_if_full(work)
         self._write(work)
         return digest
+
+    def _compare(self, work: _Batch, page: list[Values], after: Optional[Values]) -> None:
+        """Write what differs between a page of the source and the rows that the target has in its place."""
+        table = work.table
+        pages = self._pages(self._target, table, after)
+        found = next(pages, [])
+        if found == page:
+            return
+        present = iter(found)
+        row: Optional[Values] = next(present, None)
+
+        def following() -> Optional[Values]:
+            nonlocal present
+            if (row := next(present, None)) is None:
+                present = iter(next(pages, []))
+                row = next(present, None)
+            return row
+
+        for wanted in page:
+            key = table.key_of(wanted)
+            # What lies before it in the target has gone from the source.
+            while row is not None and table.key_of(row) < key:
+                work.delete(table.key_of(row))
+                self._write_if_full(work)
+                row = following()
+            if row is None or table.key_of(row) > key:
+                work.insert(wanted)
+            else:
+                if row != wanted:
+                    work.replace(key, wanted)
+                row = following()
+            self._write_if_full(work)
+
+    def _write_if_full(self, work: _Batch) -> None:
+        if work.is_full:
+            self._write(work)
 
     def _write(self, work: _Batch) -> None:
         if work.gone or work.rows:

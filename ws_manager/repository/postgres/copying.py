@@ -42,14 +42,15 @@ class Copying:
 
     def page(self, table: CopiedTable, after: Optional[Values], limit: int, characters: int) -> list[Values]:
         key, columns = ", ".join(table.key), ", ".join(table.columns)
-        size = "0" if table.large is None else f"coalesce(length({table.large}), 0)"
-        if table.large == "ranges":
-            size = "8 * cardinality(seqs)"
         behind = "" if after is None else f"WHERE ({key}) > ({', '.join(['%s'] * len(table.key))})"
         read = ", ".join(f"{_READ[name]} AS {name}" if name in _READ else name for name in table.columns)
+        next_rows = f"FROM {table.name} {behind} ORDER BY {key} LIMIT %s"
+        if table.large is None:
+            return self._db.rows(f"SELECT {read} {next_rows}", (*(after or ()), limit))
+        size = "8 * cardinality(seqs)" if table.large == "ranges" else f"coalesce(length({table.large}), 0)"
         rows = self._db.rows(
-            f"WITH next AS (SELECT {read}, {size} AS size FROM {table.name} {behind} ORDER BY {key} LIMIT %s),"
-            f" summed AS (SELECT *, sum(size) OVER (ORDER BY {key} ROWS UNBOUNDED PRECEDING) AS total FROM next)"
+            f"WITH next AS (SELECT {read}, {size} AS size {next_rows}), summed AS"
+            f" (SELECT *, sum(size) OVER (ORDER BY {key} ROWS UNBOUNDED PRECEDING) AS total FROM next)"
             f" SELECT {columns} FROM summed WHERE total - size <= %s ORDER BY {key}",
             (*(after or ()), limit, characters),
         )

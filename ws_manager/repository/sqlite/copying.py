@@ -34,17 +34,20 @@ class Copying:
     def page(self, table: CopiedTable, after: Optional[Values], limit: int, characters: int) -> list[Values]:
         key = ", ".join(table.key)
         columns = ", ".join(f"{_READ[name]} AS {name}" if name in _READ else name for name in table.columns)
-        size = "0" if table.large is None else f"coalesce(length({table.large}), 0)"
         behind = ""
         if after is not None:
             names = ", ".join(_READ.get(name, name) for name in table.key)
             behind = f"WHERE ({names}) > ({', '.join('?' * len(table.key))})"
-        rows = self._db.rows(
-            f"WITH next AS (SELECT {columns}, {size} AS size FROM {table.name} {behind} ORDER BY {key} LIMIT ?),"
-            f" summed AS (SELECT *, sum(size) OVER (ORDER BY {key} ROWS UNBOUNDED PRECEDING) AS total FROM next)"
-            f" SELECT {', '.join(table.columns)} FROM summed WHERE total - size <= ? ORDER BY {key}",
-            (*(after or ()), limit, characters),
-        )
+        next_rows = f"FROM {table.name} {behind} ORDER BY {key} LIMIT ?"
+        if table.large is None:
+            rows = self._db.rows(f"SELECT {columns} {next_rows}", (*(after or ()), limit))
+        else:
+            rows = self._db.rows(
+                f"WITH next AS (SELECT {columns}, coalesce(length({table.large}), 0) AS size {next_rows}), summed AS"
+                f" (SELECT *, sum(size) OVER (ORDER BY {key} ROWS UNBOUNDED PRECEDING) AS total FROM next)"
+                f" SELECT {', '.join(table.columns)} FROM summed WHERE total - size <= ? ORDER BY {key}",
+                (*(after or ()), limit, characters),
+            )
         texts = [place for place, name in enumerate(table.columns) if name in FREE_TEXTS]
         if table.large == "ranges":
             place = table.columns.index("ranges")
