@@ -35,23 +35,16 @@ STRANGE = {"text": "wést \u0000 \u202e 😀 \\ \t\n", "number": 1.50, "none": N
 @pytest.fixture(
     params=[
         "sqlite",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("postgres", "back", "servers")),
+        pytest.param("there", marks=pytest.mark.long),
+        pytest.param("back", marks=pytest.mark.long),
     ]
 )
-def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Place, Place]]:
-    """Where the source and the target are: two files, a file and PostgreSQL, the way back, and two databases."""
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Place, Place]:
+    """Where the source and the target are: two files, a file and PostgreSQL, and the way back."""
     if request.param == "sqlite":
-        yield tmp_path / "source.db", tmp_path / "target.db"
-        return
-    url = str(request.getfixturevalue("postgres_url"))
-    if request.param == "servers":
-        server: Server = request.getfixturevalue("postgres")
-        other = server.new(with_schema=False)
-        yield url, other
-        server.drop(other)
-        return
-    both = (tmp_path / "ledger.db", url)
-    yield both if request.param == "postgres" else (both[1], both[0])
+        return tmp_path / "source.db", tmp_path / "target.db"
+    file, url = tmp_path / "ledger.db", str(request.getfixturevalue("postgres_url"))
+    return (file, url) if request.param == "there" else (url, file)
 
 
 @pytest.fixture
@@ -452,6 +445,15 @@ class TestPostgres:
     def target(self, tmp_path: Path) -> Iterator[Ledger]:
         with open_ledger(tmp_path / "target.db") as ledger:
             yield ledger
+
+    def test_from_one_database_to_another(self, source: Ledger, postgres: Server) -> None:
+        fill(source)
+        url = postgres.new(with_schema=False)
+        with open_ledger(url) as other:
+            assert copy(source, other, seal=True).sealed
+            assert rows_of(other) == rows_of(source)
+            assert other.stats() == source.stats()
+        postgres.drop(url)
 
     def test_a_transaction_under_way_is_in_the_copy_or_fails(
         self, source: Ledger, target: Ledger, postgres_url: str
