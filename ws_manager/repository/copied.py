@@ -24,7 +24,8 @@ class CopiedTable(NamedTuple):
         key: the columns that rows are in order of, and found by. They come first in each row.
         others: the other columns.
         large: the column whose texts decide how many rows fit into memory.
-        unique: a column with a value of its own in each row, which may come back under another key.
+        unique: a column with a value of its own in each row, which may come back under a lower key: SQLite's VACUUM
+            may give other rowids.
     """
 
     name: str
@@ -62,7 +63,6 @@ COPIED = (
         "ws_id agent metadata connected_at last_heartbeat status message_count disconnected_at epoch confirmed_seq"
         " close_code close_reason gateway token",
         large="metadata",
-        unique="ws_id",
     ),
     _table(
         "messages",
