@@ -14,6 +14,7 @@ The tree, and the stable `code` of each (it appears in JSON errors)::
     │   │   └── LedgerUnreachable busy           the server that keeps it does not answer
     │   ├── LedgerFull            ledger         there is no room for it on the disk
     │   ├── LedgerReplaced        replaced       the file was moved, deleted or replaced underneath
+    │   ├── LedgerSealed          sealed         it was moved elsewhere, or is an unfinished copy
     │   └── TransactionOpen       transaction    the caller's own transaction stands in the way
     ├── NotAuthorised             not_authorised no token, or one without the scope
     ├── NoAnswer                  no_answer      an ask has no answer yet
@@ -182,6 +183,12 @@ class LedgerReplaced(LedgerError):
     """The database file was moved, deleted or replaced while it was open."""
 
     code = "replaced"
+
+
+class LedgerSealed(LedgerError):
+    """The ledger was moved elsewhere, or is a copy that was not finished yet: it can only be read."""
+
+    code = "sealed"
 
 
 class TransactionOpen(LedgerError):

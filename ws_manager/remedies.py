@@ -50,6 +50,11 @@ CHECK_URL_AND_PROXY = "check_url_and_proxy"
 SERVE_PUBLIC_HOST = "serve_public_host"
 CHOOSE_WS_ID = "choose_ws_id"
 CHECK_STRIPE_ROUTES = "check_stripe_routes"
+USE_MOVED = "use_moved"
+FINISH_COPY = "finish_copy"
+UNSEAL = "unseal"
+CHECK_COPY = "check_copy"
+COPY_TO_EMPTY = "copy_to_empty"
 
 LIBRARY = {
     UNBAR: "do not come back, unless an operator lets the agent in again",
@@ -76,5 +81,8 @@ LIBRARY = {
     CHECK_URL_AND_PROXY: "check the URL, and what stands before the gateway",
     CHOOSE_WS_ID: "use another ws_id",
     CHECK_STRIPE_ROUTES: "check the path",
+    USE_MOVED: "open the ledger where it is now",
+    FINISH_COPY: "wait until the copy is finished",
+    COPY_TO_EMPTY: "copy to a new place",
 }
 """What a program can do. About the other codes it can do nothing with a call."""

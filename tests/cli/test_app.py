@@ -54,7 +54,7 @@ def test_each_command_explains_itself(cli, name: str) -> None:
     for option in ("--db", "--output", "--json", "--debug"):
         assert option in told
     for option in ("--url", "--token-file", "--ca"):
-        assert (option in told) == (name not in ("serve", "import", "help"))
+        assert (option in told) == (name not in ("serve", "import", "copy", "help"))
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if not EVERY[name].commands])

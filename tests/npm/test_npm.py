@@ -152,6 +152,7 @@ class TestCommands:
         does(f"backup {tmp_path}/copy.db")
         does(f"export {tmp_path}/ledger.ndjson")
         does(f"import {tmp_path}/ledger.ndjson --db {tmp_path}/new.db")
+        does(f"copy --from {tmp_path}/new.db --to {tmp_path}/moved.db --seal")
         assert does("disconnect ws-001") == "Disconnected: ws-001\n"
         does("bar octavia --yes")
         does("unbar octavia")

@@ -202,6 +202,12 @@ COMMANDS = {
             takes_url=False,
         ),
         _command(
+            "copy",
+            "Copy a whole ledger to another place, while it is in use.",
+            "ws-manager copy --from ledger.db --to postgresql://user@host/database",
+            takes_url=False,
+        ),
+        _command(
             "help",
             "Explain a topic or a command.",
             "ws-manager help exit-codes",

@@ -56,6 +56,13 @@ HINTS = {
     remedies.SERVE_PUBLIC_HOST: "check --url, and serve --public-host",
     remedies.CHOOSE_WS_ID: "use another --ws-id",
     remedies.CHECK_STRIPE_ROUTES: "check --stripe-routes",
+    remedies.USE_MOVED: "use --db {about}; if it did not move, ws-manager copy --unseal takes the seal off",
+    remedies.FINISH_COPY: "finish it with: ws-manager copy --from … --to … --seal",
+    remedies.UNSEAL: "use it there; if it did not move, ws-manager copy --unseal --from … takes the seal off",
+    remedies.CHECK_COPY: (
+        "the source stays sealed: copy to a new place, or take the seal off: ws-manager copy --unseal --from {about}"
+    ),
+    remedies.COPY_TO_EMPTY: "copy to a new file, or to a database without a ledger: --to …",
 }
 
 

@@ -1,4 +1,4 @@
-"""Care for the ledger: prune, export, import, backup."""
+"""Care for the ledger: prune, export, import, backup, copy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Callable, Literal
 
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
@@ -15,6 +15,7 @@ from ws_manager.repository.findings import TABLES, TableColumns
 from ws_manager.strict_json import NotJson, decode_json, is_json
 
 if TYPE_CHECKING:
+    from ws_manager.core.copying import Copied
     from ws_manager.repository.store import Store
 
 _FORMAT = "ws-manager-export"
@@ -161,6 +162,44 @@ class Maintenance:
             InvalidInput: the target exists.
         """
         self._store.backup(target)
+
+    def copy_to(
+        self,
+        target: Maintenance,
+        *,
+        seal: bool,
+        progress: Callable[[str, int], None] = lambda _table, _rows: None,
+    ) -> Copied:
+        """Copy the whole ledger to another, of another engine too, while it is in use.
+
+        It goes on where it was stopped, and a second call brings what has changed. Ids, times and counters are kept.
+        Until the copy is finished, nothing else can be written to the target.
+
+        Args:
+            target: of an empty ledger, or of an unfinished copy of this one.
+            seal: finish it: from now on nothing can be written to this ledger, by whoever has it open. Then what has
+                changed since is copied, and both sides are compared.
+            progress: called now and then with a table and the number of its rows that were read.
+
+        Raises:
+            InvalidInput: it is the same ledger.
+            Conflict: the target is not empty, and no unfinished copy of this one; or another process copies into it.
+            LedgerSealed: this ledger was moved elsewhere, or the target is a copy of another.
+            WsManagerError: the two differ in the end. This ledger stays sealed, the copy unfinished.
+        """
+        from ws_manager.core.copying import Copier
+
+        return Copier(self._store, target._store, progress).run(seal=seal)
+
+    def unseal(self) -> bool:
+        """Let a ledger that was moved be written to again. False if it was not sealed.
+
+        Raises:
+            LedgerSealed: it is an unfinished copy.
+        """
+        from ws_manager.core.copying import unseal
+
+        return unseal(self._store)
 
     def checkpoint(self) -> None:
         """Do the work that piles up behind commits. A long-lived process calls it now and then."""

@@ -36,7 +36,7 @@ from ws_manager.repository.tables import (
     Receipts,
     WebhookEvents,
 )
-from ws_manager.repository.views import Feed, History, Maintenance, Overview
+from ws_manager.repository.views import Copying, Feed, History, Maintenance, Overview
 from ws_manager.repository.working import Asks, Attempts, Holds
 from ws_manager.settings import Location
 
@@ -174,6 +174,10 @@ class Store(Protocol):
         """Statements over whole tables."""
 
     @property
+    def copying(self) -> Copying:
+        """The rows for a copy, and the seal."""
+
+    @property
     def in_transaction(self) -> bool:
         """Whether the caller has a transaction of its own open, so that nothing is committed yet."""
 
@@ -225,6 +229,9 @@ class Store(Protocol):
 
     def hold(self, connection: Connection) -> Optional[Hold]:
         """Hold a connection's messages; None if another receiver holds them."""
+
+    def hold_copying(self) -> Optional[Hold]:
+        """Hold the right to copy into this ledger; None if another process has it."""
 
     def checkpoint(self) -> None:
         """Do the work that piles up behind commits. A gateway calls it once a second if something changed."""

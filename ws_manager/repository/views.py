@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Protocol
 
 from ws_manager.models import (
     Message,
 )
+from ws_manager.repository.copied import CopiedTable, Counters, Seal, Values
 from ws_manager.repository.findings import (
     ActiveConnection,
     Backlog,
@@ -107,6 +108,48 @@ class Feed(Protocol):
 
     def after(self, cursor: str, limit: int) -> list[FeedEntry]:
         """Return what happened behind a cursor, in order; at most `limit`."""
+
+
+class Copying(Protocol):
+    """A ledger's rows, for a copy of it on any engine, and the seal that ends the writing to it."""
+
+    def page(self, table: CopiedTable, after: Optional[Values], limit: int, characters: int) -> list[Values]:
+        """Return the next rows of a table, in the order of their keys; none if there are no more.
+
+        Args:
+            table: one of `COPIED`.
+            after: the key behind which they are; None for the first.
+            limit: at most this many.
+            characters: at most about so many of the table's large column, but at least one row.
+        """
+
+    def write(self, table: CopiedTable, gone: Sequence[Values], rows: Sequence[Values]) -> None:
+        """Delete rows by their keys, and then write others, in one transaction: in an unfinished copy alone.
+
+        Raises:
+            LedgerError: the ledger is not one, or a row cannot be written. The error names it.
+        """
+
+    def counters(self) -> Counters:
+        """Return what has to go on in a copy."""
+
+    def finish(self, counters: Counters) -> None:
+        """Let an unfinished copy go on where its source has ended, and take its seal off."""
+
+    def seal(self) -> Optional[Seal]:
+        """Return the seal; None if there is none."""
+
+    def put_seal(self, seal: Seal) -> None:
+        """Refuse every write from now on, of those too who have the ledger open. What was under way is committed.
+
+        Inside a transaction it is a part of that.
+
+        Raises:
+            LedgerBusy: somebody goes on writing for 30 seconds.
+        """
+
+    def take_seal(self) -> None:
+        """Take the seal off, if there is one."""
 
 
 class Maintenance(Protocol):

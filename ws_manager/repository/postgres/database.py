@@ -18,6 +18,7 @@ from ws_manager.errors import (
     LedgerUnreachable,
     MissingExtra,
 )
+from ws_manager.repository.copied import seal_in
 from ws_manager.settings import DatabaseUrl
 
 try:
@@ -35,6 +36,9 @@ SCHEMA = "ws_manager"
 
 CHANNEL = "ws_manager"
 """The channel of LISTEN and NOTIFY on which commits are announced."""
+
+SEALED = "WSM01"
+"""The SQLSTATE with which a sealed ledger refuses writes."""
 
 BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
@@ -341,6 +345,10 @@ def translated_errors(location: str) -> Iterator[None]:
 
 
 def _explained(error: psycopg.Error, location: str) -> Optional[LedgerError]:
+    if error.sqlstate == SEALED:
+        seal = seal_in(error.diag.message_primary or "")
+        if seal is not None:
+            return seal.error(location)
     if isinstance(error, (pg.LockNotAvailable, pg.DeadlockDetected, pg.SerializationFailure)):
         return LedgerBusy(
             f"another session keeps a lock in {location}",

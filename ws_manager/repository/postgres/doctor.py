@@ -16,6 +16,7 @@ from ws_manager.repository.findings import OK, PROBLEM, WARNING, Backlog, Findin
 from ws_manager.repository.postgres.database import SCHEMA, Database
 from ws_manager.repository.postgres.overview import whole_backlog
 from ws_manager.repository.postgres.schema import VERSION, version_of
+from ws_manager.repository.postgres.seals import seal_of
 from ws_manager.repository.records import LEASE_SECONDS
 
 OLDEST_SERVER = 14
@@ -210,6 +211,12 @@ def _schema(found: int) -> Finding:
     return Finding("schema", OK, f"{VERSION}, the current version")
 
 
+def _seal(db: Database) -> Iterator[Finding]:
+    seal = seal_of(db)
+    if seal is not None:
+        yield seal.finding
+
+
 def _restored(db: Database) -> Iterator[Finding]:
     """Look for rows of transactions that are still to come: readers who follow would not find them."""
     ahead = [
@@ -319,4 +326,4 @@ def _span(seconds: float) -> str:
 
 
 _SERVER: tuple[_Check, ...] = (_database, _server, _durability, _standby, _clock, _pooler, _transactions)
-_LEDGER: tuple[_Check, ...] = (_restored, _gateways, _backlog, _dead_rows, _size)
+_LEDGER: tuple[_Check, ...] = (_seal, _restored, _gateways, _backlog, _dead_rows, _size)

@@ -15,6 +15,7 @@ from ws_manager.repository.postgres.bars import Bars
 from ws_manager.repository.postgres.broadcasts import Broadcasts
 from ws_manager.repository.postgres.changes import Changes
 from ws_manager.repository.postgres.connections import Connections
+from ws_manager.repository.postgres.copying import Copying
 from ws_manager.repository.postgres.database import Database
 from ws_manager.repository.postgres.events import Events
 from ws_manager.repository.postgres.feed import Feed
@@ -58,6 +59,7 @@ class PostgresStore:
         self.feed = Feed(db)
         self.overview = Overview(db)
         self.maintenance = Maintenance(db)
+        self.copying = Copying(db)
 
     @property
     def in_transaction(self) -> bool:
@@ -105,6 +107,10 @@ class PostgresStore:
 
     def hold(self, connection: Connection) -> Optional[SessionLock]:
         lock = SessionLock(self.db.url, f"ws-manager receive {connection.ws_id}")
+        return lock if lock.acquire() else None
+
+    def hold_copying(self) -> Optional[SessionLock]:
+        lock = SessionLock(self.db.url, f"ws-manager copy {self._identity[1]}")
         return lock if lock.acquire() else None
 
     def checkpoint(self) -> None:

@@ -25,6 +25,7 @@ from ws_manager.errors import (
 )
 from ws_manager.own_files import real
 from ws_manager.remedies import CHECK_LOCATION
+from ws_manager.repository.copied import seal_in
 from ws_manager.repository.sqlite.files import State, check_companions, create
 
 BUSY_SECONDS = 30.0
@@ -381,6 +382,9 @@ def translated_errors(path: Path, *, joined: bool = False) -> Iterator[None]:
         # For example what the shell passes on for bytes that are not UTF-8.
         raise InvalidInput("a name or a text is not valid Unicode", hint="give it in UTF-8") from None
     except sqlite3.DatabaseError as error:
+        seal = seal_in(str(error))
+        if seal is not None:
+            raise seal.error(str(path)) from None
         # An IntegrityError, say, is a defect of ours: it must not look like a fault of the file.
         if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
             raise

@@ -180,6 +180,8 @@ def _contents(path: Path) -> Iterator[Finding]:
         )
     else:
         yield Finding("contents", OK, "quick_check has found nothing")
+    if found.seal is not None:
+        yield found.seal.finding
     yield _gateway(path, found.gateway)
     if found.backlog is not None:
         yield from _backlog(found.backlog)

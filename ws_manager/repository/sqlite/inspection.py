@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ws_manager.models import Gateway
+from ws_manager.repository.copied import Seal
 from ws_manager.repository.findings import Backlog
 from ws_manager.repository.sqlite.files import look
 from ws_manager.repository.sqlite.gateways import LATEST
@@ -18,6 +19,7 @@ from ws_manager.repository.sqlite.opening import judge_open
 from ws_manager.repository.sqlite.overview import whole_backlog
 from ws_manager.repository.sqlite.reading import look_into
 from ws_manager.repository.sqlite.schema import VERSION
+from ws_manager.repository.sqlite.seals import seal_of
 
 WAIT_SECONDS = 0.2
 """Seconds to wait for another process's lock."""
@@ -31,12 +33,14 @@ class Inspection(NamedTuple):
         quick_check: what `PRAGMA quick_check` has found, at most ten lines; empty for nothing.
         gateway: the gateway that started last, where one is recorded.
         backlog: what has not arrived, where the schema is the current one.
+        seal: why nothing can be written, if the ledger is sealed.
     """
 
     judgement: Judgement
     quick_check: list[str]
     gateway: Optional[Gateway]
     backlog: Optional[Backlog] = None
+    seal: Optional[Seal] = None
 
 
 def inspect(path: Path) -> Inspection:
@@ -58,4 +62,5 @@ def _inspect(db: sqlite3.Connection) -> Inspection:
         row = db.execute(LATEST).fetchone()
         gateway = None if row is None else Gateway(*row)
     backlog = whole_backlog(db) if judgement.version == VERSION and not found else None
-    return Inspection(judgement, found, gateway, backlog)
+    seal = seal_of(db) if judgement.version and not found else None
+    return Inspection(judgement, found, gateway, backlog, seal)

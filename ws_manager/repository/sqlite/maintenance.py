@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ws_manager.errors import InvalidInput
+from ws_manager.repository.copied import seal_in
 from ws_manager.repository.findings import TABLES, TableColumns
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
@@ -155,6 +156,9 @@ class Maintenance:
             OverflowError,
             UnicodeEncodeError,
         ) as error:
+            seal = seal_in(str(error))
+            if seal is not None:
+                raise seal.error(str(self._db.path)) from None
             raise InvalidInput(str(error)) from None
 
     def complete_import(self, at: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ws_manager.repository.sqlite.bars import Bars
     from ws_manager.repository.sqlite.broadcasts import Broadcasts
     from ws_manager.repository.sqlite.changes import Changes
+    from ws_manager.repository.sqlite.copying import Copying
     from ws_manager.repository.sqlite.feed import Feed
     from ws_manager.repository.sqlite.gateways import Gateways
     from ws_manager.repository.sqlite.heartbeat_log import HeartbeatLog
@@ -136,6 +137,12 @@ class SqliteStore:
 
         return Maintenance(self.db)
 
+    @cached_property
+    def copying(self) -> Copying:
+        from ws_manager.repository.sqlite.copying import Copying
+
+        return Copying(self.db)
+
     @property
     def in_transaction(self) -> bool:
         return self.db.in_transaction
@@ -203,6 +210,12 @@ class SqliteStore:
 
         assert connection.db_id is not None
         lock = receiver_lock(self.db.path, connection.db_id)
+        return lock if lock.acquire() else None
+
+    def hold_copying(self) -> Optional[Lock]:
+        from ws_manager.repository.sqlite.locks import Lock
+
+        lock = Lock(self.db.path, "copy", lasting=False)
         return lock if lock.acquire() else None
 
     def checkpoint(self) -> None:
