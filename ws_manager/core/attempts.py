@@ -39,7 +39,8 @@ def worker_of(name: Optional[str], max_attempts: Optional[int]) -> Optional[Mess
 def arrive(store: Store, connection: Connection, worker: Optional[MessageWorker]) -> int:
     """Note which process works on a connection's messages from now on; None for one that does not count attempts.
 
-    If it is another process than before, what that one had begun counts as an attempt.
+    The caller has locked the connection. If it is another process than before, what that one had begun counts as an
+    attempt.
 
     Returns:
         How many messages the process before had begun: one of them may have ended it.

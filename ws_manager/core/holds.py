@@ -72,6 +72,7 @@ def take(
     name = new_id() if hold is None else hold
     # Behind the lock: a receiver on the file has it for as long as it runs, and looks for holds when it has taken it.
     with holding_lock(store, ws_id, name) as connection, store.atomic():
+        store.connections.lock([ws_id])
         now = utc_now()
         if _is_held(store, ws_id, name):
             raise _held(ws_id)
