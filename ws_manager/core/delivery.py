@@ -15,6 +15,7 @@ from ws_manager.core.bars import BARRED
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.holds import holding_lock
 from ws_manager.core.registry import connect
+from ws_manager.core.validation import kept_reason
 from ws_manager.errors import Conflict
 from ws_manager.models import (
     ACTIVE,
@@ -147,6 +148,7 @@ class Delivery:
 
     def _reject(self, rejection: Rejection, now: str) -> bool:
         ws_id, epoch, seq, reason = rejection
+        reason = kept_reason(reason)
         if not self._store.connections.has_epoch(ws_id, epoch):
             return False
         for msg_id in self._store.messages.set_aside(ws_id, seq, seq, reason, now):
@@ -161,6 +163,7 @@ class Delivery:
 
     def _close(self, closure: Closure, now: str) -> None:
         ws_id, epoch, code, reason, ended, refused = closure
+        reason = kept_reason(reason)
         current = self._store.connections.socket_closed(ws_id, epoch, code, reason)
         self._store.events.insert("closed", now, ws_id, detail=f"{code} {reason}".strip())
         if refused is not None and self._store.messages.refuse(refused) >= MOST_REFUSALS:

@@ -134,7 +134,9 @@ class Mixed:
                 reports.append(SignOfLife(ws_id, found.epoch, at, 5, logged=number % 9 == 0))
                 if number % 5 == 0:
                     ended = number % 10 == 0
-                    reports.append(Closure(ws_id, found.epoch, 1009, "gone", ended, seqs[0] if seqs else None))
+                    reports.append(
+                        Closure(ws_id, found.epoch, 1009, "gone", ended, seqs[0] if seqs else None)
+                    )
                 if seqs:
                     reports.append(Rejection(ws_id, found.epoch, seqs[-1], "no"))
                     reports.append(Settled(ws_id, found.epoch, seqs[0], at, confirmed=True))
@@ -154,7 +156,9 @@ class Mixed:
             for ws_id in ws_ids[::3]:
                 try:
                     worker = MessageWorker(f"worker {turn}", 2)
-                    opened = own.delivery.open_socket(agent_of(own, ws_id), ws_id, None, f"g-{seed}", None, worker)
+                    opened = own.delivery.open_socket(
+                        agent_of(own, ws_id), ws_id, None, f"g-{seed}", None, worker
+                    )
                     for message in own.delivery.pending(ws_id, 0, 1):
                         own.delivery.begin(ws_id, opened.connection.epoch, message.seq)
                         own.delivery.fail(ws_id, opened.connection.epoch, message.seq, "no")
@@ -172,7 +176,11 @@ class Mixed:
     def mixed_batches(self, own: Ledger, seed: int) -> None:
         for turn, ws_ids in self._each(seed):
             texts = [f'{{"to":"{ws_id}","content":1,"key":"{turn}-{ws_id}"}}' for ws_id in ws_ids[:20]]
-            texts += ['{"content":2,"agent":"cipher"}', f'{{"to":"{ws_ids[0]}","content":3}}', '{"content":2}']
+            texts += [
+                '{"content":2,"agent":"cipher"}',
+                f'{{"to":"{ws_ids[0]}","content":3}}',
+                '{"content":2}',
+            ]
             random.Random(seed + turn).shuffle(texts)
             group = [Line(number, text.encode()) for number, text in enumerate(texts, start=1)]
             while group:

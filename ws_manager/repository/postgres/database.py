@@ -276,7 +276,8 @@ def translated_errors(location: str) -> Iterator[None]:
         location: the URL that the errors will name, without a password.
 
     Raises:
-        InvalidInput: a value has half of a surrogate pair, which UTF-8 cannot hold, or a NUL.
+        InvalidInput: a value has half of a surrogate pair, which UTF-8 cannot hold, or a NUL; or it is a
+            number that is too large.
         LedgerError: the database cannot be used.
     """
     try:
@@ -286,6 +287,8 @@ def translated_errors(location: str) -> Iterator[None]:
     except psycopg.DataError as error:
         if "NUL" in str(error):
             raise InvalidInput("a name or a text has a NUL character, which PostgreSQL cannot hold") from None
+        if isinstance(error, pg.NumericValueOutOfRange):
+            raise InvalidInput("a number is larger than what PostgreSQL can hold") from None
         raise
     except psycopg.Error as error:
         explained = _explained(error, location)
