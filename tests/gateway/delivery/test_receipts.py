@@ -208,16 +208,17 @@ async def test_flush_ends_at_once_where_the_ledger_cannot_be_written(
 async def test_a_report_that_cannot_be_written_keeps_nobody_elses_waiting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Choosy:
-        written: list[int] = []
+    written: list[int] = []
 
+    class Choosy:
         async def write(self, call: Callable[[Ledger], set[str]]) -> set[str]:
             ledger = Mock()
             call(ledger)
             batch = ledger.delivery.settle.call_args.args[0]
             if any(report.code == 666 for report in batch):
                 raise KeyError(batch[0].reason)
-            self.written += [report.code for report in batch]
+            nonlocal written
+            written += [report.code for report in batch]
             return set()
 
     receipts = ReceiptWriter(cast(LedgerThreads, Choosy()))
@@ -227,7 +228,7 @@ async def test_a_report_that_cannot_be_written_keeps_nobody_elses_waiting(
     await within(receipts.settled())
     receipts.report([CLOSURE._replace(code=4999)])
     await within(receipts.settled())
-    assert Choosy.written == [*codes, 4999]
+    assert written == [*codes, 4999]
     assert "a Closure of ws-001 cannot be written, and is left out: KeyError" in caplog.text
     assert "secret" not in caplog.text
     writing.cancel()

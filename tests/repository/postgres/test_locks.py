@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
@@ -14,7 +14,7 @@ import pytest
 
 from ws_manager.core.batch import OutgoingMessage
 from ws_manager.core.ledger import Ledger, open_ledger
-from ws_manager.core.once import sending_key
+from ws_manager.core.once import Key, sending_key
 from ws_manager.errors import Conflict, NotAuthorised, NotFound
 from ws_manager.gateway.http.api.batch_sender import BatchSender, Line
 from ws_manager.models import (
@@ -25,11 +25,13 @@ from ws_manager.models import (
     Settled,
     SignOfLife,
     SocketReport,
+    Written,
     utc_now,
 )
 from ws_manager.tokens import EVERYTHING
 
 SECONDS = 60.0
+FAR = "2099-01-01T00:00:00.000000+00:00"
 Work = Callable[[Ledger], Any]
 
 
@@ -222,3 +224,76 @@ def test_everything_at_once(crowd: Crowd, postgres_url: str, works: str) -> None
     crowd.together(
         [partial(work, seed=seed) for seed in range(4 // len(chosen) + 1) for work in chosen]  # type: ignore[misc]
     )
+
+
+class TestEachLocksInOrder:
+    """A work waits for the first connection by id, and holds no other one meanwhile."""
+
+    @pytest.mark.parametrize(
+        "work",
+        [
+            lambda own: own.delivery.settle([Rejection("b", 1, 99, "no"), Rejection("a", 1, 99, "no")]),
+            lambda own: own.delivery.settle([Closure(each, 1, 1000, "", ended=True) for each in "cba"]),
+            lambda own: own.delivery.settle([Receipt("c", 1, [99]), SignOfLife("a", 1, FAR, None, logged=False)]),
+            lambda own: own.delivery.settle([Written("b", 1, 1, 9, FAR), Written("a", 1, 1, 9, FAR)]),
+            lambda own: own.delivery.settle([Receipt("b", 1, [99]), Receipt("a", 1, [99])]),
+            lambda own: own.delivery.reply("b", 1, 1, "the answer"),
+            lambda own: own.retry_all(),
+            lambda own: own.disconnect_all(["c", "b", "a"]),
+            lambda own: own.heartbeat_check(0.0),
+            lambda own: own.bar("octavia"),
+            lambda own: own.broadcast(1),
+            lambda own: own.broadcast(1, filter_fn=lambda connection: connection.ws_id != "c"),
+            lambda own: own.batch.send([OutgoingMessage("1", "data", each) for each in "cba"]),
+            lambda own: own.batch.broadcast([OutgoingMessage("1", "data")] * 2),
+        ],
+        ids=[
+            "rejections", "closures", "signs of life", "writings", "receipts", "reply", "retry", "disconnect",
+            "heartbeat check", "bar", "broadcast", "filtered broadcast", "batch", "batch of broadcasts",
+        ],
+    )  # fmt: skip
+    def test(self, postgres_url: str, work: Work) -> None:
+        with open_ledger(postgres_url) as ledger:
+            for ws_id in "abc":
+                ledger.connect("octavia", ws_id)
+            asked = ledger.ask("b", 1, sender_id="a")
+            assert asked is not None
+            assert asked.db_id == 1
+            for ws_id in "cba":
+                message = ledger.send(ws_id, 1)
+                assert message is not None
+                ledger.delivery.settle([Rejection(ws_id, 1, message.db_id or 0, "no")])
+        with psycopg.connect(postgres_url, options="-c search_path=ws_manager") as session:
+            session.execute("SELECT 1 FROM connections WHERE ws_id = 'a' FOR NO KEY UPDATE")
+            with ThreadPoolExecutor(1) as threads:
+                working = threads.submit(self._run, postgres_url, work)
+                self._wait_until_waiting(postgres_url, working)
+                free = session.execute(
+                    "SELECT ws_id FROM connections ORDER BY ws_id FOR NO KEY UPDATE SKIP LOCKED"
+                ).fetchall()
+                session.rollback()
+                working.result(SECONDS)
+        assert free == [("a",), ("b",), ("c",)]
+
+    def _run(self, url: str, work: Work) -> None:
+        with open_ledger(url) as own:
+            work(own)
+
+    def _wait_until_waiting(self, url: str, working: Future[None]) -> None:
+        with psycopg.connect(url, autocommit=True) as session:
+            while not working.done():
+                row = session.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+                if row != (0,):
+                    return
+        pytest.fail("it should wait")
+
+
+def test_many_keys_take_few_locks(crowd: Crowd, postgres_url: str) -> None:
+    crowd.ledger.connect("octavia", "a")
+    count = 3000
+    messages = [OutgoingMessage("1", "data", "a")] * count
+    keys = [Key("octavia", "send", f"key-{number}", "print") for number in range(count)]
+    with psycopg.connect(postgres_url, autocommit=True) as session, crowd.ledger.batch.together():
+        assert len(crowd.ledger.batch.send_once(messages, keys)) == count
+        row = session.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
+    assert row == (256,)
