@@ -116,7 +116,7 @@ async def test_handshakes(location: Union[Path, str]) -> None:
         for text in [*HOSTILE[:4], "x" * 300]:
             text = text.encode("utf-8", "ignore").decode()
             for name in ("agent", "ws_id", "metadata", "worker", "ack"):
-                query = {"agent": "octavia", "ws_id": "ws-009", name: text}
+                query: dict[str, Any] = {"agent": "octavia", "ws_id": "ws-009", name: text}
                 query.update({"max_attempts": "2"} if name == "worker" else {})
                 query.update({"metadata": json.dumps({"a": text})} if name == "metadata" else {})
                 try:

@@ -264,7 +264,7 @@ class Messages(Protocol):
 
 
 class Receipts(Protocol):
-    """What was confirmed, and the journal of it: one entry per call."""
+    """What was confirmed, and the journal of it: one entry for each call that marks something, with what it marks."""
 
     def settle(self, receipts: Sequence[Receipt], at: str) -> set[Registration]:
         """Mark what receipts name as delivered, and raise the highest confirmed `seq` of their connections.

@@ -221,9 +221,7 @@ def test_everything_at_once(crowd: Crowd, postgres_url: str, works: str) -> None
     if works == "all":
         names = "broadcasts settles ends registrations batches mixed_batches asks retries"
     chosen = [getattr(mixed, name) for name in names.split()]
-    crowd.together(
-        [partial(work, seed=seed) for seed in range(4 // len(chosen) + 1) for work in chosen]  # type: ignore[misc]
-    )
+    crowd.together([partial(work, seed=seed) for seed in range(4 // len(chosen) + 1) for work in chosen])
 
 
 class TestEachLocksInOrder:

@@ -255,8 +255,8 @@ class Maintenance:
             )
         # Those that were deleted before the export count as such: see `Connections.count_ever`.
         self._db.execute(
-            "UPDATE deleted_connections SET number = greatest(number, %s - (SELECT count(*) FROM connections))",
-            (self._highest.get("connections", 0),),
+            "UPDATE deleted_connections SET number = greatest(number, coalesce(pg_sequence_last_value("
+            f"{_sequence('connections')}), 0) - (SELECT count(*) FROM connections))"
         )
         self._version, self._highest = VERSION, {}
 
