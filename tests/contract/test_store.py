@@ -589,7 +589,7 @@ class TestMaintenance:
         assert empty.maintenance.is_empty()
         with empty.atomic():
             for table, row in rows:
-                empty.maintenance.insert(table, row)
+                empty.maintenance.insert(table, [row])
             empty.maintenance.complete_import(utc_now())
         assert list(empty.maintenance.rows()) == rows
         assert not empty.maintenance.is_empty()
@@ -598,7 +598,7 @@ class TestMaintenance:
     def test_a_row_that_is_there_already_is_refused(self, store: Store) -> None:
         table, row = next(iter(store.maintenance.rows()))
         with pytest.raises(InvalidInput), store.atomic():
-            store.maintenance.insert(table, row)
+            store.maintenance.insert(table, [row])
 
     def test_an_unknown_version_is_refused(self, store: Store) -> None:
         with pytest.raises(InvalidInput, match="has schema"):
