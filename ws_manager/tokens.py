@@ -277,7 +277,8 @@ def verify(key: bytes, token: str, now: Optional[float] = None) -> Claims:
         raise NotAuthorised("the token has expired", remedy=MAKE_TOKEN)
     scopes = frozenset(scope.split()) if isinstance(scope, str) else frozenset()
     jti = claims.get("jti") or None
-    own = jti if jti and len(jti) <= _LONGEST_JTI else _digest(token)
+    # As text that every ledger can keep.
+    own = jti if jti and len(jti) <= _LONGEST_JTI and jti.isprintable() else _digest(token)
     return Claims(claims["sub"], ws_id, scopes, issued, expires, jti, own)
 
 

@@ -284,6 +284,22 @@ class TestReceipts:
         assert self.settle(store, Receipt("ws-001", 1, [seqs[n] for n in sorted(named)])) == set()
         assert self.confirmed(store) == [str(n) for n in sorted(named)]
 
+    def test_journal_has_what_they_marked(self, store: Store) -> None:
+        cursor = store.feed.end()
+        for _ in range(12):
+            send(store, "ws-001")
+        seqs = self.seqs(store, "ws-001")
+        with store.atomic():
+            store.receipts.settle_one("ws-001", seqs[4], utc_now())
+            store.messages.set_aside("ws-001", seqs[7], seqs[7], "no", utc_now())
+        self.settle(store, Receipt("ws-001", 1, seqs))
+        self.settle(store, Receipt("ws-001", 1, seqs[:3]), Receipt("ws-002", 1, [seqs[11]]))
+        with store.atomic():
+            store.receipts.settle_one("ws-001", seqs[4], utc_now())
+        found = [entry.seq for entry in store.feed.after(cursor, 100) if entry.kind == "confirmed"]
+        assert sorted(seq or 0 for seq in found) == [seq for seq in seqs if seq != seqs[7]]
+        assert store.feed.count_confirmed(cursor) == 11
+
     def test_of_many_connections(self, store: Store) -> None:
         for content in ("1", "2", "3"):
             broadcast(store, content)
@@ -561,6 +577,8 @@ class TestWebhookEvents:
         assert listed(2, "evt_2") == ["evt_1", "evt_0"]
         assert listed(2, "evt_3", "*.1") == ["evt_1"]
         assert listed(2, "evt_0") == []
+        # Only `*` stands for something else.
+        assert listed(2, None, "type.?") == listed(2, None, "type.[01]") == []
 
 
 class TestMaintenance:
@@ -571,7 +589,7 @@ class TestMaintenance:
         assert empty.maintenance.is_empty()
         with empty.atomic():
             for table, row in rows:
-                empty.maintenance.insert(table, row)
+                empty.maintenance.insert(table, [row])
             empty.maintenance.complete_import(utc_now())
         assert list(empty.maintenance.rows()) == rows
         assert not empty.maintenance.is_empty()
@@ -580,7 +598,7 @@ class TestMaintenance:
     def test_a_row_that_is_there_already_is_refused(self, store: Store) -> None:
         table, row = next(iter(store.maintenance.rows()))
         with pytest.raises(InvalidInput), store.atomic():
-            store.maintenance.insert(table, row)
+            store.maintenance.insert(table, [row])
 
     def test_an_unknown_version_is_refused(self, store: Store) -> None:
         with pytest.raises(InvalidInput, match="has schema"):

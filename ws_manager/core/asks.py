@@ -15,7 +15,7 @@ from ws_manager.core.attempts import check_registration
 from ws_manager.core.sending import WAIT_STEP, Admit, checked
 from ws_manager.core.validation import encode_content
 from ws_manager.errors import Conflict, InvalidInput, NotFound, WsManagerError
-from ws_manager.models import ACTIVE, AHEAD_SECONDS, Message, new_id, seconds_before, utc_now
+from ws_manager.models import AHEAD_SECONDS, Message, new_id, seconds_before, utc_now
 from ws_manager.repository.findings import MessageFilter
 from ws_manager.repository.records import NewMessage
 from ws_manager.repository.working import Ask
@@ -113,7 +113,9 @@ def reply(store: Store, ws_id: str, epoch: int, seq: int, content: object, *, li
         NotFound: the connection has no such message.
     """
     text = encode_content(content, limit)
+    asker = store.asks.sender_of(seq)
     with store.atomic():
+        store.connections.lock([ws_id] if asker is None else [ws_id, asker])
         check_registration(store, ws_id, epoch)
         now = utc_now()
         found = store.asks.find_number(seq, seconds_before(now, KEPT_SECONDS))
@@ -133,7 +135,7 @@ def reply(store: Store, ws_id: str, epoch: int, seq: int, content: object, *, li
         if not found.delivered:
             store.receipts.settle_one(ws_id, seq, now)
         store.asks.answer(seq, answer.msg_id, text, now)
-        if found.sender_id is not None and store.connections.find(found.sender_id) is not None:
+        if found.sender_id is not None and store.connections.is_known(found.sender_id):
             store.messages.insert(answer)
         store.events.insert("answered", now, ws_id, found.msg_id, f"by {answer.msg_id}")
     return answer.msg_id
@@ -141,9 +143,10 @@ def reply(store: Store, ws_id: str, epoch: int, seq: int, content: object, *, li
 
 def _recipient(store: Store, to: str) -> Optional[str]:
     """Return the active connection that is meant by a ws_id, or by an agent: the one that was heard last."""
-    connection = store.connections.find(to)
-    if connection is not None:
-        return to if connection.status == ACTIVE else None
+    if store.connections.is_active(to):
+        return to
+    if store.connections.is_known(to):
+        return None
     return store.asks.latest_of(to, seconds_before(utc_now(), -AHEAD_SECONDS))
 
 

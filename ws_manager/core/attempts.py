@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from ws_manager.core.validation import check_name
+from ws_manager.core.validation import check_name, kept_reason
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import MOST_ATTEMPTS, Connection, MessageWorker, PendingMessage, utc_now
 
@@ -39,7 +39,8 @@ def worker_of(name: Optional[str], max_attempts: Optional[int]) -> Optional[Mess
 def arrive(store: Store, connection: Connection, worker: Optional[MessageWorker]) -> int:
     """Note which process works on a connection's messages from now on; None for one that does not count attempts.
 
-    If it is another process than before, what that one had begun counts as an attempt.
+    The caller has locked the connection. If it is another process than before, what that one had begun counts as an
+    attempt.
 
     Returns:
         How many messages the process before had begun: one of them may have ended it.
@@ -89,7 +90,7 @@ def fail(store: Store, ws_id: str, epoch: int, seq: int, reason: str) -> Attempt
         ended, running = store.attempts.find(seq)
         if not running:
             raise Conflict(f"message {seq} was not started", hint="say started before it begins")
-        return _end(store, message, ended, most, reason)
+        return _end(store, message, ended, most, kept_reason(reason))
 
 
 def _end(store: Store, message: PendingMessage, ended: int, most: int, reason: str) -> Attempt:

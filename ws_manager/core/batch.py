@@ -65,8 +65,16 @@ class Batch:
         self._store = store
         self._sizes = sizes
 
+    @property
+    def in_any_order(self) -> bool:
+        """Whether one block of `together` may send more than once: no other transaction writes meanwhile."""
+        return self._store.one_writer
+
     def together(self) -> AbstractContextManager[None]:
-        """Commit what is sent in a block together: all of it at its end, or nothing if the block raises."""
+        """Commit what is sent in a block together: all of it at its end, or nothing if the block raises.
+
+        Unless `in_any_order`, a block calls `send`, `send_once` or a broadcast once: see `Store`.
+        """
         return self._store.atomic()
 
     def message(

@@ -15,6 +15,7 @@ from ws_manager.core.bars import BARRED
 from ws_manager.core.heartbeat import sweep
 from ws_manager.core.holds import holding_lock
 from ws_manager.core.registry import connect
+from ws_manager.core.validation import kept_reason
 from ws_manager.errors import Conflict
 from ws_manager.models import (
     ACTIVE,
@@ -121,27 +122,34 @@ class Delivery:
         receipts = [report for report in batch if isinstance(report, Receipt)]
         void = set()
         with self._store.atomic():
+            if len(receipts) < len(batch):
+                # Receipts alone are locked where they are settled.
+                self._store.connections.lock({report.ws_id for report in batch})
             now = utc_now()
             # First: a receipt never names what was rejected before it, and what it confirms is not set aside later.
             if receipts:
                 void = {ws_id for ws_id, _epoch in self._store.receipts.settle(receipts, now)}
             self._note_life([report for report in batch if isinstance(report, SignOfLife)], now)
+            self._note_settled([report for report in batch if isinstance(report, Settled)])
             for report in batch:
                 if isinstance(report, Closure):
                     self._close(report, now)
-                elif isinstance(report, Settled):
-                    if report.written_at is not None:
-                        self._store.messages.settled(report.ws_id, report.seq, report.written_at)
                 elif (isinstance(report, Rejection) and not self._reject(report, now)) or (
                     isinstance(report, Written) and not self._note_written(report)
                 ):
                     void.add(report.ws_id)
         return void
 
+    def _note_settled(self, reports: list[Settled]) -> None:
+        # In the order of the messages, in which a prune deletes those that are settled.
+        for report in sorted(reports, key=lambda report: report.seq):
+            if report.written_at is not None:
+                self._store.messages.settled(report.ws_id, report.seq, report.written_at)
+
     def _reject(self, rejection: Rejection, now: str) -> bool:
         ws_id, epoch, seq, reason = rejection
-        connection = self._store.connections.find(ws_id)
-        if connection is None or connection.epoch != epoch:
+        reason = kept_reason(reason)
+        if not self._store.connections.has_epoch(ws_id, epoch):
             return False
         for msg_id in self._store.messages.set_aside(ws_id, seq, seq, reason, now):
             self._store.events.insert("set_aside", now, ws_id, msg_id, reason)
@@ -155,6 +163,7 @@ class Delivery:
 
     def _close(self, closure: Closure, now: str) -> None:
         ws_id, epoch, code, reason, ended, refused = closure
+        reason = kept_reason(reason)
         current = self._store.connections.socket_closed(ws_id, epoch, code, reason)
         self._store.events.insert("closed", now, ws_id, detail=f"{code} {reason}".strip())
         if refused is not None and self._store.messages.refuse(refused) >= MOST_REFUSALS:
@@ -291,6 +300,7 @@ class Delivery:
         """
         with holding_lock(self._store, ws_id) as connection:
             with self._store.atomic():
+                self._store.connections.lock([ws_id])
                 arrive(self._store, connection, worker)
             yield connection
 

@@ -97,6 +97,7 @@ def _disconnect(store: Store, silent: list[SilentConnection], now: str) -> list[
         return []
     timed_out = []
     with store.atomic():
+        store.connections.lock([each.ws_id for each in silent])
         for each in silent:
             if store.connections.disconnect_silent(each, now, LOST):
                 store.events.insert("disconnected", now, each.ws_id, detail=LOST)

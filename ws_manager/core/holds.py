@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Optional
 from ws_manager.core.attempts import arrive
 from ws_manager.core.bars import check_bars
 from ws_manager.core.presence import has_socket, living_gateways
+from ws_manager.core.validation import check_name
 from ws_manager.errors import Conflict, NotFound
 from ws_manager.models import Connection, MessageWorker, new_id, seconds_before, utc_now
 from ws_manager.remedies import LIST_CONNECTIONS
@@ -66,12 +67,13 @@ def take(
         The hold's name, and the connection.
 
     Raises:
-        InvalidInput: as `attempts.arrive`.
+        InvalidInput: the hold's name cannot be accepted; or as `attempts.arrive`.
         NotFound, Conflict: as `holding_lock`.
     """
-    name = new_id() if hold is None else hold
+    name = new_id() if hold is None else check_name(hold, "hold")
     # Behind the lock: a receiver on the file has it for as long as it runs, and looks for holds when it has taken it.
     with holding_lock(store, ws_id, name) as connection, store.atomic():
+        store.connections.lock([ws_id])
         now = utc_now()
         if _is_held(store, ws_id, name):
             raise _held(ws_id)

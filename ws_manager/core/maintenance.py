@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal
 from ws_manager.errors import Conflict, InvalidInput
 from ws_manager.models import ACTIVE, DISCONNECTED, seconds_before, utc_now
 from ws_manager.remedies import EXPORT, IMPORT_INTO_NEW
-from ws_manager.repository.findings import TABLES, TableColumns
+from ws_manager.repository.findings import TABLES, RowRefused, TableColumns
 from ws_manager.strict_json import NotJson, decode_json, is_json
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ws_manager.repository.store import Store
 
 _FORMAT = "ws-manager-export"
+_MOST_GATHERED, _MOST_CHARACTERS = 1000, 1024 * 1024
 
 Log = Literal["heartbeat_log", "receipts", "idempotency_keys", "asks"]
 """The tables that are trimmed often: a running gateway adds to them all the time."""
@@ -125,7 +126,7 @@ class Maintenance:
         numbered = enumerate(lines, start=1)
         columns = maintenance.columns(_version(next(numbered, (1, ""))[1]))
         counts = dict.fromkeys(TABLES, 0)
-        rows, whole = 0, False
+        rows, whole, gathered = 0, False, _Gathered(self._store)
         with self._store.atomic():
             if not maintenance.is_empty():
                 raise Conflict(f"{self._store.location} is not empty", remedy=IMPORT_INTO_NEW)
@@ -139,14 +140,17 @@ class Maintenance:
                         _check_end(entry, rows)
                     else:
                         table, row = _row_of(entry, columns)
-                        maintenance.insert(table, row)
+                        gathered.add(number, table, row)
                         rows += 1
                         if table in counts:
                             counts[table] += 1
+                except _BadLine:
+                    raise
                 except InvalidInput as error:
-                    raise InvalidInput(
-                        f"line {number} cannot be imported: {error.message}", hint="nothing was imported"
-                    ) from None
+                    # Of two bad lines the first one is named.
+                    gathered.write()
+                    raise _BadLine(number, error.message) from None
+            gathered.write()
             if not whole:
                 raise InvalidInput(
                     "the export is cut off: its last line is missing",
@@ -204,6 +208,51 @@ class Maintenance:
     def checkpoint(self) -> None:
         """Do the work that piles up behind commits. A long-lived process calls it now and then."""
         self._store.checkpoint()
+
+
+class _BadLine(InvalidInput):
+    """A line of an export cannot be imported."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"line {line} cannot be imported: {why}", hint="nothing was imported")
+
+
+class _Gathered:
+    """Rows of an export that are written together: those of one table that follow each other."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._table = ""
+        self._lines: list[int] = []
+        self._rows: list[dict[str, Any]] = []
+        self._characters = 0
+
+    def add(self, line: int, table: str, row: dict[str, Any]) -> None:
+        """Add the row of a line.
+
+        Raises:
+            _BadLine: as `write`.
+        """
+        if table != self._table or len(self._rows) >= _MOST_GATHERED or self._characters >= _MOST_CHARACTERS:
+            self.write()
+            self._table = table
+        self._lines.append(line)
+        self._rows.append(row)
+        self._characters += sum(len(value) for value in row.values() if isinstance(value, str))
+
+    def write(self) -> None:
+        """Write what has gathered.
+
+        Raises:
+            _BadLine: the ledger cannot take the row of a line.
+        """
+        lines, rows, self._lines, self._rows, self._characters = self._lines, self._rows, [], [], 0
+        if not rows:
+            return
+        try:
+            self._store.maintenance.insert(self._table, rows)
+        except RowRefused as error:
+            raise _BadLine(lines[error.index], error.message) from None
 
 
 def _version(line: str) -> int:

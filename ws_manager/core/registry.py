@@ -67,9 +67,11 @@ def import_connection(store: Store, connection: Connection, limit: int) -> Conne
 def disconnect(store: Store, ws_ids: Iterable[str], reason: str) -> list[str]:
     """Mark connections as disconnected, in one transaction, and return those that were active."""
     check_name(reason, "reason")
-    now, ended = utc_now(), []
+    chosen, ended = list(ws_ids), []
     with store.atomic():
-        for ws_id in ws_ids:
+        store.connections.lock(chosen)
+        now = utc_now()
+        for ws_id in chosen:
             if store.connections.disconnect(ws_id, now, reason):
                 store.events.insert("disconnected", now, ws_id, detail=reason)
                 ended.append(ws_id)

@@ -129,5 +129,5 @@ def _check_sender(store: Store, ws_id: Optional[str]) -> None:
     try:
         check_name(ws_id, "sender")
     except InvalidInput:
-        if store.connections.find(check_name(ws_id, "sender", known=True)) is None:
+        if not store.connections.is_known(check_name(ws_id, "sender", known=True)):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Optional
 
@@ -10,6 +11,8 @@ from ws_manager.models import timestamp
 from ws_manager.settings import MAX_CONTENT, MAX_METADATA, MAX_NAME, MAX_TIMEOUT
 from ws_manager.strict_json import Json, encode
 from ws_manager.text import unseen
+
+_NOT_KEPT = re.compile("[\x00\ud800-\udfff]")
 
 
 def check_name(value: object, what: str, *, known: bool = False) -> str:
@@ -22,7 +25,8 @@ def check_name(value: object, what: str, *, known: bool = False) -> str:
             before they were refused.
 
     Raises:
-        InvalidInput: it is not text of 1 to 128 characters, is blank, or holds control or invisible characters.
+        InvalidInput: it is not text of 1 to 128 characters, is blank, or holds control or invisible characters. No
+            name has a NUL, also none that is known: PostgreSQL cannot hold it.
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput(f"the {what} is empty", hint=f"give 1 to {MAX_NAME} characters")
@@ -35,11 +39,20 @@ def check_name(value: object, what: str, *, known: bool = False) -> str:
         # Half of a surrogate pair: Python makes it of bytes in an argument that are not UTF-8.
         if 0xD800 <= number <= 0xDFFF:
             raise InvalidInput(f"the {what} is not valid Unicode", hint="give it in UTF-8")
-        if not known:
+        if not known or number == 0:
             # C0, DEL and C1.
             kind = "control" if number < 0xA0 else "invisible"
             raise InvalidInput(f"the {what} has the {kind} character U+{number:04X}", hint="leave it out")
     return value
+
+
+def kept_reason(text: str) -> str:
+    """Return a reason that a peer has given as every ledger can keep it.
+
+    JSON can hold half of a surrogate pair, which UTF-8 cannot; and a NUL, which PostgreSQL cannot. They become
+    U+FFFD: that something ended is written down whatever the peer says of it.
+    """
+    return _NOT_KEPT.sub("\ufffd", text)
 
 
 def encode_content(content: object, limit: int = MAX_CONTENT) -> Json:

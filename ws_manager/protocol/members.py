@@ -56,5 +56,4 @@ def given_text(frame: dict[str, Any], name: str) -> Optional[str]:
 
 def reason_of(frame: dict[str, Any], longest: int) -> str:
     """Return the member `reason`, cut after `longest` characters; errors are those of `text_of`."""
-    # JSON can hold half of a surrogate pair. UTF-8, and so the ledger, cannot.
-    return text_of(frame, "reason", "")[:longest].encode("utf-8", "replace").decode("utf-8")
+    return text_of(frame, "reason", "")[:longest]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
+from ws_manager.errors import InvalidInput
 from ws_manager.repository.records import DeliveryCounts
 
 TABLES = (
@@ -21,6 +22,19 @@ TABLES = (
 
 An export may have lines of others, which are the engine's own.
 """
+
+
+class RowRefused(InvalidInput):
+    """A table cannot take a row of an export.
+
+    Args:
+        message: why.
+        index: of the row among those that were given.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 MOST_COUNTED = 10_000

@@ -8,6 +8,9 @@ Rules for all of them:
 
 - Every write happens inside `Store.atomic`. What a verb returned inside of it about a connection (that it is active,
   its epoch) stays true until the block ends.
+- A block that touches several connections locks them all at first, by one call of a verb that takes or returns many,
+  such as `Connections.lock`. Two blocks that lock one connection after the other may wait for each other.
+  What belongs to a connection (its messages, its attempts, its asks, its hold) is changed behind its lock.
 - A connection's messages are numbered by `seq`, in ascending order. Nothing else follows from a number: not the order
   between connections, nor that the numbers are without gaps.
 - Times are fixed-width UTC text (`ws_manager.models`).
@@ -100,10 +103,12 @@ class Store(Protocol):
     Attributes:
         location: its name, as it is shown to people.
         version: of the schema: what `export` names.
+        one_writer: whether only one block writes at a time, so that it may touch connections in any order.
     """
 
     location: str
     version: int
+    one_writer: bool
 
     @property
     def connections(self) -> Connections:

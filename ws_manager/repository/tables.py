@@ -48,6 +48,15 @@ class Connections(Protocol):
     def find(self, ws_id: str) -> Optional[Connection]:
         """Return a connection, active or not."""
 
+    def lock(self, ws_ids: Collection[str]) -> None:
+        """Keep connections as they are until the block ends.
+
+        A block that touches several calls this before it touches one, with all of them: see `Store`.
+        """
+
+    def is_known(self, ws_id: str) -> bool:
+        """Return whether there is a connection, active or not. Unlike what `find` says, that may change at once."""
+
     def is_active(self, ws_id: str) -> bool:
         """Return whether a connection is active."""
 
@@ -255,7 +264,7 @@ class Messages(Protocol):
 
 
 class Receipts(Protocol):
-    """What was confirmed, and the journal of it: one entry per call."""
+    """What was confirmed, and the journal of it: one entry for each call that marks something, with what it marks."""
 
     def settle(self, receipts: Sequence[Receipt], at: str) -> set[Registration]:
         """Mark what receipts name as delivered, and raise the highest confirmed `seq` of their connections.

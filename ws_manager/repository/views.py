@@ -186,11 +186,11 @@ class Maintenance(Protocol):
     def is_empty(self) -> bool:
         """Return whether no table has, or ever had, a row."""
 
-    def insert(self, table: str, row: dict[str, Any]) -> None:
-        """Write one row of an export as it is.
+    def insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows of an export as they are; all have the same columns.
 
         Raises:
-            InvalidInput: the table cannot take it: one like it is there already, or a value is missing.
+            RowRefused: the table cannot take one: one like it is there already, or a value is missing.
         """
 
     def complete_import(self, at: str) -> None:

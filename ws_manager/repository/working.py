@@ -110,6 +110,9 @@ class Asks(Protocol):
     def find_number(self, seq: int, since: str) -> Optional[Ask]:
         """Return the ask that is the message with a `seq`, if it was made since a time."""
 
+    def sender_of(self, seq: int) -> Optional[str]:
+        """Return the connection that gets the answer to the message with a `seq`; None for none. It never changes."""
+
     def answer(self, seq: int, answer_id: str, content: str, at: str) -> None:
         """Write the answer."""
 

@@ -6,12 +6,14 @@ import asyncio
 import sqlite3
 import threading
 from pathlib import Path
-from typing import cast
+from typing import Callable, cast
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
 
 from tests.support import LIMIT, PING, PONG, gateway, until, within
+from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerBusy, LedgerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.receipts import ReceiptWriter
@@ -200,4 +202,33 @@ async def test_flush_ends_at_once_where_the_ledger_cannot_be_written(
     receipts.report([CLOSURE, CLOSURE])
     await receipts.flush(LIMIT)
     assert "2 receipts could not be written" in caplog.text
+    writing.cancel()
+
+
+async def test_a_report_that_cannot_be_written_keeps_nobody_elses_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    written: list[int] = []
+
+    class Choosy:
+        async def write(self, call: Callable[[Ledger], set[str]]) -> set[str]:
+            ledger = Mock()
+            call(ledger)
+            batch = ledger.delivery.settle.call_args.args[0]
+            if any(report.code == 666 for report in batch):
+                raise KeyError(batch[0].reason)
+            nonlocal written
+            written += [report.code for report in batch]
+            return set()
+
+    receipts = ReceiptWriter(cast(LedgerThreads, Choosy()))
+    writing = asyncio.create_task(receipts.run(lambda _void: None))
+    codes = [3000 + number for number in range(20)]
+    receipts.report([CLOSURE._replace(code=code, reason="secret") for code in [*codes[:7], 666, *codes[7:]]])
+    await within(receipts.settled())
+    receipts.report([CLOSURE._replace(code=4999)])
+    await within(receipts.settled())
+    assert written == [*codes, 4999]
+    assert "a Closure of ws-001 cannot be written, and is left out: KeyError" in caplog.text
+    assert "secret" not in caplog.text
     writing.cancel()

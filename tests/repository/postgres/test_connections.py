@@ -12,14 +12,26 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 import psycopg
 import pytest
 
-from ws_manager.core import bars, registry
+from ws_manager.core import bars, registry, sending
+from ws_manager.core.delivery import Delivery
 from ws_manager.core.once import Key, once, once_each
 from ws_manager.errors import LedgerError, NotAuthorised
-from ws_manager.models import ACTIVE, DISCONNECTED, Connection, Gateway, SignOfLife, utc_now
+from ws_manager.models import (
+    ACTIVE,
+    DISCONNECTED,
+    Closure,
+    Connection,
+    Gateway,
+    Receipt,
+    Rejection,
+    SignOfLife,
+    utc_now,
+)
 from ws_manager.repository.engines import engine_of
 from ws_manager.repository.postgres.completion import complete
 from ws_manager.repository.records import LEASE_SECONDS
 from ws_manager.repository.store import Store
+from ws_manager.settings import Sizes
 
 SECONDS = 30.0
 Result = TypeVar("Result")
@@ -239,6 +251,39 @@ class TestWhatWasReadStaysTrue:
             connect(store, ws_id)
         with store.atomic():
             assert store.connections.recipients().ws_ids == sorted(ws_ids, key=str.encode)
+
+
+class TestFencing:
+    """The epoch alone decides: no gateway registers a ws_id without the next one."""
+
+    @staticmethod
+    def send(store: Store) -> int:
+        sent = sending.send(store, "ws-001", 1, "data", None, traceparent=None, limit=100, admit=None)
+        assert sent is not None
+        return sent.db_id or 0
+
+    def test_a_receipt_of_the_gateway_before_marks_nothing(self, store: Store) -> None:
+        connect(store, "ws-001")
+        seq = self.send(store)
+        assert connect(store, "ws-001").epoch == 2
+        before = Delivery(store, Sizes())
+        assert before.settle([Receipt("ws-001", 1, [seq])]) == {"ws-001"}
+        assert before.settle([Rejection("ws-001", 1, seq, "no")]) == {"ws-001"}
+        before.settle([Closure("ws-001", 1, 1000, "done", ended=True)])
+        assert [each.seq for each in store.messages.pending("ws-001", 0, 10)] == [seq]
+        assert (find(store, "ws-001").status, find(store, "ws-001").confirmed_seq) == (ACTIVE, 0)
+        assert before.settle([Receipt("ws-001", 2, [seq])]) == set()
+        assert store.messages.pending("ws-001", 0, 10) == []
+
+    def test_a_receipt_that_waits_for_the_take_over_is_void(self, store: Store, others: Others) -> None:
+        connect(store, "ws-001")
+        seq = self.send(store)
+        with store.atomic():
+            connect(store, "ws-001")
+            late = others.start(lambda own: own.receipts.settle([Receipt("ws-001", 1, [seq])], utc_now()))
+            others.wait_until_waiting(1)
+        assert late.result(SECONDS) == {("ws-001", 1)}
+        assert [each.seq for each in store.messages.pending("ws-001", 0, 10)] == [seq]
 
 
 class TestBars:

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from tests.postgres import PASSWORD, Server
+from ws_manager import open_ledger
 from ws_manager.remedies import MAKE_LEDGER, START_GATEWAY
 from ws_manager.repository.engines import engine_of
 from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
@@ -155,7 +156,7 @@ def test_rows_of_another_server(ledger_url: str, session: psycopg.Connection[Any
     assert finding.status == PROBLEM
     assert finding.detail.startswith("events: ")
     # What it advises helps.
-    session.execute("UPDATE events SET tx = pg_current_xact_id()")
+    open_ledger(ledger_url).close()
     assert "restored" not in examine(ledger_url)
 
 

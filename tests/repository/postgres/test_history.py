@@ -206,7 +206,7 @@ def both(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
     for store in stores:
         with store.atomic():
             for row in _rows(store.maintenance.columns(store.version)):
-                store.maintenance.insert(*row)
+                store.maintenance.insert(row[0], [row[1]])
             store.maintenance.complete_import(LATE)
     yield stores
     for store in stores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,9 @@ class TestExport:
         store.maintenance.columns(4)
         with store.atomic():
             for table, row in rows:
-                store.maintenance.insert(table, {**row, "broadcast_id": None} if table == "messages" else row)
+                store.maintenance.insert(
+                    table, [{**row, "broadcast_id": None} if table == "messages" else row]
+                )
             store.maintenance.complete_import(NEW)
         message = store.history.find("m-2")
         assert message is not None
@@ -144,9 +147,23 @@ class TestExport:
             "confirmed_seq": 0,
         }
         with pytest.raises(InvalidInput), store.atomic():
-            store.maintenance.insert("connections", {**row, name: value})
+            store.maintenance.insert("connections", [{**row, name: value}])
         with store.atomic():
-            store.maintenance.insert("connections", row)
+            store.maintenance.insert("connections", [row])
+
+    def test_of_many_names_the_line_that_is_refused(self, postgres_url: str, postgres: Server) -> None:
+        with open_ledger(postgres_url) as ledger, open_ledger(postgres.new()) as other:
+            for number in range(20):
+                ledger.connect("octavia", f"ws-{number:03}", {"number": number})
+            lines = list(ledger.maintenance.export_lines())
+            for bad in (lines[7], lines[9].replace('"agent":"octavia"', '"agent":null')):
+                with pytest.raises(InvalidInput, match="line 12 cannot be imported"):
+                    other.maintenance.import_lines([*lines[:11], bad, "nonsense", *lines[11:]])
+            # The members of a row may come in any order.
+            entry = json.loads(lines[3])
+            entry["row"] = dict(reversed(entry["row"].items()))
+            other.maintenance.import_lines([*lines[:3], json.dumps(entry), *lines[4:]])
+            assert list(other.maintenance.export_lines())[1:] == lines[1:]
 
     def test_keeps_other_writers_out(self, store: Store, session: psycopg.Connection[Any]) -> None:
         session.execute("SET lock_timeout = '10ms'")

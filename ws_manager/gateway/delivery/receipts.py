@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Callable, Optional
 
-from ws_manager.errors import LedgerBusy, LedgerError, LedgerUnreachable
+from ws_manager.errors import LedgerBusy, LedgerError, LedgerUnreachable, WsManagerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.trouble import Trouble
 from ws_manager.models import SocketReport
@@ -89,12 +89,13 @@ class ReceiptWriter:
         trouble = Trouble("write receipts")
         loop = asyncio.get_running_loop()
         next_commit = loop.time()
+        most: Optional[int] = None
         while True:
             await self._reported.wait()
             await self._rest(next_commit - loop.time())
             next_commit = loop.time() + COMMIT_SECONDS
             self._reported.clear()
-            batch, self._reports = self._reports, []
+            batch, self._reports = self._reports[:most], [] if most is None else self._reports[most:]
             began = loop.time()
             try:
                 void = await self._threads.write(lambda ledger, batch=batch: ledger.delivery.settle(batch))  # type: ignore[misc]
@@ -109,9 +110,26 @@ class ReceiptWriter:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._reported.set()
                 continue
-            trouble.ended()
-            self.failing = None
-            self._note(batch, loop.time() - began)
+            except Exception as error:
+                # Something in the batch can never be written. Others' reports must not wait for that: less is written
+                # at once, until it is alone, and left out.
+                most = max(1, len(batch) // 2)
+                if len(batch) > 1:
+                    self._reports[:0] = batch
+                    self._reported.set()
+                    continue
+                # By its kind alone: what the database says of a value may quote it.
+                what = error.message if isinstance(error, WsManagerError) else type(error).__name__
+                kind = type(batch[0]).__name__
+                _log.error("a %s of %s cannot be written, and is left out: %s", kind, batch[0].ws_id, what)
+                void = set()
+            else:
+                most = None
+                trouble.ended()
+                self.failing = None
+                self._note(batch, loop.time() - began)
+            if self._reports:
+                self._reported.set()
             on_void(void)
             self._settled_count += len(batch)
             # Wakes the present waiters only.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Optional
 
+from psycopg import Rollback
+
 from ws_manager.repository.postgres.database import Database
 from ws_manager.repository.working import Ask
 
@@ -36,6 +38,10 @@ class Asks:
     def find_number(self, seq: int, since: str) -> Optional[Ask]:
         return self._one("asks.seq", seq, since)
 
+    def sender_of(self, seq: int) -> Optional[str]:
+        found = self._db.value("SELECT sender_id FROM asks WHERE seq = %s", (seq,))
+        return None if found is None else str(found)
+
     def answer(self, seq: int, answer_id: str, content: str, at: str) -> None:
         self._db.execute(
             "UPDATE asks SET answer_id = %s, answer = %s, answered_at = %s WHERE seq = %s",
@@ -48,12 +54,19 @@ class Asks:
             " ORDER BY last_heartbeat > %s, last_heartbeat DESC, id DESC LIMIT 1"
         )
         while True:
-            found = self._db.value(query + self._db.for_update, (agent, until))
-            if found is not None:
-                return str(found)
-            # While this waited for a lock, the last one may have been disconnected, and another one have come.
-            if not self._db.in_transaction or self._db.value(query, (agent, until)) is None:
-                return None
+            found = self._db.value(query, (agent, until))
+            if found is None or not self._db.in_transaction or self._is_still(found, agent):
+                return None if found is None else str(found)
+
+    def _is_still(self, ws_id: str, agent: str) -> bool:
+        """Lock a connection if it is still an active one of an agent."""
+        # A savepoint: the lock of one that has gone is released, for it would be out of order beside the next one's.
+        with self._db.transaction():
+            condition = "ws_id = %s AND agent = %s AND status = 'active' FOR NO KEY UPDATE"
+            found = self._db.value(f"SELECT 1 FROM connections WHERE {condition}", (ws_id, agent))
+            if found is None:
+                raise Rollback
+        return found is not None
 
     def _one(self, column: str, value: object, since: str) -> Optional[Ask]:
         if self._db.in_transaction:

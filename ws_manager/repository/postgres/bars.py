@@ -1,7 +1,7 @@
 """The `bars` table: the agents and the tokens that a gateway does not let in.
 
 Whoever looks inside a transaction shares a lock, and whoever changes the table has it alone. So a registration that
-has seen no bar is committed before the bar is written, which then ends it. The order of locks is: bars, connections.
+has seen no bar is committed before the bar is written, which then ends it.
 """
 
 from __future__ import annotations

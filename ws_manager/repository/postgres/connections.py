@@ -1,7 +1,7 @@
 """The `connections` table: one row per ws_id.
 
-Many write at the same time. So what a transaction reads of a connection it locks until its end; several are locked in
-the order of their ids, and after the lock of the bars: in another order, two would wait for each other.
+What a transaction reads of a connection it locks until its end: in the order of locks that
+`ws_manager.repository.postgres.database` describes.
 """
 
 from __future__ import annotations
@@ -55,6 +55,14 @@ class Connections:
 
     def names_ending(self, part: str, limit: int) -> list[str]:
         return names_ending(self._db, "connections", "ws_id", part, limit)
+
+    def lock(self, ws_ids: Collection[str]) -> None:
+        self._db.execute(
+            "SELECT 1 FROM connections WHERE ws_id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(ws_ids),)
+        )
+
+    def is_known(self, ws_id: str) -> bool:
+        return bool(self._db.value("SELECT EXISTS (SELECT 1 FROM connections WHERE ws_id = %s)", (ws_id,)))
 
     def is_active(self, ws_id: str) -> bool:
         return self._is("ws_id = %s AND status = 'active'", (ws_id,))

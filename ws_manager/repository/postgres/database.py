@@ -1,4 +1,21 @@
-"""A session with PostgreSQL: its settings, its transactions, and its errors as ours."""
+"""A session with PostgreSQL: its settings, its transactions, and its errors as ours.
+
+Many write at the same time, and what one transaction has locked the others wait for. So that no two wait for each
+other, every transaction takes its locks in this order, and leaves out what it does not need:
+
+1. the schema (`migrate`, once, when a ledger is opened);
+2. idempotency keys, in ascending order, all that it needs by one call;
+3. a webhook's event;
+4. the bars: shared by whoever registers, alone for whoever changes them;
+5. the name of a ws_id that has no row yet;
+6. rows of `connections` in the order of their ids, all that it needs by one statement;
+7. what belongs to one of these connections: its hold, its asks, its messages, its attempts;
+8. rows that only statements on whole tables share, such as `deleted`; of many rows in the order of their ids, or
+   `SKIP LOCKED`.
+
+A second step of the same kind in one transaction would be out of order: what comes later is another transaction.
+Reading takes no locks but for what must stay as it is until the end of a transaction that writes.
+"""
 
 from __future__ import annotations
 
@@ -326,7 +343,8 @@ def translated_errors(location: str) -> Iterator[None]:
         location: the URL that the errors will name, without a password.
 
     Raises:
-        InvalidInput: a value has half of a surrogate pair, which UTF-8 cannot hold, or a NUL.
+        InvalidInput: a value has half of a surrogate pair, which UTF-8 cannot hold, or a NUL; or it is a
+            number that is too large.
         LedgerError: the database cannot be used.
     """
     try:
@@ -336,6 +354,8 @@ def translated_errors(location: str) -> Iterator[None]:
     except psycopg.DataError as error:
         if "NUL" in str(error):
             raise InvalidInput("a name or a text has a NUL character, which PostgreSQL cannot hold") from None
+        if isinstance(error, pg.NumericValueOutOfRange):
+            raise InvalidInput("a number is larger than what PostgreSQL can hold") from None
         raise
     except psycopg.Error as error:
         explained = _explained(error, location)

@@ -15,7 +15,7 @@ from ws_manager.remedies import LIST_PENDING, MAKE_LEDGER, REPLAY, RETRY, START_
 from ws_manager.repository.findings import OK, PROBLEM, WARNING, Backlog, Finding
 from ws_manager.repository.postgres.database import SCHEMA, Database
 from ws_manager.repository.postgres.overview import whole_backlog
-from ws_manager.repository.postgres.schema import VERSION, version_of
+from ws_manager.repository.postgres.schema import VERSION, restored, version_of
 from ws_manager.repository.postgres.seals import seal_of
 from ws_manager.repository.records import LEASE_SECONDS
 
@@ -219,19 +219,13 @@ def _seal(db: Database) -> Iterator[Finding]:
 
 def _restored(db: Database) -> Iterator[Finding]:
     """Look for rows of transactions that are still to come: readers who follow would not find them."""
-    ahead = [
-        table
-        for table in ("messages", "events", "receipts", "deleted")
-        if db.value(
-            f"SELECT tx >= pg_snapshot_xmax(pg_current_snapshot()) FROM {table} ORDER BY tx DESC LIMIT 1"
-        )
-    ]
+    ahead = restored(db)
     if ahead:
         yield Finding(
             "restored",
             PROBLEM,
             f"{', '.join(ahead)}: rows of another server's transactions, which readers here do not find",
-            f"stop the gateways, then for each table: UPDATE {SCHEMA}.TABLE SET tx = pg_current_xact_id()",
+            "the next command that writes, or a gateway that starts, mends them",
         )
 
 

@@ -10,7 +10,7 @@ from ws_manager.errors import InvalidInput, LedgerError
 from ws_manager.remedies import CHECK_LOCATION
 from ws_manager.repository.postgres.database import Database
 from ws_manager.repository.postgres.locks import Shared
-from ws_manager.repository.postgres.schema import VERSION, check, migrate, version_of
+from ws_manager.repository.postgres.schema import VERSION, check, mend, migrate, restored, version_of
 from ws_manager.repository.postgres.store import PostgresStore
 from ws_manager.settings import DatabaseUrl, located
 
@@ -38,7 +38,14 @@ class PostgresEngine:
             raise InvalidInput(
                 "--shared is for a database file", hint="leave it out: PostgreSQL keeps schemas apart"
             )
-        return _opened(location, create=create)
+        store = _opened(location, create=create)
+        try:
+            if restored(store.db):
+                mend(store.db)
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def open_to_read(self, location: Location) -> PostgresStore:
         return _opened(location, create=False)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Sequence
 
 from ws_manager.repository.postgres.database import Database
+
+_LOCKS = 256
+"""Locks for all keys of one subject and operation.
+
+The server's table of locks has room for some thousands (`max_locks_per_transaction` times `max_connections`), and a
+batch has as many keys as it likes. Two keys that have the same lock by chance wait for each other, and nothing more.
+"""
 
 
 class Keys:
@@ -37,7 +45,8 @@ class Keys:
     def _lock(self, subject: str, operation: str, names: Collection[str]) -> None:
         """Let a second caller with the same key wait here until it is known whether the first one has done it."""
         # `unnest` keeps the order, in which the locks are then taken.
+        numbers = sorted({zlib.crc32(name.encode()) % _LOCKS for name in names})
         self._db.execute(
             "SELECT count(pg_advisory_xact_lock(hashtextextended(name, 0))::text) FROM unnest(%s::text[]) AS name",
-            ([f"key:{subject}:{operation}:{name}" for name in sorted(set(names))],),
+            ([f"key:{subject}:{operation}:{number}" for number in numbers],),
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import seconds_before, utc_now
-from ws_manager.repository.findings import TABLES, TableColumns
+from ws_manager.repository.findings import TABLES, RowRefused, TableColumns
 from ws_manager.repository.postgres.database import SCHEMA, Database
 from ws_manager.repository.postgres.feed import EVENTS, RECEIPTS
 from ws_manager.repository.postgres.schema import VERSION
@@ -225,7 +226,21 @@ class Maintenance:
         # Tables that are empty now, but were not always, have left a number in the sequences.
         return next(self.rows(), None) is None
 
-    def insert(self, table: str, row: dict[str, Any]) -> None:
+    def insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        if len(rows) > 1 and table != SEQUENCES:
+            with contextlib.suppress(InvalidInput, psycopg.Error), self._db.transaction():
+                # Many at once, for each statement is a way to the server and back.
+                names = list(rows[0])
+                self._db.copy(table, names, [[row[name] for name in names] for row in rows])
+                return
+        # One by one, which also tells the row that is refused.
+        for index, row in enumerate(rows):
+            try:
+                self._insert(table, row)
+            except InvalidInput as error:
+                raise RowRefused(error.message, index) from None
+
+    def _insert(self, table: str, row: dict[str, Any]) -> None:
         if table == SEQUENCES:
             name, seq = row["name"], row["seq"]
             if name not in TABLES or not isinstance(seq, int):
@@ -255,8 +270,8 @@ class Maintenance:
             )
         # Those that were deleted before the export count as such: see `Connections.count_ever`.
         self._db.execute(
-            "UPDATE deleted_connections SET number = greatest(number, %s - (SELECT count(*) FROM connections))",
-            (self._highest.get("connections", 0),),
+            "UPDATE deleted_connections SET number = greatest(number, coalesce(pg_sequence_last_value("
+            f"{_sequence('connections')}), 0) - (SELECT count(*) FROM connections))"
         )
         self._version, self._highest = VERSION, {}
 

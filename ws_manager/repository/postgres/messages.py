@@ -273,13 +273,23 @@ class Messages:
     def to_retry(
         self, since: str, msg_id: Optional[str] = None, agent: Optional[str] = None
     ) -> list[PendingMessage]:
-        where, parameters = "", [since]
+        where, parameters = "", list[object]([since])
         if msg_id is not None:
             where += " AND msg_id = %s"
             parameters.append(msg_id)
         if agent is not None:
             where += " AND recipient_id IN (SELECT ws_id FROM connections WHERE agent = %s)"
             parameters.append(agent)
+        if self._db.locks:
+            # Each recipient gets a message next. Another may have sent to them while this waited for their locks.
+            rows = self._db.rows(
+                f"SELECT DISTINCT recipient_id FROM messages AS old WHERE rejected_at >= %s{where}",
+                parameters,
+            )
+            recipients = [row[0] for row in rows]
+            self._db.execute(f"{_LOCKED} SELECT 1 FROM locked", (recipients,))
+            where += " AND recipient_id = ANY(%s)"
+            parameters.append(recipients)
         rows = self._db.rows(
             f"SELECT {_WIRE} FROM messages AS old WHERE rejected_at >= %s{where} AND NOT EXISTS"
             " (SELECT 1 FROM messages AS newer WHERE newer.recipient_id = old.recipient_id"

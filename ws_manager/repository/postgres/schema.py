@@ -13,6 +13,9 @@ from ws_manager.repository.postgres.database import SCHEMA, Database
 VERSION = 11
 """The current version."""
 
+_LOCK = "ws-manager schema"
+_WITH_TRANSACTIONS = ("messages", "events", "receipts", "deleted")
+
 _NOW = """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
 
 _STEPS: dict[int, tuple[str, ...]] = {
@@ -223,7 +226,7 @@ def migrate(db: Database) -> None:
         LedgerError: a newer ws-manager wrote it, or the user may not make tables.
     """
     with db.transaction():
-        db.lock("ws-manager schema")
+        db.lock(_LOCK)
         found = version_of(db)
         check(db, found)
         if found == VERSION:
@@ -236,3 +239,31 @@ def migrate(db: Database) -> None:
         db.execute("CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)")
         db.execute("DELETE FROM schema_version")
         db.execute("INSERT INTO schema_version (version) VALUES (%s)", (VERSION,))
+
+
+def restored(db: Database) -> list[str]:
+    """Return the tables that have rows of transactions that are still to come: readers here would not find them.
+
+    They are of another server, from a dump, or of this one before its counter was set back. The highest number of
+    each table tells: one look into an index.
+    """
+    ahead = " UNION ALL ".join(
+        f"(SELECT '{table}', tx >= pg_snapshot_xmax(pg_current_snapshot()) FROM {table} ORDER BY tx DESC LIMIT 1)"
+        for table in _WITH_TRANSACTIONS
+    )
+    return [str(table) for table, is_ahead in db.rows(ahead) if is_ahead]
+
+
+def mend(db: Database) -> None:
+    """Give the rows of transactions that are still to come the number of one that is over.
+
+    All of them the same one, behind every other row of the table; among themselves they are in the order of their
+    ids then. Whoever follows the feed gets another cursor on another server anyway, and begins anew.
+    """
+    with db.transaction():
+        db.lock(_LOCK)
+        for table in restored(db):
+            # Not to a lower one than any row has: what is there stays in front.
+            db.execute(
+                f"UPDATE {table} SET tx = pg_current_xact_id() WHERE tx >= pg_snapshot_xmax(pg_current_snapshot())"
+            )

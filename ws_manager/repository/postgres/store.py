@@ -38,6 +38,7 @@ class PostgresStore:
     """One session with a ledger in PostgreSQL."""
 
     version = VERSION
+    one_writer = False
 
     def __init__(self, db: Database) -> None:
         self.db = db

@@ -38,6 +38,10 @@ class Asks:
     def find_number(self, seq: int, since: str) -> Optional[Ask]:
         return self._one(f"{_FOUND} asks.seq = ?", (since, seq))
 
+    def sender_of(self, seq: int) -> Optional[str]:
+        found = self._db.value("SELECT sender_id FROM asks WHERE seq = ?", (seq,))
+        return None if found is None else str(found)
+
     def answer(self, seq: int, answer_id: str, content: str, at: str) -> None:
         self._db.execute(
             "UPDATE asks SET answer_id = ?, answer = ?, answered_at = ? WHERE seq = ?",

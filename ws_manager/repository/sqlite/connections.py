@@ -45,6 +45,13 @@ class Connections:
 
         return names_ending(self._db, "connections", "ws_id", part, limit)
 
+    def lock(self, ws_ids: Collection[str]) -> None:
+        # Whoever writes has the whole file.
+        return None
+
+    def is_known(self, ws_id: str) -> bool:
+        return bool(self._db.value("SELECT EXISTS (SELECT 1 FROM connections WHERE ws_id = ?)", (ws_id,)))
+
     def is_active(self, ws_id: str) -> bool:
         return bool(
             self._db.value(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ws_manager.errors import InvalidInput
 from ws_manager.repository.copied import seal_in
-from ws_manager.repository.findings import TABLES, TableColumns
+from ws_manager.repository.findings import TABLES, RowRefused, TableColumns
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.messages import set_aside_beyond_limits
 from ws_manager.repository.sqlite.migrations import note_broadcasts
@@ -138,7 +138,14 @@ class Maintenance:
         # Tables that are empty now, but were not always, have left a number in the sequences.
         return next(self.rows(), None) is None
 
-    def insert(self, table: str, row: dict[str, Any]) -> None:
+    def insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        for index, row in enumerate(rows):
+            try:
+                self._insert(table, row)
+            except InvalidInput as error:
+                raise RowRefused(error.message, index) from None
+
+    def _insert(self, table: str, row: dict[str, Any]) -> None:
         # Not with sqlite-utils: its `insert` commits.
         try:
             if table == SEQUENCES:

@@ -31,19 +31,14 @@ class Receipts:
         for receipt in receipts:
             if not void or (receipt.ws_id, receipt.epoch) not in void:
                 by_writing.setdefault(receipt.written_at, []).extend(receipt.seqs)
-        ranges = []
+        marked: list[int] = []
         for written_at, seqs in by_writing.items():
-            runs, others = _runs(sorted(seqs))
-            self._mark(runs, others, at, written_at)
-            ranges += [f"{first}-{last}" for first, last in runs]
-            ranges += map(str, others)
-        if ranges:
-            self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, ",".join(ranges)))
+            marked += self._mark(sorted(set(seqs)), at, written_at)
+        self._journal(marked, at)
         return void
 
     def settle_one(self, ws_id: str, seq: int, at: str) -> None:
-        self._mark([], [seq], at, None)
-        self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, str(seq)))
+        self._journal(self._mark([seq], at, None), at)
         self._db.execute(
             "UPDATE connections SET confirmed_seq = ? WHERE ws_id = ? AND confirmed_seq < ? AND NOT EXISTS"
             f" (SELECT 1 FROM messages WHERE recipient_id = ? AND id > confirmed_seq AND id < ? AND {PENDING})",
@@ -72,19 +67,34 @@ class Receipts:
         )
         return {(row[0], row[1]) for row in rows}
 
-    def _mark(
-        self, runs: Iterable[tuple[int, int]], others: Sequence[int], at: str, written_at: Optional[str]
-    ) -> None:
+    def _mark(self, seqs: Sequence[int], at: str, written_at: Optional[str]) -> Sequence[int]:
+        """Mark what is pending of some messages, by their ascending numbers, and return which that were."""
         update = (
             "UPDATE messages SET delivered = 1, confirmed_at = ?, written_at = coalesce(?, written_at)"
             f" WHERE {PENDING} AND "
         )
+        runs, others = _runs(seqs)
+        count = 0
         for first, last in runs:
-            self._db.execute(f"{update} id BETWEEN ? AND ?", (at, written_at, first, last))
+            count += self._db.execute(f"{update} id BETWEEN ? AND ?", (at, written_at, first, last)).rowcount
         if others:
-            self._db.execute(
-                f"{update} id IN (SELECT value FROM json_each(?))", (at, written_at, json.dumps(others))
-            )
+            named = "id IN (SELECT value FROM json_each(?))"
+            count += self._db.execute(update + named, (at, written_at, json.dumps(others))).rowcount
+        if count == len(seqs):
+            return seqs
+        # An answer has confirmed one before, say. RETURNING would cost every receipt, and is newer than 3.34.
+        rows = self._db.rows(
+            "SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(?)) AND confirmed_at = ? ORDER BY id",
+            (json.dumps(list(seqs)), at),
+        )
+        return [row[0] for row in rows]
+
+    def _journal(self, seqs: Iterable[int], at: str) -> None:
+        """Write which messages were marked."""
+        runs, others = _runs(sorted(set(seqs)))
+        ranges = [*(f"{first}-{last}" for first, last in runs), *map(str, others)]
+        if ranges:
+            self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, ",".join(ranges)))
 
 
 def _runs(seqs: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:

@@ -45,6 +45,7 @@ class SqliteStore:
     """One open SQLite file. What only few commands need is loaded when it is asked for."""
 
     version = VERSION
+    one_writer = True
 
     def __init__(self, db: Database) -> None:
         self.db = db

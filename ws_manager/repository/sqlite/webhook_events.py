@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Optional
 
 from ws_manager.models import ROUTED, UNROUTED
@@ -66,7 +67,8 @@ class WebhookEvents:
             parameters.append(status)
         if pattern is not None:
             where.append("event_type GLOB ?")
-            parameters.append(pattern)
+            # In a pattern only `*` stands for something else.
+            parameters.append(re.sub(r"[?[]", r"[\g<0>]", pattern))
         if after is not None:
             where.append(
                 "(received_at, rowid) < (SELECT received_at, rowid FROM webhook_events WHERE event_id = ?)"

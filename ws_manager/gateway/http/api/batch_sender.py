@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from ws_manager.core.batch import OutgoingMessage
 from ws_manager.core.ledger import Ledger
@@ -62,6 +62,10 @@ class _Message(NamedTuple):
     key: Optional[Key]
 
 
+_Read = Union[dict[str, Any], WsManagerError, None]
+"""What a line says: a message or a broadcast, an error, or nothing."""
+
+
 class BatchSender:
     """Sends the lines of one group. It belongs to the writing thread.
 
@@ -85,17 +89,24 @@ class BatchSender:
         # Either all have keys, of different names, or none has.
         self._run: list[_Message] = []
         self._names: set[str] = set()
+        self._has_sent = False
 
     def send(self, group: list[Line]) -> Sent:
-        """Commit lines in one transaction, up to one that comes too soon."""
+        """Commit lines in one transaction, up to one that comes too soon, or that needs another transaction."""
         done, seconds = len(group), 0.0
         with self._batch.together():
             for number, line in enumerate(group):
+                body = _read(line)
+                if not self._batch.in_any_order and self._comes_later(body):
+                    done = number
+                    break
                 try:
                     # Every line costs, also one that says nothing or cannot be sent.
                     self._admit(1, len(line.data or b""))
-                    if line.data != b"":
-                        self._take(line)
+                    if isinstance(body, WsManagerError):
+                        raise body
+                    if body is not None:
+                        self._take(line, body)
                 except TooFast as error:
                     done, seconds = number, error.seconds
                     break
@@ -107,10 +118,17 @@ class BatchSender:
             self._write_run()
         return Sent(done, self._answers, seconds)
 
-    def _take(self, line: Line) -> None:
-        if line.data is None:
-            raise InvalidInput("the line is too long", hint="send less in one message")
-        body = parse_body(line.data, LINE)
+    def _comes_later(self, body: _Read) -> bool:
+        """Return whether a line cannot be sent with what was sent, or gathers, in this transaction."""
+        if self._has_sent or not self._run or not isinstance(body, dict):
+            return self._has_sent
+        return "to" not in body or not self._goes_with_run(body.get("key"))
+
+    def _goes_with_run(self, name: Optional[str]) -> bool:
+        """Return whether a message with a key, or without one, can be written with those that have gathered."""
+        return name not in self._names and (name is None) == (self._run[0].key is None)
+
+    def _take(self, line: Line, body: dict[str, Any]) -> None:
         if "to" not in body:
             self._write_run()
             self._succeed(line.number, **self._broadcast(body))
@@ -124,7 +142,7 @@ class BatchSender:
         key = sending_key(
             self._claims.agent, body.get("key"), body["to"], content, msg_type, self._claims.ws_id
         )
-        if (self._run and (key is None) != (self._run[0].key is None)) or (key and key.name in self._names):
+        if self._run and not self._goes_with_run(body.get("key")):
             self._write_run()
         self._run.append(_Message(line.number, message, key))
         if key is not None:
@@ -133,6 +151,7 @@ class BatchSender:
     def _write_run(self) -> None:
         """Write the messages that have gathered, and answer their lines."""
         run, self._run, self._names = self._run, [], set()
+        self._has_sent = self._has_sent or bool(run)
         messages, keys = [each.message for each in run], [each.key for each in run if each.key is not None]
         sender = self._claims.ws_id
         if keys:
@@ -159,6 +178,7 @@ class BatchSender:
 
     def _broadcast(self, body: dict[str, Any]) -> dict[str, Any]:
         self._claims.require("broadcast")
+        self._has_sent = True
         content, msg_type = body["content"], body.get("msg_type", "broadcast")
         agent, where = body.get("agent"), body.get("where")
         chosen = all_of(where) if where else None
@@ -181,6 +201,18 @@ class BatchSender:
         state = self._ledger.find_broadcast(broadcast_id)
         recipients = 0 if state is None else state.recipients
         return {"broadcast_id": broadcast_id, "recipients": recipients, **_replayed(replayed)}
+
+
+def _read(line: Line) -> _Read:
+    """Return what a line says."""
+    if line.data == b"":
+        return None
+    if line.data is None:
+        return InvalidInput("the line is too long", hint="send less in one message")
+    try:
+        return parse_body(line.data, LINE)
+    except WsManagerError as error:
+        return error
 
 
 def _replayed(replayed: bool) -> dict[str, Any]:

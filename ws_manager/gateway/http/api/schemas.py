@@ -25,7 +25,9 @@ NAME: Schema = {
     # Without control and invisible characters, and not only spaces.
     "pattern": rf"^{_ANY}*[^\s{_UNSEEN}]{_ANY}*$",
 }
-KNOWN_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+WITHOUT_NUL = r"^[^\u0000]*$"
+"""What a ledger may have to find: PostgreSQL cannot hold a NUL, nor look for one."""
+KNOWN_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": WITHOUT_NUL}
 """A name that only has to be found: there may be some from before such characters were refused."""
 
 TEXT: Schema = {"type": "string"}

@@ -19,6 +19,7 @@ from ws_manager.gateway.http.api.schemas import (
     MOMENT,
     MOST_ROWS,
     TEXT,
+    WITHOUT_NUL,
     Schema,
     listed,
     optional,
@@ -86,7 +87,8 @@ def _replayed(
 
 
 _STATUS: Schema = {"enum": [ROUTED, UNROUTED]}
-_EVENT_ID: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+_PATTERN: Schema = {"type": "string", "minLength": 1, "pattern": WITHOUT_NUL}
+_EVENT_ID: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": WITHOUT_NUL}
 _OUTCOME: dict[str, Schema] = {
     "event_id": TEXT, "event_type": TEXT, "status": _STATUS, "agent": optional(TEXT), "msg_type": TEXT,
     "recipients": COUNT, "broadcast_id": optional(TEXT), "reason": optional(TEXT),
@@ -100,7 +102,7 @@ ROUTES = (
         page(_EVENT),
         parameters=(
             Parameter("status", _STATUS, "only events with this status; an unrouted one waits for a recipient"),
-            Parameter("event", {"type": "string", "minLength": 1}, "only these types: invoice.paid, or invoice.*"),
+            Parameter("event", _PATTERN, "only these types: invoice.paid, or invoice.*"),
             Parameter("since", MOMENT, "only events received since then: 2h (ago), or RFC 3339 in UTC"),
             Parameter("limit", LIMIT, "how many events at most"),
             Parameter("after", _EVENT_ID, "only events behind this one: the `next` of the page before"),
