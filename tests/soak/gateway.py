@@ -17,6 +17,7 @@ from random import Random
 from typing import Callable
 
 from tests.soak.processes import has_loaded, memory_of, send, workers_on
+from ws_manager.settings import Location
 
 PATIENCE = 60.0
 OPTIONS = ("--timeout", "3s", "--write-timeout", "2s", "--drain", "1s")
@@ -51,7 +52,7 @@ class Gateway:
         complaints: what was wrong with them.
     """
 
-    def __init__(self, folder: Path, database: Path, loop: str, count: int = 1) -> None:
+    def __init__(self, folder: Path, database: Location, loop: str, count: int = 1) -> None:
         self.starts = 0
         self.refused = 0
         self.most_memory = 0

@@ -1,0 +1,83 @@
+"""A soak of three gateways over a private server of PostgreSQL, which loses nothing when it is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.postgres import Server
+from tests.soak.fleet_faults import DECK, FleetFaults
+from tests.soak.fleet_gateways import Fleet
+from tests.soak.records import COLUMNS, LOST, Swept, Watched, seconds
+from tests.soak.soak import Soak
+from ws_manager.settings import Location
+
+GATEWAYS = 3
+
+_SWEPT = (
+    "SELECT id, ws_id, ts FROM ws_manager.events AS lost"
+    " WHERE kind = 'disconnected' AND detail = %s AND id <> ALL(%s)"
+    " AND NOT EXISTS (SELECT 1 FROM ws_manager.events AS closed WHERE closed.kind = 'closed'"
+    " AND closed.ws_id = lost.ws_id AND closed.ts = lost.ts)"
+)
+
+
+class WatchedInPostgres(Watched):
+    """The table of messages, read as a whole each time: the order of ids is not the order of commits."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._read_nothing()
+
+    def _found(self, seq: int) -> Iterable[tuple[Any, ...]]:
+        # Sessions of before are gone when the server was killed.
+        with psycopg.connect(self._url) as session:
+            return session.execute(f"SELECT {COLUMNS} FROM ws_manager.messages ORDER BY id").fetchall()
+
+
+class LedgerInPostgres:
+    """A ledger of PostgreSQL; see `Observed`."""
+
+    def __init__(self, url: str) -> None:
+        self.location: Location = url
+        self.watched: Watched = WatchedInPostgres(url)
+        self._url = url
+        self._known: list[int] = []
+
+    def swept(self) -> Iterable[Swept]:
+        with psycopg.connect(self._url) as session:
+            found = session.execute(_SWEPT, (LOST, self._known)).fetchall()
+        self._known += [number for number, _, _ in found]
+        return [Swept(ws_id, seconds(at)) for _, ws_id, at in found]
+
+    def problems(self) -> list[str]:
+        """Nothing is wrong with what the server has opened again after each kill: it would have refused to start."""
+        return []
+
+    def close(self) -> None:
+        """No session is left open."""
+
+
+class FleetSoak(Soak):
+    """One run of three gateways."""
+
+    def __init__(self, folder: Path, server: Server, loop: str, seed: int, count: int) -> None:
+        url = server.new()
+        fleet = Fleet(folder, server, url, loop, GATEWAYS)
+        super().__init__(
+            folder,
+            seed,
+            count,
+            fleet,
+            [gateway.port for gateway in fleet.gateways],
+            LedgerInPostgres(url),
+            ("tests.soak.fleet_senders", "ab"),
+            FleetFaults,
+            DECK,
+        )
+
+    def _more_for_senders(self) -> list[object]:
+        return [self._ports]
