@@ -171,6 +171,10 @@ class Faults(Generic[Served]):
             self._reap()
             time.sleep(0.02)
 
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
     def _note(self, text: str) -> None:
         now = time.time()
         stamp = time.strftime("%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}"

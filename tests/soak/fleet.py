@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import psycopg
 from tests.postgres import Server
 from tests.soak.fleet_faults import DECK, FleetFaults
 from tests.soak.fleet_gateways import Fleet
+from tests.soak.line import Line
 from tests.soak.records import COLUMNS, LOST, Swept, Watched, seconds
 from tests.soak.soak import Soak
 from ws_manager.settings import Location
@@ -62,22 +63,36 @@ class LedgerInPostgres:
 
 
 class FleetSoak(Soak):
-    """One run of three gateways."""
+    """One run of three gateways.
 
-    def __init__(self, folder: Path, server: Server, loop: str, seed: int, count: int) -> None:
-        url = server.new()
-        fleet = Fleet(folder, server, url, loop, GATEWAYS)
-        super().__init__(
-            folder,
-            seed,
-            count,
-            fleet,
-            [gateway.port for gateway in fleet.gateways],
-            LedgerInPostgres(url),
-            ("tests.soak.fleet_senders", "ab"),
-            FleetFaults,
-            DECK,
-        )
+    Args:
+        fleet: they.
+        url: of their database, as senders have it.
+        faults: makes the faults.
+        kinds: of faults, and how often each comes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        count: int,
+        fleet: Fleet,
+        url: str,
+        faults: type[FleetFaults] = FleetFaults,
+        kinds: Mapping[str, int] = DECK,
+    ) -> None:
+        ports = [gateway.port for gateway in fleet.gateways]
+        senders = "tests.soak.fleet_senders", "ab"
+        super().__init__(folder, seed, count, fleet, ports, LedgerInPostgres(url), senders, faults, kinds)
 
     def _more_for_senders(self) -> list[object]:
         return [self._ports]
+
+
+def fleet_soak(folder: Path, server: Server, loop: str, seed: int, count: int) -> FleetSoak:
+    """Three gateways over a server, each with a line to it."""
+    url = server.new()
+    lines = [Line(server.port) for _ in range(GATEWAYS)]
+    urls = [url.replace(f":{server.port}/", f":{line.port}/") for line in lines]
+    return FleetSoak(folder, seed, count, Fleet(folder, urls, loop, server, lines), url)

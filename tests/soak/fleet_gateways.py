@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
@@ -17,9 +18,23 @@ from tests.soak.processes import send
 class FleetGateway(Gateway):
     """One gateway of several, whose errors are logged as often as its database is away."""
 
-    def __init__(self, folder: Path, database: str, loop: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: str,
+        loop: str,
+        options: Sequence[str],
+        meanwhile: Callable[[], None],
+    ) -> None:
         super().__init__(folder, database, loop)
         self.name = folder.name
+        self._arguments += options
+        self._meanwhile = meanwhile
+
+    def resume(self) -> None:
+        """Also while it is waited for, the troubles of the others end."""
+        super().resume()
+        self._meanwhile()
 
     def _look_at_log(self, number: int, *, orphaned: bool = False) -> None:
         """Complain of every traceback."""
@@ -37,20 +52,29 @@ class Fleet:
 
     Args:
         folder: for the logs.
-        server: of the database.
-        url: of the database.
+        urls: of the database, one for each gateway.
         loop: `asyncio` or `uvloop`.
-        count: of gateways.
+        server: of the database.
+        lines: to it, one for each gateway; none if there is nothing to cut.
+        options: of the gateways, besides the usual ones.
     """
 
-    def __init__(self, folder: Path, server: Server, url: str, loop: str, count: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        urls: Sequence[str],
+        loop: str,
+        server: Server,
+        lines: Sequence[Line] = (),
+        options: Sequence[str] = (),
+    ) -> None:
         self.server = server
-        self.lines = [Line(server.port) for _ in range(count)]
+        self.lines = lines
         self.gateways: list[FleetGateway] = []
-        for number, line in enumerate(self.lines, start=1):
+        for number, url in enumerate(urls, start=1):
             own = folder / f"gateway-{number}"
             own.mkdir()
-            self.gateways.append(FleetGateway(own, url.replace(f":{server.port}/", f":{line.port}/"), loop))
+            self.gateways.append(FleetGateway(own, url, loop, options, self.resume))
         # What is to happen at a time, by the gateway's place: a gateway can be in one trouble at a time.
         self._troubles: dict[int, tuple[float, Callable[[], None]]] = {}
 
@@ -77,7 +101,9 @@ class Fleet:
     def start(self) -> None:
         """Start all of them, and wait until they are ready."""
         for gateway in self.gateways:
-            gateway.start()
+            gateway.launch()
+        for gateway in self.gateways:
+            gateway.await_ready()
 
     def kill(self) -> None:
         """Kill all of them, and end their lines."""
@@ -117,10 +143,10 @@ class Fleet:
 
     def resume(self) -> None:
         """End the troubles whose time has come."""
-        for place, (at, end) in list(self._troubles.items()):
-            if time.monotonic() >= at:
-                del self._troubles[place]
-                end()
+        # An end may take long, and this is called again meanwhile.
+        while due := [place for place, (at, _) in self._troubles.items() if time.monotonic() >= at]:
+            _, end = self._troubles.pop(due[0])
+            end()
 
     def end_troubles(self) -> None:
         """End all of them now."""

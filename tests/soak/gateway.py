@@ -78,7 +78,11 @@ class Gateway:
 
     def start(self) -> None:
         """Start one, and wait until it is ready."""
-        self._launch()
+        self.launch()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until the one that was launched is ready."""
         if self._becomes_ready() is None:
             self._check_loop()
         else:
@@ -121,7 +125,7 @@ class Gateway:
         before, refused = self.starts, 0
         while True:
             seen = set(workers_on(self._database))
-            self._launch()
+            self.launch()
             code = self._becomes_ready()
             left = workers_on(self._database).keys() - self._workers()
             if code != _CONFLICT or not seen or time.monotonic() > deadline:
@@ -144,7 +148,8 @@ class Gateway:
         self.refused += refused
         return refused
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
+        """Start one, and do not wait for it."""
         self.starts += 1
         # A gateway that is started with SIGHUP ignored, as under `nohup`, would go on ignoring it.
         hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Optional
 
 from tests.soak.cast import BY_GATEWAY, SLOW
@@ -85,6 +85,14 @@ class Judge:
     def doubled(self) -> list[str]:
         """The connections that have more than one open socket."""
         return [ws_id for ws_id, recipient in self._recipients.items() if len(recipient.open_links()) > 1]
+
+    def times_of(self, ws_id: str, keys: Container[str]) -> list[float]:
+        """Return when a connection has read some messages, in the order in which it read them."""
+        recipient = self._recipients[ws_id]
+        seqs = {seq for key, (seq, _) in recipient.read.items() if key in keys}
+        return [
+            at for link in recipient.links.values() for seq, at in zip(link.seqs, link.times) if seq in seqs
+        ]
 
     # What comes in
 

@@ -79,10 +79,10 @@ def held(given: argparse.Namespace, seed: int) -> bool:
     if given.postgres:
         # What these need is not on every machine.
         from tests.postgres import server
-        from tests.soak.fleet import FleetSoak
+        from tests.soak.fleet import fleet_soak
 
         with server(durable=True) as postgres:
-            soak: Soak = FleetSoak(folder, postgres, given.loop, seed, given.agents)
+            soak: Soak = fleet_soak(folder, postgres, given.loop, seed, given.agents)
             problems = soak.run(given.seconds)
     else:
         soak = file_soak(folder, given.loop, seed, given.agents, given.workers)

@@ -162,6 +162,7 @@ class Soak:
                 helper.process.kill()
                 helper.process.wait()
             self.gateway.kill()
+            self.faults.close()
             self._ledger.close()
         return self.problems()
 
