@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import Server, server
+from tests.soak.cast import cast
 from tests.soak.fleet import GATEWAYS, FleetSoak
 from tests.soak.fleet_faults import FleetFaults
 from tests.soak.fleet_gateways import Fleet
@@ -50,7 +51,7 @@ class TakeOver(FleetFaults):
 def seconds_until_all_are_back(soak: FleetSoak, since: float) -> float:
     """When the last agent had read something that was sent after a time, in seconds since then."""
     late = {sent.key for sent in soak.judge.sent.values() if sent.at > since}
-    return max(min(soak.judge.times_of(member, late)) for member in soak.judge.greeted) - since
+    return max(min(soak.judge.times_of(member.ws_id, late)) for member in cast(AGENTS)) - since
 
 
 @pytest.mark.long

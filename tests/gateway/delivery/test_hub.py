@@ -286,9 +286,9 @@ class TestSweep:
                 await running.agent()
             running.db.execute("ROLLBACK")
             assert refused.value.status == 503
-            # Its registration waited for the ledger, and is closed when it comes through.
-            await running.until(lambda: running.connection().epoch == 2)
-            await running.socket_ended()
+            # Its registration waited for the ledger, and its peer has gone when it comes through.
+            await running.server._threads.write(lambda _: None)
+            assert running.connection().epoch == 1
             last_heard(running, "ws-001", 3000)
             clock.forward(29.5)
             other = await running.agent("cipher", "ws-002", pongs=False)
@@ -359,7 +359,7 @@ class TestSweep:
 
             monkeypatch.setattr(threads, "write", noted)
             clock.forward(29.5)
-            # What keeps the writing thread: something before the registration, and something between it and the sweep.
+            # What keeps the writing thread: something before the registration, and something behind it.
             write(lambda _: before.wait())
             opening = asyncio.ensure_future(running.agent(pongs=False))
             await running.until(lambda: "open_socket" in queued)
