@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,12 @@ class LedgerInPostgres:
     def problems(self) -> list[str]:
         """Nothing is wrong with what the server has opened again after each kill: it would have refused to start."""
         return []
+
+    def keep(self, folder: Path) -> None:
+        """Export it: its server goes away."""
+        arguments = [sys.executable, "-m", "ws_manager", "--db", self._url, "export"]
+        with (folder / "ledger.jsonl").open("wb") as file:
+            subprocess.run(arguments, stdout=file, check=False)
 
     def close(self) -> None:
         """No session is left open."""

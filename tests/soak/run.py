@@ -16,7 +16,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Optional
 
 from tests.soak.faults import GatewayFaults
 from tests.soak.soak import Soak, file_soak
@@ -67,34 +69,51 @@ def main() -> int:
         print("uvloop is not installed here: pip install uvloop", file=sys.stderr)
         return 1
     first = int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed
-    failed = sum(not held(given, seed) for seed in range(first, first + given.rounds))
+    failed = 0
+    total: Counter[str] = Counter()
+    for seed in range(first, first + given.rounds):
+        soak = one_round(given, seed)
+        if soak is None:
+            return 0
+        failed += bool(soak.problems())
+        judge = soak.judge
+        total.update(messages=judge.addressed, again=judge.again, sockets=judge.sockets, **soak.faults.made)
     if given.rounds > 1:
-        print(f"{given.rounds} rounds, {failed} failed")
+        print(
+            f"{given.rounds} rounds, {failed} failed: {', '.join(f'{what} {total[what]}' for what in sorted(total))}"
+        )
     return 1 if failed else 0
 
 
-def held(given: argparse.Namespace, seed: int) -> bool:
-    """Make one run, and return whether nothing was wrong."""
+def one_round(given: argparse.Namespace, seed: int) -> Optional[Soak]:
+    """Make one run, and say what it was. None if it needs what is not there."""
     folder = Path(tempfile.mkdtemp(prefix="ws-manager-soak-"))
     if given.postgres:
         # What these need is not on every machine.
+        import pytest
+
         from tests.postgres import server
         from tests.soak.fleet import fleet_soak
 
-        with server(durable=True) as postgres:
-            soak: Soak = fleet_soak(folder, postgres, given.loop, seed, given.agents)
-            problems = soak.run(given.seconds)
+        try:
+            with server(durable=True) as postgres:
+                soak: Soak = fleet_soak(folder, postgres, given.loop, seed, given.agents)
+                problems = soak.run(given.seconds)
+        except pytest.skip.Exception as missing:
+            print(missing)
+            return None
     else:
         soak = file_soak(folder, given.loop, seed, given.agents, given.workers)
         problems = soak.run(given.seconds)
     print(summary(soak, given, seed, problems), flush=True)
     if problems:
-        print(f"the journals and the logs are in {folder}, which is also where a ledger's file is")
-        again = " ".join(argument for argument in sys.argv[1:])
-        print(f"again: python -m tests.soak.run {again} --rounds 1 --seed {seed}", flush=True)
-        return False
-    shutil.rmtree(folder)
-    return True
+        print(f"the ledger, the journals and the logs are in {folder}")
+        print(
+            f"again: python -m tests.soak.run {' '.join(sys.argv[1:])} --rounds 1 --seed {seed}", flush=True
+        )
+    else:
+        shutil.rmtree(folder)
+    return soak
 
 
 if __name__ == "__main__":

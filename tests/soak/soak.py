@@ -47,6 +47,9 @@ class Observed(Protocol):
     def problems(self) -> list[str]:
         """Say what is wrong with its storage."""
 
+    def keep(self, folder: Path) -> None:
+        """See to it that what it has is in a folder."""
+
     def close(self) -> None:
         """Look at it no more."""
 
@@ -163,6 +166,8 @@ class Soak:
                 helper.process.wait()
             self.gateway.kill()
             self.faults.close()
+            if self.problems():
+                self._ledger.keep(self._folder)
             self._ledger.close()
         return self.problems()
 
@@ -291,6 +296,9 @@ class LedgerFile:
     def problems(self) -> list[str]:
         verdict = [row[0] for row in self._db.execute("PRAGMA integrity_check")]
         return [] if verdict == ["ok"] else [f"integrity_check: {verdict}"]
+
+    def keep(self, folder: Path) -> None:
+        assert Path(str(self.location)).parent == folder
 
     def close(self) -> None:
         self._db.close()
