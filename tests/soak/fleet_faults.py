@@ -54,7 +54,7 @@ class FleetFaults(Faults[Fleet]):
 
     @property
     def over(self) -> bool:
-        return self._decks == 1 and not self._deck and self._gateway.complete()
+        return self._decks == 1 and not self._deck
 
     def end(self) -> None:
         self._note("all troubles end")

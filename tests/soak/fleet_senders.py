@@ -48,7 +48,7 @@ class FleetSender(Sender):
     def run(self) -> None:
         """Send until stdin ends."""
         threading.Thread(target=lambda: (sys.stdin.read(), self._stop.set()), daemon=True).start()
-        with open_ledger(self._database) as ledger:
+        with self._opened() as ledger:
             while not self._stop.is_set():
                 chance = self._random.random()
                 if chance < _ROLLED_BACK:
@@ -60,6 +60,17 @@ class FleetSender(Sender):
                 else:
                     self._by_library(ledger)
                 self._stop.wait(self._random.expovariate(PACE))
+
+    def _opened(self) -> Ledger:
+        """Open the ledger, once its server lets anybody in."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return open_ledger(self._database)
+            except LedgerError:
+                if time.monotonic() > deadline:
+                    raise
+                self._stop.wait(_AGAIN_SECONDS)
 
     def _by_library(self, ledger: Ledger) -> None:
         try:

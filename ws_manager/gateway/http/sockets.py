@@ -249,7 +249,13 @@ class SocketRoute:
         except asyncio.TimeoutError:
             raise busy from None
         writing = self._threads.write(open_socket)
-        await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
+        try:
+            await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
+        except asyncio.CancelledError:
+            # The gateway is stopping.
+            given_up = True
+            writing.add_done_callback(self._close_late)
+            raise
         if writing.done():
             try:
                 return writing.result()
