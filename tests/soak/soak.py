@@ -243,9 +243,10 @@ class Soak:
 
     def _settle(self) -> None:
         """Let everybody stop sending, come back and read everything."""
+        # First: a sender may wait for a gateway that is in trouble.
+        self.faults.end()
         for sender in self._senders:
             self._failures += sender.end()
-        self.faults.end()
         self._agents.order({"do": "calm"})
         if not self._wait(self._settled):
             away = self._count - len(self.judge.greeted)
