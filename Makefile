@@ -8,6 +8,7 @@ RUN = $(VENV)/bin
 PACKAGES = ws_manager blackroad_websocket_manager
 TESTS ?= tests
 SOAK_SECONDS ?= 300
+SOAK_ROUNDS ?= 100
 # In as many processes as there are cores. One that has nothing left takes tests from another.
 PARALLEL = --numprocesses=auto --dist=worksteal
 
@@ -40,11 +41,12 @@ test: $(VENV)/.installed ## Run the tests, with branch coverage
 test-uvloop: $(VENV)/.installed ## Run the tests of sockets on the event loop that most gateways have
 	"$(RUN)/python" -m pytest $(PARALLEL) --loop=uvloop tests/gateway tests/client
 
-# A quarter of an hour. Shorter: make soak SOAK_SECONDS=30
-soak: $(VENV)/.runnable ## Show that the gateway loses nothing, whatever breaks: five minutes on each event loop, then with workers
+# A quarter of an hour, then about an hour on PostgreSQL. Shorter: make soak SOAK_SECONDS=30 SOAK_ROUNDS=5
+soak: $(VENV)/.installed ## Show that the gateway loses nothing, whatever breaks: on each event loop, with workers, several on PostgreSQL
 	"$(RUN)/python" -m tests.soak.run --loop asyncio --seconds $(SOAK_SECONDS)
 	"$(RUN)/python" -m tests.soak.run --loop uvloop --seconds $(SOAK_SECONDS)
 	"$(RUN)/python" -m tests.soak.run --loop uvloop --workers 2 --seconds $(SOAK_SECONDS)
+	"$(RUN)/python" -m tests.soak.run --postgres --loop uvloop --rounds $(SOAK_ROUNDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 # Apart from the rest: there is none for Python 3.9, and no source of it for a platform without a wheel.
 $(VENV)/.conformance: $(VENV)/.installed

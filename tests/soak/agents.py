@@ -1,19 +1,7 @@
-"""The agents of a soak, all in one process, driven by one loop: `agents.py PORT JOURNAL SEED COUNT`.
+"""The agents of a soak, all in one process, driven by one loop: `agents.py PORTS JOURNAL SEED COUNT`.
 
-Orders come in as lines of JSON; see the `do_` methods. What an agent reads, and every receipt that it gives, goes
-into the journal: a line each, of fields with tabs between. Each begins with the time of day. Then come a word, and
-for most words the ws_id and the number of the socket:
-
-    begin               it is about to connect
-    greeted             the first frame was read
-    message SEQ ID KEY whole|broken
-    receipt SEQ         it is about to confirm what it has read up to here, by Pong or by ack
-    reject SEQ          it is about to reject one
-    refused SEQ         it is about to close, as if it could not take this one
-    deaf                it is about to read nothing for a while
-    closed WHY          the socket has ended
-    wrong WHAT          the gateway has done what it may not do
-    clock               everything before this time is in the journal
+With several ports, separated by commas, each socket goes to one of them at random: they are gateways of one ledger.
+Orders come in as lines of JSON; see the `do_` methods. `journal.py` says what is written down.
 """
 
 from __future__ import annotations
@@ -33,6 +21,8 @@ from typing import Any, Callable
 
 from tests.soak import wire
 from tests.soak.cast import BY_GATEWAY, Member, cast, key_of
+from tests.soak.journal import Journal
+from tests.soak.outbox import Outbox, Request
 
 CLOCK_SECONDS = 0.1
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.6
@@ -47,26 +37,13 @@ _ACKED_LATER, _LATEST_ACK = 0.25, 0.5
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Journal:
-    """What happens, in the order in which it happens."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-
-    def note(self, at: float, word: str, *fields: object) -> None:
-        self._file.write("\t".join((f"{at:.6f}", word, *map(str, fields))) + "\n")
-
-    def clock(self) -> None:
-        self.note(time.time(), "clock")
-        self._file.flush()
-
-
 class Link:
     """One socket of an agent."""
 
-    def __init__(self, number: int, connection: socket.socket) -> None:
+    def __init__(self, number: int, connection: socket.socket, port: int) -> None:
         self.number = number
         self.socket = connection
+        self.port = port
         self.asked = False
         self.open = False
         self.greeted = False
@@ -88,6 +65,7 @@ class Agent:
         self.member = member
         self.slow = member.slow
         self.links: list[Link] = []
+        self.outbox = Outbox()
         self.deaf_until = 0.0
         self.mute_until = 0.0
         self.away = False
@@ -98,8 +76,8 @@ class Agent:
 class Agents:
     """Everybody."""
 
-    def __init__(self, port: int, journal: Path, seed: str, count: int) -> None:
-        self._address = ("127.0.0.1", port)
+    def __init__(self, ports: list[int], journal: Path, seed: str, count: int) -> None:
+        self._ports = ports
         self._journal = Journal(journal)
         self._random = Random(seed)
         self._poll = select.epoll()
@@ -200,6 +178,13 @@ class Agents:
         agent.mute_until = time.monotonic() + seconds
         self._later(seconds, lambda: self._confirm_all(agent))
 
+    def do_send(self, agent: Agent, key: str, to: str, text: str) -> None:
+        """Send a message to another agent."""
+        self._journal.note(time.time(), "asks", key)
+        frame = agent.outbox.put(Request(key, to, text))
+        for link in [link for link in agent.links if link.greeted][-1:]:
+            self._send(agent, link, frame)
+
     def do_calm(self) -> None:
         """From now on everybody reads, answers and comes back."""
         self._calm = True
@@ -222,13 +207,14 @@ class Agents:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._count += 1
-        link = Link(self._count, connection)
+        port = self._ports[0] if len(self._ports) == 1 else self._random.choice(self._ports)
+        link = Link(self._count, connection, port)
         agent.links.append(link)
         self._journal.note(time.time(), "begin", agent.member.ws_id, link.number)
         self._by_number[connection.fileno()] = (agent, link)
         self._poll.register(connection, select.EPOLLOUT)
         link.reading = True
-        if connection.connect_ex(self._address) not in (0, errno.EINPROGRESS):
+        if connection.connect_ex(("127.0.0.1", port)) not in (0, errno.EINPROGRESS):
             self._ended(agent, link, "nobody listens")
             return None
         self._later(
@@ -297,9 +283,7 @@ class Agents:
                 if problem:
                     raise OSError(problem, os.strerror(problem))
                 member = agent.member
-                request = wire.handshake(
-                    self._address[1], member.agent, member.ws_id, explicit=member.explicit
-                )
+                request = wire.handshake(link.port, member.agent, member.ws_id, explicit=member.explicit)
                 link.socket.send(request)
                 link.asked = True
                 if link.only_knocks:
@@ -371,6 +355,8 @@ class Agents:
         if frame["type"] == "connected" and not link.greeted:
             link.greeted = True
             self._journal.note(at, "greeted", member.ws_id, link.number)
+            for request in agent.outbox.frames():
+                self._send(agent, link, request)
         elif frame["type"] == "message" and link.greeted:
             seq = frame["seq"]
             key, whole = key_of(frame["content"])
@@ -379,6 +365,10 @@ class Agents:
             link.last = seq
             if member.explicit and not self._calm and self._random.random() < _REJECTED:
                 self._reject(agent, link, seq)
+        elif frame["type"] == "result" and link.greeted:
+            done = agent.outbox.answered(frame)
+            if done is not None:
+                self._journal.note(at, "sent", done.key, done.to, frame["msg_id"])
         else:
             self._wrong(agent, link, payload.decode()[:200])
 
@@ -434,8 +424,8 @@ class Agents:
 
 
 def main() -> None:
-    port, journal, seed, count = sys.argv[1:]
-    Agents(int(port), Path(journal), seed, int(count)).run()
+    ports, journal, seed, count = sys.argv[1:]
+    Agents([int(port) for port in ports.split(",")], Path(journal), seed, int(count)).run()
 
 
 if __name__ == "__main__":

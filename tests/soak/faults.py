@@ -1,4 +1,4 @@
-"""What goes wrong in a soak, chosen at random by the seed. Every kind comes in each round, most of them often."""
+"""What goes wrong in a soak, chosen at random by the seed. Every kind is in each deck, most of them several times."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any, Callable
+from typing import Any, Callable, Generic, Protocol, TypeVar
 
 from tests.soak.cast import Member
 from tests.soak.gateway import Gateway
+from ws_manager.settings import Location
 
-PAUSE = 0.35
-"""Seconds between two faults, on average."""
-
-_ENDS = ("kill", "stop", "restart", "kill_parent")
-"""What every second round does without, so that some gateways live longer."""
+ENDS = ("kill", "stop", "restart", "kill_parent")
+"""What every second deck does without, so that some gateways live longer."""
 
 _VICTIMS = 8
-"""Agents to whom half of a round's faults happen, so that several meet: a take-over of one that does not read."""
+"""Agents to whom half of a deck's faults happen, so that several meet: a take-over of one that does not read."""
 
-_ROUND = {
+_DECK = {
     "kill": 3,
     "stop": 2,
     "restart": 1,
@@ -44,7 +43,7 @@ _ROUND = {
     "prune": 4,
 }
 
-_ROUND_OF_WORKERS = {"kill_worker": 5, "suspend_worker": 5, "suspend_parent": 1, "kill_parent": 2}
+_WITH_WORKERS = {"kill_worker": 5, "suspend_worker": 5, "suspend_parent": 1, "kill_parent": 2}
 """What is added if the gateway has workers."""
 
 _SHORTER, _LONGER = (0.1, 2.5), (3.2, 6)
@@ -68,42 +67,63 @@ class Background:
         )
 
 
-class Faults:
+class Resumed(Protocol):
+    """What faults are made of."""
+
+    def resume(self) -> None:
+        """Let what was suspended go on, if its time has come."""
+
+
+Served = TypeVar("Served", bound=Resumed)
+
+
+def deck(workers: int) -> dict[str, int]:
+    """What happens to one gateway, and how often in each deck."""
+    return {**_DECK, **(_WITH_WORKERS if workers > 1 else {})}
+
+
+class Faults(Generic[Served]):
     """Makes faults.
 
     Args:
         seed: decides which, and when.
         members: the agents.
-        gateway: the gateway.
+        gateway: the gateway, or several.
+        database: their ledger.
+        log: the file for `log`.
+        kinds: how often each kind is in a deck.
+        left_out: what every second deck does without.
         order: gives an order to the agents.
         registered: called when a command has registered a ws_id again, with the times before and after it.
         disconnected: the same, when a command has disconnected a ws_id.
         look: makes sure that everything that is confirmed now has been seen.
-        workers: that the gateway has; 1 if it is one process.
 
     Attributes:
         made: how many of each kind.
         log: a line for each, oldest first.
-        pruned: messages that were deleted.
         complaints: commands that have failed.
+        pause: seconds between two faults, on average.
+        over: whether no more come.
     """
+
+    pause = 0.35
 
     def __init__(
         self,
         seed: str,
         members: list[Member],
-        gateway: Gateway,
-        database: Path,
+        gateway: Served,
+        database: Location,
         log: Path,
+        kinds: Mapping[str, int],
+        left_out: Collection[str],
         order: Callable[[dict[str, Any]], None],
         registered: Callable[[str, float, float], None],
         disconnected: Callable[[str, float, float], None],
         look: Callable[[], None],
-        workers: int = 1,
     ) -> None:
         self.made: Counter[str] = Counter()
         self.log: list[str] = []
-        self.pruned = 0
         self.complaints: list[str] = []
         self._random = Random(seed)
         self._members = members
@@ -113,13 +133,18 @@ class Faults:
         self._order = order
         self._registered = registered
         self._disconnected = disconnected
-        self._kinds = {**_ROUND, **(_ROUND_OF_WORKERS if workers > 1 else {})}
+        self._kinds = kinds
+        self._left_out = left_out
         self._look = look
-        self._rounds = 0
-        self._round: list[str] = []
+        self._decks = 0
+        self._deck: list[str] = []
         self._victims: list[Member] = []
         self._next_at = time.monotonic()
         self._background: list[Background] = []
+
+    @property
+    def over(self) -> bool:
+        return False
 
     def step(self) -> None:
         """Make the next one if it is due, and see what those before have become."""
@@ -127,24 +152,28 @@ class Faults:
         self._gateway.resume()
         if time.monotonic() < self._next_at:
             return
-        if not self._round:
-            self._rounds += 1
-            left_out = () if self._rounds % 2 else _ENDS
-            self._round = [
+        if not self._deck:
+            self._decks += 1
+            left_out = () if self._decks % 2 else self._left_out
+            self._deck = [
                 kind for kind, times in self._kinds.items() for _ in range(times) if kind not in left_out
             ]
-            self._random.shuffle(self._round)
+            self._random.shuffle(self._deck)
             self._victims = self._random.sample(self._members, _VICTIMS)
-        kind = self._round.pop()
+        kind = self._deck.pop()
         self.made[kind] += 1
         getattr(self, f"_{kind}")()
-        self._next_at = time.monotonic() + self._random.expovariate(1 / PAUSE)
+        self._next_at = time.monotonic() + self._random.expovariate(1 / self.pause)
 
     def end(self) -> None:
         """Wait for what runs beside the rest."""
         while self._background:
             self._reap()
             time.sleep(0.02)
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
 
     def _note(self, text: str) -> None:
         now = time.time()
@@ -157,48 +186,6 @@ class Faults:
 
     def _somebody(self) -> Member:
         return self._random.choice(self._random.choice([self._members, self._victims]))
-
-    # The gateway
-
-    def _kill(self) -> None:
-        self._note("SIGKILL to the gateway")
-        self._gateway.kill()
-        self._gateway.start()
-        self._note(f"gateway {self._gateway.starts} is ready")
-
-    def _stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self._note(f"{number.name} to the gateway")
-        self._gateway.stop(number)
-        self._gateway.start()
-        self._note(f"gateway {self._gateway.starts} is ready")
-
-    def _restart(self) -> None:
-        self._stop(signal.SIGHUP)
-
-    def _suspend(self) -> None:
-        seconds = self._seconds(0.1, 2)
-        self._note(f"SIGSTOP to the gateway for {seconds} s")
-        self._gateway.suspend(seconds)
-
-    def _kill_worker(self) -> None:
-        self._note("SIGKILL to a worker")
-        self._gateway.kill_worker(self._random)
-
-    def _suspend_worker(self) -> None:
-        seconds = self._seconds(*self._random.choice([_SHORTER, _LONGER]))
-        self._note(f"SIGSTOP to a worker for {seconds} s")
-        self._gateway.suspend_worker(self._random, seconds)
-
-    def _suspend_parent(self) -> None:
-        seconds = self._seconds(*_SHORTER)
-        self._note(f"SIGSTOP to the parent for {seconds} s")
-        self._gateway.suspend_parent(seconds)
-
-    def _kill_parent(self) -> None:
-        seconds = self._random.choice([0.0, self._seconds(*_LONGER)])
-        self._note(f"SIGKILL to the parent, while a worker is suspended for {seconds} s")
-        refused = self._gateway.kill_parent(self._random, seconds)
-        self._note(f"gateway {self._gateway.starts} is ready; {refused} before it were refused")
 
     # The agents
 
@@ -256,7 +243,11 @@ class Faults:
             if command.process.returncode in command.codes:
                 command.then(output)
             else:
-                self.complaints.append(f"{command.what} ended with {command.process.returncode}: {errors}")
+                self._failed(command, errors)
+
+    def _failed(self, command: Background, errors: str) -> None:
+        """Take note of a command that has not ended as it should."""
+        self.complaints.append(f"{command.what} ended with {command.process.returncode}: {errors}")
 
     def _connect(self) -> None:
         member, begun = self._somebody(), time.time()
@@ -265,12 +256,64 @@ class Faults:
             lambda _: self._registered(member.ws_id, begun, time.time()),
         )
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, codes: tuple[int, ...] = (0, 3)) -> None:
         ws_id, begun = self._somebody().ws_id, time.time()
         # 3: it is not active, because its agent has said goodbye.
-        self._run(
-            ["disconnect", ws_id], lambda _: self._disconnected(ws_id, begun, time.time()), codes=(0, 3)
-        )
+        self._run(["disconnect", ws_id], lambda _: self._disconnected(ws_id, begun, time.time()), codes=codes)
+
+
+class GatewayFaults(Faults[Gateway]):
+    """Makes faults of one gateway over one file.
+
+    Attributes:
+        pruned: messages that were deleted.
+    """
+
+    pruned = 0
+
+    # The gateway
+
+    def _kill(self) -> None:
+        self._note("SIGKILL to the gateway")
+        self._gateway.kill()
+        self._gateway.start()
+        self._note(f"gateway {self._gateway.starts} is ready")
+
+    def _stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self._note(f"{number.name} to the gateway")
+        self._gateway.stop(number)
+        self._gateway.start()
+        self._note(f"gateway {self._gateway.starts} is ready")
+
+    def _restart(self) -> None:
+        self._stop(signal.SIGHUP)
+
+    def _suspend(self) -> None:
+        seconds = self._seconds(0.1, 2)
+        self._note(f"SIGSTOP to the gateway for {seconds} s")
+        self._gateway.suspend(seconds)
+
+    def _kill_worker(self) -> None:
+        self._note("SIGKILL to a worker")
+        self._gateway.kill_worker(self._random)
+
+    def _suspend_worker(self) -> None:
+        seconds = self._seconds(*self._random.choice([_SHORTER, _LONGER]))
+        self._note(f"SIGSTOP to a worker for {seconds} s")
+        self._gateway.suspend_worker(self._random, seconds)
+
+    def _suspend_parent(self) -> None:
+        seconds = self._seconds(*_SHORTER)
+        self._note(f"SIGSTOP to the parent for {seconds} s")
+        self._gateway.suspend_parent(seconds)
+
+    def _kill_parent(self) -> None:
+        seconds = self._random.choice([0.0, self._seconds(*_LONGER)])
+        self._note(f"SIGKILL to the parent, while a worker is suspended for {seconds} s")
+        refused = self._gateway.kill_parent(self._random, seconds)
+        self._note(f"gateway {self._gateway.starts} is ready; {refused} before it were refused")
+
+    # Other processes
 
     def _hold(self) -> None:
         self._run([str(self._seconds(0.1, 3))], module="tests.soak.holder")

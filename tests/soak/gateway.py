@@ -17,6 +17,7 @@ from random import Random
 from typing import Callable
 
 from tests.soak.processes import has_loaded, memory_of, send, workers_on
+from ws_manager.settings import Location
 
 PATIENCE = 60.0
 OPTIONS = ("--timeout", "3s", "--write-timeout", "2s", "--drain", "1s")
@@ -51,7 +52,7 @@ class Gateway:
         complaints: what was wrong with them.
     """
 
-    def __init__(self, folder: Path, database: Path, loop: str, count: int = 1) -> None:
+    def __init__(self, folder: Path, database: Location, loop: str, count: int = 1) -> None:
         self.starts = 0
         self.refused = 0
         self.most_memory = 0
@@ -77,7 +78,11 @@ class Gateway:
 
     def start(self) -> None:
         """Start one, and wait until it is ready."""
-        self._launch()
+        self.launch()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until the one that was launched is ready."""
         if self._becomes_ready() is None:
             self._check_loop()
         else:
@@ -120,7 +125,7 @@ class Gateway:
         before, refused = self.starts, 0
         while True:
             seen = set(workers_on(self._database))
-            self._launch()
+            self.launch()
             code = self._becomes_ready()
             left = workers_on(self._database).keys() - self._workers()
             if code != _CONFLICT or not seen or time.monotonic() > deadline:
@@ -143,7 +148,8 @@ class Gateway:
         self.refused += refused
         return refused
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
+        """Start one, and do not wait for it."""
         self.starts += 1
         # A gateway that is started with SIGHUP ignored, as under `nohup`, would go on ignoring it.
         hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -8,7 +8,7 @@ The rules, each with the word by which a complaint begins:
 * ORDER: on a socket the seqs ascend. What a connection reads for the first time is above all that it has read.
 * AGAIN: a message that comes again has the same seq and msg_id, and was not confirmed before its socket was opened.
 * ASIDE: only what an agent has rejected, or has refused three times, is set aside, and that is not delivered.
-* GHOST: what is in the ledger or was read was sent, and to this agent.
+* GHOST: what is in the ledger or was read was sent, and to this agent; or its sender does not know whether it was.
 * GONE: only what is confirmed is deleted.
 * CUT: the gateway says that an operator has disconnected a connection only if a command has.
 * SWEPT: a connection is called lost only if it has no open socket, and was not sent away within the timeout.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Optional
 
 from tests.soak.cast import BY_GATEWAY, SLOW
@@ -53,6 +53,7 @@ class Judge:
         read: messages that were read for the first time.
         again: those that came again.
         aside: those that were set aside.
+        unsure: those that were read, and whose sender does not know that they were committed.
         sockets: those that were greeted.
         codes: how many of them the gateway has closed, by code.
         greeted: the connections that have an open socket.
@@ -67,12 +68,14 @@ class Judge:
         self.read = 0
         self.again = 0
         self.aside = 0
+        self.unsure = 0
         self.sockets = 0
         self.codes: Counter[str] = Counter()
         self.clock = 0.0
         self.greeted: set[str] = set()
         self.sent: dict[str, Sent] = {}
         self.addressed = 0
+        self._tried: set[str] = set()
         self._watched = watched
         self._recipients = {ws_id: Recipient() for ws_id in ws_ids}
         self._unproven: list[Row] = []
@@ -83,12 +86,24 @@ class Judge:
         """The connections that have more than one open socket."""
         return [ws_id for ws_id, recipient in self._recipients.items() if len(recipient.open_links()) > 1]
 
+    def times_of(self, ws_id: str, keys: Container[str]) -> list[float]:
+        """Return when a connection has read some messages, in the order in which it read them."""
+        recipient = self._recipients[ws_id]
+        seqs = {seq for key, (seq, _) in recipient.read.items() if key in keys}
+        return [
+            at for link in recipient.links.values() for seq, at in zip(link.seqs, link.times) if seq in seqs
+        ]
+
     # What comes in
 
     def take_sent(self, sent: Sent) -> None:
         """Take what a sender has committed."""
         self.sent[sent.key] = sent
         self.addressed += len(sent.to)
+
+    def take_tried(self, key: str) -> None:
+        """A sender is about to send one. Without `take_sent`, it does not know whether that was committed."""
+        self._tried.add(key)
 
     def take_registration(self, ws_id: str, begun: float, ended: float) -> None:
         """A command has registered a connection again, in this time."""
@@ -109,6 +124,13 @@ class Judge:
         at = float(moment)
         if word == "clock":
             self.clock = at
+            return
+        if word == "asks":
+            self.take_tried(fields[0])
+            return
+        if word == "sent":
+            key, to, msg_id = fields
+            self.take_sent(Sent(key, at, [to], msg_id, None))
             return
         ws_id, number, *rest = fields
         recipient = self._recipients[ws_id]
@@ -207,7 +229,9 @@ class Judge:
         self._judge_all_sent()
         for ws_id, recipient in self._recipients.items():
             for key, (seq, _) in recipient.read.items():
-                if key not in self.sent or ws_id not in self.sent[key].to:
+                if key in self._tried and key not in self.sent:
+                    self.unsure += 1
+                elif key not in self.sent or ws_id not in self.sent[key].to:
                     self._complain(f"GHOST: {ws_id} has read {key}, which was not sent to it", ws_id, seq)
             for link in filter(recipient.is_cut_off_without_cause, recipient.links.values()):
                 self._complain(f"CUT: {ws_id}, socket {link.number}: no command disconnected it", ws_id)
@@ -228,7 +252,12 @@ class Judge:
                 self._judge_sent(sent, ws_id, row)
                 if row is not None:
                     sent_rows.add(row.seq)
-        for seq in self._watched.rows.keys() - sent_rows:
+        unsure = {
+            recipient.read[key][0]
+            for recipient in self._recipients.values()
+            for key in recipient.read.keys() & self._tried - self.sent.keys()
+        }
+        for seq in self._watched.rows.keys() - sent_rows - unsure:
             self._complain(
                 f"GHOST: {self._watched.rows[seq]} is in the ledger, but no sender has committed it"
             )

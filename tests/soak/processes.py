@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
+from ws_manager.settings import Location
+
 _AS_WORKER = b"--as-worker"
 
 
-def workers_on(database: Path) -> dict[int, int]:
+def workers_on(database: Location) -> dict[int, int]:
     """Return the process id of every worker that serves a ledger, with its parent's, whoever that is now.
 
     A process that has ended has no command line any more, even before anybody has waited for it.

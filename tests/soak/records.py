@@ -8,11 +8,11 @@ import sqlite3
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 BY_OPERATOR = "4010"
 """The close code that says that an operator has disconnected a connection."""
@@ -36,6 +36,12 @@ class Sent(NamedTuple):
     to: list[str]
     msg_id: Optional[str]
     broadcast_id: Optional[str]
+
+
+class Tried(NamedTuple):
+    """What a sender is about to send. It may be committed without the sender's knowledge, where an answer is lost."""
+
+    key: str
 
 
 class Row(NamedTuple):
@@ -182,10 +188,13 @@ class Tail:
                 yield line[:-1].decode()
 
 
-def sent_in(tail: Tail) -> Iterator[Sent]:
+def sent_in(tail: Tail) -> Iterator[Union[Sent, Tried]]:
     """What has come in the journal of a sender."""
     for line in tail.lines():
         noted = json.loads(line)
+        if "tried" in noted:
+            yield Tried(noted["tried"])
+            continue
         yield Sent(noted["key"], noted["at"], noted["to"], noted.get("msg_id"), noted.get("broadcast_id"))
 
 
@@ -197,7 +206,8 @@ class Swept(NamedTuple):
 
 
 _EVENTS = "SELECT id, ts, ws_id, kind, detail FROM events WHERE id > ? ORDER BY id"
-_LOST = "heartbeat timeout"
+LOST = "heartbeat timeout"
+"""The reason in the event of a connection that a gateway has called lost."""
 
 
 class Events:
@@ -214,14 +224,15 @@ class Events:
             self._place = place
             if kind == "closed":
                 closed = ws_id, at
-            elif kind == "disconnected" and detail == _LOST and closed != (ws_id, at):
+            elif kind == "disconnected" and detail == LOST and closed != (ws_id, at):
                 yield Swept(ws_id, seconds(at))
 
 
-_SELECT = (
-    "SELECT id, msg_id, recipient_id, broadcast_id, delivered, confirmed_at, rejected_at, reject_reason, refusals"
-    " FROM messages WHERE id > ? ORDER BY id"
+COLUMNS = (
+    "id, msg_id, recipient_id, broadcast_id, delivered, confirmed_at, rejected_at, reject_reason, refusals"
 )
+"""What is read of a message."""
+
 _STATES = {
     (False, False): PENDING,
     (True, False): DELIVERED,
@@ -241,6 +252,9 @@ class Watched:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._read_nothing()
+
+    def _read_nothing(self) -> None:
         self._settled_below = 0
         self.rows: dict[int, Row] = {}
         self.noticed: dict[int, float] = {}
@@ -274,11 +288,14 @@ class Watched:
 
     def all_above(self, seq: int) -> Iterator[Row]:
         """Read what the table has above a seq."""
-        for row in self._db.execute(_SELECT, (seq,)):
+        for row in self._found(seq):
             seq, msg_id, recipient, broadcast_id, delivered, confirmed_at, rejected_at, reason, refusals = row
             state = _STATES[bool(delivered), bool(rejected_at)]
             at = seconds(rejected_at or confirmed_at) if state != PENDING else 0.0
             yield Row(seq, msg_id, recipient, broadcast_id, state, at, reason, refusals)
+
+    def _found(self, seq: int) -> Iterable[tuple[Any, ...]]:
+        return self._db.execute(f"SELECT {COLUMNS} FROM messages WHERE id > ? ORDER BY id", (seq,))
 
 
 def seconds(text: Optional[str]) -> float:

@@ -2,242 +2,43 @@
 
 Real agents, senders and commands use a real gateway, while it is killed, stopped and suspended, sockets break and are
 taken over, and others hold the write lock or delete what is confirmed. With `--workers` the gateway has several
-processes, and one of them alone is killed or suspended too. `judgement.py` has the rules. A seed gives the same
-faults again, though not at the same moment of the gateway. Linux only.
+processes, and one of them alone is killed or suspended too. With `--postgres` there are three gateways over a server
+of PostgreSQL, which is killed too, and to which the gateways' lines are cut; agents go from one gateway to another.
+`judgement.py` has the rules. A seed gives the same faults again, though not at the same moment of the gateway.
+Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable
+from typing import Optional
 
-from tests.soak.cast import cast
-from tests.soak.faults import Faults
-from tests.soak.gateway import PATIENCE, Gateway
-from tests.soak.judgement import Judge
-from tests.soak.records import Events, Tail, Watched, sent_in
-from ws_manager import get_db
+from tests.soak.faults import GatewayFaults
+from tests.soak.soak import Soak, file_soak
 
-ROOT = Path(__file__).parents[2]
-SENDERS = "ab"
-MOST_MEMORY = 100 * 1024 * 1024
-"""Bytes that each process of the gateway may have: over twice what it needs."""
-
-_LOOK_SECONDS = 0.5
-_PATIENCE_IN_VAIN = 5.0
 _SHOWN_COMPLAINTS, _SHOWN_FAULTS, _SHOWN_LINES = 10, 30, 20
-
-
-class Helper:
-    """A process of ours that works until its stdin ends."""
-
-    def __init__(self, folder: Path, module: str, name: str, *arguments: object) -> None:
-        self.name = name
-        self.journal = folder / f"{name}.journal"
-        self.errors = folder / f"{name}.errors"
-        with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, arguments)],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                text=True,
-                encoding="utf-8",
-            )
-
-    def order(self, order: dict[str, Any]) -> None:
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-
-    def end(self) -> list[str]:
-        """Let it end, and return what was wrong with it."""
-        if self.process.stdin is not None and not self.process.stdin.closed:
-            self.process.stdin.close()
-        try:
-            code = self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        errors = self.errors.read_text(encoding="utf-8", errors="replace")
-        return [f"{self.name} ended with {code}: {errors}"] if code or errors else []
-
-
-class Soak:
-    """One run in a folder."""
-
-    def __init__(self, folder: Path, loop: str, seed: int, count: int, workers: int = 1) -> None:
-        self.database = folder / "ledger.db"
-        self._folder = folder
-        self._seed = seed
-        self._count = count
-        self._db = get_db(self.database)
-        self.gateway = Gateway(folder, self.database, loop, workers)
-        members = cast(count)
-        self.watched = Watched(self._db)
-        self._events = Events(self._db)
-        self.judge = Judge((member.ws_id for member in members), self.watched)
-        journal = folder / "agents.journal"
-        self._agents = Helper(
-            folder, "tests.soak.agents", "agents", self.gateway.port, journal, f"{seed} agents", count
-        )
-        self._senders: list[Helper] = []
-        self._agents_tail = Tail(journal)
-        self._sender_tails: list[Tail] = []
-        self.faults = Faults(
-            f"{seed} faults",
-            members,
-            self.gateway,
-            self.database,
-            folder / "faults.log",
-            self._agents.order,
-            self.judge.take_registration,
-            self.judge.take_disconnection,
-            self.look,
-            workers,
-        )
-        self._failures: list[str] = []
-
-    def run(self, seconds: float) -> list[str]:
-        """Run, and return what is wrong."""
-        try:
-            self.gateway.start()
-            if not self._wait_for_all():
-                self._failures.append(f"only {len(self.judge.greeted)} agents could connect")
-                return self.problems()
-            self._start_senders()
-            self._make_faults(seconds)
-            self._settle()
-            self._close()
-        finally:
-            for helper in (*self._senders, self._agents):
-                helper.process.kill()
-                helper.process.wait()
-            self.gateway.kill()
-            self._db.close()
-        return self.problems()
-
-    def problems(self) -> list[str]:
-        """What is wrong so far."""
-        return [*self._failures, *self.gateway.complaints, *self.faults.complaints, *self.judge.complaints]
-
-    def look(self) -> None:
-        """Take what has come, and judge it."""
-        for tail in self._sender_tails:
-            for sent in sent_in(tail):
-                self.judge.take_sent(sent)
-        for line in self._agents_tail.lines():
-            self.judge.take_line(line)
-        for swept in self._events.swept():
-            self.judge.take_swept(swept)
-        self.judge.look()
-        self.gateway.look()
-
-    def _start_senders(self) -> None:
-        for name in SENDERS:
-            journal = self._folder / f"sender-{name}.journal"
-            self._senders.append(
-                Helper(
-                    self._folder,
-                    "tests.soak.senders",
-                    f"sender-{name}",
-                    self.database,
-                    journal,
-                    name,
-                    f"{self._seed} {name}",
-                    self._count,
-                )
-            )
-            self._sender_tails.append(Tail(journal))
-
-    def _wait_for_all(self) -> bool:
-        return self._wait(lambda: len(self.judge.greeted) == self._count)
-
-    def _wait(self, condition: Callable[[], bool]) -> bool:
-        """Wait until something holds. Return False if it does not come to that."""
-        begun = time.monotonic()
-        while True:
-            self.look()
-            if condition():
-                return True
-            if time.monotonic() > begun + (_PATIENCE_IN_VAIN if self.problems() else PATIENCE):
-                return False
-            time.sleep(0.1)
-
-    def _make_faults(self, seconds: float) -> None:
-        """Make faults until the time is over, or something is wrong."""
-        end = time.monotonic() + seconds
-        looked_at = 0.0
-        while time.monotonic() < end and not self.problems():
-            self.faults.step()
-            if time.monotonic() - looked_at >= _LOOK_SECONDS:
-                self.look()
-                looked_at = time.monotonic()
-            for helper in (*self._senders, self._agents):
-                if helper.process.poll() is not None:
-                    self._failures += helper.end() or [f"{helper.name} ended by itself"]
-            time.sleep(0.02)
-
-    def _settle(self) -> None:
-        """Let everybody stop sending, come back and read everything."""
-        for sender in self._senders:
-            self._failures += sender.end()
-        self.faults.end()
-        self._agents.order({"do": "calm"})
-        if not self._wait(self._settled):
-            away = self._count - len(self.judge.greeted)
-            self._failures.append(
-                f"{self.watched.pending} messages are pending, {away} agents are away, with two sockets are"
-                f" {self.judge.doubled}, and processes run: {self.gateway.pids()}"
-            )
-
-    def _settled(self) -> bool:
-        everybody = len(self.judge.greeted) == self._count and not self.judge.doubled
-        return everybody and not self.watched.pending and self.gateway.complete()
-
-    def _close(self) -> None:
-        """Stop everything in order, and judge the whole."""
-        self.gateway.stop(signal.SIGTERM)
-        self._failures += self._agents.end()
-        self.look()
-        self.judge.finish()
-        verdict = [row[0] for row in self._db.execute("PRAGMA integrity_check")]
-        if verdict != ["ok"]:
-            self._failures.append(f"integrity_check: {verdict}")
-        doctor = subprocess.run(
-            [sys.executable, "-m", "ws_manager", "--db", str(self.database), "doctor", "--json"],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            check=False,
-        )
-        found = [check for check in json.loads(doctor.stdout) if check["status"] == "problem"]
-        if doctor.returncode or found:
-            self._failures.append(f"doctor ended with {doctor.returncode}: {found}")
-        if self.gateway.most_memory > MOST_MEMORY:
-            self._failures.append(
-                f"a process of the gateway took {self.gateway.most_memory >> 20} MiB of memory"
-            )
 
 
 def summary(soak: Soak, given: argparse.Namespace, seed: int, problems: list[str]) -> str:
     """What a run was, and what was wrong with it."""
     judge, faults = soak.judge, soak.faults
     codes = ", ".join(f"{code} {times}" for code, times in sorted(judge.codes.items()))
+    if isinstance(faults, GatewayFaults):
+        what, more = f"workers {given.workers}", f"{faults.pruned} pruned"
+    else:
+        what, more = "three gateways on PostgreSQL", f"{judge.unsure} read that nobody knew to be committed"
     made = ", ".join(f"{kind} {times}" for kind, times in sorted(faults.made.items()))
     lines = [
-        f"soak: {given.seconds:.0f} s on {given.loop}, workers {given.workers}, seed {seed}",
+        f"soak: {given.seconds:.0f} s on {given.loop}, {what}, seed {seed}",
         f"messages: {judge.addressed} in {len(judge.sent)} sends; {judge.read} read, {judge.again} came again,"
-        f" {judge.aside} set aside, {faults.pruned} pruned",
+        f" {judge.aside} set aside, {more}",
         f"faults: {made}",
         f"sockets: {judge.sockets} greeted; the gateway closed them with {codes or 'no code'}",
         f"gateway: {soak.gateway.starts} starts, {soak.gateway.refused} of them refused,"
@@ -256,25 +57,63 @@ def summary(soak: Soak, given: argparse.Namespace, seed: int, problems: list[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.run", description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=60, help="at most, with --postgres")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--agents", type=int, default=80)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--postgres", action="store_true", help="three gateways over a server of PostgreSQL")
+    parser.add_argument("--rounds", type=int, default=1, help="this many runs, each with the next seed")
     given = parser.parse_args()
     if given.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
         print("uvloop is not installed here: pip install uvloop", file=sys.stderr)
         return 1
-    seed = int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed
+    first = int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed
+    failed = 0
+    total: Counter[str] = Counter()
+    for seed in range(first, first + given.rounds):
+        soak = one_round(given, seed)
+        if soak is None:
+            return 0
+        failed += bool(soak.problems())
+        judge = soak.judge
+        total.update(messages=judge.addressed, again=judge.again, sockets=judge.sockets, **soak.faults.made)
+    if given.rounds > 1:
+        print(
+            f"{given.rounds} rounds, {failed} failed: {', '.join(f'{what} {total[what]}' for what in sorted(total))}"
+        )
+    return 1 if failed else 0
+
+
+def one_round(given: argparse.Namespace, seed: int) -> Optional[Soak]:
+    """Make one run, and say what it was. None if it needs what is not there."""
     folder = Path(tempfile.mkdtemp(prefix="ws-manager-soak-"))
-    soak = Soak(folder, given.loop, seed, given.agents, given.workers)
-    problems = soak.run(given.seconds)
-    print(summary(soak, given, seed, problems))
+    if given.postgres:
+        # What these need is not on every machine.
+        import pytest
+
+        from tests.postgres import server
+        from tests.soak.fleet import fleet_soak
+
+        try:
+            with server(durable=True) as postgres:
+                soak: Soak = fleet_soak(folder, postgres, given.loop, seed, given.agents)
+                problems = soak.run(given.seconds)
+        except pytest.skip.Exception as missing:
+            print(missing)
+            return None
+    else:
+        soak = file_soak(folder, given.loop, seed, given.agents, given.workers)
+        problems = soak.run(given.seconds)
+    print(summary(soak, given, seed, problems), flush=True)
     if problems:
         print(f"the ledger, the journals and the logs are in {folder}")
-        return 1
-    shutil.rmtree(folder)
-    return 0
+        print(
+            f"again: python -m tests.soak.run {' '.join(sys.argv[1:])} --rounds 1 --seed {seed}", flush=True
+        )
+    else:
+        shutil.rmtree(folder)
+    return soak
 
 
 if __name__ == "__main__":

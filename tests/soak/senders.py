@@ -17,6 +17,7 @@ from random import Random
 
 from tests.soak.cast import cast, content
 from ws_manager import Ledger, open_ledger
+from ws_manager.settings import Location
 
 KIB = 1024
 PACE = 12.0
@@ -32,7 +33,7 @@ _FLOODED = (1100, 1600)
 class Sender:
     """Sends at random."""
 
-    def __init__(self, database: Path, journal: Path, name: str, seed: str, count: int) -> None:
+    def __init__(self, database: Location, journal: Path, name: str, seed: str, count: int) -> None:
         self._database = database
         self._journal = journal.open("w", encoding="utf-8")
         self._name = name

@@ -244,6 +244,34 @@ def test_what_nobody_has_sent_is_a_ghost(course: Course) -> None:
     assert course.complaints() == ["GHOST", "GHOST"]
 
 
+def test_what_a_sender_was_about_to_send_may_have_come(course: Course) -> None:
+    course.judge.sent.pop("a2")
+    course.judge.take_tried("a2")
+    course.confirmed(4.0, 1, 2)
+    assert course.complaints() == []
+    assert course.judge.unsure == 1
+
+
+def test_it_may_not_come_as_two_messages(course: Course) -> None:
+    course.judge.sent.pop("a2")
+    course.judge.take_tried("a2")
+    course.sent(3)
+    course.judge.sent.pop("a3")
+    course.line(3.5, "message", 1, 3, "id3", "a2", "whole")
+    course.line(3.6, "receipt", 1, 3)
+    course.confirmed(4.0, 1, 2, 3)
+    assert course.complaints() == ["AGAIN", "GHOST"]
+
+
+def test_what_agents_send_is_sent_when_they_are_told(course: Course) -> None:
+    course.judge.sent.pop("a2")
+    course.judge.take_line("1.0\tasks\ta2")
+    course.judge.take_line(f"1.1\tsent\ta2\t{WS_ID}\tid2")
+    course.confirmed(4.0, 1, 2)
+    assert course.complaints() == []
+    assert course.judge.unsure == 0
+
+
 def test_what_is_not_whole_is_lost(course: Course) -> None:
     course.sent(3)
     course.line(3.5, "message", 1, 3, "id3", "a3", "broken")

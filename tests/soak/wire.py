@@ -28,12 +28,13 @@ def handshake(port: int, agent: str, ws_id: str, *, explicit: bool) -> bytes:
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """A frame of an agent, masked. It is short: an agent sends Pongs, acks, rejections and Close frames."""
+    """A frame of an agent, masked. It is short: Pongs, acks, rejections, Close frames, and small messages."""
     size = len(payload)
-    assert size < 126
+    assert size < 1 << 16
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
     mask = os.urandom(4)
     body = bytes(byte ^ mask[place & 3] for place, byte in enumerate(payload))
-    return bytes([_FINAL | opcode, 0x80 | size]) + mask + body
+    return bytes([_FINAL | opcode]) + length + mask + body
 
 
 def close_frame(code: int) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, Literal, NamedTuple, Optional
 
 from ws_manager.core import asks, attempts, holds
 from ws_manager.core.attempts import Attempt, arrive
@@ -197,6 +197,7 @@ class Delivery:
         gateway: str,
         token: Optional[str] = None,
         worker: Optional[MessageWorker] = None,
+        admit: Callable[[], None] = lambda: None,
     ) -> OpenedSocket:
         """Register a socket.
 
@@ -207,6 +208,7 @@ class Delivery:
             gateway: the id of the gateway that has the socket.
             token: the key of its token; None without tokens.
             worker: the process behind it, if it counts attempts: see `ws_manager.core.attempts`.
+            admit: refuses it by raising, when all locks are there and nothing is written.
 
         Raises:
             InvalidInput: a name or the metadata cannot be accepted.
@@ -215,6 +217,7 @@ class Delivery:
         """
         with self._store.atomic():
             known = None if ws_id is None else self._store.connections.find(ws_id)
+            admit()
             connection = connect(
                 self._store, agent, ws_id, metadata, gateway=gateway, limit=self._sizes.metadata, token=token
             )

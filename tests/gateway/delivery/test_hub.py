@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Callable
@@ -285,9 +286,9 @@ class TestSweep:
                 await running.agent()
             running.db.execute("ROLLBACK")
             assert refused.value.status == 503
-            # Its registration waited for the ledger, and is closed when it comes through.
-            await running.until(lambda: running.connection().epoch == 2)
-            await running.socket_ended()
+            # Its registration waited for the ledger, and its peer has gone when it comes through.
+            await running.server._threads.write(lambda _: None)
+            assert running.connection().epoch == 1
             last_heard(running, "ws-001", 3000)
             clock.forward(29.5)
             other = await running.agent("cipher", "ws-002", pongs=False)
@@ -342,6 +343,37 @@ class TestSweep:
                     pass
             await running.until(lambda: running.connection("ws-002").status == "disconnected")
             assert running.connection("ws-001").status == "active"
+
+    async def test_socket_that_was_opened_while_a_sweep_waited_is_not_swept(
+        self, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = Clock()
+        before, behind = threading.Event(), threading.Event()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            threads = running.server._threads
+            write, queued = threads.write, []
+
+            def noted(call):
+                queued.append(call.__name__)
+                return write(call)
+
+            monkeypatch.setattr(threads, "write", noted)
+            clock.forward(29.5)
+            # What keeps the writing thread: something before the registration, and something behind it.
+            write(lambda _: before.wait())
+            opening = asyncio.ensure_future(running.agent(pongs=False))
+            await running.until(lambda: "open_socket" in queued)
+            write(lambda _: behind.wait())
+            clock.forward(1)
+            await running.until(lambda: "sweep" in queued)
+            before.set()
+            agent = await opening
+            last_heard(running, "ws-001", 31)
+            behind.set()
+            await write(lambda _: None)
+            assert running.connection().status == "active"
+            running.send(None)
+            await agent.message()
 
     async def test_row_of_a_command_is_left_to_commands(self, database: Path) -> None:
         clock = Clock()

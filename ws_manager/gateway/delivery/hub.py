@@ -273,10 +273,12 @@ class Hub:
             self._sweeping.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
-        held, others = set(self._sockets), self._leads()
+        others = self._leads()
 
         def sweep(ledger: Ledger) -> list[str]:
-            return ledger.delivery.sweep(self._gateway_id, held, self._timeout, others=others)
+            # The sockets as they are now, not when this began to wait: others have come since, who could not write
+            # a sign of life either. It runs in another thread, and CPython makes a set of a dict in one step.
+            return ledger.delivery.sweep(self._gateway_id, set(self._sockets), self._timeout, others=others)
 
         try:
             lost = await self._threads.write(sweep)

@@ -120,7 +120,7 @@ class SocketRoute:
             )
             try:
                 admitted = await self._admit(request, handshake)
-                registration = await self._register(admitted.query, admitted.claims.key)
+                registration = await self._register(admitted.query, admitted.claims.key, peer)
                 handshake.name(registration.connection.ws_id)
             except OverQuota as error:
                 agent = quoted(request.query.get("agent", ""))
@@ -135,6 +135,8 @@ class SocketRoute:
                     handshake.spare()
                 # Metadata that is too large is in the query: there is no body that could be.
                 return error_response(error, 400 if isinstance(error, TooLarge) else None)
+            except ConnectionError:
+                return admitted.answer
             connection = registration.connection
             unless_open.callback(self._note_end, _lost_early(connection.ws_id, connection.epoch))
             try:
@@ -216,10 +218,13 @@ class SocketRoute:
         await handshake.enter(claims, query.ws_id)
         return _Admitted(query, claims, answer)
 
-    async def _register(self, query: HandshakeQuery, token: Optional[str]) -> OpenedSocket:
+    async def _register(
+        self, query: HandshakeQuery, token: Optional[str], peer: Optional[TcpPeer]
+    ) -> OpenedSocket:
         """Write the registration, within the time limit of a handshake.
 
         Raises:
+            ConnectionError: the peer has gone.
             LedgerBusy: the ledger could not be written in that time, or cannot be reached.
         """
         trouble = self._pump.trouble
@@ -230,11 +235,17 @@ class SocketRoute:
         busy = LedgerBusy("the ledger is busy", hint="try again", cause="the ledger is busy")
         given_up = False
 
+        def check_peer() -> None:
+            # It may have waited for long for the ledger, and its agent may have a socket at another gateway by now.
+            # That one would be closed for one that nobody has.
+            if peer is None or peer.transport is None:
+                raise ConnectionResetError("the peer went away before its registration")
+
         def open_socket(ledger: Ledger) -> OpenedSocket:
             if given_up:
                 raise busy
             return ledger.delivery.open_socket(
-                query.agent, query.ws_id, query.metadata, self._gateway_id, token, query.worker
+                query.agent, query.ws_id, query.metadata, self._gateway_id, token, query.worker, check_peer
             )
 
         try:
@@ -243,7 +254,13 @@ class SocketRoute:
         except asyncio.TimeoutError:
             raise busy from None
         writing = self._threads.write(open_socket)
-        await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
+        try:
+            await asyncio.wait({writing}, timeout=max(0.0, deadline - self._now()))
+        except asyncio.CancelledError:
+            # The gateway is stopping.
+            given_up = True
+            writing.add_done_callback(self._close_late)
+            raise
         if writing.done():
             try:
                 return writing.result()

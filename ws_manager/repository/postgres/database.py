@@ -58,6 +58,13 @@ SEALED = "WSM01"
 """The SQLSTATE with which a sealed ledger refuses writes."""
 
 BUSY_SECONDS = 30
+
+STILL_SECONDS = 10
+"""After this long without a statement the server ends a transaction, and what it has locked is free again.
+
+A process that is suspended, or whose machine has gone, would otherwise keep others from its connections.
+"""
+
 _CONNECT_SECONDS = 10
 _CANCEL_SECONDS = 2.0
 _IDLE_SECONDS = 1.0
@@ -72,6 +79,10 @@ _KEEPALIVE = {
 _SETTINGS = f"""SELECT
   set_config('search_path', '{SCHEMA}', false),
   set_config('lock_timeout', '{BUSY_SECONDS}s', false),
+  set_config('idle_in_transaction_session_timeout', '{STILL_SECONDS}s', false),
+  set_config('tcp_keepalives_idle', '10', false),
+  set_config('tcp_keepalives_interval', '5', false),
+  set_config('tcp_keepalives_count', '4', false),
   set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
     THEN 'on' ELSE current_setting('synchronous_commit') END, false),
   current_setting('server_encoding')"""
@@ -231,6 +242,7 @@ class Database:
             return
         with self.translated():
             self.session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self.may_stand_still()
         self._reads_only = True
         self._blocks += 1
         try:
@@ -273,6 +285,10 @@ class Database:
         """Return the first column of the first row of a query, or None."""
         row = self.row(sql, parameters)
         return row[0] if row else None
+
+    def may_stand_still(self) -> None:
+        """Let this transaction go on for as long as it takes: nobody waits for it, and it may wait for a user."""
+        self.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
 
     def lock(self, *what: object) -> None:
         """Let nobody else pass here with the same name until the transaction ends: for what has no row yet."""
@@ -380,6 +396,11 @@ def _explained(error: psycopg.Error, location: str) -> Optional[LedgerError]:
         return LedgerFull(f"{location} {what}", hint="make room", cause=f"the ledger {what}")
     known: tuple[tuple[type[psycopg.Error], str, str], ...] = (
         (pg.QueryCanceled, "was interrupted", "run it again"),
+        (
+            pg.IdleInTransactionSessionTimeout,
+            "has ended a transaction that stood still, and undone it",
+            "run it again",
+        ),
         (pg.UndefinedTable, "is not a ledger: a table is missing", "check the URL"),
         (
             pg.ReadOnlySqlTransaction,

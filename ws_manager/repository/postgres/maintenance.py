@@ -218,7 +218,9 @@ class Maintenance:
 
     def is_empty(self) -> bool:
         if self._db.locks:
-            # Nobody else may write until it is over: others would come between the ids of an import.
+            # Nobody else may write until it is over: others would come between the ids of an import. That may wait
+            # for its lines.
+            self._db.may_stand_still()
             tables = self._db.rows(
                 "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = %s", (SCHEMA,)
             )
