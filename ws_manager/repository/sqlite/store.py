@@ -43,6 +43,7 @@ class SqliteStore:
     """One open SQLite file. What only few commands need is loaded when it is asked for."""
 
     version = VERSION
+    makes_checkpoints = True
 
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -154,7 +155,7 @@ class SqliteStore:
         finally:
             self.db.execute("ROLLBACK")
 
-    def changes(self) -> Changes:
+    def changes(self, gateway: Optional[str] = None) -> Changes:
         # Only for those who wait: what tells them of writes needs ctypes.
         from ws_manager.repository.sqlite.changes import Changes
 
