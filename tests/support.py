@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 from urllib.parse import urlencode, urlsplit
@@ -31,6 +32,7 @@ from ws_manager.protocol.close_codes import CloseCode
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.locks import Lock, gateway_lock, living_lock
 from ws_manager.repository.sqlite.store import SqliteStore
+from ws_manager.settings import Location, located
 from ws_manager.strict_json import Json
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -321,13 +323,17 @@ async def refusal(url: str, query: str, headers: Optional[list[tuple[str, str]]]
 class RunningGateway:
     """A gateway in this event loop, over a ledger that the test uses too."""
 
-    def __init__(self, server: GatewayServer, database: Path) -> None:
+    def __init__(self, server: GatewayServer, database: Location) -> None:
         self.server = server
         self.url = server.url
         self.ledger = open_ledger(database)
-        self.db = db_of(self.ledger)
         self.pool = ConnectionPool(self.ledger)
         self._agents: list[RawAgent] = []
+
+    @cached_property
+    def db(self) -> Database:
+        """The ledger's SQLite connection."""
+        return db_of(self.ledger)
 
     @property
     def quotas(self) -> OwnQuotas:
@@ -399,7 +405,7 @@ class RunningGateway:
         """Let go of everything that the test held."""
         for agent in self._agents:
             agent.drop()
-        self.db.close()
+        self.ledger.close()
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -412,7 +418,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    database: Path,
+    database: Location,
     *,
     now: Callable[[], float] = time.monotonic,
     heartbeat_timeout: float = 30.0,
@@ -437,7 +443,7 @@ async def gateway(
     """Run a gateway until the block ends; with a `key` it asks for tokens."""
     server = GatewayServer(
         GatewayOptions(
-            database,
+            located(database),
             (host, *more_hosts),
             port,
             heartbeat_timeout=heartbeat_timeout,
