@@ -70,7 +70,7 @@ class Gateway:
         log: Path | None = None,
     ) -> None:
         self._log = log or Path(database).with_suffix(".log")
-        with self._log.open("wb") as log:
+        with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, *_PYTHON[loop], "--db", str(database)),
@@ -78,8 +78,8 @@ class Gateway:
                     *(("--workers", str(workers)) if workers > 1 else ()),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
             )
         self.pid = self._process.pid
         self.port = int(wait_for(self._address).rpartition(":")[2])

@@ -42,9 +42,12 @@ _KEEPALIVE = {
     "tcp_user_timeout": 30_000,
 }
 
+# What is delivered and confirmed is in memory. By the server's usual guess, made for disks that turn, each batch of
+# receipts would read the whole of a table that is not large yet.
 _SETTINGS = f"""SELECT
   set_config('search_path', '{SCHEMA}', false),
   set_config('lock_timeout', '{BUSY_SECONDS}s', false),
+  set_config('random_page_cost', '1.1', false),
   set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
     THEN 'on' ELSE current_setting('synchronous_commit') END, false),
   current_setting('server_encoding')"""
