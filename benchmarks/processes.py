@@ -61,9 +61,16 @@ def on_core(number: int) -> Iterator[None]:
 class Gateway:
     """`ws-manager serve` in a process of its own, with the event loop that it chooses, or with another."""
 
-    def __init__(self, database: Path, port: int = 0, loop: str = "", workers: int = 1) -> None:
-        self._log = database.with_suffix(".log")
-        with self._log.open("wb") as log:
+    def __init__(
+        self,
+        database: Path | str,
+        port: int = 0,
+        loop: str = "",
+        workers: int = 1,
+        log: Path | None = None,
+    ) -> None:
+        self._log = log or Path(database).with_suffix(".log")
+        with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, *_PYTHON[loop], "--db", str(database)),
@@ -71,8 +78,8 @@ class Gateway:
                     *(("--workers", str(workers)) if workers > 1 else ()),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
             )
         self.pid = self._process.pid
         self.port = int(wait_for(self._address).rpartition(":")[2])
@@ -198,6 +205,13 @@ def cpu_of(*pids: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS
+
+
+def cpu_of_server(pid: int) -> float:
+    """Seconds of CPU until now of a process and of all its children, also of those that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = (int(fields[13]) + int(fields[14])) / _TICKS
+    return ended + cpu_of(pid, *_children(pid))
 
 
 def _children(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import gateway
+from benchmarks import gateway, postgres
 from benchmarks.ledgers import MESSAGE, Ledgers
 from benchmarks.measure import Figure, in_turn, middle, quarters, ratios, seconds
 from benchmarks.peers import peers
@@ -265,6 +265,7 @@ ROWS: dict[str, Callable[[Ledgers], list[Figure]]] = {
     "broadcasts": following_broadcasts,
     "batch": batch,
     **gateway.ROWS,
+    **postgres.ROWS,
     "peers": peers,
 }
 """Every row by the name that is typed."""

@@ -74,7 +74,7 @@ def test_no_verb_is_forgotten(remote: RemoteLedger, kind: type) -> None:
 def test_what_only_its_machine_can_do_is_refused(remote: RemoteLedger) -> None:
     for call in (
         lambda: remote.count_message("ws-001"),
-        lambda: remote.delivery.positions(),
+        lambda: remote.delivery.positions("g"),
         lambda: remote.maintenance.checkpoint(),
         lambda: remote.maintenance.import_lines([]),
     ):

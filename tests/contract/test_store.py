@@ -47,7 +47,7 @@ def other(store: Store) -> Iterator[Store]:
 
 
 def register(store: Store, ws_id: str, agent: str) -> Connection:
-    return store.connections.register(Connection(ws_id, agent), None)
+    return store.connections.register(Connection(ws_id, agent, gateway="g"), None)
 
 
 def send(store: Store, ws_id: str, content: str = "1", retry_of: Optional[str] = None) -> str:
@@ -362,7 +362,7 @@ class TestReceipts:
 
 class TestPositions:
     def test_nothing_is_left_out_and_nothing_comes_twice(self, store: Store, other: Store) -> None:
-        position, seen = store.messages.position(), []
+        position, seen = store.messages.position("g"), []
         for number in range(7):
             broadcast(other, str(number))
             if number % 3 == 0:
@@ -381,7 +381,10 @@ class TestPositions:
         with store.atomic():
             for number in range(1200):
                 register(store, f"w-{number}", "aria")
-        before, trace = store.messages.position(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        before, trace = (
+            store.messages.position("g"),
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        )
         with store.atomic():
             recipients = store.connections.recipients("aria")
             traced = NewBroadcast(new_id(), "1", "news", None, utc_now(), trace)
@@ -394,7 +397,7 @@ class TestPositions:
         assert [each.traceparent for each in pending(store, "w-1199")] == [trace, None]
 
     def test_moves_on_where_nothing_is_pending(self, store: Store) -> None:
-        before = store.messages.position()
+        before = store.messages.position("g")
         send(store, "ws-001")
         (message,) = pending(store, "ws-001")
         with store.atomic():

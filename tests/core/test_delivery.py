@@ -66,7 +66,7 @@ class TestPending:
         assert [row.seq for row in delivery.pending("ws-001", 1, 10)] == [3]
 
     def test_of_everybody(self, delivery: Delivery, ledger: Ledger) -> None:
-        before, _ = delivery.positions()
+        before, _ = delivery.positions("g")
         ledger.broadcast("a")
         ledger.send("ws-001", "b")
         rows, reached, _whole = delivery.after(before, 10)
@@ -101,7 +101,7 @@ class TestPending:
         assert [row.seq for row in delivery.pending("ws-001", 0, 10)] == [1]
 
     def test_events_behind_a_position(self, delivery: Delivery, ledger: Ledger) -> None:
-        _, before = delivery.positions()
+        _, before = delivery.positions("g")
         ledger.disconnect("ws-002")
         found, reached = delivery.events_after(before)
         assert [(event.ws_id, event.kind) for event in found] == [("ws-002", "disconnected")]

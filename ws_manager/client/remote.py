@@ -287,7 +287,7 @@ class RemoteLedger(RemoteQuestions, Ledger):
         """Prune, export, backup."""
         return RemoteMaintenance(self.api)
 
-    def changes(self) -> RemoteChanges:
+    def changes(self, gateway: Optional[str] = None) -> RemoteChanges:
         """Return a `Changes`, which asks to look again about four times a second."""
         return RemoteChanges()
 

@@ -242,6 +242,9 @@ class RemoteChanges:
         """Wait until it is time to look."""
         time.sleep(_LOOK_SECONDS)
 
+    def widen(self, everything: bool) -> None:
+        """Do nothing: it cannot tell one commit from another."""
+
     def close(self) -> None:
         """Do nothing: it takes nothing of the system."""
 

@@ -80,12 +80,15 @@ def wait(store: Store, msg_id: str, seconds: float) -> Ask:
     """
     deadline = time.monotonic() + seconds
     changes = store.changes()
-    while True:
-        if changes.happened():
-            found = asked(store, msg_id)
-        if found.is_over or time.monotonic() >= deadline:
-            return found
-        time.sleep(WAIT_STEP)
+    try:
+        while True:
+            if changes.happened():
+                found = asked(store, msg_id)
+            if found.is_over or time.monotonic() >= deadline:
+                return found
+            time.sleep(WAIT_STEP)
+    finally:
+        changes.close()
 
 
 def reply(store: Store, ws_id: str, epoch: int, seq: int, content: object, *, limit: int) -> str:

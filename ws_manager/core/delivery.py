@@ -85,12 +85,15 @@ class Delivery:
 
     # What is to be delivered
 
-    def positions(self) -> tuple[Position, Position]:
-        """Return the positions behind all messages and behind all events so far."""
-        return self._store.messages.position(), self._store.events.position()
+    def positions(self, gateway: str) -> tuple[Position, Position]:
+        """Return the positions behind all messages to a gateway's connections, and behind all events, so far."""
+        return self._store.messages.position(gateway), self._store.events.position()
 
     def after(self, position: Position, limit: int) -> Reading:
-        """Return everybody's pending messages behind a position: at most `limit`, and a few MiB."""
+        """Return the pending messages to its gateway's connections behind a position: at most `limit`, and a few MiB.
+
+        Where the engine cannot tell gateways apart, these are everybody's.
+        """
         return self._store.messages.after(position, limit)
 
     def pending(

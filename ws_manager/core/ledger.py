@@ -408,9 +408,9 @@ class Ledger(Questions):
 
     # This process
 
-    def changes(self) -> Changes:
-        """Return a `Changes`, which reports the commits of any process from now on."""
-        return self._store.changes()
+    def changes(self, gateway: Optional[str] = None) -> Changes:
+        """Return a `Changes`, which reports the commits of any process from now on; see `Store.changes`."""
+        return self._store.changes(gateway)
 
     def check(self) -> None:
         """Check that the ledger is still the one that was opened.

@@ -205,6 +205,11 @@ class Maintenance:
 
         return unseal(self._store)
 
+    @property
+    def makes_checkpoints(self) -> bool:
+        """Whether there is work for `checkpoint`."""
+        return self._store.makes_checkpoints
+
     def checkpoint(self) -> None:
         """Do the work that piles up behind commits. A long-lived process calls it now and then."""
         self._store.checkpoint()

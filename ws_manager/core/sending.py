@@ -82,15 +82,18 @@ def wait(store: Store, sent: Sent, seconds: float) -> DeliveryCounts:
     changes = store.changes()
     broadcast_id = getattr(sent, "broadcast_id", None)
     msg_ids = [] if broadcast_id else [message.msg_id for message in cast("Sequence[Message]", sent)]
-    while True:
-        if changes.happened():
-            if broadcast_id is not None:
-                counts = store.broadcasts.delivery_counts(broadcast_id)
-            else:
-                counts = store.messages.delivery_counts(msg_ids)
-        if not counts.pending or time.monotonic() >= deadline:
-            return counts
-        time.sleep(WAIT_STEP)
+    try:
+        while True:
+            if changes.happened():
+                if broadcast_id is not None:
+                    counts = store.broadcasts.delivery_counts(broadcast_id)
+                else:
+                    counts = store.messages.delivery_counts(msg_ids)
+            if not counts.pending or time.monotonic() >= deadline:
+                return counts
+            time.sleep(WAIT_STEP)
+    finally:
+        changes.close()
 
 
 def _chosen(

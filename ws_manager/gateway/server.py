@@ -109,7 +109,7 @@ class GatewayServer:
         }
         self._janitor = Janitor(options.database, logs, options.keep, self._leads)
         self._bell = Bell()
-        self._pump = Pump(self._threads, self._bell.ring)
+        self._pump = Pump(self._threads, self._id, self._bell)
         self._meters = Meters(
             lambda: len(self._hub), lambda: len(self._events), lambda: self._pump.lag_seconds
         )

@@ -57,6 +57,9 @@ class Changes(Protocol):
     def wait(self) -> None:
         """Wait until somebody may have committed: at most about 2 ms longer than that, and at most 20 ms."""
 
+    def widen(self, everything: bool) -> None:
+        """Report every commit from now on, or again only what concerns the gateway."""
+
     def close(self) -> None:
         """Free what `wait` takes of the system."""
 
@@ -104,11 +107,13 @@ class Store(Protocol):
         location: its name, as it is shown to people.
         version: of the schema: what `export` names.
         one_writer: whether only one block writes at a time, so that it may touch connections in any order.
+        makes_checkpoints: whether work piles up behind commits, which `checkpoint` does.
     """
 
     location: str
     version: int
     one_writer: bool
+    makes_checkpoints: bool
 
     @property
     def connections(self) -> Connections:
@@ -192,8 +197,13 @@ class Store(Protocol):
     def snapshot(self) -> AbstractContextManager[None]:
         """Read one state of the ledger throughout the block. Inside an open transaction it is the state of that."""
 
-    def changes(self) -> Changes:
-        """Return a `Changes`, which reports commits from now on."""
+    def changes(self, gateway: Optional[str] = None) -> Changes:
+        """Return a `Changes`, which reports commits from now on.
+
+        Args:
+            gateway: report only what concerns this gateway, where the engine can tell: messages to its connections,
+                and what writes an event.
+        """
 
     def check(self) -> None:
         """Check that the ledger is still the one that was opened.

@@ -208,11 +208,16 @@ class Messages(Protocol):
     def insert_each(self, messages: Sequence[NewMessage]) -> None:
         """Write messages that have one sender and one time, in this order."""
 
-    def position(self) -> Position:
-        """Return the position behind everything that is committed now."""
+    def position(self, gateway: str) -> Position:
+        """Return the position behind everything that is committed now.
+
+        Args:
+            gateway: what is read from there on are the messages that are written while it has the recipient's
+                connection; everybody's where the engine cannot tell.
+        """
 
     def after(self, position: Position, limit: int) -> Reading:
-        """Return everybody's pending messages behind a position.
+        """Return the pending messages behind a position.
 
         At most `limit`, and at most so many that they take a few MiB of memory. The position that they reach differs
         from the old one as soon as something was committed.

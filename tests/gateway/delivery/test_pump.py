@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import PONG, gateway, until
 from ws_manager import Ledger, broadcast, open_ledger, settings
+from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery import pump
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads, Result
 from ws_manager.gateway.delivery.pump import Pump
@@ -178,7 +179,7 @@ async def pumping(database: Path) -> AsyncIterator[tuple[Ledger, LateThreads, Pu
         ledger.connect("octavia", "ws-001")
         threads, sessions = LateThreads(database), Sessions()
         await threads.open()
-        pump = Pump(threads)
+        pump = Pump(threads, "g", Bell())
         await pump.open()
         running = asyncio.ensure_future(pump.run(sessions.dispatch, sessions.check))
         try:

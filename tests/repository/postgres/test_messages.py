@@ -46,7 +46,9 @@ def connect(store: PostgresStore, count: int) -> list[str]:
     random.Random(3).shuffle(ws_ids)
     with store.atomic():
         for ws_id in ws_ids:
-            store.db.execute("INSERT INTO connections (ws_id, agent) VALUES (%s, 'octavia')", (ws_id,))
+            store.db.execute(
+                "INSERT INTO connections (ws_id, agent, gateway) VALUES (%s, 'octavia', 'g')", (ws_id,)
+            )
     return ws_ids
 
 
@@ -129,7 +131,7 @@ class TestWriters:
 
     @pytest.mark.parametrize("held", [False, True], ids=["", "while one transaction stays open"])
     def test_a_reader_gets_each_message_once_and_in_order(self, store: PostgresStore, held: bool) -> None:
-        ws_ids, position = connect(store, 6)[:5], store.messages.position()
+        (unsent, *ws_ids), position = connect(store, 6), store.messages.position("g")
         committed: list[str] = []
         ended = threading.Event()
         seen: list[PendingMessage] = []
@@ -163,7 +165,7 @@ class TestWriters:
             following = threads.submit(reader)
             with slow.atomic() if held else contextlib.nullcontext():
                 if held:
-                    slow.messages.insert(new("ws-held"))
+                    slow.messages.insert(new(unsent))
                 together(store, *map(sender, range(8)))
                 ended.set()
                 reached = following.result()
@@ -173,12 +175,12 @@ class TestWriters:
             seqs = [message.seq for message in seen if message.recipient_id == ws_id]
             assert seqs == sorted(seqs)
         # What was open all the time comes as soon as it is committed, though its id is the lowest.
-        assert [message.recipient_id for message in read_all(store, reached)[0]] == ["ws-held"] * held
+        assert [message.recipient_id for message in read_all(store, reached)[0]] == [unsent] * held
 
 
 class TestReadings:
     def test_an_empty_one_says_that_there_is_nothing_at_that_moment(self, store: PostgresStore) -> None:
-        ws_ids, position = connect(store, 2), store.messages.position()
+        ws_ids, position = connect(store, 2), store.messages.position("g")
         broadcast(store, ws_ids, "1")
         first, position, _ = store.messages.after(position, 2)
         assert len(first) == 2
@@ -189,7 +191,7 @@ class TestReadings:
         assert store.messages.after(position, 2) == ([], position, True)
 
     def test_the_messages_of_a_broadcast_share_memory(self, store: PostgresStore) -> None:
-        ws_ids, position = connect(store, 40), store.messages.position()
+        ws_ids, position = connect(store, 40), store.messages.position("g")
         large = '"' + "ü" * 300_000 + '"'
         broadcast(store, ws_ids, large, "2")
         messages, _, whole = store.messages.after(position, 1000)
@@ -199,7 +201,7 @@ class TestReadings:
         assert len({id(message.content) for message in messages}) == 2
 
     def test_large_ones_come_in_pieces(self, store: PostgresStore) -> None:
-        ws_ids, position = connect(store, 1), store.messages.position()
+        ws_ids, position = connect(store, 1), store.messages.position("g")
         for _ in range(5):
             send(store, ws_ids[0], '"' + "x" * 400_000 + '"')
         messages, reached, whole = store.messages.after(position, 1000)
@@ -207,7 +209,7 @@ class TestReadings:
         assert len(read_all(store, reached)[0]) == 2
 
     def test_transactions_of_more_digits_come_after_those_of_fewer(self, store: PostgresStore) -> None:
-        ws_ids, position = connect(store, 1), store.messages.position()
+        ws_ids, position = connect(store, 1), store.messages.position("g")
         number = 0
         while number < 1005:
             send(store, ws_ids[0])
@@ -235,7 +237,7 @@ def _after_lost_transactions(store: PostgresStore, ws_id: str) -> Position:
         with contextlib.suppress(ZeroDivisionError), store.atomic():
             store.db.value("SELECT pg_current_xact_id()::text")
             raise ZeroDivisionError
-    position = store.messages.position()
+    position = store.messages.position("g")
     send_nothing = store.messages.after(position, 10)
     assert send_nothing.messages == []
     return send_nothing.position

@@ -55,7 +55,8 @@ def check_that_it_works(ledger: Ledger, before: list[FeedEntry]) -> None:
     """What was written is found, once and in order, and what is written next is delivered at once."""
     assert before
     assert what_happened(ledger) == before
-    messages, events = ledger.delivery.positions()
+    ledger.delivery.open_socket("octavia", "ws-001", None, "g-1")
+    messages, events = ledger.delivery.positions("g-1")
     assert ledger.delivery.after(messages, 10).messages == []
     waiting = ledger.delivery.pending("ws-001", 0, 10)
     assert [each.content for each in waiting] == ["2"]

@@ -17,7 +17,7 @@ from ws_manager.repository.findings import ORDERS, ActiveConnection, Backlog, Re
 from ws_manager.settings import HEARTBEAT_TIMEOUT
 
 if TYPE_CHECKING:
-    from ws_manager.repository.store import Store
+    from ws_manager.repository.store import Changes, Store
 
 SLOW_ROUND_TRIP_MS = 1000
 SLOW_CONFIRMATION_SECONDS = 10.0
@@ -194,7 +194,8 @@ class Sampler:
         self._timeout = timeout
         self._now = now
         self._rates = Rates(timer)
-        self._changes = store.changes()
+        self._sampled = False
+        self._changes: Optional[Changes] = None
         self._backlog = Backlog(0, 0, 0, None)
 
     def sample(self, query: OverviewQuery) -> Overview:
@@ -206,13 +207,17 @@ class Sampler:
         """
         check_query(query)
         self._store.check()
+        if self._sampled and self._changes is None:
+            # Not for a single sample: the session would listen from then on.
+            self._changes = self._store.changes()
+        self._sampled = True
         return self._rates.fill_in(self._take(self._rates.query(query)))
 
     def _take(self, query: OverviewQuery) -> Overview:
         store = self._store
         with store.snapshot():
             at = self._now()
-            if self._changes.happened():
+            if self._changes is None or self._changes.happened():
                 self._backlog = store.overview.whole_backlog()
             active = store.connections.count_active()
             chosen = query.agent or query.text

@@ -43,6 +43,8 @@ class Checkpointer:
                 trouble.ended()
 
     def _checkpoint(self, ledger: Ledger) -> None:
+        if not ledger.maintenance.makes_checkpoints:
+            return
         if self._changes is None:
             self._changes = ledger.changes()
         # A failed checkpoint stays due.

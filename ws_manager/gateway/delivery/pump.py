@@ -8,6 +8,7 @@ from typing import Callable, NamedTuple, Optional
 
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerError
+from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
 from ws_manager.gateway.delivery.watcher import Watcher
 from ws_manager.gateway.trouble import Trouble
@@ -45,11 +46,12 @@ class _News(NamedTuple):
 
 
 class Pump:
-    """Offers every committed message to the live sessions, whichever process committed it.
+    """Offers every message that is committed for this gateway to the live sessions, whichever process committed it.
 
     Args:
         threads: the ledger's threads.
-        noticed: is called whenever somebody has committed.
+        gateway_id: this gateway's id.
+        bell: rings whenever somebody has committed.
 
     Attributes:
         lag_seconds: how long the last messages took from the beginning of their reading to their sockets.
@@ -59,9 +61,10 @@ class Pump:
     _position: Position
     _event_position: Position
 
-    def __init__(self, threads: LedgerThreads, noticed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, threads: LedgerThreads, gateway_id: str, bell: Bell) -> None:
         self._threads = threads
-        self._noticed = noticed
+        self._gateway_id = gateway_id
+        self._bell = bell
         # The number of the last reading, and of the last one whose messages were offered. One thread does all the
         # readings, of backlogs too, so their order tells which saw what.
         self._read = 0
@@ -80,7 +83,7 @@ class Pump:
             LedgerError: it cannot be read.
         """
         self._position, self._event_position = await self._threads.read(
-            lambda ledger: ledger.delivery.positions()
+            lambda ledger: ledger.delivery.positions(self._gateway_id)
         )
 
     async def run(self, dispatch: Dispatch, check: Check) -> None:
@@ -101,6 +104,8 @@ class Pump:
             loop,
             self._notice,
             lambda error: None if replaced.done() else replaced.set_exception(error),
+            self._gateway_id,
+            lambda: self._bell.wanted,
         )
         watcher.start()
         pumping = asyncio.ensure_future(self._pump(dispatch, check))
@@ -112,7 +117,7 @@ class Pump:
 
     def _notice(self) -> None:
         self._changed.set()
-        self._noticed()
+        self._bell.ring()
 
     async def backlog(self, ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], bool]:
         """Return pending messages of a connection above a seq, and whether its session may go live with them.

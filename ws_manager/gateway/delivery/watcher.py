@@ -28,6 +28,8 @@ class Watcher(threading.Thread):
         loop: the event loop that calls `changed` and `replaced`.
         changed: called without arguments after each change.
         replaced: called with the error if the ledger was deleted or replaced. The thread then ends.
+        gateway_id: this gateway's id. Other commits than those that concern it need not be noticed.
+        wants_everything: returns whether they are to be noticed now too.
     """
 
     def __init__(
@@ -36,12 +38,16 @@ class Watcher(threading.Thread):
         loop: asyncio.AbstractEventLoop,
         changed: Callable[[], None],
         replaced: Callable[[LedgerReplaced], None],
+        gateway_id: str,
+        wants_everything: Callable[[], bool],
     ) -> None:
         super().__init__(name="ws-manager-watcher", daemon=True)
         self._original = ledger
         self._loop = loop
         self._changed = changed
         self._replaced = replaced
+        self._gateway_id = gateway_id
+        self._wants_everything = wants_everything
         self._stopped = False
 
     def run(self) -> None:
@@ -56,7 +62,8 @@ class Watcher(threading.Thread):
                     if ledger is None:
                         ledger = self._original.again()
                     if changes is None:
-                        changes = ledger.changes()
+                        changes = ledger.changes(self._gateway_id)
+                    changes.widen(self._wants_everything())
                     changes.wait()
                     if time.monotonic() - checked_at >= _CHECK_SECONDS:
                         checked_at = time.monotonic()

@@ -24,7 +24,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 from ws_manager.errors import (
@@ -36,6 +37,8 @@ from ws_manager.errors import (
     MissingExtra,
 )
 from ws_manager.repository.copied import seal_in
+from ws_manager.repository.postgres.hints import EVERYTHING, LISTENING, Announcer, announcer_of
+from ws_manager.repository.postgres.hints import SEND as SEND_HINT
 from ws_manager.settings import DatabaseUrl
 
 try:
@@ -50,9 +53,6 @@ except ImportError as error:
 
 SCHEMA = "ws_manager"
 """The schema of PostgreSQL that has the ledger's tables. Other programs may use the rest of the database."""
-
-CHANNEL = "ws_manager"
-"""The channel of LISTEN and NOTIFY on which commits are announced."""
 
 SEALED = "WSM01"
 """The SQLSTATE with which a sealed ledger refuses writes."""
@@ -76,6 +76,8 @@ _KEEPALIVE = {
     "tcp_user_timeout": 30_000,
 }
 
+# What is delivered and confirmed is in memory. By the server's usual guess, made for disks that turn, each batch of
+# receipts would read the whole of a table that is not large yet.
 _SETTINGS = f"""SELECT
   set_config('search_path', '{SCHEMA}', false),
   set_config('lock_timeout', '{BUSY_SECONDS}s', false),
@@ -83,6 +85,7 @@ _SETTINGS = f"""SELECT
   set_config('tcp_keepalives_idle', '10', false),
   set_config('tcp_keepalives_interval', '5', false),
   set_config('tcp_keepalives_count', '4', false),
+  set_config('random_page_cost', '1.1', false),
   set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
     THEN 'on' ELSE current_setting('synchronous_commit') END, false),
   current_setting('server_encoding')"""
@@ -123,6 +126,9 @@ class Database:
         # Another thread shuts this one down: the number of the session's own may belong to something else by then.
         self._plug: Optional[socket.socket] = None
         self._plugging = threading.Lock()
+        self._concerned: set[str] = set()
+        self._listeners: Counter[str] = Counter()
+        self._hints: Counter[str] = Counter()
         self._session: psycopg.Connection[Row] = self._connected()
 
     def _connected(self) -> psycopg.Connection[Row]:
@@ -159,6 +165,8 @@ class Database:
                     f"the encoding of {self.location} is not UTF8",
                     hint="make a database with ENCODING 'UTF8'",
                 )
+            for channel in self._listeners:
+                _listen(session, channel)
         except BaseException:
             session.close()
             self._unplug()
@@ -225,14 +233,21 @@ class Database:
         """
         with self.translated():
             session = self.session
+            outermost = not self.in_transaction
+            if outermost:
+                self._concerned.clear()
             self._blocks += 1
             try:
                 with session.transaction():
                     yield
             finally:
                 self._blocks -= 1
-        if not self.in_transaction:
-            self._announce()
+        if outermost:
+            self._announcer.announce(self, {EVERYTHING, *self._concerned})
+
+    def concerns(self, channels: Iterable[str]) -> None:
+        """Remember whom the open transaction concerns: they get a hint once it is committed."""
+        self._concerned.update(channels)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -316,10 +331,41 @@ class Database:
         """
         return " FOR NO KEY UPDATE" if self.locks else ""
 
-    def notified(self, seconds: float) -> bool:
-        """Wait for an announcement of a commit on this session, which must LISTEN. False if none came."""
+    def listen(self, channel: str) -> None:
+        """Listen for hints on a channel, on this session and on those that replace it, until `unlisten`."""
+        self._listeners[channel] += 1
+        if self._listeners[channel] == 1:
+            with self.translated():
+                _listen(self.session, channel)
+
+    def unlisten(self, channel: str) -> None:
+        """Listen no longer, if nobody else does on this session."""
+        self._listeners[channel] -= 1
+        if self._listeners[channel]:
+            return
+        del self._listeners[channel]
+        # A session that is lost listens no longer.
+        if not self._session.closed:
+            with contextlib.suppress(psycopg.OperationalError):
+                _unlisten(self._session, channel)
+
+    def send_hint(self, channels: Collection[str]) -> None:
+        """Send a hint on some channels.
+
+        One that cannot be sent is lost: what was committed stays so, and whoever listens also looks by himself.
+        """
+        with contextlib.suppress(LedgerError, psycopg.Error):
+            self.execute(SEND_HINT, (list(channels), EVERYTHING in self._listeners))
+
+    def notified(self, seconds: float) -> None:
+        """Wait for a hint on this session."""
         with self.translated():
-            return bool(list(self.session.notifies(timeout=seconds, stop_after=1)))
+            for hint in self.session.notifies(timeout=seconds, stop_after=1):
+                self._hints[hint.channel] += 1
+
+    def hints(self, channel: str) -> int:
+        """Return how many hints have come on a channel."""
+        return self._hints[channel]
 
     def interrupt(self) -> None:
         """Let the statement fail that runs now, in whichever thread. It takes at most about 2 seconds."""
@@ -334,6 +380,8 @@ class Database:
 
     def close(self) -> None:
         """End the session."""
+        if not (self._closed or self._session.closed or self.in_transaction) and os.getpid() == self._pid:
+            self._announcer.flush(self)
         self._closed = True
         self._session.close()
         self._unplug()
@@ -342,13 +390,26 @@ class Database:
         """Turn PostgreSQL's errors about the database into ours."""
         return translated_errors(self.location)
 
-    def _announce(self) -> None:
-        """Say that something was committed: a hint, for everybody also looks by himself.
+    @property
+    def _announcer(self) -> Announcer:
+        return announcer_of(self.url, lambda: Database(self.url))
 
-        Not in the transaction itself: NOTIFY takes a lock that all commits of the database would wait for.
-        """
-        with contextlib.suppress(LedgerError, psycopg.Error):
-            self.execute(f"NOTIFY {CHANNEL}")
+
+def _listen(session: psycopg.Connection[Row], channel: str) -> None:
+    session.execute(f"LISTEN {_quoted(channel)}".encode())
+    if channel == EVERYTHING:
+        # Those who send look for this lock. It is taken afterwards, so whoever sees it can rely on the other.
+        session.execute(f"SELECT pg_advisory_lock_shared({LISTENING})".encode())
+
+
+def _unlisten(session: psycopg.Connection[Row], channel: str) -> None:
+    session.execute(f"UNLISTEN {_quoted(channel)}".encode())
+    if channel == EVERYTHING:
+        session.execute(f"SELECT pg_advisory_unlock_shared({LISTENING})".encode())
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 @contextlib.contextmanager

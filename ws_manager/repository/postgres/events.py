@@ -6,6 +6,7 @@ from typing import Optional, cast
 
 from ws_manager.models import Event
 from ws_manager.repository.postgres.database import Database
+from ws_manager.repository.postgres.hints import EVENTS as EVENTS_CHANNEL
 from ws_manager.repository.postgres.snapshots import BETWEEN, EVENTS, Seen, current
 from ws_manager.repository.records import Position
 
@@ -26,6 +27,7 @@ class Events:
         msg_id: Optional[str] = None,
         detail: Optional[str] = None,
     ) -> None:
+        self._db.concerns([EVENTS_CHANNEL])
         self._db.execute(
             "INSERT INTO events (ts, ws_id, msg_id, kind, detail) VALUES (%s, %s, %s, %s, %s)",
             (at, ws_id, msg_id, kind, detail),

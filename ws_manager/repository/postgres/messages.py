@@ -8,12 +8,13 @@ connection the order of ids is the order of commits. Between connections it says
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional, cast
 
 from ws_manager.models import PendingMessage, new_ids
 from ws_manager.repository.postgres.database import Database
-from ws_manager.repository.postgres.snapshots import NEW, Seen, current
+from ws_manager.repository.postgres.hints import channel_of
+from ws_manager.repository.postgres.snapshots import MESSAGES, NEW, Seen, current
 from ws_manager.repository.records import (
     MOST_CHARACTERS,
     DeliveryCounts,
@@ -47,17 +48,17 @@ _LOCKED = (
 )
 """Connections, locked in the order of their ids: in any other, two transactions would wait for each other."""
 
-# The first id of what is new comes by the index on `tx`. `+ 0` keeps the planner from looking for it by the ids.
-_FIRST_NEW = f"id >= (SELECT min(id + 0) FROM messages WHERE {NEW} AND {PENDING})"
+# The index on `gateway` and `tx` leads to what is new for a gateway, and to nothing else.
+_NEW = f"gateway = %(gateway)s AND {NEW} AND {PENDING}"
 # From an id on, in the order of ids. Without an indexed condition on `tx`, because many pieces of one large commit
 # would each find and sort all of it.
 _LEFT = (
-    f"id > %(last)s AND NOT pg_visible_in_snapshot(tx, %(past)s::pg_snapshot)"
+    "id > %(last)s AND gateway = %(gateway)s AND NOT pg_visible_in_snapshot(tx, %(past)s::pg_snapshot)"
     f" AND pg_visible_in_snapshot(tx, %(now)s::pg_snapshot) AND {PENDING}"
 )
 
 
-def _piece(where: str) -> str:
+def _piece(where: str, order: str) -> str:
     """Return the query for the next messages of a reading, as far as their contents fit into memory.
 
     The content of a broadcast is read once. The last columns: whether a row goes without a content for that reason,
@@ -65,7 +66,7 @@ def _piece(where: str) -> str:
     """
     of_one = "broadcast_id IS NOT NULL AND row_number() OVER (PARTITION BY broadcast_id ORDER BY id) > 1"
     return (
-        f"WITH next AS MATERIALIZED (SELECT {_WIRE} FROM messages WHERE {where} ORDER BY id LIMIT %(limit)s),"
+        f"WITH next AS MATERIALIZED (SELECT {_WIRE} FROM messages WHERE {where} ORDER BY {order} LIMIT %(limit)s),"
         f" marked AS (SELECT *, {of_one} AS copy FROM next),"
         f" weighed AS (SELECT *, CASE WHEN copy THEN {_OF_ITS_OWN} ELSE octet_length(content) + {_BESIDE_CONTENT}"
         " END AS size FROM marked),"
@@ -76,7 +77,8 @@ def _piece(where: str) -> str:
     )
 
 
-_FIRST_PIECE, _NEXT_PIECE = _piece(f"{_FIRST_NEW} AND {_LEFT}"), _piece(_LEFT)
+# `+ 0` keeps the planner from looking for the first ones by the ids.
+_FIRST_PIECE, _NEXT_PIECE = _piece(_NEW, "id + 0"), _piece(_LEFT, "id")
 
 
 class Messages:
@@ -89,43 +91,39 @@ class Messages:
 
     def insert(self, message: NewMessage) -> int:
         # The id is given behind the join: when the recipient's row is locked. A recipient that is not there has none.
-        return int(
-            self._db.value(
-                "WITH counted AS (UPDATE connections SET message_count = message_count + 1"
-                " WHERE ws_id = %(recipient_id)s RETURNING 1)"
-                " INSERT INTO messages (msg_id, recipient_id, content, msg_type, sender_id, sent_at, retry_of,"
-                " traceparent, wants_reply, reply_to)"
-                " SELECT %(msg_id)s, %(recipient_id)s, %(content)s, %(msg_type)s, %(sender_id)s, %(sent_at)s,"
-                " %(retry_of)s, %(traceparent)s, %(wants_reply)s::integer, %(reply_to)s"
-                " FROM (VALUES (1)) AS once LEFT JOIN counted ON true RETURNING id",
-                {**message._asdict(), "wants_reply": int(message.wants_reply)},
-            )
+        row = self._db.row(
+            "WITH counted AS (UPDATE connections SET message_count = message_count + 1"
+            " WHERE ws_id = %(recipient_id)s RETURNING gateway)"
+            " INSERT INTO messages (msg_id, recipient_id, content, msg_type, sender_id, sent_at, retry_of,"
+            " traceparent, wants_reply, reply_to, gateway)"
+            " SELECT %(msg_id)s, %(recipient_id)s, %(content)s, %(msg_type)s, %(sender_id)s, %(sent_at)s,"
+            " %(retry_of)s, %(traceparent)s, %(wants_reply)s::integer, %(reply_to)s, counted.gateway"
+            " FROM (VALUES (1)) AS once LEFT JOIN counted ON true RETURNING id, gateway",
+            {**message._asdict(), "wants_reply": int(message.wants_reply)},
         )
+        assert row is not None
+        self._wake([row[1]])
+        return int(row[0])
 
     def insert_each(self, messages: Sequence[NewMessage]) -> None:
         if not messages:
             return
         with self._db.transaction():
-            self._count(Counter(message.recipient_id for message in messages))
+            gateways = self._count(Counter(message.recipient_id for message in messages))
+            columns = "msg_id", "msg_type", "recipient_id", "content", "traceparent", "sent_at", "sender_id"
             self._db.copy(
                 "messages",
-                ("msg_id", "msg_type", "recipient_id", "content", "traceparent", "sent_at", "sender_id"),
-                (
-                    (m.msg_id, m.msg_type, m.recipient_id, m.content, m.traceparent, m.sent_at, m.sender_id)
-                    for m in messages
-                ),
+                (*columns, "gateway"),
+                ((*map(m.__getattribute__, columns), gateways.get(m.recipient_id)) for m in messages),
             )
 
     def insert_broadcasts(self, broadcasts: Sequence[NewBroadcast], ws_ids: Sequence[str]) -> None:
         """Write a message of each broadcast to each of at least one recipient."""
-        self._db.execute(
-            f"{_LOCKED} UPDATE connections SET message_count = message_count + %s FROM locked"
-            " WHERE connections.id = locked.id",
-            (list(ws_ids), len(broadcasts)),
-        )
+        gateways = self._count(dict.fromkeys(ws_ids, len(broadcasts)))
         columns = (
             "msg_id",
             "recipient_id",
+            "gateway",
             "msg_type",
             "sender_id",
             "content",
@@ -137,7 +135,7 @@ class Messages:
             "messages",
             columns,
             (
-                (msg_id, ws_id, *shared)
+                (msg_id, ws_id, gateways.get(ws_id), *shared)
                 for new, shared in (
                     (
                         new,
@@ -156,19 +154,27 @@ class Messages:
             ),
         )
 
-    def _count(self, counts: Mapping[str, int]) -> None:
-        """Add to the message counters of connections."""
-        self._db.execute(
-            f"{_LOCKED} UPDATE connections SET message_count = message_count + new.count FROM locked"
+    def _count(self, counts: Mapping[str, int]) -> dict[str, str]:
+        """Add to the message counters of connections, and return the gateways of those that have one."""
+        rows = self._db.rows(
+            f"{_LOCKED}, counted AS (UPDATE connections SET message_count = message_count + new.count FROM locked"
             " JOIN unnest(%s::text[], %s::bigint[]) AS new (ws_id, count) ON new.ws_id = locked.ws_id"
-            " WHERE connections.id = locked.id",
+            " WHERE connections.id = locked.id RETURNING connections.ws_id, gateway)"
+            # As arrays: one row for each connection would take longer.
+            " SELECT gateway, array_agg(ws_id) FROM counted WHERE gateway IS NOT NULL GROUP BY gateway",
             (list(counts), list(counts), list(counts.values())),
         )
+        self._wake(gateway for gateway, _ in rows)
+        return {ws_id: gateway for gateway, ws_ids in rows for ws_id in ws_ids}
+
+    def _wake(self, gateways: Iterable[Optional[str]]) -> None:
+        """Let gateways have a hint of what is written for their connections."""
+        self._db.concerns(channel_of(gateway) for gateway in gateways if gateway is not None)
 
     # Delivery
 
-    def position(self) -> Position:
-        return Position(Seen(current(self._db)))
+    def position(self, gateway: str) -> Position:
+        return Position(Seen(current(self._db, MESSAGES, gateway), gateway=gateway))
 
     def after(self, position: Position, limit: int) -> Reading:
         seen = cast("Seen", position)
@@ -176,14 +182,15 @@ class Messages:
             # What is left of an earlier reading: much may have been committed behind it.
             messages, last = self._next(_NEXT_PIECE, seen, limit)
             if messages:
-                reached = Seen(seen.now) if last is None else seen._replace(last=last)
+                reached = seen.reached() if last is None else seen._replace(last=last)
                 return Reading(messages, Position(reached), False)
-            seen = Seen(seen.now)
-        now = current(self._db)
+            seen = seen.reached()
+        now = current(self._db, MESSAGES, seen.gateway)
         if now == seen.past:
             return Reading([], Position(seen), True)
-        messages, last = self._next(_FIRST_PIECE, Seen(seen.past, now), limit)
-        reached = Seen(now) if last is None else Seen(seen.past, now, last)
+        seen = seen._replace(now=now)
+        messages, last = self._next(_FIRST_PIECE, seen, limit)
+        reached = seen.reached() if last is None else seen._replace(last=last)
         return Reading(messages, Position(reached), last is None)
 
     def _next(self, query: str, seen: Seen, limit: int) -> tuple[list[PendingMessage], Optional[int]]:

@@ -13,7 +13,7 @@ _EVENTS_LOOKED_AT = 10_000
 _PENDING = "delivered = 0 AND rejected_at IS NULL"
 _ORDER_BY = {
     "pending": "(SELECT count(*) FROM (SELECT 1 FROM messages WHERE recipient_id = connections.ws_id"
-    f" AND {_PENDING} LIMIT {MOST_COUNTED}) AS found) DESC, id",
+    f" AND id > connections.confirmed_seq AND {_PENDING} LIMIT {MOST_COUNTED}) AS found) DESC, id",
     # One in the future was written before the clock was set back: nothing was heard since.
     "idle": "last_heartbeat > %s DESC, last_heartbeat, id",
     "round-trip": "(SELECT latency_ms FROM heartbeat_log WHERE heartbeat_log.ws_id = connections.ws_id"

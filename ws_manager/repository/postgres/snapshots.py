@@ -8,7 +8,7 @@ one does not; each row has its transaction in `tx`. A transaction that stays ope
 A snapshot is cut behind the last transaction that had written a row of the table then. A server that crashes forgets
 the numbers of transactions that it had not yet flushed, such as those of NOTIFY, and gives them again: without the
 cut, the rows that are then written under them would count as seen. It also lets a position stay the same as long as
-only other tables are written.
+only other tables are written, or only rows of other gateways.
 """
 
 from __future__ import annotations
@@ -30,11 +30,18 @@ class Seen(NamedTuple):
         past: the snapshot up to which everything was read.
         now: the snapshot that is being read; None if none is.
         last: the id up to which that was read.
+        gateway: whose messages are read; None for all rows.
     """
 
     past: str
     now: Optional[str] = None
     last: int = 0
+    gateway: Optional[str] = None
+
+    def reached(self) -> Seen:
+        """Return the place behind the snapshot that is being read."""
+        assert self.now is not None
+        return Seen(self.now, gateway=self.gateway)
 
 
 NEW = (
@@ -48,11 +55,14 @@ BETWEEN = f"{NEW} AND id > %(last)s"
 """The condition for what is left to read of that. Its parameters are `Seen._asdict()`."""
 
 
-def current(db: Database, table: str = MESSAGES) -> str:
-    """Return the present snapshot, as far as it matters for a table."""
+def current(db: Database, table: str = MESSAGES, gateway: Optional[str] = None) -> str:
+    """Return the present snapshot, as far as it matters for a table, or for a gateway's messages."""
+    where = "" if gateway is None else "WHERE gateway = %(gateway)s "
     # Not by `tx` alone: that would be the column of the result, a text.
     row = db.row(
-        f"SELECT pg_current_snapshot()::text, (SELECT {table}.tx::text FROM {table} ORDER BY {table}.tx DESC LIMIT 1)"
+        "SELECT pg_current_snapshot()::text,"
+        f" (SELECT {table}.tx::text FROM {table} {where}ORDER BY {table}.tx DESC LIMIT 1)",
+        {"gateway": gateway},
     )
     assert row is not None
     end = _FIRST if row[1] is None else int(row[1]) + 1

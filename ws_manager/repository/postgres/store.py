@@ -39,6 +39,7 @@ class PostgresStore:
 
     version = VERSION
     one_writer = False
+    makes_checkpoints = False
 
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -72,8 +73,8 @@ class PostgresStore:
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
         return self.db.snapshot()
 
-    def changes(self) -> Changes:
-        return Changes(self.db)
+    def changes(self, gateway: Optional[str] = None) -> Changes:
+        return Changes(self.db, gateway)
 
     def check(self) -> None:
         # A URL names a ledger by its place alone.

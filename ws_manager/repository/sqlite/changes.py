@@ -76,6 +76,10 @@ class Changes:
             self._near_until, self._look_until = now + _NEAR_SECONDS, now + _WRITING_SECONDS
         self._told = written or looking
 
+    def widen(self, everything: bool) -> None:
+        # It cannot tell: everything is reported in any case.
+        return None
+
     def close(self) -> None:
         events, self._events = self._events, None
         if events is not None:

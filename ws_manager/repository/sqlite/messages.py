@@ -142,7 +142,7 @@ class Messages:
 
     # Delivery
 
-    def position(self) -> Position:
+    def position(self, gateway: str) -> Position:
         return Position(self._db.highest_id("messages"))
 
     def after(self, position: Position, limit: int) -> Reading:

@@ -46,6 +46,7 @@ class SqliteStore:
 
     version = VERSION
     one_writer = True
+    makes_checkpoints = True
 
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -163,7 +164,7 @@ class SqliteStore:
         finally:
             self.db.execute("ROLLBACK")
 
-    def changes(self) -> Changes:
+    def changes(self, gateway: Optional[str] = None) -> Changes:
         # Only for those who wait: what tells them of writes needs ctypes.
         from ws_manager.repository.sqlite.changes import Changes
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from ws_manager import strict_json
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import InvalidInput, LedgerBusy, TooLarge
-from ws_manager.gateway.bell import Bell, heard
+from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread, LedgerThreads
 from ws_manager.gateway.http.api import asyncapi, openapi
 from ws_manager.gateway.http.api.gate import Gate
@@ -250,6 +250,6 @@ class _Looks:
         # Many who wait must not keep others from asking.
         await asyncio.sleep(min(self._pause, left))
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        await heard(self._ringing, min(_LOOK_SECONDS, left))
+        await self._bell.heard(self._ringing, min(_LOOK_SECONDS, left))
         self._ringing = self._bell.next
         return True

@@ -19,7 +19,7 @@ from ws_manager.core.ledger import Ledger
 from ws_manager.core.moments import parse_moment
 from ws_manager.core.read.feed import News
 from ws_manager.errors import GatewayUnavailable, LedgerError, LedgerUnreachable, NotAuthorised
-from ws_manager.gateway.bell import Bell, heard
+from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery.ledger_threads import LedgerThread
 from ws_manager.gateway.http.api.gate import Gate
 from ws_manager.gateway.http.api.parsing import parse_query, query_of
@@ -149,7 +149,7 @@ class EventStreams:
                     await response.write(f"id: {cursor}\n:\n\n".encode())
                     written = loop.time()
                 if not news.entries:
-                    await heard(ringing, _LOOK_SECONDS)
+                    await self._bell.heard(ringing, _LOOK_SECONDS)
         return response
 
 
