@@ -24,7 +24,8 @@ def target(tmp_path: Path) -> Path:
 def copy() -> Callable[..., Any]:
     """Run `copy` in this process. It takes no `--db`, which `cli` gives."""
     separate = "mix_stderr" in inspect.signature(CliRunner).parameters
-    runner = CliRunner(**({"mix_stderr": False} if separate else {}))
+    options: dict[str, Any] = {"mix_stderr": False} if separate else {}
+    runner = CliRunner(**options)
 
     def run(*arguments: object) -> Any:
         return runner.invoke(app, ["copy", *map(str, arguments)])
