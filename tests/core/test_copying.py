@@ -199,9 +199,9 @@ class TestRows:
         assert new is not None
         assert new.db_id is not None
         assert new.db_id > max(seqs)
-        connection = target.connect("octavia", "ws-new")
-        assert connection.db_id is not None
-        assert connection.db_id > 2
+        again = target.connect("octavia", "ws-new")
+        assert again.db_id is not None
+        assert again.db_id > 2
         target.broadcast(3)
         assert len(target.broadcasts(10)) == 1
 
