@@ -108,14 +108,16 @@ class Database:
                 cause="the ledger's database cannot be reached",
             ) from None
         try:
-            encoding = session.execute(_SETTINGS).fetchone()
+            with translated_errors(self.location):
+                encoding = session.execute(_SETTINGS).fetchone()
             if encoding is None or encoding[-1] != "UTF8":
                 raise LedgerError(
                     f"the encoding of {self.location} is not UTF8",
                     hint="make a database with ENCODING 'UTF8'",
                 )
-            for channel in self._listeners:
-                _listen(session, channel)
+            with translated_errors(self.location):
+                for channel in self._listeners:
+                    _listen(session, channel)
         except BaseException:
             session.close()
             raise
