@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import LIMIT, open_socket
 from ws_manager import Ledger, open_ledger
+from ws_manager.errors import LedgerError
 from ws_manager.models import Receipt
 from ws_manager.repository.postgres import changes, hints
 from ws_manager.repository.postgres.changes import Changes
@@ -126,6 +127,24 @@ class TestAnnouncer:
         announcer.flush(own)
         announcer.flush(own)
         assert own.sent == [{"0"}, {"1", "2"}]
+
+    def test_a_thread_that_cannot_connect_tries_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hints, "EVERY_SECONDS", 0.05)
+        own, thread, tried = FakeSession(), FakeSession(), threading.Event()
+
+        def connect() -> FakeSession:
+            if tried.is_set():
+                return thread
+            tried.set()
+            raise LedgerError("it cannot be reached")
+
+        announcer = Announcer(connect)
+        announcer.announce(own, {"first"})
+        announcer.announce(own, {"lost"})
+        assert tried.wait(LIMIT)
+        while not thread.some.is_set():
+            announcer.announce(own, {"next"})
+        assert thread.sent[0] == {"next"}
 
     def test_a_thread_that_cannot_send_goes_on(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         """The sessions of both are lost: the next commit is made, and its hint is sent, on others."""

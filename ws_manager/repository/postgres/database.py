@@ -156,7 +156,7 @@ class Database:
             ) from None
         self._plug_in(session)
         try:
-            with self.translated():
+            with translated_errors(self.location):
                 encoding = session.execute(_SETTINGS).fetchone()
                 if self._patience is not None:
                     session.execute(f"SET lock_timeout = '{self._patience}s'")
@@ -165,8 +165,9 @@ class Database:
                     f"the encoding of {self.location} is not UTF8",
                     hint="make a database with ENCODING 'UTF8'",
                 )
-            for channel in self._listeners:
-                _listen(session, channel)
+            with translated_errors(self.location):
+                for channel in self._listeners:
+                    _listen(session, channel)
         except BaseException:
             session.close()
             self._unplug()

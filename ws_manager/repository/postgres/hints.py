@@ -109,22 +109,32 @@ class Announcer:
 
     def _run(self) -> None:
         session: Optional[Session] = None
-        while True:
+        try:
+            while self._has_work():
+                time.sleep(max(0.0, self._next - self._now()))
+                with self._changed:
+                    waiting = self._taken()
+                # Where the server cannot be reached, the next hint tries again.
+                with contextlib.suppress(LedgerError):
+                    session = session or self._connect()
+                    session.send_hint(waiting)
+        except BaseException:
+            # Whatever it was: the next hint starts another thread.
             with self._changed:
-                if not self._changed.wait_for(lambda: self._waiting, _IDLE_SECONDS):
-                    self._thread = None
-                    break
-                pause = self._next - self._now()
-            if pause > 0:
-                time.sleep(pause)
-            with self._changed:
-                waiting = self._taken()
-            # Where the server cannot be reached, the next hint tries again.
-            with contextlib.suppress(LedgerError):
-                session = session or self._connect()
-                session.send_hint(waiting)
-        if session is not None:
-            session.close()
+                self._thread = None
+                self._waiting.clear()
+            raise
+        finally:
+            if session is not None:
+                session.close()
+
+    def _has_work(self) -> bool:
+        """Wait for a hint. False if none came for long: the thread is over then, and the next one starts another."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._waiting, _IDLE_SECONDS):
+                return True
+            self._thread = None
+            return False
 
 
 _announcers: dict[tuple[int, str], Announcer] = {}
