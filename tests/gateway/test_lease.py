@@ -183,7 +183,8 @@ async def test_a_short_absence_of_the_database(
             assert message["msg_id"] == answer["msg_id"]
             await raw.ack(message["seq"])
             # The stream of before goes on too.
-            await within(stream.content.readuntil(f'"msg_id":"{answer["msg_id"]}"'.encode()))
+            named = f'"msg_id":"{answer["msg_id"]}"'.encode()
+            assert (await within(stream.content.readuntil(named))).endswith(named)
             stream.close()
     errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert all(record.name == "ws_manager.gateway" and record.exc_info is None for record in errors)
