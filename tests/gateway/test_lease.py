@@ -27,7 +27,7 @@ from ws_manager.settings import DatabaseUrl
 
 pytestmark = pytest.mark.long
 
-TIMES = LeaseTimes(lasts=6.0, renewed=0.1, again=0.1, patience=0.5, given_up=1.5)
+TIMES = LeaseTimes(lasts=8.0, renewed=0.2, again=0.2, patience=1.0, given_up=2.5)
 """A lease that is short, but long enough for a machine that is busy."""
 
 LONG = replace(TIMES, lasts=60.0, given_up=45.0)
@@ -221,7 +221,7 @@ async def test_sockets_are_closed_before_another_gateway_may_take_them(
     far: str, link: Link, ledger: Ledger, postgres_url: str
 ) -> None:
     """All by one clock: this process's."""
-    async with gateway(far, TIMES) as cut_off, gateway(postgres_url, TIMES) as other:
+    async with gateway(far, TIMES) as cut_off, gateway(postgres_url) as other:
         raw = await agent(cut_off)
         assert ledger._store.living_gateways() == {cut_off._id, other._id}
         link.swallow()
