@@ -27,7 +27,7 @@ from ws_manager.settings import DatabaseUrl
 
 pytestmark = pytest.mark.long
 
-TIMES = LeaseTimes(lasts=6.0, renewed=0.1, again=0.1, patience=0.5, given_up=1.5)
+TIMES = LeaseTimes(lasts=8.0, renewed=0.2, again=0.2, patience=1.0, given_up=2.5)
 """A lease that is short, but long enough for a machine that is busy."""
 
 LONG = replace(TIMES, lasts=60.0, given_up=45.0)
@@ -183,7 +183,8 @@ async def test_a_short_absence_of_the_database(
             assert message["msg_id"] == answer["msg_id"]
             await raw.ack(message["seq"])
             # The stream of before goes on too.
-            await within(stream.content.readuntil(f'"msg_id":"{answer["msg_id"]}"'.encode()))
+            named = f'"msg_id":"{answer["msg_id"]}"'.encode()
+            assert (await within(stream.content.readuntil(named))).endswith(named)
             stream.close()
     errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert all(record.name == "ws_manager.gateway" and record.exc_info is None for record in errors)
@@ -220,7 +221,7 @@ async def test_sockets_are_closed_before_another_gateway_may_take_them(
     far: str, link: Link, ledger: Ledger, postgres_url: str
 ) -> None:
     """All by one clock: this process's."""
-    async with gateway(far, TIMES) as cut_off, gateway(postgres_url, TIMES) as other:
+    async with gateway(far, TIMES) as cut_off, gateway(postgres_url) as other:
         raw = await agent(cut_off)
         assert ledger._store.living_gateways() == {cut_off._id, other._id}
         link.swallow()
