@@ -1,4 +1,4 @@
-"""A session with PostgreSQL: its settings, its transactions, and its errors as ours.
+"""A session with PostgreSQL: its settings and its transactions.
 
 Many write at the same time, and what one transaction has locked the others wait for. So that no two wait for each
 other, every transaction takes its locks in this order, and leaves out what it does not need:
@@ -28,34 +28,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
-from ws_manager.errors import (
-    InvalidInput,
-    LedgerBusy,
-    LedgerError,
-    LedgerFull,
-    LedgerUnreachable,
-    MissingExtra,
-)
-from ws_manager.repository.copied import seal_in
+from ws_manager.errors import InvalidInput, LedgerError, LedgerUnreachable
+from ws_manager.repository.postgres.driver import TransactionStatus, first_line, psycopg, translated_errors
 from ws_manager.repository.postgres.hints import EVERYTHING, LISTENING, Announcer, announcer_of
 from ws_manager.repository.postgres.hints import SEND as SEND_HINT
 from ws_manager.settings import DatabaseUrl
 
-try:
-    import psycopg
-    from psycopg import errors as pg
-    from psycopg.pq import TransactionStatus
-except ImportError as error:
-    raise MissingExtra(
-        "a ledger in PostgreSQL needs the package psycopg, which is not installed",
-        hint="install ws-manager with its extra `postgres`",
-    ) from error
-
 SCHEMA = "ws_manager"
 """The schema of PostgreSQL that has the ledger's tables. Other programs may use the rest of the database."""
-
-SEALED = "WSM01"
-"""The SQLSTATE with which a sealed ledger refuses writes."""
 
 BUSY_SECONDS = 30
 
@@ -151,7 +131,7 @@ class Database:
             session = psycopg.connect(self.url, autocommit=True, client_encoding="UTF8", **usual)
         except psycopg.OperationalError as error:
             raise LedgerUnreachable(
-                f"cannot open {self.location}: {_first_line(error)}",
+                f"cannot open {self.location}: {first_line(error)}",
                 hint="check the address, the user, and that PostgreSQL runs",
             ) from None
         self._plug_in(session)
@@ -411,80 +391,3 @@ def _unlisten(session: psycopg.Connection[Row], channel: str) -> None:
 
 def _quoted(name: str) -> str:
     return '"{}"'.format(name.replace('"', '""'))
-
-
-@contextlib.contextmanager
-def translated_errors(location: str) -> Iterator[None]:
-    """Turn PostgreSQL's errors about the database into ours, each with what to do next.
-
-    Args:
-        location: the URL that the errors will name, without a password.
-
-    Raises:
-        InvalidInput: a value has half of a surrogate pair, which UTF-8 cannot hold, or a NUL; or it is a
-            number that is too large.
-        LedgerError: the database cannot be used.
-    """
-    try:
-        yield
-    except UnicodeEncodeError:
-        raise InvalidInput("a name or a text is not valid Unicode", hint="give it in UTF-8") from None
-    except psycopg.DataError as error:
-        if "NUL" in str(error):
-            raise InvalidInput("a name or a text has a NUL character, which PostgreSQL cannot hold") from None
-        if isinstance(error, pg.NumericValueOutOfRange):
-            raise InvalidInput("a number is larger than what PostgreSQL can hold") from None
-        raise
-    except psycopg.Error as error:
-        explained = _explained(error, location)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def _explained(error: psycopg.Error, location: str) -> Optional[LedgerError]:
-    if error.sqlstate == SEALED:
-        seal = seal_in(error.diag.message_primary or "")
-        if seal is not None:
-            return seal.error(location)
-    if isinstance(error, (pg.LockNotAvailable, pg.DeadlockDetected, pg.SerializationFailure)):
-        return LedgerBusy(
-            f"another session keeps a lock in {location}",
-            hint="find it in pg_stat_activity, or try again",
-            cause="the ledger is busy",
-        )
-    if isinstance(error, pg.DiskFull):
-        what = "cannot grow: its disk is full"
-        return LedgerFull(f"{location} {what}", hint="make room", cause=f"the ledger {what}")
-    known: tuple[tuple[type[psycopg.Error], str, str], ...] = (
-        (pg.QueryCanceled, "was interrupted", "run it again"),
-        (
-            pg.IdleInTransactionSessionTimeout,
-            "has ended a transaction that stood still, and undone it",
-            "run it again",
-        ),
-        (pg.UndefinedTable, "is not a ledger: a table is missing", "check the URL"),
-        (
-            pg.ReadOnlySqlTransaction,
-            "cannot be written: it is a standby, or read-only",
-            "use the primary's URL",
-        ),
-        (
-            pg.InsufficientPrivilege,
-            "does not allow this to its user",
-            "grant the rights, or use another user",
-        ),
-    )
-    for kind, what, hint in known:
-        if isinstance(error, kind):
-            return LedgerError(f"{location} {what}", hint=hint, cause=f"the ledger {what}")
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return LedgerUnreachable(
-            f"{location} has failed: {_first_line(error)}",
-            hint="try again once PostgreSQL runs; a commit that was under way may have been done",
-        )
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,8 @@ from psycopg import sql
 
 from ws_manager.errors import LedgerBusy
 from ws_manager.repository.copied import Seal, seal_in
-from ws_manager.repository.postgres.database import BUSY_SECONDS, SCHEMA, SEALED, Database
+from ws_manager.repository.postgres.database import BUSY_SECONDS, SCHEMA, Database
+from ws_manager.repository.postgres.driver import SEALED
 
 COPIES = "ws_manager.copies"
 """The setting with which a copy's own transactions pass the seal of their target."""
