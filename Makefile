@@ -46,7 +46,7 @@ soak: $(VENV)/.installed ## Show that the gateway loses nothing, whatever breaks
 	"$(RUN)/python" -m tests.soak.run --loop asyncio --seconds $(SOAK_SECONDS)
 	"$(RUN)/python" -m tests.soak.run --loop uvloop --seconds $(SOAK_SECONDS)
 	"$(RUN)/python" -m tests.soak.run --loop uvloop --workers 2 --seconds $(SOAK_SECONDS)
-	"$(RUN)/python" -m tests.soak.run --postgres --loop uvloop --rounds $(SOAK_ROUNDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	"$(RUN)/python" -m tests.soak.run --postgres --loop uvloop --agents 40 --seconds $(SOAK_SECONDS) --rounds $(SOAK_ROUNDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 # Apart from the rest: there is none for Python 3.9, and no source of it for a platform without a wheel.
 $(VENV)/.conformance: $(VENV)/.installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from pathlib import Path
 from socket import SO_SNDBUF, SOL_SOCKET
@@ -32,6 +33,19 @@ def last_heard(running: RunningGateway, ws_id: str, seconds_ago: float) -> None:
         "UPDATE connections SET last_heartbeat = ? WHERE ws_id = ?",
         (seconds_before(utc_now(), seconds_ago), ws_id),
     )
+
+
+def noted_writes(running: RunningGateway, monkeypatch: pytest.MonkeyPatch):
+    """Note what is put before the writing thread, by name. Return the names, and what puts it there unnoted."""
+    threads = running.server._threads
+    write, queued = threads.write, []
+
+    def noted(call):
+        queued.append(call.__name__)
+        return write(call)
+
+    monkeypatch.setattr(threads, "write", noted)
+    return queued, write
 
 
 async def blocked(running: RunningGateway, ws_id: str = "ws-001", agent: str = "octavia") -> RawAgent:
@@ -350,14 +364,7 @@ class TestSweep:
         clock = Clock()
         before, behind = threading.Event(), threading.Event()
         async with gateway(database, now=clock, heartbeat_timeout=30) as running:
-            threads = running.server._threads
-            write, queued = threads.write, []
-
-            def noted(call):
-                queued.append(call.__name__)
-                return write(call)
-
-            monkeypatch.setattr(threads, "write", noted)
+            queued, write = noted_writes(running, monkeypatch)
             clock.forward(29.5)
             # What keeps the writing thread: something before the registration, and something behind it.
             write(lambda _: before.wait())
@@ -374,6 +381,30 @@ class TestSweep:
             assert running.connection().status == "active"
             running.send(None)
             await agent.message()
+
+    @pytest.mark.parametrize("stops", [False, True])
+    async def test_nor_is_one_that_ended_meanwhile(
+        self, stops: bool, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock, before = Clock(), threading.Event()
+        async with gateway(database, now=clock, heartbeat_timeout=30) as running:
+            queued, write = noted_writes(running, monkeypatch)
+            clock.forward(29.5)
+            agent = None if stops else await running.agent(pongs=False)
+            write(lambda _: before.wait())
+            clock.forward(1)
+            await running.until(lambda: "sweep" in queued)
+            if agent is None:
+                # The gateway is stopping, and has closed a socket that came meanwhile.
+                monkeypatch.setattr(running.server._hub, "_swept_at", math.inf)
+                running.ledger.delivery.open_socket("octavia", "ws-001", None, running.server._id)
+            else:
+                agent.reset()
+                await running.until(lambda: not len(running.server._hub))
+            last_heard(running, "ws-001", 31)
+            before.set()
+            await write(lambda _: None)
+            assert running.connection().status == "active"
 
     async def test_row_of_a_command_is_left_to_commands(self, database: Path) -> None:
         clock = Clock()

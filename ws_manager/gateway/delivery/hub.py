@@ -273,12 +273,15 @@ class Hub:
             self._sweeping.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
-        others = self._leads()
+        held, others = set(self._sockets), self._leads()
 
         def sweep(ledger: Ledger) -> list[str]:
-            # The sockets as they are now, not when this began to wait: others have come since, who could not write
-            # a sign of life either. It runs in another thread, and CPython makes a set of a dict in one step.
-            return ledger.delivery.sweep(self._gateway_id, set(self._sockets), self._timeout, others=others)
+            if self._swept_at == math.inf:
+                return []
+            # This may have waited for long: whoever had a socket before or has one now could write no sign of life.
+            # It runs in another thread, and CPython makes a set of a dict in one step.
+            spared = held | set(self._sockets)
+            return ledger.delivery.sweep(self._gateway_id, spared, self._timeout, others=others)
 
         try:
             lost = await self._threads.write(sweep)
