@@ -13,11 +13,20 @@ import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 import pytest
 
+if TYPE_CHECKING:
+    import psycopg
+
 _NEW = ("-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "--pwfile=password", "--no-sync")
+
+# It waits for their ends, for a second at most.
+_END_OTHERS = (
+    "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
 
 PASSWORD = "correct-horse-battery"
 """Of the server's one user. No output of ours may have it."""
@@ -111,12 +120,37 @@ class Server:
         import psycopg
 
         with psycopg.connect(url, autocommit=True) as session:
-            session.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            session.execute(_END_OTHERS)
             session.execute("SET client_min_messages = warning")
             session.execute("DROP SCHEMA IF EXISTS ws_manager CASCADE")
+
+    @cached_property
+    def _ledger(self) -> tuple[str, psycopg.Connection[Any], str]:
+        """A database with a ledger, a session that empties it, and the statements that do."""
+        import psycopg
+
+        url = self.new()
+        session = psycopg.connect(url, autocommit=True)
+        session.execute("SET search_path = ws_manager")
+        tables = session.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema").fetchall()
+        sequences = session.execute(
+            "SELECT sequencename FROM pg_sequences WHERE schemaname = current_schema"
+        ).fetchall()
+        kept = ("schema_version", "deleted_connections")
+        statements = [f"DELETE FROM {name}" for (name,) in tables if name not in kept]
+        statements += ["UPDATE deleted_connections SET number = 0"]
+        statements += [f"SELECT setval('{name}', 1, false)" for (name,) in sequences]
+        return url, session, "; ".join(statements)
+
+    def emptied(self) -> str:
+        """Return the URL of a database with an empty ledger, always the same; what was open on it is cut off.
+
+        To delete rows takes a tenth of the time in which a schema is made.
+        """
+        url, session, statements = self._ledger
+        session.execute(_END_OTHERS)
+        session.execute(statements)
+        return url
 
     def new(self, *, with_schema: bool = True) -> str:
         """Make a database, and return its URL: with an empty ledger, or with nothing."""

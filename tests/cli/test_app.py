@@ -221,6 +221,7 @@ def test_exit_codes(error: BaseException, code: int) -> None:
     assert exit_codes.exit_code(error) == code
 
 
+@pytest.mark.sqlite_only("it needs no driver")
 def test_a_one_shot_send_loads_no_more_than_it_needs(process, modules_of) -> None:
     process("connect", "octavia", "--ws-id", "ws-001")
     modules = modules_of("send", "ws-001", "{}")
@@ -234,6 +235,7 @@ def test_a_one_shot_send_loads_no_more_than_it_needs(process, modules_of) -> Non
         "csv",
         "ctypes",
         "_hashlib",
+        "psycopg",
     }
     assert not modules & {f"ws_manager.cli.commands.{name}" for name in ("connect", "serve", "listen")}
 

@@ -34,6 +34,7 @@ def waiting(ledger: Ledger) -> Ledger:
     return ledger
 
 
+    @pytest.mark.no_ledger
 class TestEvents:
     def test_without_a_database_there_are_none(self, cli) -> None:
         result = cli("stripe", "events")

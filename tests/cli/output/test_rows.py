@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import db_of
+from tests.support import db_of, open_sql
 from ws_manager.cli.output.text import json_object, json_text, visible
 from ws_manager.cli.output.times import ago
-from ws_manager.core.functions import get_db
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.strict_json import Json
 
@@ -25,7 +24,7 @@ SEEN = r"esc \u001b[31m, csi \u009b31m, rlo \u202e, rli \u2067, bell \u0007"
 
 @pytest.fixture
 def ledger(database: Path):
-    db = get_db(database)
+    db = open_sql(database)
     yield ledger_over(db)
     db.close()
 

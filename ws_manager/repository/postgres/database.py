@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
@@ -21,9 +23,10 @@ try:
     from psycopg import errors as pg
     from psycopg.pq import TransactionStatus
 except ImportError as error:
+    # It also fails where it is installed, but without libpq.
     raise MissingExtra(
-        "a ledger in PostgreSQL needs the package psycopg, which is not installed",
-        hint="install ws-manager with its extra `postgres`",
+        f"a ledger in PostgreSQL needs psycopg, which is the extra `postgres`: {str(error).partition(chr(10))[0]}",
+        hint=f"{shlex.quote(sys.executable)} -m pip install 'psycopg[binary]>=3.2'",
     ) from error
 
 SCHEMA = "ws_manager"
