@@ -113,6 +113,15 @@ class PostgresLedger(Ledger):
         return self._store.atomic()
 
 
+def number_on(db: Sql, last: int) -> None:
+    """Let the next message have the number after this one."""
+    if isinstance(db, Database):
+        with db.transaction():
+            db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'messages'", (last,))
+    else:
+        db.execute("SELECT setval('messages_id_seq', ?)", (last,))
+
+
 def db_of(over: Union[Ledger, Delivery]) -> Sql:
     """The session of a ledger with its database, for what only tests do with it."""
     store = over._store

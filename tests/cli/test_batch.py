@@ -217,6 +217,7 @@ def test_fifty_thousand_lines_and_a_bad_one_in_one_process(process, connected, d
     assert stored == [answer["msg_id"] for answer in told if answer["ok"]]
 
 
+@pytest.mark.sqlite_only("an error of a damaged file")
 @pytest.mark.on_the_file
 def test_a_ledger_error_in_the_middle_leaves_what_was_answered(process, connected, database: Path) -> None:
     db = sqlite3.connect(database)
@@ -272,6 +273,7 @@ def test_answers_of_several_transactions_come_in_order(
     ]
 
 
+@pytest.mark.sqlite_only("the greatest size of a file")
 def test_a_bulk_that_the_file_cannot_take_leaves_nothing(db) -> None:
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001")

@@ -29,7 +29,7 @@ def ledger(database: Path) -> Iterator[Ledger]:
 
 def counts(ledger: Ledger) -> tuple[int, int]:
     """How many messages are confirmed, and how many pending."""
-    return db_of(ledger).rows("SELECT sum(delivered), sum(delivered = 0) FROM messages")[0]
+    return db_of(ledger).rows("SELECT sum(delivered), sum(1 - delivered) FROM messages")[0]
 
 
 @contextmanager
