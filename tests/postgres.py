@@ -74,7 +74,7 @@ class Server:
         self._hurry()
 
     def _hurry(self) -> None:
-        """Let a login take 2 ms of its client's time, and not 7: what makes guessing slow is 4096 rounds of a hash."""
+        """Let a login take 2 ms of its client's time, and not 7. The rest is there to make guessing slow."""
         import psycopg
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as session:
@@ -110,6 +110,9 @@ class Server:
 
     def stop(self) -> None:
         """End the server; what is open is cut off."""
+        if "_ledger" in self.__dict__:
+            self._ledger[1].close()
+            del self._ledger
         if self.process is not None:
             self.process.send_signal(3 if sys.platform == "win32" else 2)  # SIGINT: "fast shutdown"
             self.process.wait()
@@ -141,7 +144,9 @@ class Server:
         url = self.new()
         session = psycopg.connect(url, autocommit=True)
         session.execute("SET search_path = ws_manager")
-        tables = session.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema").fetchall()
+        tables = session.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema"
+        ).fetchall()
         sequences = session.execute(
             "SELECT sequencename FROM pg_sequences WHERE schemaname = current_schema"
         ).fetchall()

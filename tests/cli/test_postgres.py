@@ -15,14 +15,17 @@ URL = f"postgresql://owner:{PASSWORD}@127.0.0.1:1/ledger"
 
 
 @pytest.mark.parametrize("command", ["list", "doctor", "serve"])
-@pytest.mark.parametrize("fault", ["No module named 'psycopg'", "no pq wrapper available.\\n- it has no libpq"])
+@pytest.mark.parametrize(
+    "fault", ["No module named 'psycopg'", "no pq wrapper available.\\n- it has no libpq"]
+)
 def test_without_psycopg_it_says_how_to_get_it(process, tmp_path: Path, command: str, fault: str) -> None:
     (tmp_path / "psycopg.py").write_text(f'raise ImportError("{fault}")\n')
-    ended = process("--db", URL, command, PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
+    ended = process("--db", URL, command, PYTHONPATH=str(tmp_path))
     error, hint = ended.stderr.decode().splitlines()
     assert (ended.returncode, ended.stdout) == (1, b"")
     assert error == (
-        "error: a ledger in PostgreSQL needs psycopg, which is the extra `postgres`: " + fault.partition("\\n")[0]
+        "error: a ledger in PostgreSQL needs psycopg, which is the extra `postgres`: "
+        + fault.partition("\\n")[0]
     )
     assert hint == f"hint: {sys.executable} -m pip install 'psycopg[binary]>=3.2'"
 

@@ -393,6 +393,7 @@ class TestSignals:
         def end_it_once_it_has_failed() -> None:
             other = ledger_over(open_sql(database))
             wait_for(lambda: db_of(other).value("SELECT count(*) FROM events WHERE kind = 'failed'"))
+            db_of(other).close()
             os.kill(os.getpid(), signal.SIGTERM)
 
         thread = threading.Thread(target=end_it_once_it_has_failed)

@@ -168,6 +168,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(
     check_restored(screen, after)
 
 
+@pytest.mark.sqlite_only("a file that is renamed")
 @pytest.mark.on_the_file
 def test_an_error_restores_the_screen_and_is_told(ledger: Ledger, database: Path, top) -> None:
     screen = top(*FOR_EVER)
