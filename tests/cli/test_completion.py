@@ -163,6 +163,7 @@ def test_while_others_have_it_open(connected, offered, database: Path) -> None:
     db.close()
 
 
+@pytest.mark.sqlite_only("psycopg loads asyncio")
 def test_it_loads_little(connected, modules_of) -> None:
     variables = {"_WS_MANAGER_COMPLETE": "complete_bash", "COMP_WORDBREAKS": BREAKS}
     names = modules_of(_TYPER_COMPLETE_ARGS="ws-manager ", **variables)

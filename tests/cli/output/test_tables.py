@@ -110,6 +110,7 @@ def screen(database: Path, ledger: None, monkeypatch: pytest.MonkeyPatch) -> Cal
     return run
 
 
+@pytest.mark.sqlite_only("the order in which it numbers a broadcast's messages")
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize(
     ("name", "arguments"),
