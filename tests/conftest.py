@@ -12,14 +12,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional, Union
 
 import pytest
 
 from tests.postgres import Server, server
-from tests.support import open_db, run
+from tests.support import Sql, open_sql, run
 from ws_manager import ConnectionPool
-from ws_manager.repository.sqlite.database import Database
 
 # A shell starts what runs in the background with SIGINT ignored, and nohup with SIGHUP. What these tests start
 # would inherit that, and keep it.
@@ -30,8 +29,17 @@ for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the event loop be chosen. `serve` uses uvloop where it can, and asyncio's own everywhere else."""
+    """Let the event loop and the engine be chosen.
+
+    `serve` uses uvloop where it can, and asyncio's own everywhere else.
+    """
     parser.addoption("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="the tests' event loop")
+    parser.addoption(
+        "--engine",
+        choices=["sqlite", "postgres"],
+        default="sqlite",
+        help="what keeps the ledger at `database`",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +56,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
     """Leave the tests of the npm package to `make test-npm`: they build it, and run once for all Pythons."""
     asked = any("npm" in argument for argument in config.invocation_params.args)
     return True if collection_path == Path(__file__).parent / "npm" and not asked else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL, leave out what has no ledger, and skip what is about SQLite's file."""
+    if config.getoption("--engine") == "sqlite":
+        return
+    without = [item for item in items if "database" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=without)
+    items[:] = [item for item in items if item not in set(without)]
+    for item in items:
+        for marker in item.iter_markers("sqlite_only"):
+            item.add_marker(pytest.mark.skip(reason=f"only of SQLite: {marker.args[0]}"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -76,15 +96,28 @@ def _isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """Where a ledger can be made; the file does not exist yet."""
-    return tmp_path / "ledger.db"
+def database(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Union[Path, str]:
+    """Where a ledger can be made: the path of a file that does not exist yet.
+
+    With `--engine postgres` it is the URL of a database, in which an empty ledger is unless the test carries the
+    marker `no_ledger`. Tests that need a path carry `sqlite_only`; the others use it as a `Location`.
+    """
+    if request.config.getoption("--engine") == "sqlite":
+        return tmp_path / "ledger.db"
+    # There is no file beside a database of PostgreSQL that could have the key.
+    monkeypatch.setenv("BLACKROAD_WS_SECRET", "the key of these tests, not a secret")
+    if request.node.get_closest_marker("no_ledger"):
+        return str(request.getfixturevalue("postgres_url"))
+    server: Server = request.getfixturevalue("postgres")
+    return server.emptied()
 
 
 @pytest.fixture
-def db(database: Path) -> Iterator[Database]:
+def db(database: Union[Path, str]) -> Iterator[Sql]:
     """An open, empty ledger at `database`."""
-    connection = open_db(database)
+    connection = open_sql(database)
     yield connection
     connection.close()
 
@@ -99,7 +132,7 @@ def shared_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def pool(db: Database) -> ConnectionPool:
+def pool(db: Any) -> ConnectionPool:
     """A pool on `db`."""
     return ConnectionPool(db)
 

@@ -12,11 +12,10 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 from urllib.parse import urlencode, urlsplit
 
 from ws_manager import ConnectionPool, add_connection, get_db, open_ledger
@@ -29,6 +28,7 @@ from ws_manager.gateway.own_quotas import OwnQuotas
 from ws_manager.gateway.server import GatewayServer
 from ws_manager.models import Connection
 from ws_manager.protocol.close_codes import CloseCode
+from ws_manager.repository.engines import engine_of
 from ws_manager.repository.sqlite.database import Database
 from ws_manager.repository.sqlite.locks import Lock, gateway_lock, living_lock
 from ws_manager.repository.sqlite.store import SqliteStore
@@ -63,11 +63,75 @@ def open_db(database: Path, **options: bool) -> Database:
     return db
 
 
+def open_sql(database: Location) -> Any:
+    """Open a ledger, to be used as `Sql` or with the documented functions."""
+    if isinstance(located(database), Path):
+        return open_db(Path(str(database)))
+    return PostgresLedger(engine_of(database).open_to_write(database))
+
+
+class Sql(Protocol):
+    """SQL in the words that both engines know, with `?` for values: for what only tests do."""
+
+    def rows(self, sql: str, parameters: Sequence[object] = ...) -> list[tuple[Any, ...]]: ...
+    def row(self, sql: str, parameters: Sequence[object] = ...) -> Optional[tuple[Any, ...]]: ...
+    def value(self, sql: str, parameters: Sequence[object] = ...) -> Any: ...
+    def execute(self, sql: str, parameters: Sequence[object] = ..., /) -> Any: ...
+    def transaction(self) -> contextlib.AbstractContextManager[None]: ...
+    def close(self) -> None: ...
+
+
+class PostgresLedger(Ledger):
+    """A ledger in PostgreSQL that takes SQL too, as a connection of `get_db` does."""
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        return list(self.execute(sql, parameters).fetchall())
+
+    def row(self, sql: str, parameters: Sequence[object] = ()) -> Optional[tuple[Any, ...]]:
+        """Return the first row of a query, or None."""
+        found: Optional[tuple[Any, ...]] = self.execute(sql, parameters).fetchone()
+        return found
+
+    def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self.row(sql, parameters)
+        return row[0] if row else None
+
+    def execute(self, sql: str, parameters: Sequence[object] = (), /) -> Any:
+        """Run a statement. `BEGIN IMMEDIATE` keeps every other writer out, as it does on SQLite."""
+        session = self._store.db.session  # type: ignore[attr-defined]
+        if sql == "BEGIN IMMEDIATE":
+            tables = session.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'ws_manager'"
+            ).fetchall()
+            sql = f"BEGIN; LOCK TABLE {', '.join(row[0] for row in tables)} IN EXCLUSIVE MODE"
+        return session.execute(sql.replace("?", "%s"), tuple(parameters) or None)
+
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
+        """Write everything inside, or nothing."""
+        return self._store.atomic()
+
+
+def number_on(db: Sql, last: int) -> None:
+    """Let the next message have the number after this one."""
+    if isinstance(db, Database):
+        with db.transaction():
+            db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'messages'", (last,))
+    else:
+        db.execute("SELECT setval('messages_id_seq', ?)", (last,))
+
+
 def db_of(over: Union[Ledger, Delivery]) -> Database:
     """The SQLite connection of a ledger, for what only tests do with it."""
     store = over._store
     assert isinstance(store, SqliteStore)
     return store.db
+
+
+def sql_of(over: Union[Ledger, Delivery]) -> Sql:
+    """The session of a ledger with its database, whichever engine keeps it."""
+    return db_of(over) if isinstance(over._store, SqliteStore) else PostgresLedger(over._store)
 
 
 def ledger_of(delivery: Delivery) -> Ledger:
@@ -327,13 +391,9 @@ class RunningGateway:
         self.server = server
         self.url = server.url
         self.ledger = open_ledger(database)
+        self.db = sql_of(self.ledger)
         self.pool = ConnectionPool(self.ledger)
         self._agents: list[RawAgent] = []
-
-    @cached_property
-    def db(self) -> Database:
-        """The ledger's SQLite connection."""
-        return db_of(self.ledger)
 
     @property
     def quotas(self) -> OwnQuotas:
@@ -500,7 +560,7 @@ class Clock:
 
 
 @contextlib.contextmanager
-def gateway_in_a_thread(database: Path, key: Optional[bytes] = None) -> Iterator[str]:
+def gateway_in_a_thread(database: Location, key: Optional[bytes] = None) -> Iterator[str]:
     """Run a gateway in an event loop of its own, and give its address; with a key it asks for tokens."""
     started: list[str] = []
     ready, loop = threading.Event(), asyncio.new_event_loop()

@@ -66,7 +66,7 @@ LIBRARY = {
     SHARE_FILE: "check the path; to keep a ledger in it beside what is there: get_db(path, shared=True)",
     NAME_LOCATION: "say where the database is, with a path or BLACKROAD_WS_DB",
     BACK_UP: "its owner can make a copy of it",
-    IMPORT_INTO_NEW: "import into a new file",
+    IMPORT_INTO_NEW: "import into an empty ledger",
     LIST_SET_ASIDE: "look for it with get_message_history()",
     FOLLOW_PLAINLY: "leave out pending, set_aside and before",
     GIVE_TOKEN: "give one with the argument `token`",

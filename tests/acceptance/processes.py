@@ -16,7 +16,8 @@ from typing import Optional
 
 import pytest
 
-from ws_manager import ConnectionPool, get_db, send_message
+from ws_manager import ConnectionPool, open_ledger, send_message
+from ws_manager.settings import Location
 
 PATIENCE = 60.0
 """Seconds after which something that does not happen has failed."""
@@ -137,13 +138,13 @@ def running(
 
 
 @contextmanager
-def gateway(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
+def gateway(database: Location, *options: str) -> Iterator[tuple[Program, str]]:
     """Run a gateway, and give it and its base address once it is ready."""
     with gateway_with_tokens(database, "--no-auth", *options) as started:
         yield started
 
 
-def killed_gateways(database: Path, kills: int) -> Iterator[tuple[int, str]]:
+def killed_gateways(database: Location, kills: int) -> Iterator[tuple[int, str]]:
     """Run one gateway after the other on the same port, and give how many kills are left, and its base address.
 
     Each is killed when the next one is asked for.
@@ -157,14 +158,14 @@ def killed_gateways(database: Path, kills: int) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def gateway_with_tokens(database: Path, *options: str) -> Iterator[tuple[Program, str]]:
+def gateway_with_tokens(database: Location, *options: str) -> Iterator[tuple[Program, str]]:
     """The same for a gateway that asks for tokens."""
     with running(*COMMAND, "--db", str(database), "serve", "--port", "0", *options) as program:
         yield program, program.error_line("Ready: ").split()[1]
 
 
 @contextmanager
-def listener(database: Path, agent: str, *options: str) -> Iterator[Program]:
+def listener(database: Location, agent: str, *options: str) -> Iterator[Program]:
     """Run `listen`, and give it once it is connected."""
     with running(*COMMAND, "--db", str(database), "listen", agent, *options) as program:
         program.error_line("Ready: ")
@@ -172,7 +173,7 @@ def listener(database: Path, agent: str, *options: str) -> Iterator[Program]:
 
 
 @contextmanager
-def load(database: Path, ws_id: str) -> Iterator[list[int]]:
+def load(database: Location, ws_id: str) -> Iterator[list[int]]:
     """Commit messages, the numbers from 0, one after the other until the block ends; give those so far."""
     committed: list[int] = []
     failed: list[Exception] = []
@@ -180,7 +181,7 @@ def load(database: Path, ws_id: str) -> Iterator[list[int]]:
 
     def run() -> None:
         try:
-            own = get_db(database)
+            own = open_ledger(database)
             pool = ConnectionPool(own)
             while not enough.wait(0.001):  # others write too
                 assert send_message(pool, own, ws_id, len(committed)) is not None
@@ -199,7 +200,7 @@ def load(database: Path, ws_id: str) -> Iterator[list[int]]:
     assert not failed, failed
 
 
-def command(database: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def command(database: Location, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [*COMMAND, "--db", str(database), *arguments],

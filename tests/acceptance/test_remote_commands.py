@@ -90,7 +90,7 @@ class TestOverKills:
         assert [answer["line"] for answer in answers] == list(range(1, total + 1))
         assert all(answer["ok"] for answer in answers)
         with open_ledger(database) as ledger:
-            sent, _ = ledger.messages_after(0, MessageFilter(), total + 1)
+            sent, _ = ledger.messages_after(None, MessageFilter(since="2026"), total + 1)
         assert [message.payload for message in sent] == list(range(total))
         assert [message.msg_id for message in sent] == [answer["msg_id"] for answer in answers]
 
@@ -177,10 +177,13 @@ class TestTokens:
             monkeypatch.setenv("BLACKROAD_WS_URL", url)
             assert run("list", "-o", "id").stdout == "ws-001\n"
 
-    def test_none_or_a_wrong_one_ends_with_4(self, database: Path, tmp_path: Path) -> None:
+    def test_none_or_a_wrong_one_ends_with_4(
+        self, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         wrong = tmp_path / "wrong.token"
         wrong.write_text(mint(b"another key, and not a secret one", "*", scopes=["admin"]))
         with gateway_with_tokens(database) as (_, url):
+            monkeypatch.delenv("BLACKROAD_WS_SECRET", raising=False)
             for more in ([], ["--token-file", str(wrong)], ["--token-file", str(tmp_path / "missing")]):
                 refused = run("list", "--url", url, *more)
                 assert (refused.returncode, refused.stdout) == (4, ""), refused.stderr

@@ -28,11 +28,13 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what is marked with `over_http` twice: on the ledger's file, and through a gateway that serves it.
 
-    What is marked with `on_the_file` too is about the file itself.
+    What is marked with `on_the_file` too is about the file itself. On PostgreSQL the way over HTTP is left to the
+    tests of the API.
     """
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if "way" in metafunc.fixturenames and "over_http" in marks:
-        metafunc.parametrize("way", ["file"] if "on_the_file" in marks else ["file", "url"], indirect=True)
+        once = "on_the_file" in marks or metafunc.config.getoption("--engine") == "postgres"
+        metafunc.parametrize("way", ["file"] if once else ["file", "url"], indirect=True)
 
 
 @pytest.fixture

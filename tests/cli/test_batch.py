@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, running
-from tests.support import open_db
+from tests.support import open_sql
 from ws_manager.cli.process.line_reader import LONGEST
 from ws_manager.core import batch as core_batch
 from ws_manager.core.ledger import ledger_over
@@ -210,13 +210,14 @@ def test_fifty_thousand_lines_and_a_bad_one_in_one_process(process, connected, d
     told = [json.loads(line) for line in ended.stdout.splitlines()]
     assert (ended.returncode, len(told)) == (5, 50_000)
     assert [answer["line"] for answer in told if not answer["ok"]] == [25_001]
-    db = open_db(database)
+    db = open_sql(database)
     stored = [row[0] for row in db.rows("SELECT msg_id FROM messages ORDER BY id")]
     assert db.value("SELECT message_count FROM connections WHERE ws_id = 'ws-001'") == 49_999
     db.close()
     assert stored == [answer["msg_id"] for answer in told if answer["ok"]]
 
 
+@pytest.mark.sqlite_only("an error of a damaged file")
 @pytest.mark.on_the_file
 def test_a_ledger_error_in_the_middle_leaves_what_was_answered(process, connected, database: Path) -> None:
     db = sqlite3.connect(database)
@@ -228,7 +229,7 @@ def test_a_ledger_error_in_the_middle_leaves_what_was_answered(process, connecte
     ended = process("send", "ws-001", "--batch", "-", stdin=b"\n".join(b"%d" % n for n in range(20_000)))
     told = [json.loads(line) for line in ended.stdout.splitlines()]
     assert ended.returncode == 1
-    db = open_db(database)
+    db = open_sql(database)
     stored = [row[0] for row in db.rows("SELECT msg_id FROM messages ORDER BY id")]
     db.close()
     assert stored == [answer["msg_id"] for answer in told]
@@ -272,6 +273,7 @@ def test_answers_of_several_transactions_come_in_order(
     ]
 
 
+@pytest.mark.sqlite_only("the greatest size of a file")
 def test_a_bulk_that_the_file_cannot_take_leaves_nothing(db) -> None:
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001")

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import open_sql
 from ws_manager.cli.completion import split
+from ws_manager.core.locations import exists
 
 BREAKS = " \t\n\"'@><=;|&(:"
 PATIENCE = 20.0
@@ -129,11 +131,13 @@ def test_a_database_that_the_line_names(cli, connected, offered, database: Path,
     assert offered("ws-manager send ", BLACKROAD_WS_DB=str(other)) == ["elsewhere"]
 
 
+@pytest.mark.no_ledger
 def test_it_makes_nothing(offered, database: Path) -> None:
     assert offered("ws-manager send ") == []
-    assert list(database.parent.iterdir()) == []
+    assert not exists(database)
 
 
+@pytest.mark.sqlite_only("files that are no ledger")
 @pytest.mark.parametrize("contents", [b"", b"no database" * 1000, "folder", "earlier"])
 def test_a_file_that_is_no_ledger_is_silence(offered, database: Path, contents: object) -> None:
     if isinstance(contents, bytes):
@@ -151,7 +155,7 @@ def test_a_file_that_is_no_ledger_is_silence(offered, database: Path, contents: 
 
 
 def test_while_others_have_it_open(connected, offered, database: Path) -> None:
-    db = sqlite3.connect(database, isolation_level=None)
+    db = open_sql(database)
     db.execute("BEGIN IMMEDIATE")
     db.execute("UPDATE connections SET message_count = 1")
     assert offered("ws-manager send ") == ["ws-001", "ws-002"]
@@ -159,6 +163,7 @@ def test_while_others_have_it_open(connected, offered, database: Path) -> None:
     db.close()
 
 
+@pytest.mark.sqlite_only("psycopg loads asyncio")
 def test_it_loads_little(connected, modules_of) -> None:
     variables = {"_WS_MANAGER_COMPLETE": "complete_bash", "COMP_WORDBREAKS": BREAKS}
     names = modules_of(_TYPER_COMPLETE_ARGS="ws-manager ", **variables)

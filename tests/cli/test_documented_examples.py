@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager.core.functions import get_db
+from tests.support import open_sql
 
 pytestmark = pytest.mark.over_http
 
@@ -90,7 +90,7 @@ def test_heartbeat(shell) -> None:
 def test_heartbeat_check(shell, database: Path) -> None:
     for number in (1, 2, 3):
         shell(f"ws-manager connect octavia --ws-id ws-00{number}")
-    db = get_db(database)
+    db = open_sql(database)
     db.execute("UPDATE connections SET last_heartbeat = '2020-01-01' WHERE ws_id = 'ws-003'")
     db.close()
     assert shell("ws-manager heartbeat-check --timeout 600") == "Active: 2  Timed out: 1\n"

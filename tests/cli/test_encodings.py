@@ -135,6 +135,7 @@ class TestFiles:
         result = cli("token", "--inspect", "-", stdin=token.encode(encoding))
         assert json.loads(result.stdout)["sub"] == "octavia"
 
+    @pytest.mark.sqlite_only("the key beside its file")
     def test_key(self, database: Path, encoding: str) -> None:
         key_path(database).write_bytes(("k" * 40 + "\r\n").encode(encoding))
         key_path(database).chmod(0o600)
@@ -161,6 +162,7 @@ def test_routes_that_are_no_text(tmp_path: Path, data: bytes, told: str) -> None
         load_routes(tmp_path / "routes")
 
 
+@pytest.mark.sqlite_only("the key beside its file")
 def test_a_key_of_random_bytes_stays_what_it_is(database: Path) -> None:
     for key in (b"\xff\xfe" + bytes(range(100, 140)), b"\xef\xbb\xbf" + b"\xff" * 40, b"\0\0" + b"\x80" * 40):
         key_path(database).write_bytes(key)

@@ -18,8 +18,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, gateway
 from tests.stripe_support import event
-from tests.support import db_of
-from ws_manager import get_db
+from tests.support import db_of, open_sql
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.webhooks import IncomingEvent
 
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pol
 @pytest.fixture
 def ledger(database: Path) -> Iterator[Ledger]:
     """A ledger in which ws-001 is octavia's."""
-    db = get_db(database)
+    db = open_sql(database)
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001")
     yield ledger

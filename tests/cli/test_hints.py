@@ -26,7 +26,10 @@ def test_words_name_commands_that_exist() -> None:
 
 def test_a_remedy_goes_before_the_hint_of_the_library() -> None:
     error = Conflict("it is not empty", remedy=remedies.IMPORT_INTO_NEW)
-    assert (error.hint, hint_of(error)) == ("import into a new file", "import into a new file: --db new.db")
+    assert (error.hint, hint_of(error)) == (
+        "import into an empty ledger",
+        "import into an empty ledger: --db new.db, or an empty database",
+    )
 
 
 def test_a_hint_for_everybody_stays_as_it_is() -> None:

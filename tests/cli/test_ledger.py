@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.no_ledger
 @pytest.mark.parametrize(
     "arguments", [("prune", "--older-than", "0s"), ("backup", "COPY"), ("export",), ("doctor",)]
 )

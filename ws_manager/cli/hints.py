@@ -21,7 +21,7 @@ HINTS = {
     remedies.NAME_LOCATION: "say where the database is, with --db or BLACKROAD_WS_DB",
     remedies.BACK_UP: "its owner can make a copy of it with: ws-manager backup FILE",
     remedies.COPY: "copy with: ws-manager backup FILE",
-    remedies.IMPORT_INTO_NEW: "import into a new file: --db new.db",
+    remedies.IMPORT_INTO_NEW: "import into an empty ledger: --db new.db, or an empty database",
     remedies.EXPORT: "make one with: ws-manager export",
     remedies.LIST_CONNECTIONS: "ws-manager list shows who is connected",
     remedies.LIST_AGENT: "ws-manager list --agent {about} shows its connections",

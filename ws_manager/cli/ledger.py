@@ -46,7 +46,8 @@ def ledger_to_write(ctx: typer.Context, *, create: bool = False, shared: bool = 
         if new:
             from ws_manager.cli.output.text import note_to_terminal
 
-            note_to_terminal(f"created a new database: {ledger.location}")
+            made = "created a new database:" if isinstance(location, Path) else "made a new ledger in"
+            note_to_terminal(f"{made} {ledger.location}")
         yield ledger
 
 
@@ -87,11 +88,13 @@ def ledger_if_any(ctx: typer.Context) -> Iterator[Optional[Ledger]]:
     check_no_gateway(options)
     location = options.database
     if not _exists(location):
-        empty = isinstance(location, Path) and location.exists()
-        note(
-            f"{'the database is empty' if empty else 'there is no database'} at {location}: "
-            "nothing has been registered or sent there"
-        )
+        if not isinstance(location, Path):
+            missing = f"there is no ledger in {location}"
+        elif location.exists():
+            missing = f"the database is empty at {location}"
+        else:
+            missing = f"there is no database at {location}"
+        note(f"{missing}: nothing has been registered or sent there")
         yield None
         return
     with ledger_to_read(ctx) as ledger:

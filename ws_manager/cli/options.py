@@ -215,7 +215,7 @@ def _refuse(ctx: typer.Context, option: TyperOption, value: Optional[str]) -> No
     for name in ("url", "token_file", "ca"):
         if name in _given(ctx):
             raise InvalidInput(
-                f"{ctx.info_name} works on the database file: it takes no --{name.replace('_', '-')}",
+                f"{ctx.info_name} works on the database itself: it takes no --{name.replace('_', '-')}",
                 hint="use --db",
             )
 

@@ -152,7 +152,7 @@ class RemoteQuestions(Questions):
         ]
 
     def messages_after(
-        self, after: Optional[int], wanted: MessageFilter, limit: int
+        self, after: Optional[str], wanted: MessageFilter, limit: int
     ) -> tuple[list[Message], str]:
         """Return messages in the order of their commits."""
         query = {**_filter(wanted), "order": "oldest", "after": after, "limit": min(limit, PAGE)}
@@ -171,7 +171,7 @@ class RemoteQuestions(Questions):
                     pause()
             looked, found = time.monotonic(), []
             with contextlib.suppress(GatewayUnavailable):
-                found, after = self.messages_after(int(after), wanted, PAGE)
+                found, after = self.messages_after(after, wanted, PAGE)
 
     def find_broadcast(self, broadcast_id: str) -> Optional[BroadcastState]:
         """Return a broadcast and how far its delivery is."""

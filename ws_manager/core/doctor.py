@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ws_manager.repository.engines import engine_of
 from ws_manager.repository.findings import OK, PROBLEM, WARNING, Finding
 from ws_manager.settings import Location
+
+if TYPE_CHECKING:
+    from ws_manager.core.ledger import Ledger
 
 # The first aiohttp without CVE-2026-54274 (its WebSocket reader) and CVE-2026-69243 (its upgrade parsing).
 _SAFE_AIOHTTP = (3, 14, 3)
@@ -25,6 +28,11 @@ def examine(location: Location, aiohttp: Optional[str]) -> list[Finding]:
         aiohttp: the installed version; None if it is not installed.
     """
     return [*engine_of(location).examine(location), _aiohttp(aiohttp)]
+
+
+def examine_open(ledger: Ledger, aiohttp: str) -> list[Finding]:
+    """Do the same with an open ledger, whose location is only a text for people."""
+    return [*ledger.doctor(), _aiohttp(aiohttp)]
 
 
 def _aiohttp(version: Optional[str]) -> Finding:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ws_manager.core.read.sample import LedgerSample
     from ws_manager.core.retry import Retried
     from ws_manager.models import Gateway
-    from ws_manager.repository.findings import Backlog, BroadcastState, MessageFilter
+    from ws_manager.repository.findings import Backlog, BroadcastState, Finding, MessageFilter
     from ws_manager.repository.records import ListedConnection
     from ws_manager.repository.store import Store
     from ws_manager.repository.working import Ask
@@ -167,7 +167,7 @@ class Questions:
         return listings.messages(self._store, wanted, limit)
 
     def messages_after(
-        self, after: Optional[int], wanted: MessageFilter, limit: int
+        self, after: Optional[str], wanted: MessageFilter, limit: int
     ) -> tuple[list[Message], str]:
         """Return messages in the order of their commits: one step of `follow`, for those who ask again.
 
@@ -180,7 +180,7 @@ class Questions:
             The messages, and the place that was reached.
 
         Raises:
-            InvalidInput: as `follow`.
+            InvalidInput: as `follow`; or `after` is no place.
         """
         from ws_manager.core.read import listings
 
@@ -260,6 +260,10 @@ class Questions:
         """Return what has not arrived, over the whole ledger: pending, set aside, unrouted."""
         with self._store.snapshot():
             return self._store.overview.whole_backlog()
+
+    def doctor(self) -> list[Finding]:
+        """Return what there is to say about the ledger and its engine. Nothing is changed."""
+        return list(self._store.examine())
 
     @property
     def feed(self) -> Feed:

@@ -262,6 +262,9 @@ class Store(Protocol):
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the ledger and of its write-ahead log."""
 
+    def examine(self) -> Iterator[Finding]:
+        """Look at the ledger and at the engine, for `doctor`: as `Engine.examine` does it."""
+
     def use_memory(self, kibibytes: int) -> None:
         """Keep at most this much of the ledger in memory."""
 

@@ -47,6 +47,16 @@ class History(Protocol):
     def after(self, position: Position, wanted: MessageFilter, limit: int) -> tuple[list[Message], Position]:
         """Return the messages behind a position that are wanted, oldest first, and the position that was reached."""
 
+    def text_of(self, position: Position) -> str:
+        """Return a position as text without spaces, for those who come back with it."""
+
+    def position_of(self, text: str) -> Position:
+        """Return the position of such a text.
+
+        Raises:
+            InvalidInput: it is none.
+        """
+
 
 class Overview(Protocol):
     """Questions about this moment. Each is bounded, or answered from an index."""

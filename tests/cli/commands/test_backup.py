@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.sqlite_only("a copy of its file")
 def test_backup(cli, one_message, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     result = cli("backup", str(target))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ws_manager.core.locations import exists
 from ws_manager.models import Connection
 
 pytestmark = pytest.mark.over_http
@@ -31,13 +32,14 @@ def test_connect_as_json_is_the_connection(cli) -> None:
     assert cli("connect", "octavia", "--ws-id", "ws-001", "-o", "id").stdout == "ws-001\n"
 
 
+@pytest.mark.no_ledger
 @pytest.mark.parametrize("metadata", ["{", "[1]", "1", '"text"', '{"a":NaN}', "[" * 100_000])
 @pytest.mark.on_the_file
 def test_connect_with_metadata_that_is_no_object_changes_nothing(cli, database: Path, metadata: str) -> None:
     result = cli("connect", "octavia", "--metadata", metadata)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "metadata" in result.stderr
-    assert not database.exists()
+    assert not exists(database)
 
 
 @pytest.mark.parametrize("agent", ["", " ", "a\tb", "x" * 129])

@@ -83,6 +83,7 @@ def unprivileged(*arguments: str, environment: dict[str, str]) -> subprocess.Com
     )
 
 
+@pytest.mark.sqlite_only("its file")
 class TestDoctor:
     def test_a_ledger_that_is_well(self, cli, one_message) -> None:
         result = cli("doctor", "--json")
@@ -220,6 +221,7 @@ class TestDoctor:
         )
 
 
+@pytest.mark.no_ledger
 def test_doctor_breaks_its_lines_between_words(terminal) -> None:
     _, told = terminal("doctor", columns=60)
     # A path is one word, whatever its length.
@@ -227,6 +229,7 @@ def test_doctor_breaks_its_lines_between_words(terminal) -> None:
     assert "check --db and BLACKROAD_WS_DB; ws-manager connect makes a new one" in " ".join(told.split())
 
 
+@pytest.mark.sqlite_only("its file")
 def test_doctor_names_another_programs_tables(cli, one_message, database: Path) -> None:
     spoil(database, "another program's")
     result = cli("doctor", "--json")

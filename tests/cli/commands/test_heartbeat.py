@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import open_db
+from tests.support import open_sql
 
 pytestmark = pytest.mark.over_http
 
@@ -17,7 +17,7 @@ def test_heartbeat(cli, database: Path) -> None:
     result = cli("heartbeat", "ws-001", "--latency", "12.4")
     assert (result.exit_code, result.stdout) == (0, "Heartbeat updated for ws-001\n")
     assert json.loads(cli("heartbeat", "ws-001", "--json").stdout) == {"ws_id": "ws-001", "latency_ms": None}
-    db = open_db(database)
+    db = open_sql(database)
     assert [row[0] for row in db.rows("SELECT latency_ms FROM heartbeat_log ORDER BY id")] == [12, None]
     db.close()
     assert cli("heartbeat", "nobody").exit_code == 3

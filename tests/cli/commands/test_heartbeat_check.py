@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import open_db
+from tests.support import open_sql
 from ws_manager import ConnectionPool, heartbeat_check
-from ws_manager.core.ledger import Ledger
+from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.models import Gateway, seconds_before, utc_now
-from ws_manager.repository.sqlite.gateways import Gateways
 
 pytestmark = pytest.mark.over_http
 
 
 def make_old(database: Path, ws_id: str) -> None:
-    db = open_db(database)
+    db = open_sql(database)
     db.execute("UPDATE connections SET last_heartbeat = '2020-01-01' WHERE ws_id = ?", (ws_id,))
     db.close()
 
@@ -42,9 +41,9 @@ def test_heartbeat_check_spares_those_of_a_gateway_that_ended_a_moment_ago(cli, 
     for ws_id in ("ws-001", "ws-002"):
         cli("connect", "octavia", "--ws-id", ws_id)
         make_old(database, ws_id)
-    db = open_db(database)
+    db = open_sql(database)
     db.execute("UPDATE connections SET gateway = 'g' WHERE ws_id = 'ws-001'")
-    Gateways(db).insert(Gateway("g", 1, "http://127.0.0.1:1", utc_now(), utc_now()))
+    ledger_over(db)._store.gateways.insert(Gateway("g", 1, "http://127.0.0.1:1", utc_now(), utc_now()))
     pool = ConnectionPool(db)
 
     result = cli("heartbeat-check", "--json")

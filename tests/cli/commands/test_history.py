@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager import get_db
+from tests.support import open_sql
 from ws_manager.core.ledger import Ledger, ledger_over
 
 pytestmark = pytest.mark.over_http
@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "ws_manager", "history"]
 @pytest.fixture
 def ledger(database: Path) -> Iterator[Ledger]:
     """Three messages: two to octavia's ws-001, one of them old, and one to cipher's ws-002."""
-    db = get_db(database)
+    db = open_sql(database)
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001")
     ledger.connect("cipher", "ws-002")

@@ -58,6 +58,7 @@ def test_list_by_conditions_in_an_order(cli) -> None:
     assert cli("list", "--where", "colour=red").exit_code == 2
 
 
+@pytest.mark.no_ledger
 def test_list_refuses_an_unknown_order_without_a_database_too(cli) -> None:
     assert cli("list", "--sort", "colour").exit_code == 2
 

@@ -20,6 +20,7 @@ def test_prune(cli, one_message) -> None:
     assert json.loads(cli("stats").stdout)["total_messages"] == 0
 
 
+@pytest.mark.sqlite_only("the size of its file")
 @pytest.mark.on_the_file
 def test_prune_gives_the_room_back(cli, connected, database: Path) -> None:
     for number in range(3):

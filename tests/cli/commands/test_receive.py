@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ws_manager import get_db, get_message_history
+from tests.support import open_sql
+from ws_manager import get_message_history
 from ws_manager.core.ledger import ledger_over
 from ws_manager.forms import WIRE_FIELDS
 
@@ -34,7 +35,7 @@ def test_receive(cli, connected) -> None:
 
 
 def test_receive_more_than_a_batch_in_order(cli, connected, database: Path) -> None:
-    db = get_db(database)
+    db = open_sql(database)
     ledger = ledger_over(db)
     for number in range(250):
         ledger.send("ws-001", number)
@@ -52,7 +53,7 @@ def test_receive_for_a_connection_that_has_gone(cli, connected) -> None:
 
 def test_receive_for_a_connection_that_another_holds(cli, connected, database: Path) -> None:
     cli("send", "ws-001", "1")
-    db = get_db(database)
+    db = open_sql(database)
     with ledger_over(db).delivery.holding("ws-001"):
         result = cli("receive", "ws-001")
     db.close()
@@ -73,7 +74,7 @@ def test_receive_in_other_formats(cli, connected) -> None:
 
 def test_what_a_closed_pipe_did_not_take_stays_pending(process, environment, database: Path) -> None:
     process("connect", "octavia", "--ws-id", "ws-001")
-    db = get_db(database)
+    db = open_sql(database)
     # More than a pipe holds: the reader goes away while the command is writing.
     ledger = ledger_over(db)
     for number in range(5):

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, Program, running
-from tests.support import db_of, run, until
-from ws_manager import get_db
+from tests.support import db_of, open_sql, run, until
 from ws_manager.cli.process import signals
 from ws_manager.client import worker
 from ws_manager.core.ledger import Ledger, ledger_over
@@ -36,7 +35,7 @@ KEEP = ("bash", "-c", 'cat >> "$0"')
 @pytest.fixture
 def ledger(database: Path) -> Iterator[Ledger]:
     """A ledger in which ws-001 is octavia's."""
-    db = get_db(database)
+    db = open_sql(database)
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001")
     yield ledger
@@ -282,6 +281,7 @@ class TestOptions:
         assert (result.exit_code, result.stdout, states(ledger)) == (2, "", ["pending"])
         assert message in result.stderr
 
+    @pytest.mark.sqlite_only("psycopg loads asyncio")
     @pytest.mark.on_the_file
     def test_nothing_asynchronous_is_loaded(self, modules_of, ledger: Ledger) -> None:
         send(ledger, 1)
@@ -391,8 +391,9 @@ class TestSignals:
         send(ledger, 1)
 
         def end_it_once_it_has_failed() -> None:
-            other = ledger_over(get_db(database))
+            other = ledger_over(open_sql(database))
             wait_for(lambda: db_of(other).value("SELECT count(*) FROM events WHERE kind = 'failed'"))
+            db_of(other).close()
             os.kill(os.getpid(), signal.SIGTERM)
 
         thread = threading.Thread(target=end_it_once_it_has_failed)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.processes import COMMAND, Program, command, running
-from tests.support import db_of, open_socket
-from ws_manager import get_db
+from tests.support import db_of, open_socket, open_sql
 from ws_manager.core.ledger import Ledger, ledger_over
 
 pytestmark = pytest.mark.over_http
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.over_http
 @pytest.fixture
 def ledger(database: Path) -> Iterator[Ledger]:
     """A ledger in which ws-001 is octavia's."""
-    db = get_db(database)
+    db = open_sql(database)
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001")
     yield ledger
@@ -30,7 +29,7 @@ def ledger(database: Path) -> Iterator[Ledger]:
 
 def counts(ledger: Ledger) -> tuple[int, int]:
     """How many messages are confirmed, and how many pending."""
-    return db_of(ledger).rows("SELECT sum(delivered), sum(delivered = 0) FROM messages")[0]
+    return db_of(ledger).rows("SELECT sum(delivered), sum(1 - delivered) FROM messages")[0]
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ws_manager import ConnectionPool, get_db
+from tests.support import open_sql
+from ws_manager import ConnectionPool
 from ws_manager.core.ledger import Ledger
 
 pytestmark = pytest.mark.over_http
@@ -27,7 +28,7 @@ def receiving(database: Path, *ws_ids: str) -> Iterator[None]:
     ended = threading.Event()
 
     def run() -> None:
-        db = get_db(database)
+        db = open_sql(database)
         pool = ConnectionPool(db)
         for ws_id in ws_ids:
             pool.attach(ws_id, lambda _message: None)

@@ -31,6 +31,8 @@ def test_stats_name_the_gateway_that_runs(database: Path) -> None:
     with gateway(database) as (program, url):
         counts = json.loads(command(database, "stats").stdout)
         assert counts["gateway"] == {"url": url, "pid": program.process.pid}
+        # One that is killed has a lease on PostgreSQL for a while.
+        assert program.end() == 0
     assert json.loads(command(database, "stats").stdout)["gateway"] is None
 
 

@@ -35,6 +35,7 @@ def waiting(ledger: Ledger) -> Ledger:
 
 
 class TestEvents:
+    @pytest.mark.no_ledger
     def test_without_a_database_there_are_none(self, cli) -> None:
         result = cli("stripe", "events")
         assert (result.exit_code, result.stdout) == (0, "")

@@ -32,6 +32,7 @@ def test_prints_the_token_alone(process, database: Path) -> None:
     assert claims.expires_at - claims.issued_at == 86400
 
 
+@pytest.mark.sqlite_only("the key beside its file")
 def test_makes_the_key_and_no_database(process, database: Path) -> None:
     process("token", "octavia")
     assert not database.exists()
@@ -52,6 +53,7 @@ def test_is_json_where_that_was_asked_for(cli, database: Path) -> None:
     assert claims_of(database, json.loads(cli("token", "*", "--json").stdout)["token"]).agent == "*"
 
 
+@pytest.mark.sqlite_only("the key beside its file")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -78,6 +80,7 @@ def test_short_secret_is_refused_and_not_shown(process) -> None:
     assert (ended.returncode, ended.stdout, b"hunter2" in ended.stderr) == (2, b"", False)
 
 
+@pytest.mark.sqlite_only("the key beside its file")
 def test_is_signed_with_the_secret_of_the_environment(process, database: Path) -> None:
     ended = process("token", "octavia", BLACKROAD_WS_SECRET="s" * 32)
     assert verify(b"s" * 32, ended.stdout.decode().strip()).agent == "octavia"
@@ -120,6 +123,7 @@ def test_inspect_of_what_is_not_valid_exits_with_4_and_does_not_repeat_it(
     assert key.decode() not in result.stderr
 
 
+@pytest.mark.sqlite_only("the key beside its file")
 def test_inspect_makes_no_key(cli, database: Path) -> None:
     assert cli("token", "--inspect", mint(b"x" * 32, "octavia")).exit_code == 4
     assert not key_path(database).exists()
@@ -197,6 +201,7 @@ class TestOut:
         # What cannot be written is said before a key is made.
         assert not key_path(database).exists()
 
+    @pytest.mark.sqlite_only("the key beside its file")
     @pytest.mark.parametrize("name", ["-", ""])
     def test_is_the_name_of_a_file(
         self, cli, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import EVERY, made
-from tests.support import db_of
-from ws_manager import get_db, get_message_history
+from tests.support import db_of, open_sql
+from ws_manager import get_message_history
 from ws_manager.core.ledger import Ledger, ledger_over
 
 pytestmark = pytest.mark.over_http
@@ -23,7 +23,7 @@ AT = "2020-01-01T00:00:00.500000+00:00"
 @pytest.fixture
 def ledger(database: Path) -> Iterator[Ledger]:
     """ws-001 is active, ws-002 has gone, and ws-001 has a message."""
-    db = get_db(database)
+    db = open_sql(database)
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001", {"region": "us-west"})
     ledger.connect("cipher", "ws-002")

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import db_of
+from tests.support import db_of, open_sql
 from ws_manager.cli.output.text import json_object, json_text, visible
 from ws_manager.cli.output.times import ago
-from ws_manager.core.functions import get_db
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.strict_json import Json
 
@@ -25,7 +24,7 @@ SEEN = r"esc \u001b[31m, csi \u009b31m, rlo \u202e, rli \u2067, bell \u0007"
 
 @pytest.fixture
 def ledger(database: Path):
-    db = get_db(database)
+    db = open_sql(database)
     yield ledger_over(db)
     db.close()
 
@@ -90,7 +89,7 @@ def test_ago_of_what_is_no_time() -> None:
 def test_tsv_and_csv_keep_a_row_a_row(ledger: Ledger, cli) -> None:
     ledger.connect("octavia", "ws-001", {"text": "a\tb\nc", "quote": '"'})
     # An earlier file may hold what a name cannot be any more.
-    db_of(ledger).execute("UPDATE connections SET agent = 'a' || char(9) || 'b' || char(10) || '\\'")
+    db_of(ledger).execute("UPDATE connections SET agent = ?", ("a\tb\n\\",))
     (line,) = cli("list").stdout.splitlines()
     cells = line.split("\t")
     assert len(cells) == 8
@@ -187,7 +186,7 @@ def test_nothing_steers_the_terminal_of_a_view(ledger: Ledger, terminal) -> None
     assert (code, harmless(seen), "\\u202e001" in seen) == (0, True, True), seen
 
 
-def test_names_of_earlier_versions_can_be_addressed(ledger: Ledger, cli) -> None:
+def test_names_of_earlier_versions_can_be_addressed(ledger: Ledger, cli, tmp_path: Path) -> None:
     earlier_names(ledger)
     agent = f"oct{INVISIBLE}avia"
     for arguments in (
@@ -207,7 +206,7 @@ def test_names_of_earlier_versions_can_be_addressed(ledger: Ledger, cli) -> None
         assert result.stdout.count("\n") >= 1
     lines = f'{{"to":{json.dumps(EARLIER)},"content":1}}\n'
     assert ledger.send(EARLIER, 1, sender_id=EARLIER) is not None
-    batch = Path(db_of(ledger).path).with_name("batch")
+    batch = tmp_path / "batch"
     batch.write_text(lines, encoding="utf-8")
     assert cli("send", "--batch", str(batch)).exit_code == 0
     # It keeps its names, and nobody else gets such a name.
@@ -220,7 +219,7 @@ def test_names_of_earlier_versions_can_be_addressed(ledger: Ledger, cli) -> None
 )
 def test_new_names_with_what_nobody_can_see_are_refused(ledger: Ledger, cli, character: str) -> None:
     ledger.connect("octavia", "ws-001")
-    before = list(db_of(ledger).iterdump())
+    before = cli("export").stdout.splitlines()[1:]
     name = f"oct{character}avia"
     for arguments in (
         ["connect", name],
@@ -237,7 +236,7 @@ def test_new_names_with_what_nobody_can_see_are_refused(ledger: Ledger, cli, cha
         result = cli(*arguments)
         assert result.exit_code == 2, arguments
         assert f"invisible character U+{ord(character):04X}" in result.stderr
-    assert list(db_of(ledger).iterdump()) == before
+    assert cli("export").stdout.splitlines()[1:] == before
 
 
 def test_lines_stay_whole_for_every_reader(ledger: Ledger, process) -> None:

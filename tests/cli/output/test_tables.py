@@ -17,8 +17,7 @@ import pytest
 from rich.cells import cell_len
 from typer.main import get_command
 
-from tests.support import open_socket
-from ws_manager import get_db
+from tests.support import open_socket, open_sql
 from ws_manager.cli.app import app
 from ws_manager.cli.output import format_options as view
 from ws_manager.cli.output import standing, tables, times
@@ -41,7 +40,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def ledger(database: Path) -> Iterator[None]:
     """Connections and messages with fixed identifiers and times."""
-    db = get_db(database)
+    db = open_sql(database)
     ledger = ledger_over(db)
     ledger.connect("octavia", "ws-001", {"region": "us-west", "ip": "10.0.0.1"})
     ledger.connect("hostile", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", {"note": HOSTILE})
@@ -111,6 +110,7 @@ def screen(database: Path, ledger: None, monkeypatch: pytest.MonkeyPatch) -> Cal
     return run
 
 
+@pytest.mark.sqlite_only("the order in which it numbers a broadcast's messages")
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize(
     ("name", "arguments"),

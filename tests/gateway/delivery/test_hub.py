@@ -427,12 +427,9 @@ class TestSweep:
                 assert report == ["ws-001"]
 
         def check(path: Path) -> list[str]:
-            from ws_manager import ConnectionPool, get_db, heartbeat_check
+            from ws_manager import ConnectionPool, heartbeat_check, open_ledger
 
-            db = get_db(path)
-            try:
-                return heartbeat_check(ConnectionPool(db), db, 30)["active"]
-            finally:
-                db.close()
+            with open_ledger(path) as ledger:
+                return heartbeat_check(ConnectionPool(ledger), ledger, 30)["active"]
 
         run(scenario())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from tests.support import PONG, gateway, until
+from tests.support import PONG, gateway, open_sql, until
 from ws_manager import Ledger, broadcast, open_ledger, settings
 from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery import pump
@@ -113,7 +112,7 @@ async def test_messages_go_out_while_another_process_holds_the_write_lock(databa
         agent = await running.agent(ack="explicit")
         seqs = running.send_many(1500)
         await agent.messages(1000)
-        other = sqlite3.connect(database, isolation_level=None)
+        other = open_sql(database)
         try:
             other.execute("BEGIN IMMEDIATE")
             await agent.ack(seqs[999])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from pathlib import Path
 from typing import Callable, cast
@@ -12,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 from aiohttp import web
 
-from tests.support import LIMIT, PING, PONG, gateway, until, within
+from tests.support import LIMIT, PING, PONG, gateway, open_sql, until, within
 from ws_manager.core.ledger import Ledger
 from ws_manager.errors import LedgerBusy, LedgerError
 from ws_manager.gateway.delivery.ledger_threads import LedgerThreads
@@ -125,7 +124,7 @@ async def test_receipts_survive_another_process_that_holds_the_write_lock(databa
         agent = await running.agent(ack="explicit")
         seqs = running.send_many(3)
         await agent.messages(3)
-        other = sqlite3.connect(database, isolation_level=None)
+        other = open_sql(database)
         try:
             other.execute("BEGIN IMMEDIATE")
             await agent.ack(seqs[2])
@@ -138,6 +137,7 @@ async def test_receipts_survive_another_process_that_holds_the_write_lock(databa
         await running.confirmed(*seqs)
 
 
+@pytest.mark.sqlite_only("how long it waits for the lock")
 async def test_what_could_not_be_written_stays_before_what_came_later(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,8 +107,8 @@ class TestCommands:
             await asyncio.get_running_loop().run_in_executor(
                 None,
                 run_python,
-                "import sys; from ws_manager import *; db = get_db(sys.argv[1])\n"
-                "remove_connection(ConnectionPool(db), 'ws-001'); db.close()",
+                "import sys; from ws_manager import *; ledger = open_ledger(sys.argv[1])\n"
+                "remove_connection(ConnectionPool(ledger), 'ws-001'); ledger.close()",
                 database,
             )
             assert await agent.closed() == 4010

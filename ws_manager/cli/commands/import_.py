@@ -33,7 +33,7 @@ def import_ledger(
 
     if given_url() and global_options(ctx).db is None:
         raise InvalidInput(
-            "BLACKROAD_WS_URL is set, and import works on a database file", hint="name the file with --db"
+            "BLACKROAD_WS_URL is set, and import works on the database itself", hint="name it with --db"
         )
     with _source(file) as source, ledger_to_write(ctx, create=True) as ledger:
         lines = read_lines(source, "stdin" if file == "-" else file, _LONGEST)

@@ -10,7 +10,7 @@ from ws_manager.errors import InvalidInput, NotFound
 from ws_manager.models import ACTIVE, Connection, Message, heard_between, utc_now
 from ws_manager.remedies import FOLLOW_PLAINLY, LIST_BROADCASTS
 from ws_manager.repository.findings import BroadcastState, MessageFilter
-from ws_manager.repository.records import ListedConnection, Position
+from ws_manager.repository.records import ListedConnection
 
 if TYPE_CHECKING:
     from ws_manager.core.read.conditions import Conditions
@@ -130,13 +130,14 @@ def messages(store: Store, wanted: MessageFilter, limit: int) -> list[Message]:
 
 
 def messages_after(
-    store: Store, after: Optional[int], wanted: MessageFilter, limit: int
+    store: Store, after: Optional[str], wanted: MessageFilter, limit: int
 ) -> tuple[list[Message], str]:
     """Return what was sent behind a place, oldest first, and the place that was reached."""
     _check_follow(wanted)
-    position = store.history.position(wanted.since) if after is None else Position(after)
-    found, reached = store.history.after(position, wanted, check_limit(limit))
-    return found, str(reached)
+    history = store.history
+    position = history.position(wanted.since) if after is None else history.position_of(after)
+    found, reached = history.after(position, wanted, check_limit(limit))
+    return found, history.text_of(reached)
 
 
 def follow(store: Store, wanted: MessageFilter, pause: Callable[[], None]) -> Iterator[Sequence[Message]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Iterator
 from typing import Optional
 
@@ -21,9 +23,10 @@ try:
     from psycopg import errors as pg
     from psycopg.pq import TransactionStatus
 except ImportError as error:
+    # It also fails where it is installed, but without libpq.
     raise MissingExtra(
-        "a ledger in PostgreSQL needs the package psycopg, which is not installed",
-        hint="install ws-manager with its extra `postgres`",
+        f"a ledger in PostgreSQL needs psycopg, which is the extra `postgres`: {str(error).partition(chr(10))[0]}",
+        hint=f"{shlex.quote(sys.executable)} -m pip install 'psycopg[binary]>=3.2'",
     ) from error
 
 __all__ = ["SEALED", "TransactionStatus", "first_line", "psycopg", "translated_errors"]

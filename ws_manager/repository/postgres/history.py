@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import NamedTuple, Optional, cast
 
+from ws_manager.errors import InvalidInput
 from ws_manager.models import Message
 from ws_manager.repository.findings import MessageFilter
 from ws_manager.repository.postgres.database import Database, Row
 from ws_manager.repository.postgres.names import names_between, names_ending
-from ws_manager.repository.postgres.snapshots import BETWEEN, Seen, current, reading
+from ws_manager.repository.postgres.snapshots import BETWEEN, Seen, current, is_snapshot, reading
 from ws_manager.repository.postgres.texts import contains
-from ws_manager.repository.records import Position
+from ws_manager.repository.records import NO_PLACE, Position
 
 COLUMNS = (
     "msg_id, msg_type, sender_id, recipient_id, content, sent_at, delivered, id, confirmed_at, rejected_at,"
@@ -20,6 +22,8 @@ COLUMNS = (
 """The columns of a message, in the order of `Message`."""
 
 _DELIVERED, _WANTS_REPLY = 6, 16
+# A time ends with +00:00, which is left out: in the query of a URL a + would be a space.
+_PLACE = re.compile(r"([\d:,]+)/([\d:,]+)?/(\d{1,18})/([\dT:.-]+)?", re.ASCII)
 _PENDING = "delivered = 0 AND rejected_at IS NULL"
 
 
@@ -132,6 +136,20 @@ class History:
         # already of what was committed since.
         more, reached = self.after(reached, wanted, limit - len(found))
         return found + more, reached
+
+    def text_of(self, position: Position) -> str:
+        seen, since = cast("_Followed", position)
+        moment = "" if since is None else since.partition("+")[0]
+        return f"{seen.past}/{seen.now or ''}/{seen.last}/{moment}"
+
+    def position_of(self, text: str) -> Position:
+        parts = _PLACE.fullmatch(text)
+        if parts is None:
+            raise InvalidInput(NO_PLACE)
+        past, now, last, moment = parts.groups()
+        if not is_snapshot(past) or not (now is None or is_snapshot(now)):
+            raise InvalidInput(NO_PLACE)
+        return Position(_Followed(Seen(past, now, int(last)), f"{moment}+00:00" if moment else None))
 
     def _of_connection(self, ws_id: str, where: str, values: dict[str, object]) -> list[Message]:
         """Read two indexes, both limited: an OR over both columns would read the whole table."""

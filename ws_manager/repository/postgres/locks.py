@@ -110,7 +110,12 @@ class Lease:
         with contextlib.suppress(LedgerError):
             db = Database(self._url, _PATIENCE)
             try:
-                db.execute("DELETE FROM leases WHERE gateway = %s", (self._gateway_id,))
+                # Its agents' time to come back elsewhere counts from now on.
+                with db.transaction():
+                    db.execute(
+                        "UPDATE gateways SET seen_at = %s WHERE id = %s", (utc_now(), self._gateway_id)
+                    )
+                    db.execute("DELETE FROM leases WHERE gateway = %s", (self._gateway_id,))
             finally:
                 db.close()
         if self._db is not None:

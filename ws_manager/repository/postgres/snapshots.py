@@ -13,6 +13,7 @@ only other tables are written, or only rows of other gateways.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, Optional
 
 from ws_manager.repository.postgres.database import Database
@@ -74,3 +75,15 @@ def current(db: Database, table: str = MESSAGES, gateway: Optional[str] = None) 
 def reading(db: Database, seen: Seen, table: str = MESSAGES) -> Seen:
     """Return where to read on: with a present snapshot if none is being read."""
     return seen if seen.now is not None else Seen(seen.past, current(db, table))
+
+
+def is_snapshot(text: str) -> bool:
+    """Return whether a text from outside is a snapshot of PostgreSQL, which would fail on another one."""
+    parts = re.fullmatch(r"(\d{1,18}):(\d{1,18}):((?:\d{1,18},)*\d{1,18})?", text, re.ASCII)
+    if parts is None:
+        return False
+    xmin, xmax = int(parts[1]), int(parts[2])
+    under_way = [int(number) for number in (parts[3] or "").split(",") if number]
+    return (
+        0 < xmin <= xmax and under_way == sorted(under_way) and all(xmin <= each < xmax for each in under_way)
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
 from ws_manager.errors import InvalidInput
 from ws_manager.models import Connection
+from ws_manager.repository.findings import Finding
 from ws_manager.repository.postgres.asks import Asks
 from ws_manager.repository.postgres.attempts import Attempts
 from ws_manager.repository.postgres.bars import Bars
@@ -127,6 +129,11 @@ class PostgresStore:
 
     def sizes(self) -> tuple[int, int]:
         return int(self.db.value("SELECT pg_database_size(current_database())")), 0
+
+    def examine(self) -> Iterator[Finding]:
+        from ws_manager.repository.postgres.doctor import examine
+
+        return examine(self.db.url)
 
     def use_memory(self, kibibytes: int) -> None:
         # What the server keeps in memory is for its administrator to say.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import Optional, cast
 
+from ws_manager.errors import InvalidInput
 from ws_manager.models import Message
 from ws_manager.repository.findings import MessageFilter
-from ws_manager.repository.records import Position
+from ws_manager.repository.records import NO_PLACE, Position
 from ws_manager.repository.sqlite.database import Database, Row
 from ws_manager.repository.sqlite.messages import PENDING
 from ws_manager.repository.sqlite.names import names_between, names_ending
@@ -109,6 +110,14 @@ class History:
         )
         last = found[-1].db_id if len(found) == limit else None
         return found, newest if last is None else Position(last)
+
+    def text_of(self, position: Position) -> str:
+        return str(position)
+
+    def position_of(self, text: str) -> Position:
+        if not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) >= 2**63:
+            raise InvalidInput(NO_PLACE)
+        return Position(int(text))
 
     def _of_connection(self, ws_id: str, terms: _Terms, limit: int) -> list[Message]:
         """Read two indexes, both limited: an OR over both columns would read the whole table."""

@@ -20,6 +20,7 @@ from ws_manager.repository.sqlite.messages import Messages
 from ws_manager.repository.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
+    from ws_manager.repository.findings import Finding
     from ws_manager.repository.sqlite.asks import Asks
     from ws_manager.repository.sqlite.attempts import Attempts
     from ws_manager.repository.sqlite.bars import Bars
@@ -233,6 +234,11 @@ class SqliteStore:
         except OSError:
             log = 0
         return int(pages) * int(page), log
+
+    def examine(self) -> Iterator[Finding]:
+        from ws_manager.repository.sqlite.doctor import examine
+
+        return examine(self.db.path)
 
     def use_memory(self, kibibytes: int) -> None:
         self.db.execute(f"PRAGMA cache_size = -{kibibytes}")

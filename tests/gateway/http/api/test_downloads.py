@@ -38,6 +38,7 @@ async def test_an_export_is_imported_as_it_was(database: Path, tmp_path: Path) -
             assert other.find("ws-001") == running.ledger.find("ws-001")
 
 
+@pytest.mark.sqlite_only("a copy of its file")
 async def test_a_backup_is_a_ledger_and_leaves_nothing_behind(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,7 @@ async def test_one_at_a_time_and_a_reader_that_goes_ends_it(database: Path) -> N
         assert (await ask(running, "GET", "/v1/export")).status == 200
 
 
+@pytest.mark.sqlite_only("a copy of its file")
 async def test_where_a_backup_cannot_be_made(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

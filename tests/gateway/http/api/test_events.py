@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import aiohttp
+import pytest
 
 from tests.gateway.http.api.support import KEY, ask, token
 from tests.support import RunningGateway, gateway, within
@@ -144,6 +145,7 @@ async def test_filters(database: Path) -> None:
         assert [(await of_connection.next()).kind for _ in range(2)] == ["registered", "disconnected"]
 
 
+@pytest.mark.sqlite_only("cursors that are numbers")
 async def test_cursor_that_is_too_old_gets_a_gap_and_what_is_left(database: Path) -> None:
     async with gateway(database, key=KEY) as running:
         for number in range(5):

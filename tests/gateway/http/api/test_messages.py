@@ -369,6 +369,29 @@ async def test_a_key_of_another_sender_is_another_request(database: Path) -> Non
             assert (await ask(running, "POST", f"/v1/{path}", sent, key="k", bearer=second)).status == 422
 
 
+PLACES = [
+    "x",
+    "-1",
+    "9223372036854775808",
+    "1:2",
+    "5:4://0/",
+    "1:2:7//0/",
+    "1:2:://0/",
+    "1:2://0/yesterday",
+    "0:0://0/",
+]
+
+
+@pytest.mark.parametrize("after", PLACES)
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+async def test_what_is_no_place_is_refused(database: Path, after: str, order: str) -> None:
+    async with gateway(database, key=KEY) as running:
+        three(running)
+        answer = await ask(running, "GET", f"/v1/messages?order={order}&after={after}")
+        assert answer.status == 422, answer
+
+
+@pytest.mark.sqlite_only("places that are numbers")
 @pytest.mark.parametrize("after", [3, 9223372036854775807])
 async def test_a_place_that_is_not_reached_yet_stays(database: Path, after: int) -> None:
     async with gateway(database, key=KEY) as running:

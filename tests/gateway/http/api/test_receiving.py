@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.http.api.support import KEY, ask, token
-from tests.support import RunningGateway, gateway, until
+from tests.support import RunningGateway, gateway, number_on, until
 from ws_manager import Conflict
 from ws_manager.core import holds
 from ws_manager.forms import WIRE_FIELDS
@@ -80,8 +80,7 @@ async def test_waits_for_what_comes(database: Path) -> None:
         waiting = asyncio.ensure_future(
             ask(running, "GET", f"{PATH}/pending?hold={hold}&after=1000&wait=60s")
         )
-        with running.db.transaction():
-            running.db.execute("UPDATE sqlite_sequence SET seq = 2000 WHERE name = 'messages'")
+        number_on(running.db, 2000)
         running.ledger.send("ws-001", "new")
         assert [item["content"] for item in (await waiting).body["items"]] == ["new"]
         assert await contents(running, hold, "&after=3000&wait=10ms") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -12,7 +13,7 @@ from ws_manager.core.once import broadcasting_key, key_for, sending_key
 from ws_manager.core.read.conditions import all_of
 from ws_manager.core.retry import Retried
 from ws_manager.core.validation import check_name, encode_content
-from ws_manager.errors import NotAuthorised, NotFound
+from ws_manager.errors import InvalidInput, NotAuthorised, NotFound
 from ws_manager.gateway.http.api.connections import AGENT, DRY_RUN
 from ws_manager.gateway.http.api.route import Call, Parameter, Reply, Route
 from ws_manager.gateway.http.api.schemas import (
@@ -36,6 +37,7 @@ from ws_manager.gateway.http.api.schemas import WAIT as WAIT_SCHEMA
 from ws_manager.gateway.http.api.view import View
 from ws_manager.models import Message
 from ws_manager.repository.findings import BroadcastState, MessageFilter
+from ws_manager.repository.records import NO_PLACE
 from ws_manager.tokens import ANY_AGENT
 
 if TYPE_CHECKING:
@@ -154,7 +156,7 @@ def _messages(ledger: Ledger, call: Call) -> Reply:
     if (agent is not None and view.agent not in (None, agent)) or (
         ws_id is not None and not view.owns(ws_id)
     ):
-        return Reply({"items": [], "next": str(given.get("after", 0)) if oldest_first else None})
+        return Reply({"items": [], "next": _place(ledger, given) if oldest_first else None})
     wanted = MessageFilter(
         ws_id=ws_id,
         agent=view.agent if ws_id is None and view.agent is not None else agent,
@@ -165,7 +167,7 @@ def _messages(ledger: Ledger, call: Call) -> Reply:
         before=parse_moment(given["before"]) if "before" in given else None,
         text=given.get("search"),
         broadcast_id=given.get("broadcast"),
-        below=None if oldest_first else given.get("after"),
+        below=None if oldest_first else _below(given),
     )
     if wanted.broadcast_id is not None:
         view.broadcast(wanted.broadcast_id)
@@ -173,11 +175,26 @@ def _messages(ledger: Ledger, call: Call) -> Reply:
         found, reached = ledger.messages_after(given.get("after"), wanted, limit)
         return Reply(
             {"items": [view.message_form(message) for message in found], "next": reached},
-            resume=None if found else {"after": int(reached)},
+            resume=None if found else {"after": reached},
         )
     found = ledger.messages(wanted, limit + 1)
     items = [view.message_form(message) for message in found[:limit]]
     return Reply({"items": items, "next": str(items[-1]["seq"]) if len(found) > limit else None})
+
+
+def _place(ledger: Ledger, given: Mapping[str, Any]) -> str:
+    """Return the place of a reader who may see nothing: where it was, or now."""
+    return str(given.get("after") or ledger.messages_after(None, MessageFilter(), 1)[1])
+
+
+def _below(given: Mapping[str, Any]) -> Optional[int]:
+    """Return the number behind which a list goes on that begins with the newest."""
+    after = given.get("after")
+    if after is None:
+        return None
+    if not re.fullmatch("[0-9]{1,19}", after) or int(after) > SEQ["maximum"]:
+        raise InvalidInput(NO_PLACE)
+    return int(after)
 
 
 def _message(ledger: Ledger, call: Call) -> Reply:
@@ -297,7 +314,7 @@ ROUTES = (
                 {"enum": ["newest", "oldest"], "default": "newest"},
                 "`oldest` follows what is sent: it begins at `since` or now, and `next` is always given",
             ),
-            Parameter("after", SEQ, "go on behind a page: its `next`"),
+            Parameter("after", {"type": "string", "minLength": 1}, "go on behind a page: its `next`"),
             WAIT._replace(text="with `oldest`: how long to wait for the next message, such as 5s; at most 60 s"),
         ),
         errors=(404, 422),

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from ws_manager.core.doctor import examine
+from ws_manager.core.doctor import examine_open
 from ws_manager.core.ledger import Ledger
 from ws_manager.core.once import key_for
 from ws_manager.core.read.explain import OF_A_MESSAGE, Explanation
@@ -110,7 +110,7 @@ def _snapshot(ledger: Ledger, call: Call) -> Reply:
 
 def _doctor(ledger: Ledger, call: Call) -> Reply:
     View(ledger, call.claims).require_all()
-    found = examine(ledger.location, aiohttp.__version__)
+    found = examine_open(ledger, aiohttp.__version__)
     return Reply({"checks": [finding._asdict() for finding in found]})
 
 
