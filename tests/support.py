@@ -122,10 +122,16 @@ def number_on(db: Sql, last: int) -> None:
         db.execute("SELECT setval('messages_id_seq', ?)", (last,))
 
 
-def db_of(over: Union[Ledger, Delivery]) -> Sql:
-    """The session of a ledger with its database, for what only tests do with it."""
+def db_of(over: Union[Ledger, Delivery]) -> Database:
+    """The SQLite connection of a ledger, for what only tests do with it."""
     store = over._store
-    return store.db if isinstance(store, SqliteStore) else PostgresLedger(store)
+    assert isinstance(store, SqliteStore)
+    return store.db
+
+
+def sql_of(over: Union[Ledger, Delivery]) -> Sql:
+    """The session of a ledger with its database, whichever engine keeps it."""
+    return db_of(over) if isinstance(over._store, SqliteStore) else PostgresLedger(over._store)
 
 
 def ledger_of(delivery: Delivery) -> Ledger:
@@ -385,7 +391,7 @@ class RunningGateway:
         self.server = server
         self.url = server.url
         self.ledger = open_ledger(database)
-        self.db = db_of(self.ledger)
+        self.db = sql_of(self.ledger)
         self.pool = ConnectionPool(self.ledger)
         self._agents: list[RawAgent] = []
 
