@@ -18,7 +18,7 @@ import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, gateway
 from tests.stripe_support import event
-from tests.support import db_of, open_sql
+from tests.support import open_sql, sql_of
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.webhooks import IncomingEvent
 
@@ -77,7 +77,7 @@ def waiting_events(ledger: Ledger, count: int) -> None:
     """Store events of Stripe that nobody is connected for."""
     webhooks = ledger.webhooks
     payload = event("invoice.paid", "evt").decode()
-    with db_of(ledger).transaction():
+    with sql_of(ledger).transaction():
         for number in range(count):
             webhooks.take(
                 IncomingEvent(f"evt_{number:04}", "invoice.paid", payload, "1", "billing", "stripe_x")
@@ -85,13 +85,12 @@ def waiting_events(ledger: Ledger, count: int) -> None:
 
 
 def many_messages(ledger: Ledger) -> None:
-    with db_of(ledger).transaction():
-        for number in range(MANY):
-            ledger.send("ws-001", {"n": number, "filler": "x" * 100})
+    bulk = ledger.batch
+    bulk.send([bulk.message({"n": n, "filler": "x" * 100}, "data", "ws-001") for n in range(MANY)])
 
 
 def confirmed(ledger: Ledger) -> int:
-    return int(db_of(ledger).value("SELECT count(*) FROM messages WHERE delivered = 1"))
+    return int(sql_of(ledger).value("SELECT count(*) FROM messages WHERE delivered = 1"))
 
 
 class TestAReaderThatHasGone:
@@ -201,7 +200,7 @@ class TestASignalWhileMessagesKeepComing:
         with started(database, "stripe", "replay", *options, "-o", "ndjson") as process:
             lines = self.lines(process, number, 128 + number)
         assert [json.loads(line)["event_id"] for line in lines] == [f"evt_{n:04}" for n in range(len(lines))]
-        assert db_of(ledger).value("SELECT count(*) FROM messages") == len(lines) < MANY
+        assert sql_of(ledger).value("SELECT count(*) FROM messages") == len(lines) < MANY
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("command", [["send", "ws-001"], ["broadcast"]], ids=["send", "broadcast"])
@@ -214,7 +213,7 @@ class TestASignalWhileMessagesKeepComing:
         with started(database, *command, "--batch", str(source)) as process:
             lines = self.lines(process, number, 128 + number)
         assert [json.loads(line)["line"] for line in lines] == list(range(1, len(lines) + 1))
-        assert db_of(ledger).value("SELECT count(*) FROM messages") == len(lines) < total
+        assert sql_of(ledger).value("SELECT count(*) FROM messages") == len(lines) < total
 
     def test_ends_a_batch_that_waits_for_a_line(self, database: Path, ledger: Ledger) -> None:
         with started(database, "send", "ws-001", "--batch", "-") as process:
@@ -224,7 +223,7 @@ class TestASignalWhileMessagesKeepComing:
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 143
             assert process.stdout.read() == b""
-        assert db_of(ledger).rows("SELECT content FROM messages") == [('"whole"',)]
+        assert sql_of(ledger).rows("SELECT content FROM messages") == [('"whole"',)]
 
     def test_ends_a_top_between_two_frames(self, database: Path, ledger: Ledger) -> None:
         with started(database, "top", "--interval", "3650d") as process:
@@ -269,7 +268,7 @@ def test_listen_confirms_only_what_is_printed(database: Path, ledger: Ledger) ->
         # What it has confirmed comes before its goodbye.
         while ledger.find("ws-001").close_code is None:
             pass
-    assert db_of(ledger).rows("SELECT delivered FROM messages ORDER BY id") == [(1,), (0,)]
+    assert sql_of(ledger).rows("SELECT delivered FROM messages ORDER BY id") == [(1,), (0,)]
 
 
 def test_every_line_is_flushed(database: Path, ledger: Ledger) -> None:

@@ -17,6 +17,8 @@ from ws_manager import ConnectionPool, add_connection, get_db
 from ws_manager.cli.app import app
 from ws_manager.tokens import key_path
 
+pytestmark = pytest.mark.sqlite_only("files that are no ledger")
+
 READING = [
     ("list",),
     ("history",),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.attacks import ATTACKS, BYSTANDER, ORIGIN, Attack, Bystander, Target, huge_head
-from tests.support import Clock, RunningGateway, gateway, until
+from tests.support import Clock, RunningGateway, db_of, gateway, until
 from ws_manager.gateway import server
 from ws_manager.gateway.delivery import agent_socket, hub
 from ws_manager.tokens import mint
@@ -70,7 +70,7 @@ async def attacked(database: Path) -> AsyncIterator[Target]:
                 await bystander.sign_of_life()
 
             foreign = running.db.value("SELECT max(id) FROM messages")
-            yield Target(running.url, KEY, running.db, foreign, pass_time=pass_time, narrow=narrow)
+            yield Target(running.url, KEY, db_of(running.ledger), foreign, pass_time=pass_time, narrow=narrow)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.processes import COMMAND, PATIENCE, Program, running
-from tests.support import db_of, open_sql, run, until
+from tests.support import open_sql, run, sql_of, until
 from ws_manager.cli.process import signals
 from ws_manager.client import worker
 from ws_manager.core.ledger import Ledger, ledger_over
@@ -73,7 +73,7 @@ def send(ledger: Ledger, *contents: object) -> list[str]:
 
 def states(ledger: Ledger) -> list[str]:
     """What has become of each message, in order."""
-    rows = db_of(ledger).rows("SELECT delivered, rejected_at FROM messages ORDER BY id")
+    rows = sql_of(ledger).rows("SELECT delivered, rejected_at FROM messages ORDER BY id")
     return ["done" if row[0] else "set aside" if row[1] else "pending" for row in rows]
 
 
@@ -294,8 +294,8 @@ def until_heard_again(ledger: Ledger) -> None:
     """Wait for the next two heartbeats of ws-001: one may be under way."""
     query = "SELECT last_heartbeat FROM connections"
     for _ in range(2):
-        before = db_of(ledger).value(query)
-        wait_for(functools.partial(lambda before: db_of(ledger).value(query) != before, before))
+        before = sql_of(ledger).value(query)
+        wait_for(functools.partial(lambda before: sql_of(ledger).value(query) != before, before))
 
 
 def slow(tmp_path: Path, code: int = 0) -> tuple[str, ...]:
@@ -392,8 +392,8 @@ class TestSignals:
 
         def end_it_once_it_has_failed() -> None:
             other = ledger_over(open_sql(database))
-            wait_for(lambda: db_of(other).value("SELECT count(*) FROM events WHERE kind = 'failed'"))
-            db_of(other).close()
+            wait_for(lambda: sql_of(other).value("SELECT count(*) FROM events WHERE kind = 'failed'"))
+            sql_of(other).close()
             os.kill(os.getpid(), signal.SIGTERM)
 
         thread = threading.Thread(target=end_it_once_it_has_failed)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.processes import COMMAND, Program, command, running
-from tests.support import db_of, open_socket, open_sql
+from tests.support import open_socket, open_sql, sql_of
 from ws_manager.core.ledger import Ledger, ledger_over
 
 pytestmark = pytest.mark.over_http
@@ -29,7 +29,7 @@ def ledger(database: Path) -> Iterator[Ledger]:
 
 def counts(ledger: Ledger) -> tuple[int, int]:
     """How many messages are confirmed, and how many pending."""
-    return db_of(ledger).rows("SELECT sum(delivered), sum(1 - delivered) FROM messages")[0]
+    return sql_of(ledger).rows("SELECT sum(delivered), sum(1 - delivered) FROM messages")[0]
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def test_it_keeps_the_connection_alive(ledger: Ledger, database: Path) -> None:
     with following(database):
         while ledger.get("ws-001").last_heartbeat == before:
             pass
-    assert db_of(ledger).value("SELECT count(*) FROM heartbeat_log WHERE ws_id = 'ws-001'") == 1
+    assert sql_of(ledger).value("SELECT count(*) FROM heartbeat_log WHERE ws_id = 'ws-001'") == 1
 
 
 def test_a_registration_by_a_command_is_a_conflict(ledger: Ledger, database: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_reader_that_goes_away_ends_it(ledger: Ledger, database: Path) -> None
 
 class TestCount:
     def test_leaves_the_rest_pending(self, cli, ledger: Ledger) -> None:
-        db_of(ledger).execute("BEGIN")
+        sql_of(ledger).execute("BEGIN")
         for number in range(250):
             ledger.send("ws-001", number)
-        db_of(ledger).execute("COMMIT")
+        sql_of(ledger).execute("COMMIT")
         # More than one batch of the command.
         lines = cli("receive", "ws-001", "--count", "150").stdout.splitlines()
         assert [json.loads(line)["content"] for line in lines] == list(range(150))

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.stripe_support import event
-from tests.support import db_of
+from tests.support import sql_of
 from ws_manager import get_message_history
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.webhooks import IncomingEvent
@@ -51,7 +51,7 @@ class TestEvents:
     def test_json_has_what_became_of_each(self, cli, waiting) -> None:
         routed = json.loads(cli("stripe", "events", "--json").stdout)[0]
         assert (routed["status"], routed["recipients"], routed["agent"]) == ("routed", 1, None)
-        assert routed["broadcast_id"] == db_of(waiting).value("SELECT broadcast_id FROM broadcasts")
+        assert routed["broadcast_id"] == sql_of(waiting).value("SELECT broadcast_id FROM broadcasts")
 
     def test_no_payload_is_shown(self, cli, waiting) -> None:
         assert "pi_1" not in cli("stripe", "events", "--json").stdout

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.processes import PATIENCE
-from tests.support import db_of, open_sql
+from tests.support import open_sql, sql_of
 from ws_manager.core.ledger import Ledger, ledger_over
 from ws_manager.core.locations import exists
 from ws_manager.models import seconds_before, utc_now
@@ -222,7 +222,7 @@ def test_keys_sort_filter_and_pause(ledger: Ledger, top) -> None:
 
 def test_data_does_not_steer_the_terminal(ledger: Ledger, top) -> None:
     ledger.connect("octavia", "ws-001")
-    db_of(ledger).execute("UPDATE connections SET agent = ?", (HOSTILE,))
+    sql_of(ledger).execute("UPDATE connections SET agent = ?", (HOSTILE,))
     ledger.send("ws-001", "\x9b31m\u202e")
     screen = top(*FOR_EVER, columns=200)
     shown = screen.until("q quit")
@@ -323,10 +323,10 @@ def test_the_table_of_a_frame(ledger: Ledger, terminal, columns: int, shown: str
     ledger.heartbeat("ws-001", 12)
     ledger.send("ws-001", "hello")
     minute_ago = seconds_before(utc_now(), 90)
-    db_of(ledger).execute(
+    sql_of(ledger).execute(
         "UPDATE connections SET connected_at = ?, last_heartbeat = ?", (minute_ago, minute_ago)
     )
-    db_of(ledger).execute("UPDATE messages SET sent_at = ?", (minute_ago,))
+    sql_of(ledger).execute("UPDATE messages SET sent_at = ?", (minute_ago,))
     _, frame = terminal("top", "--once", columns=columns, NO_COLOR="1")
     plain = re.sub("\x1b\\[[0-9;]*m", "", frame)
     assert [line.rstrip() for line in plain.splitlines()[4:7]] == shown.splitlines()

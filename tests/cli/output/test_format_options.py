@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import EVERY, made
-from tests.support import db_of, open_sql
+from tests.support import open_sql, sql_of
 from ws_manager import get_message_history
 from ws_manager.core.ledger import Ledger, ledger_over
 
@@ -165,7 +165,7 @@ def test_broadcast_where(cli, ledger: Ledger) -> None:
 
 def test_dry_run_sends_nothing(cli, ledger: Ledger, database: Path) -> None:
     ledger.connect("cipher", "ws-003")
-    before = db_of(ledger).rows("SELECT * FROM broadcasts"), ledger.stats()
+    before = sql_of(ledger).rows("SELECT * FROM broadcasts"), ledger.stats()
     result = cli("broadcast", "1", "--where", "metadata.region=us-west", "--dry-run", "--json")
     found = {row["ws_id"]: (row["gets_it"], row["why_not"]) for row in json.loads(result.stdout)}
     assert found == {
@@ -173,7 +173,7 @@ def test_dry_run_sends_nothing(cli, ledger: Ledger, database: Path) -> None:
         "ws-002": (False, "disconnected: enough"),
         "ws-003": (False, "condition not met: metadata.region=us-west"),
     }
-    assert (db_of(ledger).rows("SELECT * FROM broadcasts"), ledger.stats()) == before
+    assert (sql_of(ledger).rows("SELECT * FROM broadcasts"), ledger.stats()) == before
     other = cli("broadcast", "1", "--agent", "octavia", "--dry-run")
     assert "ws-003\tcipher\tactive\t0\tother agent: cipher\n" in other.stdout
     assert cli("broadcast", "1", "--dry-run", "-o", "id").stdout == "ws-001\nws-003\n"

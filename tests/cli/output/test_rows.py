@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import db_of, open_sql
+from tests.support import open_sql, sql_of
 from ws_manager.cli.output.text import json_object, json_text, visible
 from ws_manager.cli.output.times import ago
 from ws_manager.core.ledger import Ledger, ledger_over
@@ -37,7 +37,7 @@ EARLIER = f"ws-{INVISIBLE}\u202e001"
 def earlier_names(ledger: Ledger, ws_id: str = EARLIER, agent: str = f"oct{INVISIBLE}avia") -> None:
     """Leave a connection as an earlier version may have: with names that nobody can take any more."""
     ledger.connect("to be renamed", "to be renamed", {"text": HOSTILE + INVISIBLE})
-    db_of(ledger).execute(
+    sql_of(ledger).execute(
         "UPDATE connections SET ws_id = ?, agent = ? WHERE ws_id = 'to be renamed'", (ws_id, agent)
     )
 
@@ -89,7 +89,7 @@ def test_ago_of_what_is_no_time() -> None:
 def test_tsv_and_csv_keep_a_row_a_row(ledger: Ledger, cli) -> None:
     ledger.connect("octavia", "ws-001", {"text": "a\tb\nc", "quote": '"'})
     # An earlier file may hold what a name cannot be any more.
-    db_of(ledger).execute("UPDATE connections SET agent = ?", ("a\tb\n\\",))
+    sql_of(ledger).execute("UPDATE connections SET agent = ?", ("a\tb\n\\",))
     (line,) = cli("list").stdout.splitlines()
     cells = line.split("\t")
     assert len(cells) == 8
@@ -242,7 +242,7 @@ def test_new_names_with_what_nobody_can_see_are_refused(ledger: Ledger, cli, cha
 def test_lines_stay_whole_for_every_reader(ledger: Ledger, process) -> None:
     breaks = "a\x85b\u2028c\u2029d"
     ledger.connect("octavia", "ws-001", {"text": breaks})
-    db_of(ledger).execute("UPDATE connections SET agent = ?", (f"{breaks}\x0b\x0c\x1c",))
+    sql_of(ledger).execute("UPDATE connections SET agent = ?", (f"{breaks}\x0b\x0c\x1c",))
     ledger.send("ws-001", breaks)
     lines = {
         name: process(*arguments).stdout.decode("utf-8")

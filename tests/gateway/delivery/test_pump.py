@@ -103,7 +103,7 @@ async def test_slow_reader_with_a_large_backlog_does_not_delay_another_agent(dat
 async def test_broadcast_of_another_connection_reaches_every_agent(database: Path) -> None:
     async with gateway(database) as running:
         agents = [await running.agent("octavia", f"ws-{number}") for number in range(20)]
-        broadcast(running.pool, running.db, {"n": 1})
+        broadcast(running.pool, running.ledger, {"n": 1})
         assert [(await agent.message())["content"] for agent in agents] == [{"n": 1}] * 20
 
 
