@@ -264,6 +264,29 @@ async def test_a_network_that_swallows_everything(far: str, link: Link, ledger: 
         assert (await raw.message())["seq"] == seq
 
 
+async def test_a_socket_that_waits_for_its_backlog_is_closed_in_time_too(
+    far: str, link: Link, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway(far, TIMES) as server:
+        read, asked = server._pump.backlog, asyncio.Event()
+
+        async def swallowed(*query: Any) -> Any:
+            link.swallow()
+            asked.set()
+            return await read(*query)
+
+        monkeypatch.setattr(server._pump, "backlog", swallowed)
+        raw = await agent(server)
+        await within(asked.wait())
+        began = time.monotonic()
+        assert await raw.closed() == CloseCode.RESTARTING
+        # Long before another gateway may take it, and before a statement of the queue has run into its time limit.
+        assert time.monotonic() - began < TIMES.lasts - 1
+        link.mend()
+        monkeypatch.undo()
+        await within(back(server))
+
+
 async def test_a_process_that_was_suspended_closes_before_it_delivers(
     ledger: Ledger, postgres_url: str
 ) -> None:

@@ -277,7 +277,8 @@ class GatewayServer:
         finally:
             if self._presence.trouble is not None:
                 # Nothing waits for a ledger that does not answer.
-                self._break_off()
+                for each in self._ledgers:
+                    each.give_up()
             await self._api.close()
             await self._threads.close()
             await self._health.close()
@@ -414,10 +415,8 @@ class GatewayServer:
         """Close every socket, and refuse every request: another gateway may have the connections soon."""
         if not self._sockets.stopping:
             self._access.closed = why
-            self._hub.turn_away(CloseCode.RESTARTING, why)
-        self._break_off()
-
-    def _break_off(self) -> None:
+            limits = self._options.limits
+            self._hub.turn_away(CloseCode.RESTARTING, why, limits.close_seconds + limits.write_seconds)
         for each in self._ledgers:
             each.break_off()
 

@@ -14,7 +14,7 @@ from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import TcpPeer
-from ws_manager.models import Closure, SignOfLife, SocketReport, seconds_before, utc_now
+from ws_manager.models import Closure, PendingMessage, SignOfLife, SocketReport, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
 from ws_manager.protocol.frame_reader import Frame, FrameReader
 from ws_manager.protocol.frames import AgentRequest, failure_frame
@@ -64,7 +64,7 @@ class AgentSocket:
     # fmt: off
     __slots__ = (
         "__weakref__", "_attendant", "_buffered", "_close_timer", "_ended", "_limits", "_now",
-        "_parked", "_peer", "_peer_closed", "_performer", "_performing", "_pong", "_pump", "_reader",
+        "_parked", "_peer", "_peer_closed", "_performer", "_performing", "_pong", "_pump", "_reader", "_reading",
         "_report_to_ledger", "_requests", "_shrunk_at", "_tick_at", "_transport",
         "_turned_away", "_woken", "agent", "expires_at", "logged_at", "record_at", "recorded_at", "session",
     )
@@ -102,6 +102,7 @@ class AgentSocket:
         # What the writing task waits for, and whether it has something to do at its next turn.
         self._parked: Optional[asyncio.Future[None]] = None
         self._woken = False
+        self._reading: Optional[asyncio.Future[tuple[list[PendingMessage], bool]]] = None
         self._requests: list[AgentRequest] = []
         self._performing: Optional[asyncio.Future[None]] = None
         self._turned_away = False
@@ -122,6 +123,8 @@ class AgentSocket:
         finally:
             # The writer sends our Close frame last, so it may finish. A writer that is blocked is cancelled.
             self._wake_writer()
+            if self._reading is not None:
+                self._reading.cancel()
             if self._close_timer is not None:
                 self._close_timer.cancel()
             if self.session.close_with is None:
@@ -241,6 +244,8 @@ class AgentSocket:
         """Close the socket. If it is closing already, the first code is kept."""
         self.session.close(code, reason)
         self._wake_writer()
+        if self._reading is not None:
+            self._reading.cancel()
 
     def abort(self) -> None:
         """Drop the connection without a Close frame. Nothing else ends a blocked write."""
@@ -402,8 +407,15 @@ class AgentSocket:
     async def _read_backlog(self) -> None:
         # A function of its own, so that a blocked writer does not keep the messages in memory.
         session = self.session
-        messages, live = await self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
-        session.take_backlog(map(MessageFrames().of, messages), live=live)
+        self._reading = asyncio.ensure_future(
+            self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
+        )
+        # It is cancelled when the socket closes: a ledger that does not answer must not delay that.
+        await asyncio.wait({self._reading})
+        reading, self._reading = self._reading, None
+        if not reading.cancelled():
+            messages, live = reading.result()
+            session.take_backlog(map(MessageFrames().of, messages), live=live)
 
     def _put(self, data: bytes) -> None:
         self._make_sure_it_is_open()

@@ -127,11 +127,21 @@ class Hub:
         """Do not sweep for one full timeout, because agents may have been unable to reconnect."""
         self._open_since = self._now()
 
-    def turn_away(self, code: int, reason: str) -> None:
-        """Close every socket, and those whose handshake is under way, until `welcome`. Nothing is swept meanwhile."""
+    def turn_away(self, code: int, reason: str, seconds: float) -> None:
+        """Close every socket, and those whose handshake is under way, until `welcome`. Nothing is swept meanwhile.
+
+        Sockets that are still open after these seconds are dropped.
+        """
         self._closing = code, reason
-        for socket in list(self._open):
+        waiting = list(self._open)
+        for socket in waiting:
             socket.close(code, reason)
+        asyncio.get_running_loop().call_later(seconds, self._drop_open, waiting)
+
+    def _drop_open(self, sockets: list[AgentSocket]) -> None:
+        for socket in sockets:
+            if socket in self._open:
+                socket.abort()
 
     def welcome(self) -> None:
         """Keep new sockets again, and give agents time to come back."""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional, TypeVar
 
 from ws_manager.core.ledger import Ledger, open_ledger
+from ws_manager.errors import LedgerUnreachable
 from ws_manager.settings import Located, Sizes
 
 Result = TypeVar("Result")
@@ -42,6 +43,7 @@ class LedgerThread:
         self._sizes = sizes
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._ledger: Optional[Ledger] = None
+        self._given_up = False
 
     async def open(self) -> None:
         """Open the ledger, if it is not open.
@@ -60,6 +62,11 @@ class LedgerThread:
         ledger = self._ledger
         if ledger is not None:
             ledger.break_off()
+
+    def give_up(self) -> None:
+        """Let every call fail: the one that runs now, and those that wait."""
+        self._given_up = True
+        self.break_off()
 
     async def close(self) -> None:
         """Wait for the calls so far, and close the ledger."""
@@ -83,6 +90,8 @@ class LedgerThread:
             self._ledger.use_memory(self._memory_kib)
 
     def _run(self, call: Callable[[Ledger], Result]) -> Result:
+        if self._given_up:
+            raise LedgerUnreachable("the ledger did not answer when the gateway ended")
         assert self._ledger is not None
         return call(self._ledger)
 
@@ -128,6 +137,11 @@ class LedgerThreads:
         """Let the calls fail that run now, also where the ledger does not answer."""
         self._reads.break_off()
         self._writes.break_off()
+
+    def give_up(self) -> None:
+        """Let every call fail: those that run now, and those that wait."""
+        self._reads.give_up()
+        self._writes.give_up()
 
     async def close(self) -> None:
         """Wait for the calls so far, and close the ledger."""
