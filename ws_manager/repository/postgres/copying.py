@@ -89,7 +89,8 @@ class Copying:
         try:
             self._db.copy(table.name, columns, _as_written(table, rows))
         except (InvalidInput, psycopg.DataError, psycopg.IntegrityError) as error:
-            row, why = _refused(table, rows, error)
+            cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
+            row, why = _refused(table, rows, cause)
             raise LedgerError(
                 f"a row cannot be copied to {self._db.location} ({table.described(row)}): {why}",
                 hint="correct it in the source, or delete it there, and run the copy again",

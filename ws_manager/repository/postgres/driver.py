@@ -55,7 +55,7 @@ def translated_errors(location: str) -> Iterator[None]:
         if "NUL" in str(error):
             raise InvalidInput("a name or a text has a NUL character, which PostgreSQL cannot hold") from None
         if isinstance(error, pg.NumericValueOutOfRange):
-            raise InvalidInput("a number is larger than what PostgreSQL can hold") from None
+            raise InvalidInput("a number is larger than what PostgreSQL can hold") from error
         raise
     except psycopg.Error as error:
         explained = _explained(error, location)
