@@ -35,9 +35,9 @@ HERE_ONLY = {
         "sweep", "why_void", "take_hold", "renew_hold", "release_hold", "confirm_up_to",
         "count_pending", "reply",
     },
-    Batch: {"together", "message", "send_once"},
+    Batch: {"in_any_order", "together", "message", "send_once"},
     Webhooks: {"take"},
-    Maintenance: {"trim", "checkpoint"},
+    Maintenance: {"trim", "checkpoint", "makes_checkpoints", "copy_to", "unseal"},
 }  # fmt: skip
 """What only the process that has the file does, or what is built on other verbs."""
 

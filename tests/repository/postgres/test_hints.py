@@ -21,6 +21,12 @@ from ws_manager.repository.postgres.database import Database
 from ws_manager.repository.postgres.hints import EVERYTHING, Announcer, announcer_of, channel_of
 
 
+@pytest.fixture(autouse=True)
+def _new_announcers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no announcer of an earlier test send, whose session that test has ended."""
+    monkeypatch.setattr(hints, "_announcers", {})
+
+
 @pytest.fixture
 def ledger(postgres_url: str) -> Iterator[Ledger]:
     """An empty ledger."""

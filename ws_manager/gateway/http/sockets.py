@@ -238,6 +238,8 @@ class SocketRoute:
         def check_peer() -> None:
             # It may have waited for long for the ledger, and its agent may have a socket at another gateway by now.
             # That one would be closed for one that nobody has.
+            if given_up:
+                raise busy
             if peer is None or peer.transport is None:
                 raise ConnectionResetError("the peer went away before its registration")
 
