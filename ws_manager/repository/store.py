@@ -240,7 +240,7 @@ class Store(Protocol):
         """Return the ids of the gateway processes that live; None if this user may not know."""
 
     def gateways_here(self) -> Optional[frozenset[str]]:
-        """Return the ids of those that live on this machine; None if this user may not know."""
+        """Return the ids of those that live on this machine; None if all of them do."""
 
     def hold(self, connection: Connection) -> Optional[Hold]:
         """Hold a connection's messages; None if another receiver holds them."""

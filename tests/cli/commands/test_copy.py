@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from tests.postgres import PASSWORD
 from ws_manager.cli.app import app
 
+pytestmark = pytest.mark.sqlite_only("those that need PostgreSQL have a database of their own")
+
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:

@@ -205,8 +205,8 @@ class SqliteStore:
         return living(self.db.path)
 
     def gateways_here(self) -> Optional[frozenset[str]]:
-        # A file has the gateway of its own machine alone.
-        return self.living_gateways()
+        # A file has the gateway of its own machine alone, also one that could not write yet that it runs.
+        return None
 
     def hold(self, connection: Connection) -> Optional[Lock]:
         from ws_manager.repository.sqlite.locks import receiver_lock
