@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ws_manager.settings import located
+
 
 @pytest.mark.no_ledger
 @pytest.mark.parametrize(
@@ -14,5 +16,5 @@ import pytest
 def test_a_mistyped_database_is_not_made(cli, database: Path, tmp_path: Path, arguments) -> None:
     result = cli(*(str(tmp_path / "copy.db") if word == "COPY" else word for word in arguments))
     assert result.exit_code == 1
-    assert str(database) in result.stdout + result.stderr
+    assert str(located(database)) in result.stdout + result.stderr
     assert list(tmp_path.iterdir()) == []

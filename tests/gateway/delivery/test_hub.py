@@ -275,7 +275,7 @@ class TestSweep:
         self, database: Path
     ) -> None:
         clock = Clock()
-        limits = Limits(handshake_seconds=0.05)
+        limits = Limits(handshake_seconds=0.5)
         async with gateway(database, now=clock, heartbeat_timeout=30, limits=limits) as running:
             (await running.agent()).reset()
             await running.socket_ended()
