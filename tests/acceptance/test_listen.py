@@ -161,6 +161,7 @@ def test_serve_refuses_an_address_that_others_can_reach(host: str, database: Pat
     assert (ended.returncode, host in ended.stderr) == (2, True)
 
 
+@pytest.mark.sqlite_only("one gateway alone")
 def test_a_second_gateway_names_the_first(database: Path) -> None:
     with gateway(database) as (_, url):
         ended = command(database, "serve", "--no-auth", "--port", "0")

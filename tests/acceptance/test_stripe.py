@@ -51,6 +51,7 @@ def broadcasts(db: Database) -> int:
 class TestKilledGateway:
     """Between receiving an event and answering it; then the event comes again."""
 
+    @pytest.mark.sqlite_only("how a thread that waits for its lock is seen")
     @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc whether the gateway waits")
     def test_before_it_is_written(self, database: Path, db: Database) -> None:
         with gateway(database) as (server, url):

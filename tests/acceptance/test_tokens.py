@@ -77,6 +77,7 @@ def test_any_other_is_not_and_ends_with_4(
             "scope": mint(key, "octavia", scopes=("send",)),
         }[given]
         monkeypatch.setenv("BLACKROAD_WS_TOKEN", token)
+        monkeypatch.delenv("BLACKROAD_WS_SECRET", raising=False)
         with running(*listen_elsewhere(url)) as agent:
             assert agent.wait() == 4
             told = agent.rest_of_errors()
