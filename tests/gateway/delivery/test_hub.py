@@ -286,6 +286,7 @@ class TestSweep:
             await other.message()
             assert running.connection().status == "active"
 
+    @pytest.mark.sqlite_only("while its ledger is locked a gateway cannot renew its lease")
     async def test_nothing_is_swept_before_one_full_time_out_after_the_ledger_kept_somebody_out(
         self, database: Path
     ) -> None:

@@ -10,7 +10,7 @@ from typing import Callable
 
 import pytest
 
-from tests.support import PONG, gateway, open_sql, until
+from tests.support import PONG, gateway, open_socket, open_sql, until
 from ws_manager import Ledger, broadcast, open_ledger, settings
 from ws_manager.gateway.bell import Bell
 from ws_manager.gateway.delivery import pump
@@ -173,9 +173,9 @@ class LateThreads(LedgerThreads):
 
 @contextlib.asynccontextmanager
 async def pumping(database: Path) -> AsyncIterator[tuple[Ledger, LateThreads, Pump, Sessions]]:
-    """A pump at work over a ledger with the connection ws-001."""
+    """A pump at work over a ledger with the connection ws-001, which its gateway has."""
     with open_ledger(database) as ledger:
-        ledger.connect("octavia", "ws-001")
+        open_socket(ledger, "octavia", "ws-001", gateway="g")
         threads, sessions = LateThreads(database), Sessions()
         await threads.open()
         pump = Pump(threads, "g", Bell())
@@ -214,7 +214,7 @@ async def test_it_may_not_where_a_message_was_offered_since_its_backlog_was_read
         await until(lambda: len(sessions.offered) == 2)
         threads.go_on.set()
         assert await reading == ([], False)
-        assert [message.content for message in (await pump.backlog("ws-001", 1, 10))[0]] == ['"second"']
+        assert [message.content for message in (await pump.backlog("ws-001", sessions.offered[0].seq, 10))[0]] == ['"second"']
 
 
 async def test_it_may_not_where_a_reading_before_is_not_offered_yet(database: Path) -> None:
