@@ -64,6 +64,8 @@ async def test_with_the_backlog_confirmed_the_window_is_the_usual_one(database: 
         assert (await agent.message())["seq"] == first
         await agent.ack(first)
         await running.confirmed(first)
+        # What is sent before that is backlog too.
+        await running.until(lambda: running.server._hub._sockets["ws-001"].session.live)
         more = running.send_many(5)
         assert await agent.messages(5) == more
 
