@@ -14,7 +14,7 @@ from ws_manager.gateway.delivery.pump import Pump
 from ws_manager.gateway.delivery.requests import RequestPerformer
 from ws_manager.gateway.limits import Limits
 from ws_manager.gateway.net.tcp import TcpPeer
-from ws_manager.models import Closure, PendingMessage, SignOfLife, SocketReport, seconds_before, utc_now
+from ws_manager.models import Closure, SignOfLife, SocketReport, seconds_before, utc_now
 from ws_manager.protocol.close_codes import MISBEHAVIOUR, REFUSALS, CloseCode, is_goodbye, meaning
 from ws_manager.protocol.frame_reader import Frame, FrameReader
 from ws_manager.protocol.frames import AgentRequest, failure_frame
@@ -102,7 +102,7 @@ class AgentSocket:
         # What the writing task waits for, and whether it has something to do at its next turn.
         self._parked: Optional[asyncio.Future[None]] = None
         self._woken = False
-        self._reading: Optional[asyncio.Future[tuple[list[PendingMessage], bool]]] = None
+        self._reading: Optional[asyncio.Future[None]] = None
         self._requests: list[AgentRequest] = []
         self._performing: Optional[asyncio.Future[None]] = None
         self._turned_away = False
@@ -405,17 +405,19 @@ class AgentSocket:
             await self._read_backlog()
 
     async def _read_backlog(self) -> None:
-        # A function of its own, so that a blocked writer does not keep the messages in memory.
-        session = self.session
-        self._reading = asyncio.ensure_future(
-            self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
-        )
+        self._reading = asyncio.ensure_future(self._take_backlog())
         # It is cancelled when the socket closes: a ledger that does not answer must not delay that.
         await asyncio.wait({self._reading})
         reading, self._reading = self._reading, None
         if not reading.cancelled():
-            messages, live = reading.result()
-            session.take_backlog(map(MessageFrames().of, messages), live=live)
+            reading.result()
+
+    async def _take_backlog(self) -> None:
+        # A function of its own, so that a blocked writer does not keep the messages in memory. Nothing else may run
+        # between the two lines: a session that goes live a moment later misses what was offered meanwhile.
+        session = self.session
+        messages, live = await self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
+        session.take_backlog(map(MessageFrames().of, messages), live=live)
 
     def _put(self, data: bytes) -> None:
         self._make_sure_it_is_open()
