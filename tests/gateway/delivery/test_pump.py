@@ -214,7 +214,9 @@ async def test_it_may_not_where_a_message_was_offered_since_its_backlog_was_read
         await until(lambda: len(sessions.offered) == 2)
         threads.go_on.set()
         assert await reading == ([], False)
-        assert [message.content for message in (await pump.backlog("ws-001", sessions.offered[0].seq, 10))[0]] == ['"second"']
+        assert [
+            message.content for message in (await pump.backlog("ws-001", sessions.offered[0].seq, 10))[0]
+        ] == ['"second"']
 
 
 async def test_it_may_not_where_a_reading_before_is_not_offered_yet(database: Path) -> None:

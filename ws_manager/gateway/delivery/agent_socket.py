@@ -413,8 +413,7 @@ class AgentSocket:
             reading.result()
 
     async def _take_backlog(self) -> None:
-        # A function of its own, so that a blocked writer does not keep the messages in memory. Nothing else may run
-        # between the two lines: a session that goes live a moment later misses what was offered meanwhile.
+        # Nothing else may run between the two lines: a session that goes live later misses what was offered meanwhile.
         session = self.session
         messages, live = await self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
         session.take_backlog(map(MessageFrames().of, messages), live=live)
