@@ -26,7 +26,6 @@ MAX_REQUESTS = 100
 TURN_AWAY_SECONDS = 1.0
 _PIECE_BYTES = 16 * 1024
 _TICK_SOON_SECONDS = 1.0
-_READ_AGAIN_SECONDS = 1.0
 _log = logging.getLogger("ws_manager.gateway")
 
 
@@ -339,7 +338,7 @@ class AgentSocket:
                     await self._flush()
                 except LedgerUnreachable:
                     # The socket stays. What waits for it is read when that is possible again.
-                    asyncio.get_running_loop().call_later(_READ_AGAIN_SECONDS, self._wake_writer)
+                    asyncio.get_running_loop().call_later(_TICK_SOON_SECONDS, self._wake_writer)
                 except LedgerError as error:
                     _log.error("cannot read the ledger: %s", error)
                     self.session.close(CloseCode.RESTARTING, "the ledger cannot be read")
@@ -405,15 +404,15 @@ class AgentSocket:
             await self._read_backlog()
 
     async def _read_backlog(self) -> None:
-        self._reading = asyncio.ensure_future(self._take_backlog())
         # It is cancelled when the socket closes: a ledger that does not answer must not delay that.
+        self._reading = asyncio.ensure_future(self._take_backlog())
         await asyncio.wait({self._reading})
         reading, self._reading = self._reading, None
         if not reading.cancelled():
             reading.result()
 
     async def _take_backlog(self) -> None:
-        # Nothing else may run between the two lines: a session that goes live later misses what was offered meanwhile.
+        # Nothing may run in between: a session that goes live later misses what was offered meanwhile.
         session = self.session
         messages, live = await self._pump.backlog(session.ws_id, session.cursor, session.backlog_limit)
         session.take_backlog(map(MessageFrames().of, messages), live=live)
