@@ -419,9 +419,12 @@ class TestPositions:
         assert [message.content for message in found] == ["2"]
 
     def test_of_the_history_comes_back_from_its_text(self, store: Store, other: Store) -> None:
-        began = utc_now()
-        for number in range(5):
-            send(store, "ws-001", str(number))
+        # One transaction has what is older too.
+        with store.atomic():
+            send(store, "ws-001", "older")
+            began = utc_now()
+            for number in range(5):
+                send(store, "ws-001", str(number))
         for since, seen in ((began, ["0", "1", "2", "3", "4"]), (None, ["new"])):
             place = store.history.text_of(store.history.position(since))
             if since is None:
