@@ -115,7 +115,7 @@ def broadcasting(pg: Server, ledgers: Ledgers) -> list[Figure]:
 
 @contextmanager
 def _two_gateways(pg: Server, folder: Path, each: int) -> Iterator[tuple[Ledger, Load]]:
-    """Two gateways with so many agents each, that confirm by Pong."""
+    """Two gateways, each with this number of agents, which confirm by Pong."""
     url = pg.new()
     with ExitStack() as stack:
         load = Load()
@@ -129,7 +129,7 @@ def _two_gateways(pg: Server, folder: Path, each: int) -> Iterator[tuple[Ledger,
 
 
 def _have(load: Load, messages: int) -> bool:
-    """Return whether the agents have so many messages, all together."""
+    """Return whether the agents have this number of messages, all together."""
     return sum(int(load("state", name)["received"]) for name in ("one", "two")) >= messages
 
 

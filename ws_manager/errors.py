@@ -119,23 +119,24 @@ class LedgerError(WsManagerError):
 
     Args:
         message: what happened, with the file's name.
-        cause: what happened, without the file's name: for remote readers.
+        cause: what happened, without the file's name: for remote readers; None for the usual one of its class.
         hint, remedy, about: as for every error.
     """
 
     code = "ledger"
+    usual_cause = "the ledger cannot be used at the moment"
 
     def __init__(
         self,
         message: str,
         *,
-        cause: str = "the ledger cannot be used at the moment",
+        cause: Optional[str] = None,
         hint: Optional[str] = None,
         remedy: Optional[str] = None,
         about: Optional[str] = None,
     ) -> None:
         super().__init__(message, hint=hint, remedy=remedy, about=about)
-        self.cause = cause
+        self.cause = self.usual_cause if cause is None else cause
 
     @property
     def public_message(self) -> str:
@@ -152,31 +153,13 @@ class LedgerBusy(LedgerError):
 class LedgerUnreachable(LedgerBusy):
     """The server that keeps the ledger does not answer. A commit that was under way may have been done."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        cause: str = "the ledger's database cannot be reached",
-        hint: Optional[str] = None,
-        remedy: Optional[str] = None,
-        about: Optional[str] = None,
-    ) -> None:
-        super().__init__(message, cause=cause, hint=hint, remedy=remedy, about=about)
+    usual_cause = "the ledger's database cannot be reached"
 
 
 class LedgerFull(LedgerError):
     """There is no room on the disk, or in the user's quota. It works again when there is."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        cause: str = "the disk is full",
-        hint: Optional[str] = None,
-        remedy: Optional[str] = None,
-        about: Optional[str] = None,
-    ) -> None:
-        super().__init__(message, cause=cause, hint=hint, remedy=remedy, about=about)
+    usual_cause = "the disk is full"
 
 
 class LedgerReplaced(LedgerError):

@@ -21,7 +21,7 @@ from ws_manager.core.copying import Copied, Copier, unseal
 from ws_manager.core.webhooks import IncomingEvent
 from ws_manager.errors import LedgerError, LedgerSealed
 from ws_manager.models import Gateway, Receipt, Rejection, utc_now
-from ws_manager.repository.copied import COPIED, UNFINISHED, Seal, ranges_of, seqs_of
+from ws_manager.repository.copied import COPIED, UNFINISHED, Seal
 from ws_manager.repository.findings import MessageFilter
 from ws_manager.repository.sqlite.schema import VERSIONS
 from ws_manager.repository.store import Store
@@ -233,12 +233,6 @@ class TestRows:
         assert columns.keys() - copied.keys() == {"holds"}
         for name, found in copied.items():
             assert found - written_otherwise.get(name, set()) == columns[name] - (left_out.get(name) or set())
-
-    def test_ranges(self) -> None:
-        assert ranges_of([5, 1, 2, 3, 5, 9, 10]) == "1-3,5,9-10"
-        assert list(seqs_of("1-3,5,9-10")) == [1, 2, 3, 5, 9, 10]
-        assert ranges_of([]) == ""
-        assert list(seqs_of("")) == []
 
 
 class TestTarget:

@@ -12,7 +12,7 @@ of day. Then come a word, and for most words the ws_id and the number of the soc
     deaf                it is about to read nothing for a while
     closed WHY          the socket has ended
     asks KEY            an agent is about to send a message: these two words have no ws_id and no socket
-    sent KEY TO ID      it was told that it is committed
+    sent KEY TO ID      the ledger has acknowledged it
     wrong WHAT          the gateway has done what it may not do
     clock               everything before this time is in the journal
 """

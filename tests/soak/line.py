@@ -36,7 +36,7 @@ class Line:
         self._drop()
 
     def swallow(self) -> None:
-        """From now on nothing arrives any more, in either direction, and nobody is told."""
+        """From now on nothing arrives any more, in either direction, and no connection ends."""
         self._flows.clear()
 
     def mend(self, *, lost: bool = False) -> None:
@@ -103,6 +103,6 @@ class Line:
 
 
 def _end(connection: socket.socket) -> None:
-    """End a connection; whoever waits in it is told at once."""
+    """End a connection; both sides notice it at once."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -138,7 +138,7 @@ class Presence:
     async def _watch(self) -> None:
         while True:
             left = self._renewed_at + self._times.given_up - self._now()
-            await asyncio.sleep(max(0.0, min(left, _LOOK_SECONDS)) or _LOOK_SECONDS)
+            await asyncio.sleep(min(left, _LOOK_SECONDS) if left > 0 else _LOOK_SECONDS)
             self.check()
 
     async def _renew(self, lease: Lease, thread: ThreadPoolExecutor, trouble: Trouble) -> bool:
@@ -147,7 +147,7 @@ class Presence:
         # At the end of the gateway nobody asks for the result.
         renewal.add_done_callback(lambda done: done.cancelled() or done.exception())
         while not (await asyncio.wait({renewal}, timeout=self._times.patience))[0]:
-            self.trouble = LedgerUnreachable("no answer").cause
+            self.trouble = LedgerUnreachable.usual_cause
             lease.break_off()
         try:
             lasted = renewal.result()

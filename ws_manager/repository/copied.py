@@ -5,7 +5,6 @@ What is not taken over belongs to the processes of one place: leases, holds and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Optional
 
 from ws_manager.errors import LedgerSealed
@@ -166,30 +165,3 @@ def seal_in(text: str) -> Optional[Seal]:
     return next(
         (Seal(kind, text[len(said) :]) for kind, said in _SAID.items() if text.startswith(said)), None
     )
-
-
-def ranges_of(seqs: Iterable[int]) -> str:
-    """Return numbers as text, in ascending order and each once, neighbours as a range: `4-1003,1010`."""
-    found: list[str] = []
-    first = last = None
-    for seq in sorted(set(seqs)):
-        if last is not None and seq == last + 1:
-            last = seq
-            continue
-        if first is not None:
-            found.append(_range(first, last))
-        first = last = seq
-    if first is not None:
-        found.append(_range(first, last))
-    return ",".join(found)
-
-
-def _range(first: int, last: Optional[int]) -> str:
-    return str(first) if first == last else f"{first}-{last}"
-
-
-def seqs_of(ranges: str) -> Iterator[int]:
-    """Give the numbers that such a text names."""
-    for each in filter(None, ranges.split(",")):
-        first, _, last = each.partition("-")
-        yield from range(int(first), int(last or first) + 1)

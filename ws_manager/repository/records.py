@@ -9,7 +9,7 @@ from ws_manager.models import Connection, PendingMessage
 Position = NewType("Position", object)
 """How far the commits of a ledger were read. Only the store that gave a position can read on from it."""
 
-NO_PLACE = "the place to go on from is none that was given here"
+NO_PLACE = "the place to go on from was not given by this ledger"
 
 MOST_CHARACTERS = 1024 * 1024
 """A reading of pending messages ends by default once their contents exceed this."""

@@ -54,7 +54,7 @@ class History(Protocol):
         """Return the position of such a text.
 
         Raises:
-            InvalidInput: it is none.
+            InvalidInput: the text is not a place.
         """
 
 
@@ -130,7 +130,7 @@ class Copying(Protocol):
             table: one of `COPIED`.
             after: the key behind which they are; None for the first.
             limit: at most this many.
-            characters: at most about so many of the table's large column, but at least one row.
+            characters: about the most of the table's large column; at least one row.
         """
 
     def write(self, table: CopiedTable, gone: Sequence[Values], rows: Sequence[Values]) -> None:
@@ -147,7 +147,7 @@ class Copying(Protocol):
         """Let an unfinished copy go on where its source has ended, and take its seal off."""
 
     def seal(self) -> Optional[Seal]:
-        """Return the seal; None if there is none."""
+        """Return the seal; None if the ledger is not sealed."""
 
     def put_seal(self, seal: Seal) -> None:
         """Refuse every write from now on, of those too who have the ledger open. What was under way is committed.

@@ -244,3 +244,22 @@ async def test_a_single_message_does_not_wait_while_the_pump_rests(
         for _ in range(3):
             seq = running.send()
             assert await agent.messages(1) == [seq]
+
+
+async def test_a_session_is_live_before_anything_else_runs_once_its_backlog_was_read(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway(database) as running:
+        read, seen = running.server._pump.backlog, []
+
+        async def backlog(ws_id: str, after: int, limit: int) -> tuple[list[PendingMessage], bool]:
+            messages, live = await read(ws_id, after, limit)
+            session = running.server._hub._sockets[ws_id].session
+            # What the pump offers next would come at this moment.
+            asyncio.get_running_loop().call_soon(lambda: seen.append((live, session.live)))
+            return messages, live
+
+        monkeypatch.setattr(running.server._pump, "backlog", backlog)
+        await running.agent()
+        await running.until(lambda: (True, True) in seen)
+        assert all(is_live == live for live, is_live in seen)

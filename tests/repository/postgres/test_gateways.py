@@ -27,7 +27,7 @@ def ledger(postgres_url: str) -> Iterator[Ledger]:
 
 
 def start(ledger: Ledger, url: str, name: str, *, host: str = "", left: float = 60.0) -> None:
-    """Write a gateway whose lease has so many seconds left; on another machine where a host is given."""
+    """Write a gateway, and its lease with the seconds that are left; on another machine where a host is given."""
     now = utc_now()
     hold = ledger.delivery.record_gateway(Gateway(name, 1, url, now, now), left)
     with psycopg.connect(ledger._store.db.url, autocommit=True) as session:  # type: ignore[attr-defined]

@@ -57,6 +57,10 @@ class _Admitted(NamedTuple):
     answer: web.StreamResponse
 
 
+class _PeerGone(Exception):
+    """The peer went away before its registration was written."""
+
+
 class SocketRoute:
     """Handles handshakes and their sockets.
 
@@ -135,7 +139,8 @@ class SocketRoute:
                     handshake.spare()
                 # Metadata that is too large is in the query: there is no body that could be.
                 return error_response(error, 400 if isinstance(error, TooLarge) else None)
-            except ConnectionError:
+            except _PeerGone:
+                # Nobody is left to be answered.
                 return admitted.answer
             connection = registration.connection
             unless_open.callback(self._note_end, _lost_early(connection.ws_id, connection.epoch))
@@ -224,7 +229,7 @@ class SocketRoute:
         """Write the registration, within the time limit of a handshake.
 
         Raises:
-            ConnectionError: the peer has gone.
+            _PeerGone: nobody waits for it any more.
             LedgerBusy: the ledger could not be written in that time, or cannot be reached.
         """
         trouble = self._pump.trouble
@@ -241,7 +246,7 @@ class SocketRoute:
             if given_up:
                 raise busy
             if peer is None or peer.transport is None:
-                raise ConnectionResetError("the peer went away before its registration")
+                raise _PeerGone
 
         def open_socket(ledger: Ledger) -> OpenedSocket:
             if given_up:

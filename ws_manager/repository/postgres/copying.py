@@ -16,11 +16,10 @@ from ws_manager.repository.copied import (
     Counters,
     Seal,
     Values,
-    ranges_of,
-    seqs_of,
 )
 from ws_manager.repository.postgres import seals
 from ws_manager.repository.postgres.database import Database
+from ws_manager.repository.ranges import ranges_of, seqs_of
 
 # SQLite finds the messages of a broadcast between these, and here nobody writes them.
 _OF_BROADCAST = "(SELECT {}(m.id) FROM messages AS m WHERE m.broadcast_id = broadcasts.broadcast_id)"

@@ -14,9 +14,8 @@ from ws_manager.repository.copied import (
     Counters,
     Seal,
     Values,
-    ranges_of,
-    seqs_of,
 )
+from ws_manager.repository.ranges import ranges_of, seqs_of
 from ws_manager.repository.sqlite import seals
 from ws_manager.repository.sqlite.database import Database
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ws_manager.repository.findings import FeedEntry
+from ws_manager.repository.ranges import spans_of
 from ws_manager.repository.sqlite.database import Database
 
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})")
@@ -39,7 +40,7 @@ class Feed:
 
     def count_confirmed(self, cursor: str) -> int:
         rows = self._db.rows("SELECT ranges FROM receipts WHERE id > ?", (_numbers(cursor)[1],))
-        return sum(last - first + 1 for (ranges,) in rows for first, last in _spans(ranges))
+        return sum(last - first + 1 for (ranges,) in rows for first, last in spans_of(ranges))
 
     def is_cursor(self, text: str) -> bool:
         return _CURSOR.fullmatch(text) is not None
@@ -108,7 +109,7 @@ class Feed:
             if row == receipt and not seq:
                 # The cursor is behind all of its messages.
                 continue
-            spans = _spans(ranges)
+            spans = spans_of(ranges)
             for first, final in spans:
                 start = max(first, last + 1)
                 while start <= final and left > 0:
@@ -130,15 +131,6 @@ class Feed:
         """Return the id before the first that is still there."""
         first = self._db.value(f"SELECT min(id) FROM {table}")
         return self._db.highest_id(table) if first is None else int(first) - 1
-
-
-def _spans(ranges: str) -> list[tuple[int, int]]:
-    """Return the spans that a row of the journal names, in ascending order."""
-    spans = []
-    for part in ranges.split(","):
-        first, _, last = part.partition("-")
-        spans.append((int(first), int(last or first)))
-    return sorted(spans)
 
 
 def _text(event: int, receipt: int, seq: int) -> str:

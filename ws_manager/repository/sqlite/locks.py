@@ -29,7 +29,7 @@ class Lock:
 
     Attributes:
         path: the lock file.
-        lease: there is none: it lasts as long as the process.
+        lease: always None, because the hold lasts as long as the process.
     """
 
     lease = None

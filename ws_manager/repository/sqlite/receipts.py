@@ -1,6 +1,6 @@
 """The `receipts` table, one row per commit that settles receipts, and the marking of what they confirm.
 
-`ranges` names the messages by their ids, in no particular order: `4-1003,1012,1010`. Nobody but this engine reads it.
+`ranges` names the messages by their ids, as `ws_manager.repository.ranges` writes them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Optional
 
 from ws_manager.models import Receipt, Registration
+from ws_manager.repository.ranges import ranges_of, runs_of
 from ws_manager.repository.sqlite.database import Database, from_json
 from ws_manager.repository.sqlite.messages import PENDING
 
 _LEAST_RUN = 8
-"""Neighbouring ids from this number on are written as a range. A broadcast that everybody confirms is one."""
+"""Neighbouring messages from this number on are marked as a range. A broadcast that everybody confirms is one."""
 
 _RAISED = from_json("ws_id", "epoch", "seq")
 
@@ -91,23 +92,18 @@ class Receipts:
 
     def _journal(self, seqs: Iterable[int], at: str) -> None:
         """Write which messages were marked."""
-        runs, others = _runs(sorted(set(seqs)))
-        ranges = [*(f"{first}-{last}" for first, last in runs), *map(str, others)]
+        ranges = ranges_of(seqs)
         if ranges:
-            self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, ",".join(ranges)))
+            self._db.execute("INSERT INTO receipts (ts, ranges) VALUES (?, ?)", (at, ranges))
 
 
 def _runs(seqs: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
-    """Split ascending numbers into runs of neighbours, each as its first and last number, and the others."""
+    """Split ascending numbers into long runs of neighbours, each as its first and last number, and the others."""
     runs: list[tuple[int, int]] = []
     others: list[int] = []
-    start = 0
-    for end in range(1, len(seqs) + 1):
-        if end < len(seqs) and seqs[end] == seqs[end - 1] + 1:
-            continue
-        if end - start >= _LEAST_RUN:
-            runs.append((seqs[start], seqs[end - 1]))
+    for first, last in runs_of(seqs):
+        if last - first + 1 >= _LEAST_RUN:
+            runs.append((first, last))
         else:
-            others += seqs[start:end]
-        start = end
+            others += range(first, last + 1)
     return runs, others
