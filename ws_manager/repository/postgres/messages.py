@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Optional, cast
 
 from ws_manager.models import PendingMessage, new_ids
@@ -111,10 +112,11 @@ class Messages:
         with self._db.transaction():
             gateways = self._count(Counter(message.recipient_id for message in messages))
             columns = "msg_id", "msg_type", "recipient_id", "content", "traceparent", "sent_at", "sender_id"
+            values = attrgetter(*columns)
             self._db.copy(
                 "messages",
                 (*columns, "gateway"),
-                ((*map(m.__getattribute__, columns), gateways.get(m.recipient_id)) for m in messages),
+                ((*values(message), gateways.get(message.recipient_id)) for message in messages),
             )
 
     def insert_broadcasts(self, broadcasts: Sequence[NewBroadcast], ws_ids: Sequence[str]) -> None:
@@ -280,7 +282,8 @@ class Messages:
     def to_retry(
         self, since: str, msg_id: Optional[str] = None, agent: Optional[str] = None
     ) -> list[PendingMessage]:
-        where, parameters = "", list[object]([since])
+        where = ""
+        parameters: list[object] = [since]
         if msg_id is not None:
             where += " AND msg_id = %s"
             parameters.append(msg_id)
