@@ -55,8 +55,7 @@ class AgentSocket:
         expires_at: when its token expires, in seconds since 1970; infinity if it does not.
 
     Attributes:
-        recorded_at: when the peer's last sign of life was reported.
-        record_at: when the next one is due.
+        recorded_at, record_at: when the peer's last sign of life was reported, and when the next one is due.
         logged_at: when one was logged.
     """
 
@@ -122,8 +121,6 @@ class AgentSocket:
         finally:
             # The writer sends our Close frame last, so it may finish. A writer that is blocked is cancelled.
             self._wake_writer()
-            if self._reading is not None:
-                self._reading.cancel()
             if self._close_timer is not None:
                 self._close_timer.cancel()
             if self.session.close_with is None:
@@ -405,9 +402,12 @@ class AgentSocket:
 
     async def _read_backlog(self) -> None:
         # It is cancelled when the socket closes: a ledger that does not answer must not delay that.
-        self._reading = asyncio.ensure_future(self._take_backlog())
-        await asyncio.wait({self._reading})
-        reading, self._reading = self._reading, None
+        self._reading = reading = asyncio.ensure_future(self._take_backlog())
+        try:
+            await asyncio.wait({reading})
+        finally:
+            reading.cancel()
+            self._reading = None
         if not reading.cancelled():
             reading.result()
 
