@@ -13,8 +13,8 @@ from typing import Any, Callable
 import aiohttp
 import pytest
 
-from tests.network import Link
 from tests.postgres import PASSWORD, Server
+from tests.soak.line import Line
 from tests.support import Clock, Closed, RawAgent, Refused, connect, until, within
 from ws_manager import open_ledger
 from ws_manager.core.ledger import Ledger
@@ -36,16 +36,17 @@ _AGENTS: list[RawAgent] = []
 
 
 @pytest.fixture
-def link(postgres: Server) -> Iterator[Link]:
+def line(postgres: Server) -> Iterator[Line]:
     """A network between a gateway and the database."""
-    with Link(postgres.port).running() as link:
-        yield link
+    line = Line(postgres.port)
+    yield line
+    line.close()
 
 
 @pytest.fixture
-def far(postgres: Server, postgres_url: str, link: Link) -> str:
+def far(postgres: Server, postgres_url: str, line: Line) -> str:
     """The URL of the database behind that network."""
-    return postgres_url.replace(f":{postgres.port}/", f":{link.port}/")
+    return postgres_url.replace(f":{postgres.port}/", f":{line.port}/")
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def pending(ledger: Ledger, ws_id: str = "ws-001") -> int:
 
 
 async def test_a_short_absence_of_the_database(
-    far: str, link: Link, ledger: Ledger, caplog: pytest.LogCaptureFixture
+    far: str, line: Line, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     async with gateway(far) as server:
@@ -153,7 +154,7 @@ async def test_a_short_absence_of_the_database(
         assert (await raw.message())["seq"] == seq
         async with aiohttp.ClientSession() as session:
             stream = await session.get(f"{server.url}/v1/events")
-            link.cut()
+            line.cut()
             # It is confirmed while nobody can write it down.
             await raw.ack(seq)
             assert CAUSE in await within(not_ready(server))
@@ -169,7 +170,7 @@ async def test_a_short_absence_of_the_database(
                 await agent(server, "ws-002")
             after = send(ledger, "meanwhile")
             assert pending(ledger) == 2
-            link.mend()
+            line.mend(lost=True)
             # The same socket goes on.
             assert (await raw.message())["seq"] == after
             await raw.ack(after)
@@ -194,11 +195,11 @@ async def test_a_short_absence_of_the_database(
 
 
 async def test_a_gateway_that_cannot_renew_its_lease_closes_its_sockets_and_comes_back(
-    far: str, link: Link, ledger: Ledger
+    far: str, line: Line, ledger: Ledger
 ) -> None:
     async with gateway(far, TIMES) as server:
         raw = await agent(server)
-        link.cut()
+        line.cut()
         with pytest.raises(Closed) as closed:
             await raw.json()
         assert (closed.value.code, closed.value.reason) == (CloseCode.RESTARTING, CAUSE)
@@ -209,7 +210,7 @@ async def test_a_gateway_that_cannot_renew_its_lease_closes_its_sockets_and_come
         assert (await get(f"{server.url}/healthz"))[0] == 200
         assert (await get(f"{server.url}/v1/stats"))[0] == 503
         seqs = [send(ledger, number) for number in range(3)]
-        link.mend()
+        line.mend(lost=True)
         raw = await within(back(server, ack="explicit"))
         assert await raw.messages(3) == seqs
         await raw.ack(seqs[-1])
@@ -218,13 +219,13 @@ async def test_a_gateway_that_cannot_renew_its_lease_closes_its_sockets_and_come
 
 
 async def test_sockets_are_closed_before_another_gateway_may_take_them(
-    far: str, link: Link, ledger: Ledger, postgres_url: str
+    far: str, line: Line, ledger: Ledger, postgres_url: str
 ) -> None:
     """All by one clock: this process's."""
     async with gateway(far, TIMES) as cut_off, gateway(postgres_url) as other:
         raw = await agent(cut_off)
         assert ledger._store.living_gateways() == {cut_off._id, other._id}
-        link.swallow()
+        line.swallow()
 
         async def closed() -> tuple[int, float]:
             return await raw.closed(), time.monotonic()
@@ -237,18 +238,18 @@ async def test_sockets_are_closed_before_another_gateway_may_take_them(
         assert code == CloseCode.RESTARTING
         assert closed_at < ended_at
         assert len(cut_off._hub) == 0
-        link.mend()
+        line.mend(lost=True)
         await within(ready(cut_off))
         assert ledger._store.living_gateways() == {cut_off._id, other._id}
 
 
-async def test_a_network_that_swallows_everything(far: str, link: Link, ledger: Ledger) -> None:
+async def test_a_network_that_swallows_everything(far: str, line: Line, ledger: Ledger) -> None:
     """What waits for the database when it happens goes on afterwards, on other sessions."""
     async with gateway(far, TIMES) as server:
         raw = await agent(server, ack="explicit")
         seq = send(ledger, "before")
         await raw.message()
-        link.swallow()
+        line.swallow()
         await raw.ack(seq)
         sending = asyncio.ensure_future(
             get(f"{server.url}/v1/messages", "POST", json={"to": "ws-001", "content": "lost"})
@@ -256,7 +257,7 @@ async def test_a_network_that_swallows_everything(far: str, link: Link, ledger: 
         assert await raw.closed() == CloseCode.RESTARTING
         status, answer = await within(sending)
         assert (status, answer["code"]) == (503, "busy")
-        link.mend()
+        line.mend(lost=True)
         raw = await within(back(server))
         # The receipt was kept, so what it confirms does not come again.
         assert raw.greeting["pending"] == 0
@@ -265,13 +266,13 @@ async def test_a_network_that_swallows_everything(far: str, link: Link, ledger: 
 
 
 async def test_a_socket_that_waits_for_its_backlog_is_closed_in_time_too(
-    far: str, link: Link, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    far: str, line: Line, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with gateway(far, TIMES) as server:
         read, asked = server._pump.backlog, asyncio.Event()
 
         async def swallowed(*query: Any) -> Any:
-            link.swallow()
+            line.swallow()
             asked.set()
             return await read(*query)
 
@@ -282,7 +283,7 @@ async def test_a_socket_that_waits_for_its_backlog_is_closed_in_time_too(
         assert await raw.closed() == CloseCode.RESTARTING
         # Long before another gateway may take it, and before a statement of the queue has run into its time limit.
         assert time.monotonic() - began < TIMES.lasts - 1
-        link.mend()
+        line.mend(lost=True)
         monkeypatch.undo()
         await within(back(server))
 
@@ -336,17 +337,17 @@ async def test_a_ws_id_moves_to_a_socket_at_another_gateway(ledger: Ledger, post
 
 
 async def test_an_old_receipt_at_another_gateway_is_void(
-    ledger: Ledger, postgres_url: str, far: str, link: Link
+    ledger: Ledger, postgres_url: str, far: str, line: Line
 ) -> None:
     async with gateway(far) as cut_off, gateway(postgres_url) as second:
         old = await agent(cut_off, ack="explicit")
         seq = send(ledger, "once or twice")
         await old.message()
-        link.cut()
+        line.cut()
         await old.ack(seq)
         new = await agent(second, ack="explicit")
         assert (await new.message())["seq"] == seq
-        link.mend()
+        line.mend(lost=True)
         # It learns of its successor when it can read again, and its receipt marks nothing.
         assert await old.closed() == CloseCode.REPLACED
         assert pending(ledger) == 1
@@ -363,10 +364,10 @@ async def test_disconnect_closes_the_socket_wherever_it_is(ledger: Ledger, postg
             assert await each.closed() == CloseCode.DISCONNECTED
 
 
-async def test_a_database_that_is_not_there_ends_the_start(far: str, link: Link) -> None:
+async def test_a_database_that_is_not_there_ends_the_start(far: str, line: Line) -> None:
     from ws_manager.errors import LedgerUnreachable
 
-    link.cut()
+    line.cut()
     with pytest.raises(LedgerUnreachable) as raised:
         async with gateway(far):
             pass
